@@ -1,0 +1,1 @@
+"""Prompts, extraction, grading and sandboxed execution: what turns a completion into a verdict."""

@@ -1,0 +1,1 @@
+"""From one YAML file to trained runs, graded predictions, tables and figures."""

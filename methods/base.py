@@ -1,0 +1,133 @@
+"""The contract between the training loop and a fine-tuning method.
+
+The loop (``harness.train``) never asks which method it runs. It calls, in this order: ``wrap``, ``param_groups``,
+``callbacks``, then during training ``regularizer`` on every micro-batch and ``checkpoint_tensors`` / ``state_dict`` at every
+checkpoint, and at the end ``evidence`` and ``finalize``.
+
+This module imports neither torch nor PEFT: the Snakefile reads method settings through it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import AliasChoices, Field, model_validator
+
+from harness.config import Frozen
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, TrainerCallback
+
+#: The seven linear layers of a Llama or Mistral block, the targets of the paper's math and code experiments (A.2).
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class MechanismError(RuntimeError):
+    """The method's mechanism did not happen during training (AdaLoRA that never allocated, and the like)."""
+
+
+class MethodSettings(Frozen):
+    """Base of every method's typed settings. Every field changes numbers and is part of the run's spec."""
+
+
+class AdapterSettings(MethodSettings):
+    """Settings that every low-rank method shares. Names are PEFT's; TRL's and LLaMA-Factory's are accepted as aliases."""
+
+    r: int = Field(64, ge=1, validation_alias=AliasChoices("r", "lora_r", "lora_rank"))
+    lora_alpha: float = Field(128, gt=0, description="scaling is lora_alpha / r; the released script uses 2r")
+    lora_dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: tuple[str, ...] = ALL_LINEAR
+
+    @model_validator(mode="after")
+    def _targets_not_empty(self) -> AdapterSettings:
+        if not self.target_modules:
+            raise ValueError("target_modules: found an empty list, expected at least one module name")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingContext:
+    """What a method may know about the run it takes part in. All counts are in optimizer steps."""
+
+    total_steps: int
+    steps_per_epoch: int
+    seed: int
+    learning_rate: float
+    weight_decay: float
+    gradient_accumulation_steps: int
+    world_size: int
+    #: Folder for results that depend only on the base model, such as its SVDs. Shared by all runs.
+    cache_dir: Path
+    #: Content hash of the base model's weights, the key of anything in ``cache_dir``.
+    base_model_hash: str
+    #: Where the method logs what it did, one JSON line per event (operations.jsonl). None outside the main process.
+    log_dir: Path | None
+
+
+SettingsT = TypeVar("SettingsT", bound=MethodSettings)
+
+
+class Method(ABC, Generic[SettingsT]):
+    """One fine-tuning method. A subclass says only what differs from training all parameters with the shared loop."""
+
+    #: Registry name, lower case, used in paths and YAML.
+    name: ClassVar[str]
+    #: The name shown in tables, as the paper writes it.
+    label: ClassVar[str]
+    Settings: ClassVar[type[MethodSettings]]
+    #: Named variants (ablations): registry name -> (label, settings that differ from the defaults).
+    variants: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {}
+    #: Whether the method can run when optimizer states are sharded (FSDP, ZeRO). Methods that edit moments say False.
+    supports_sharded_optimizer: ClassVar[bool] = True
+
+    def __init__(self, settings: SettingsT) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
+        """Prepare ``model`` (base weights, float32 on CPU) for training: add adapters, freeze the rest. May work in place."""
+
+    def param_groups(self, model: torch.nn.Module) -> list[dict[str, Any]] | None:
+        """Optimizer groups, or None for the loop's default: one group of all trainable parameters."""
+        return None
+
+    def callbacks(self) -> list[TrainerCallback]:
+        """Callbacks for what happens between steps. They get ``model`` and ``optimizer`` from the Trainer."""
+        return []
+
+    def regularizer(self, model: torch.nn.Module) -> torch.Tensor | None:
+        """A scalar added once per *optimizer step* to the data loss (the loop divides by accumulation and world size)."""
+        return None
+
+    def checkpoint_tensors(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """Every model tensor that training changes, by its name in ``model``; saved with each checkpoint and restored
+        in place. The default is the trainable parameters; a method that edits frozen weights or buffers adds them."""
+        return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State beside the model and the optimizer (snapshots, averages, counters), as nested dicts of tensors and plain
+        values that ``torch.save`` / ``torch.load(weights_only=True)`` round-trip."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned. Called before the first resumed step."""
+        if state:
+            raise ValueError(f"method {self.name!r} keeps no state, but the checkpoint holds {sorted(state)}")
+
+    def evidence(self, model: torch.nn.Module) -> dict[str, Any]:
+        """Facts, as plain JSON, that show the mechanism happened; written to train.json.
+
+        Raises:
+            MechanismError: the mechanism did not happen although the settings ask for it.
+        """
+        return {}
+
+    @abstractmethod
+    def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
+        """Write the trained artefact to ``output_dir``: either a PEFT adapter that reloads exactly on the *original* base
+        model (``adapter_config.json`` + ``adapter_model.safetensors``; an exact plain-LoRA export in ``lora/`` where one
+        exists and the native form needs a plug-in), or a full model in Hugging Face form (``config.json`` + weights)."""
