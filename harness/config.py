@@ -216,6 +216,8 @@ class TrainingSpec(Frozen):
     packing: bool = Field(True, description="no padding inside a batch; same batches, same loss")
     attn_implementation: Literal["packed_sdpa", "sdpa", "eager", "flash_attention_2"] = "packed_sdpa"
     gradient_checkpointing: bool = False
+    divergence_factor: float = Field(3.0, gt=1, description="a logged loss above this multiple of the first one ends the "
+                                     "run as diverged")
     logging_steps: int = Field(10, ge=1)
     save_steps: int = Field(200, ge=1, description="optimizer steps between checkpoints")
 

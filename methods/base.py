@@ -42,6 +42,11 @@ class AdapterSettings(MethodSettings):
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     target_modules: tuple[str, ...] = ALL_LINEAR
 
+    @property
+    def largest_rank(self) -> int:
+        """The largest rank that any module's matrices can have: what must fit into the module."""
+        return self.r
+
     @model_validator(mode="after")
     def _targets_not_empty(self) -> AdapterSettings:
         if not self.target_modules:

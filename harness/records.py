@@ -1,0 +1,350 @@
+"""Records of finished runs: found, checked and gathered.
+
+A run's folder ``results/{experiment}/{run_id}/`` holds ``train.json``, ``metrics.json`` and
+``predictions/<task>.jsonl``. They are the source of truth; ``runs.parquet`` is rebuilt from them. No torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness import cli, plan
+from harness.config import SCHEMA_VERSION, ConfigError, RunSpec, canonical_json
+
+DEFAULT_RESULTS = Path("results")
+
+
+class RecordError(ConfigError):
+    """A record that cannot be used. The message names the file and the command that makes it."""
+
+
+class MissingRecord(RecordError):
+    """The run, or a part of it, has not been done."""
+
+
+class StaleRecord(RecordError):
+    """The record was made with other settings than the experiment has now."""
+
+
+class _Record(BaseModel):
+    """What is read here; a record may hold more."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class TrainRecord(_Record):
+    """train.json."""
+
+    schema_version: int
+    run_id: str
+    spec: dict[str, Any]
+    status: Literal["success", "diverged"]
+    trainable_parameters: int = Field(ge=0)
+    base_parameters: int = Field(ge=1)
+    wall_time_s: float = Field(ge=0)
+    cpu_time_s: float | None = Field(None, ge=0)
+    peak_memory_bytes: int | None = Field(ge=0)
+
+
+class TaskMetrics(_Record):
+    """One task of metrics.json. Shares are fractions of n; NLL is in nats per token of the gold answer."""
+
+    accuracy: float = Field(ge=0, le=1)
+    n: int = Field(ge=1)
+    stderr: float | None = None
+    unparseable: float | None = None
+    truncated: float | None = None
+    timed_out: float | None = None
+    gold_nll: float | None = None
+    gold_nll_stderr: float | None = None
+    grader: str
+
+
+class MetricsRecord(_Record):
+    """metrics.json. A diverged run has no tasks: it has no numbers."""
+
+    schema_version: int
+    run_id: str
+    status: Literal["success", "diverged"]
+    tasks: dict[str, TaskMetrics]
+    evaluation: dict[str, Any] | None = Field(None, description="the evaluation spec behind the numbers")
+    wall_time_s: float | None = Field(None, ge=0)
+    cpu_time_s: float | None = Field(None, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Per-example scores of one task, in the order of the test set. ``gold_nll`` is None where it was not measured."""
+
+    ids: tuple[str, ...]
+    correct: NDArray[np.float64]
+    gold_nll: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A finished run. ``predictions`` is empty for a diverged one."""
+
+    run: RunSpec
+    folder: Path
+    train: TrainRecord
+    metrics: MetricsRecord
+    predictions: dict[str, Predictions]
+
+    @property
+    def diverged(self) -> bool:
+        return self.train.status == "diverged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The records of some runs, and the runs that have none."""
+
+    records: list[RunRecord]
+    missing: list[RunSpec]
+    stale: list[RunSpec]
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+RecordT = TypeVar("RecordT", TrainRecord, MetricsRecord)
+
+
+def run_folder(run: RunSpec, *, results: Path = DEFAULT_RESULTS) -> Path:
+    """Where the records of a run lie."""
+    return results / run.experiment / run.run_id
+
+
+def make_command(path: Path, *, configfiles: Sequence[Path] = (), force: bool = False) -> str:
+    """The shell command that makes a record; ``force`` where Snakemake would think it is there already."""
+    files = [f"--configfile {' '.join(map(str, configfiles))}"] if configfiles else []
+    return " ".join(["snakemake", "--cores all", *files, *(["--force"] if force else []), "--", str(path)])
+
+
+def _read_record(path: Path, model: type[RecordT], run: RunSpec, configfiles: Sequence[Path]) -> RecordT:
+    remake = f"make it again: {make_command(path, configfiles=configfiles, force=True)}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        command = make_command(path, configfiles=configfiles)
+        raise MissingRecord(f"{path}: found no such record; make it: {command}") from None
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: found an incomplete record ({error}); {remake}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise RecordError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}; {remake}")
+    try:
+        record = model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecordError(f"{path}: {where}: {first['msg'][:1].lower()}{first['msg'][1:]}; {remake}") from None
+    if record.run_id != run.run_id:
+        raise RecordError(f"{path}: run_id: found {record.run_id!r}, expected {run.run_id!r}; {remake}")
+    return record
+
+
+def _check_spec(path: Path, train: TrainRecord, run: RunSpec, configfiles: Sequence[Path]) -> None:
+    """The record's settings are the experiment's, as far as they change the trained artefact."""
+    try:
+        found = json.loads(RunSpec.model_validate(train.spec).training_json())
+    except ValidationError:
+        found = None
+    expected = json.loads(run.training_json())
+    if found != expected:
+        what = "a spec of another form" if found is None else _first_difference(found, expected)
+        command = make_command(path, configfiles=configfiles)
+        raise StaleRecord(f"{path}: spec: {what}; the record is stale, rerun: {command}")
+
+
+def _first_difference(found: Any, expected: Any, at: str = "") -> str:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted(found.keys() | expected.keys()):
+            if found.get(key) != expected.get(key):
+                return _first_difference(found.get(key), expected.get(key), f"{at}.{key}" if at else key)
+    return f"found {at} = {found!r}, expected {expected!r}"
+
+
+def _read_predictions(path: Path, metrics: TaskMetrics, configfiles: Sequence[Path]) -> Predictions:
+    source = path.parent.parent / "metrics.json"
+    remake = f"make it again: {make_command(source, configfiles=configfiles, force=True)}"
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        ids = tuple(str(row["id"]) for row in rows)
+        correct = np.array([bool(row["correct"]) for row in rows], dtype=float)
+        losses = [row.get("gold_nll") for row in rows]
+    except FileNotFoundError:
+        raise RecordError(f"{path}: found no such file beside {source.name}; {remake}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{path}: found an incomplete or foreign line ({error!r}); {remake}") from error
+    if len(ids) != metrics.n or len(set(ids)) != metrics.n:
+        raise RecordError(f"{path}: found {len(ids)} rows, {len(set(ids))} ids, expected n = {metrics.n}; {remake}")
+    if not math.isclose(float(correct.mean()), metrics.accuracy, abs_tol=1e-9):
+        found = f"found accuracy {correct.mean():.6g}, {source.name} says {metrics.accuracy:.6g}"
+        raise RecordError(f"{path}: {found}; {remake}")
+    measured = all(isinstance(value, int | float) and math.isfinite(value) for value in losses)
+    return Predictions(ids=ids, correct=correct, gold_nll=np.array(losses, dtype=float) if measured else None)
+
+
+def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, configfiles: Sequence[Path] = ()) -> RunRecord:
+    """Read and check one run's record.
+
+    Raises:
+        MissingRecord: not all of the record is there.
+        StaleRecord: it was made with other settings.
+        RecordError: it cannot be read, has another schema version, or contradicts itself.
+    """
+    folder = run_folder(run, results=results)
+    train = _read_record(folder / "train.json", TrainRecord, run, configfiles)
+    _check_spec(folder / "train.json", train, run, configfiles)
+    path = folder / "metrics.json"
+    metrics = _read_record(path, MetricsRecord, run, configfiles)
+    rerun = f"the record is stale, rerun: {make_command(path, configfiles=configfiles)}"
+    if metrics.status != train.status:
+        raise StaleRecord(f"{path}: status: found {metrics.status!r}, train.json says {train.status!r}; {rerun}")
+    if metrics.evaluation is not None and canonical_json(metrics.evaluation) != run.evaluation_json():
+        what = _first_difference(metrics.evaluation, run.evaluation.model_dump(mode="json"))
+        raise StaleRecord(f"{path}: evaluation: {what}; {rerun}")
+    if train.status == "diverged":
+        return RunRecord(run=run, folder=folder, train=train, metrics=metrics, predictions={})
+    if set(metrics.tasks) != set(run.evaluation.tasks):
+        raise StaleRecord(
+            f"{path}: tasks: found {sorted(metrics.tasks)}, expected {sorted(run.evaluation.tasks)}; {rerun}"
+        )
+    predictions = {
+        task: _read_predictions(folder / "predictions" / f"{task}.jsonl", metrics.tasks[task], configfiles)
+        for task in run.evaluation.tasks
+    }
+    return RunRecord(run=run, folder=folder, train=train, metrics=metrics, predictions=predictions)
+
+
+def load_records(
+    runs: Sequence[RunSpec],
+    *,
+    results: Path = DEFAULT_RESULTS,
+    configfiles: Sequence[Path] = (),
+    allow_missing: bool = False,
+) -> Loaded:
+    """Read and check the records of ``runs``.
+
+    Args:
+        configfiles: the experiment files, for the commands in error messages.
+        allow_missing: leave out runs without a record or with a stale one. Broken records are errors in any case.
+
+    Raises:
+        RecordError: a record is broken; or records are missing or stale (the message names the first few).
+    """
+    records: list[RunRecord] = []
+    missing: list[tuple[RunSpec, MissingRecord]] = []
+    stale: list[tuple[RunSpec, StaleRecord]] = []
+    for run in runs:
+        try:
+            records.append(load_record(run, results=results, configfiles=configfiles))
+        except MissingRecord as error:
+            missing.append((run, error))
+        except StaleRecord as error:
+            stale.append((run, error))
+    if not allow_missing and stale:
+        raise stale[0][1] if len(stale) == 1 else StaleRecord(f"{len(stale)} of {len(runs)} runs: first {stale[0][1]}")
+    if not allow_missing and missing:
+        raise _missing_error([run for run, _ in missing], len(runs), results, configfiles)
+    return Loaded(records=records, missing=[run for run, _ in missing], stale=[run for run, _ in stale])
+
+
+def _missing_error(runs: Sequence[RunSpec], total: int, results: Path, configfiles: Sequence[Path]) -> MissingRecord:
+    paths = [run_folder(run, results=results) / "metrics.json" for run in runs]
+    names = ", ".join(run.run_id for run in runs[:3]) + (", ..." if len(runs) > 3 else "")
+    return MissingRecord(
+        f"{results / runs[0].experiment}: found no complete record for {len(runs)} of {total} runs: {names}; "
+        f"make the first: {make_command(paths[0], configfiles=configfiles)}"
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- gathering
+
+_SCHEMA = pa.schema([
+    *((name, pa.string()) for name in ("experiment", "domain", "model_key", "model", "stands_for")),
+    ("is_stand_in", pa.bool_()),
+    *((name, pa.string()) for name in ("method_key", "method", "method_name")),
+    ("seed", pa.int64()),
+    ("status", pa.string()),
+    *((name, pa.int64()) for name in ("trainable_parameters", "base_parameters", "peak_memory_bytes")),
+    *((name, pa.float64()) for name in ("train_wall_time_s", "evaluate_wall_time_s")),
+    ("task", pa.string()),
+    ("grader", pa.string()),
+    ("n", pa.int64()),
+    *((name, pa.float64()) for name in (
+        "accuracy", "stderr", "unparseable", "truncated", "timed_out", "gold_nll", "gold_nll_stderr")),
+])  # fmt: skip
+
+
+def to_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row per run and task, in the order given; metrics of diverged runs are missing values."""
+    rows = []
+    for record in records:
+        run, train = record.run, record.train
+        common = {
+            "experiment": run.experiment,
+            "domain": run.domain,
+            "model_key": run.model_key,
+            "model": run.model.label,
+            "stands_for": run.model.stands_for,
+            "is_stand_in": run.model.is_stand_in,
+            "method_key": run.method.key,
+            "method": run.method.label,
+            "method_name": run.method.name,
+            "seed": run.seed,
+            "status": train.status,
+            "trainable_parameters": train.trainable_parameters,
+            "base_parameters": train.base_parameters,
+            "peak_memory_bytes": train.peak_memory_bytes,
+            "train_wall_time_s": train.wall_time_s,
+            "evaluate_wall_time_s": record.metrics.wall_time_s,
+        }
+        for task, spec in run.evaluation.tasks.items():
+            metrics = record.metrics.tasks.get(task)
+            rows.append(common | {"task": task, "grader": spec.grader} | (metrics.model_dump() if metrics else {}))
+    return pa.Table.from_pylist(rows, schema=_SCHEMA).to_pandas()
+
+
+def write_parquet(records: Sequence[RunRecord], path: Path) -> None:
+    """Write ``to_frame`` as Parquet: the same records give the same bytes."""
+    table = pa.Table.from_pandas(to_frame(records), schema=_SCHEMA, preserve_index=False).replace_schema_metadata(None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    description = "Gather the records of a table's runs."
+    parser = argparse.ArgumentParser(prog="python -m harness.records", description=description)
+    cli.add_config_arguments(parser)
+    parser.add_argument("--table", required=True, help="a table of the experiment, such as table1")
+    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
+    args = parser.parse_args(argv)
+    configfiles, overrides = cli.parse_config(args)
+    experiment = plan.load_experiment(configfiles, overrides)
+    runs = plan.table_runs(experiment, args.table, paths=configfiles)
+    loaded = load_records(runs, results=args.results_dir, configfiles=configfiles)
+    write_parquet(loaded.records, args.output)
+    print(f"{args.output}: {len(loaded.records)} runs")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
