@@ -14,6 +14,13 @@ from harness.config import ConfigError
 
 DEFAULT_CONFIGFILE = Path("config/tiny.yaml")
 
+#: What the workflow writes, and in it what all experiments share: stand-in base models, checkpoints (one folder per spec; never
+#: declared to Snakemake, which would delete them before a rerun), tokenised data and decompositions.
+RESULTS = Path("results")
+MODELS = RESULTS / ".models"
+SCRATCH = RESULTS / ".scratch"
+CACHE = RESULTS / ".cache"
+
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--configfile`` and ``--set`` (Snakemake's ``--configfile`` and ``--config``)."""
@@ -21,6 +28,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
                         help="experiment file(s), later ones win (default: %(default)s)")
     parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE",
                         help="override a key of the experiment, such as seeds=[0,1] or training.max_steps=20")
+
+
+def add_models_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--models-dir``."""
+    parser.add_argument("--models-dir", type=Path, default=MODELS, metavar="DIR",
+                        help="folder of the stand-in base models (default: %(default)s)")
 
 
 def parse_config(args: argparse.Namespace) -> tuple[list[Path], dict[str, Any]]:

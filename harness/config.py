@@ -29,9 +29,13 @@ class Frozen(BaseModel):
 
 def canonical_json(value: Any) -> str:
     """One text per value: sorted keys, no white space, no NaN."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, BaseModel):
+            return item.model_dump(mode="json")
+        raise TypeError(f"{type(item).__name__} is neither JSON nor part of the schema")
+
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False, default=plain)
 
 
 def content_hash(value: Any) -> str:
@@ -145,7 +149,7 @@ class FileData(Frozen):
 
     kind: Literal["files"]
     hub_id: str
-    hub_config: str | None = None
+    hub_config: str | tuple[str, ...] | None = Field(None, description="several are read one after another")
     split: str
     revision: str = "main"
     local: str | None = Field(None, description="path below data_dir: .jsonl, .jsonl.gz or .json")
@@ -196,8 +200,10 @@ class TrainingSpec(Frozen):
     """Settings of the training loop, under their names in transformers.TrainingArguments where one exists."""
 
     learning_rate: float = Field(gt=0)
-    per_device_train_batch_size: int = Field(ge=1)
-    gradient_accumulation_steps: int = Field(1, ge=1)
+    per_device_train_batch_size: int = Field(ge=1, description="examples in one micro-batch")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, description="micro-batches in one optimizer step, over all processes together: torchrun shares them out"
+    )
     num_train_epochs: float | None = Field(None, gt=0)
     max_steps: int | None = Field(None, ge=1)
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
@@ -220,6 +226,20 @@ class TrainingSpec(Frozen):
                                      "run as diverged")
     logging_steps: int = Field(10, ge=1)
     save_steps: int = Field(200, ge=1, description="optimizer steps between checkpoints")
+
+    def per_process(self, world_size: int) -> tuple[int, int]:
+        """Examples in a micro-batch, and micro-batches, of one process; all processes together make the same global batch.
+
+        Raises:
+            ValueError: the global batch cannot be shared out equally.
+        """
+        size, steps = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        if steps % world_size == 0:
+            return size, steps // world_size
+        if steps == 1 and size % world_size == 0:
+            return size // world_size, 1
+        raise ValueError(f"gradient_accumulation_steps: found {steps} micro-batches of {size} for {world_size} processes, "
+                         "expected a number that they can share equally")
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSpec:

@@ -11,14 +11,14 @@ from typing import IO, Any
 
 import methods
 from harness import plan, progress
-from harness.cli import DEFAULT_CONFIGFILE
+from harness.cli import DEFAULT_CONFIGFILE, MODELS, RESULTS
 from harness.config import BuiltModel, ConfigError, RunSpec, canonical_json
 from harness.data_files import local_file
 
-RESULTS = Path("results")
-MODELS = RESULTS / ".models"
-SCRATCH = RESULTS / ".scratch"
-CACHE = RESULTS / ".cache"
+#: Snakemake's ``--configfile FILE ...`` takes every word after it for a file, also the target in
+#: ``snakemake --configfile config/paper.yaml reproduce_table1``. An empty file of the target's name makes that command mean
+#: what it says.
+TARGETS = ("reproduce_table1", "reproduce_all")
 
 _HARNESS = Path("harness")
 #: Source files behind each stage: an edit reruns the stage, and nothing before it.
@@ -27,7 +27,9 @@ TRAIN_CODE = [
     *(_HARNESS / f"{name}.py" for name in ("train", "trainer", "data", "models", "attention", "checkpoints", "record_blocks")),
     Path("methods/base.py"), Path("evaluation/prompts.py"), Path("evaluation/tasks.py"),
 ]
-EVALUATE_CODE = [_HARNESS / "evaluate.py", _HARNESS / "generate.py", _HARNESS / "models.py", *sorted(Path("evaluation").glob("*.py"))]
+EVALUATE_CODE = [
+    *(_HARNESS / f"{name}.py" for name in ("evaluate", "generate", "models")), *sorted(Path("evaluation").glob("*.py")),
+]
 RECORD_CODE = [_HARNESS / "records.py"]
 TABLE_CODE = [_HARNESS / "records.py", _HARNESS / "stats.py", _HARNESS / "tables.py", Path("config/paper_reported.csv")]
 
@@ -53,8 +55,12 @@ class Dag:
             ConfigError: anything wrong with it.
         """
         root = Path.cwd()
-        chosen = [Path(file) for file in configfiles] or [DEFAULT_CONFIGFILE]
-        self.configfiles = [file.relative_to(root) if file.is_relative_to(root) else file for file in chosen]
+        files = [Path(file) for file in configfiles]
+        files = [file.relative_to(root) if file.is_relative_to(root) else file for file in files]
+        named = [file for file in files if str(file) in TARGETS]
+        #: What to make when the command line names no target.
+        self.target = str(named[-1]) if named else TARGETS[0]
+        self.configfiles = [file for file in files if file not in named] or [DEFAULT_CONFIGFILE]
         self.overrides = dict(overrides)
         self.experiment = plan.load_experiment(self.configfiles, self.overrides)
         self.runs = {run.run_id: run for run in plan.all_runs(self.experiment)}
@@ -64,10 +70,14 @@ class Dag:
     @property
     def arguments(self) -> str:
         """``--configfile ... --set ...``, ready for a shell."""
-        words = ["--configfile", *map(str, self.configfiles)]
-        if self.overrides:
-            words += ["--set", *(f"{key}={canonical_json(value)}" for key, value in sorted(self.overrides.items()))]
-        return shlex.join(words)
+        return f"--configfile {shlex.join(map(str, self.configfiles))} {self.override_arguments}".strip()
+
+    @property
+    def override_arguments(self) -> str:
+        """``--set KEY=VALUE ...`` for the keys that Snakemake's ``--config`` sets, or nothing."""
+        if not self.overrides:
+            return ""
+        return shlex.join(["--set", *(f"{key}={canonical_json(value)}" for key, value in sorted(self.overrides.items()))])
 
     def run(self, wildcards: Any) -> RunSpec:
         """The run of a rule's wildcards.

@@ -72,13 +72,15 @@ def _from_file(path: Path, source: FileData) -> list[dict[str, Any]]:
 def _from_hub(source: FileData) -> list[dict[str, Any]]:
     from datasets import load_dataset
 
+    configs = source.hub_config if isinstance(source.hub_config, tuple) else (source.hub_config,)
     try:
-        rows = load_dataset(source.hub_id, source.hub_config, split=source.split, revision=source.revision)
+        rows = [dict(row) for config in configs
+                for row in load_dataset(source.hub_id, config, split=source.split, revision=source.revision)]
     except Exception as error:  # the hub client raises a dozen unrelated classes; all mean "not to be had"
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"{source.hub_id}: cannot be read from the hub: {reason}; expected network and access, or "
                           f"data_dir with {source.local or 'a local copy'}") from error
-    return [dict(row) for row in rows]
+    return rows
 
 
 def source_fingerprint(records: Sequence[Mapping[str, Any]]) -> str:

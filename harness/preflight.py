@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
-from harness.cli import add_config_arguments, parse_config, run
+from harness.cli import add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError, DataSource, Experiment, LocalModel, RunSpec, canonical_json
 from harness.plan import all_runs, load_experiment
 
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line: writes what was found as JSON; exit status 2 and one line for anything wrong."""
     parser = argparse.ArgumentParser(prog="python -m harness.preflight", description=__doc__.split("\n")[0])
     add_config_arguments(parser)
-    parser.add_argument("--models-dir", type=Path, required=True, help="folder of the stand-in base models")
+    add_models_argument(parser)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(arguments)
     experiment = load_experiment(*parse_config(args))

@@ -87,7 +87,7 @@ def _batches(sequences: torch.Tensor, spec: PretrainingSpec, *, first_step: int)
     size = spec.per_device_train_batch_size
     per_epoch = len(sequences) // size
     if per_epoch == 0:
-        raise ConfigError(f"pretraining.corpus_documents: found {len(sequences)} sequences, expected at least a batch of {size}")
+        raise ConfigError(f"pretraining.corpus_documents: found {len(sequences)} sequences, expected a batch of {size}")
     order, order_epoch = torch.empty(0), None
     for step in range(first_step, spec.max_steps):
         epoch, position = divmod(step, per_epoch)
@@ -150,7 +150,9 @@ def _new_training(source: BuiltModel) -> _Training:
     return _Training(model, optimizer)
 
 
-def _train(training: _Training, spec: PretrainingSpec, sequences: torch.Tensor, save: Callable[[], None], report: Report) -> None:
+def _train(
+    training: _Training, spec: PretrainingSpec, sequences: torch.Tensor, *, save: Callable[[], None], report: Report
+) -> None:
     """Optimizer steps from where ``training`` stands to the end of the recipe."""
     import torch
 
@@ -247,7 +249,7 @@ def build_base_model(
     spec = source.pretraining
     tokenizer = build_tokenizer(spec)
     sequences = _sequences(pretraining_documents(spec.corpus_documents, spec.seed), tokenizer, spec.sequence_length)
-    # Another generator stream, not a part of the same one: no document is shared but by chance of its few forms.
+    # Another stream of the generator, so that no part of it is trained on (short documents may still coincide).
     held_out = _sequences(pretraining_documents(HELD_OUT_DOCUMENTS, -1 - spec.seed), tokenizer, spec.sequence_length)
     text_hash = hashlib.sha256(sequences.numpy().tobytes()).hexdigest()
     fingerprint = content_hash({"source": source.model_dump(mode="json"), "text": text_hash, "versions": versions()})
@@ -256,7 +258,8 @@ def build_base_model(
     with _one_thread():
         training = _new_training(source)
         training.restore(checkpoint, fingerprint)
-        _train(training, spec, sequences, lambda: training.save(checkpoint, fingerprint), report or (lambda *_: None))
+        _train(training, spec, sequences, save=lambda: training.save(checkpoint, fingerprint),
+               report=report or (lambda *_: None))
         training.model.eval()
         equations = equation_accuracy(training.model, tokenizer)
         loss = held_out_loss(training.model, held_out)

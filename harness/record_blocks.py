@@ -109,7 +109,7 @@ def _peft_blocks(spec: RunSpec, trainer: MethodTrainer, record: dict[str, Any]) 
             "num_total_params": record["base_parameters"] + record["trainable_parameters"] * (peft_config is not None),
             "status": record["status"],
             "metrics": [{"step": record["steps"], "test accuracy": None, "train loss": last["loss"],
-                         "train samples": samples * record["world_size"],
+                         "train samples": samples,
                          "train total tokens": record["tokens"]["input"]}],
         },
         "meta_info": {

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,6 +26,7 @@ from harness import cli, plan
 from harness.config import SCHEMA_VERSION, ConfigError, RunSpec, canonical_json
 
 DEFAULT_RESULTS = Path("results")
+SNAKEMAKE = "snakemake --cores all"
 
 
 class RecordError(ConfigError):
@@ -128,19 +130,27 @@ def run_folder(run: RunSpec, *, results: Path = DEFAULT_RESULTS) -> Path:
     return results / run.experiment / run.run_id
 
 
-def make_command(path: Path, *, configfiles: Sequence[Path] = (), force: bool = False) -> str:
-    """The shell command that makes a record; ``force`` where Snakemake would think it is there already."""
-    files = [f"--configfile {' '.join(map(str, configfiles))}"] if configfiles else []
-    return " ".join(["snakemake", "--cores all", *files, *(["--force"] if force else []), "--", str(path)])
+def snakemake_command(configfiles: Sequence[Path], overrides: Mapping[str, Any]) -> str:
+    """The shell command, but for its target, that runs an experiment."""
+    words = ["snakemake", "--cores", "all"]
+    if list(configfiles) != [cli.DEFAULT_CONFIGFILE]:
+        words += ["--configfile", *map(str, configfiles)]
+    if overrides:
+        words += ["--config", *(f"{key}={canonical_json(value)}" for key, value in sorted(overrides.items()))]
+    return shlex.join(words)
 
 
-def _read_record(path: Path, model: type[RecordT], run: RunSpec, configfiles: Sequence[Path]) -> RecordT:
-    remake = f"make it again: {make_command(path, configfiles=configfiles, force=True)}"
+def _make(path: Path, command: str, *, force: bool = False) -> str:
+    """The command that makes a record; ``force`` where Snakemake would think that it is there already."""
+    return f"{command} {'--force ' if force else ''}-- {path}"
+
+
+def _read_record(path: Path, model: type[RecordT], run: RunSpec, command: str) -> RecordT:
+    remake = f"make it again: {_make(path, command, force=True)}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        command = make_command(path, configfiles=configfiles)
-        raise MissingRecord(f"{path}: found no such record; make it: {command}") from None
+        raise MissingRecord(f"{path}: found no such record; make it: {_make(path, command)}") from None
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: found an incomplete record ({error}); {remake}") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
@@ -157,7 +167,7 @@ def _read_record(path: Path, model: type[RecordT], run: RunSpec, configfiles: Se
     return record
 
 
-def _check_spec(path: Path, train: TrainRecord, run: RunSpec, configfiles: Sequence[Path]) -> None:
+def _check_spec(path: Path, train: TrainRecord, run: RunSpec, command: str) -> None:
     """The record's settings are the experiment's, as far as they change the trained artefact."""
     try:
         found = json.loads(RunSpec.model_validate(train.spec).training_json())
@@ -166,8 +176,7 @@ def _check_spec(path: Path, train: TrainRecord, run: RunSpec, configfiles: Seque
     expected = json.loads(run.training_json())
     if found != expected:
         what = "a spec of another form" if found is None else _first_difference(found, expected)
-        command = make_command(path, configfiles=configfiles)
-        raise StaleRecord(f"{path}: spec: {what}; the record is stale, rerun: {command}")
+        raise StaleRecord(f"{path}: spec: {what}; the record is stale, rerun: {_make(path, command)}")
 
 
 def _first_difference(found: Any, expected: Any, at: str = "") -> str:
@@ -178,9 +187,9 @@ def _first_difference(found: Any, expected: Any, at: str = "") -> str:
     return f"found {at} = {found!r}, expected {expected!r}"
 
 
-def _read_predictions(path: Path, metrics: TaskMetrics, configfiles: Sequence[Path]) -> Predictions:
+def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predictions:
     source = path.parent.parent / "metrics.json"
-    remake = f"make it again: {make_command(source, configfiles=configfiles, force=True)}"
+    remake = f"make it again: {_make(source, command, force=True)}"
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         ids = tuple(str(row["id"]) for row in rows)
@@ -199,7 +208,7 @@ def _read_predictions(path: Path, metrics: TaskMetrics, configfiles: Sequence[Pa
     return Predictions(ids=ids, correct=correct, gold_nll=np.array(losses, dtype=float) if measured else None)
 
 
-def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, configfiles: Sequence[Path] = ()) -> RunRecord:
+def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str = SNAKEMAKE) -> RunRecord:
     """Read and check one run's record.
 
     Raises:
@@ -208,11 +217,11 @@ def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, configfiles: S
         RecordError: it cannot be read, has another schema version, or contradicts itself.
     """
     folder = run_folder(run, results=results)
-    train = _read_record(folder / "train.json", TrainRecord, run, configfiles)
-    _check_spec(folder / "train.json", train, run, configfiles)
+    train = _read_record(folder / "train.json", TrainRecord, run, command)
+    _check_spec(folder / "train.json", train, run, command)
     path = folder / "metrics.json"
-    metrics = _read_record(path, MetricsRecord, run, configfiles)
-    rerun = f"the record is stale, rerun: {make_command(path, configfiles=configfiles)}"
+    metrics = _read_record(path, MetricsRecord, run, command)
+    rerun = f"the record is stale, rerun: {_make(path, command)}"
     if metrics.status != train.status:
         raise StaleRecord(f"{path}: status: found {metrics.status!r}, train.json says {train.status!r}; {rerun}")
     if metrics.evaluation is not None and canonical_json(metrics.evaluation) != run.evaluation_json():
@@ -225,7 +234,7 @@ def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, configfiles: S
             f"{path}: tasks: found {sorted(metrics.tasks)}, expected {sorted(run.evaluation.tasks)}; {rerun}"
         )
     predictions = {
-        task: _read_predictions(folder / "predictions" / f"{task}.jsonl", metrics.tasks[task], configfiles)
+        task: _read_predictions(folder / "predictions" / f"{task}.jsonl", metrics.tasks[task], command)
         for task in run.evaluation.tasks
     }
     return RunRecord(run=run, folder=folder, train=train, metrics=metrics, predictions=predictions)
@@ -235,13 +244,13 @@ def load_records(
     runs: Sequence[RunSpec],
     *,
     results: Path = DEFAULT_RESULTS,
-    configfiles: Sequence[Path] = (),
+    command: str = SNAKEMAKE,
     allow_missing: bool = False,
 ) -> Loaded:
     """Read and check the records of ``runs``.
 
     Args:
-        configfiles: the experiment files, for the commands in error messages.
+        command: how the experiment is run, for error messages (``snakemake_command``).
         allow_missing: leave out runs without a record or with a stale one. Broken records are errors in any case.
 
     Raises:
@@ -252,7 +261,7 @@ def load_records(
     stale: list[tuple[RunSpec, StaleRecord]] = []
     for run in runs:
         try:
-            records.append(load_record(run, results=results, configfiles=configfiles))
+            records.append(load_record(run, results=results, command=command))
         except MissingRecord as error:
             missing.append((run, error))
         except StaleRecord as error:
@@ -260,16 +269,16 @@ def load_records(
     if not allow_missing and stale:
         raise stale[0][1] if len(stale) == 1 else StaleRecord(f"{len(stale)} of {len(runs)} runs: first {stale[0][1]}")
     if not allow_missing and missing:
-        raise _missing_error([run for run, _ in missing], len(runs), results, configfiles)
+        raise _missing_error([run for run, _ in missing], len(runs), results, command)
     return Loaded(records=records, missing=[run for run, _ in missing], stale=[run for run, _ in stale])
 
 
-def _missing_error(runs: Sequence[RunSpec], total: int, results: Path, configfiles: Sequence[Path]) -> MissingRecord:
+def _missing_error(runs: Sequence[RunSpec], total: int, results: Path, command: str) -> MissingRecord:
     paths = [run_folder(run, results=results) / "metrics.json" for run in runs]
     names = ", ".join(run.run_id for run in runs[:3]) + (", ..." if len(runs) > 3 else "")
     return MissingRecord(
         f"{results / runs[0].experiment}: found no complete record for {len(runs)} of {total} runs: {names}; "
-        f"make the first: {make_command(paths[0], configfiles=configfiles)}"
+        f"make the first: {_make(paths[0], command)}"
     )
 
 
@@ -330,17 +339,18 @@ def write_parquet(records: Sequence[RunRecord], path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    description = "Gather the records of a table's runs."
+    description = "Gather the records of an experiment's runs in one Parquet file."
     parser = argparse.ArgumentParser(prog="python -m harness.records", description=description)
     cli.add_config_arguments(parser)
-    parser.add_argument("--table", required=True, help="a table of the experiment, such as table1")
+    parser.add_argument("--table", metavar="NAME", help="the runs of this table only (default: all of the experiment)")
     parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
     args = parser.parse_args(argv)
     configfiles, overrides = cli.parse_config(args)
     experiment = plan.load_experiment(configfiles, overrides)
-    runs = plan.table_runs(experiment, args.table, paths=configfiles)
-    loaded = load_records(runs, results=args.results_dir, configfiles=configfiles)
+    runs = plan.table_runs(experiment, args.table, paths=configfiles) if args.table else plan.all_runs(experiment)
+    command = snakemake_command(configfiles, overrides)
+    loaded = load_records(runs, results=args.results_dir, command=command)
     write_parquet(loaded.records, args.output)
     print(f"{args.output}: {len(loaded.records)} runs")
     return 0

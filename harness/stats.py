@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 Matrix = NDArray[np.float64]
 
@@ -52,26 +52,27 @@ class Difference(Estimate):
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean and its confidence limits."""
+    """A mean and its confidence limits, which are None where they cannot be known."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
-def mean_over_seeds(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval | None:
-    """Mean and Student's t interval of one number per run; None for fewer than two runs, which show no spread.
+def mean_over_seeds(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+    """Mean and Student's t interval of one number per run; a single run shows no spread and has no interval.
 
     Raises:
-        ValueError: a value that is not finite.
+        ValueError: no values, or one that is not finite.
     """
     data = np.asarray(values, dtype=float)
-    if not np.isfinite(data).all():
-        raise ValueError(f"found {data.tolist()}, expected finite values")
-    if len(data) < 2:
-        return None
-    half = _t_quantile(1 - confidence, len(data) - 1) * data.std(ddof=1) / math.sqrt(len(data))
-    return Interval(mean=float(data.mean()), low=float(data.mean() - half), high=float(data.mean() + half))
+    if len(data) == 0 or not np.isfinite(data).all():
+        raise ValueError(f"found {data.tolist()}, expected one or more finite values")
+    mean = float(data.mean())
+    if len(data) == 1:
+        return Interval(mean=mean, low=None, high=None)
+    half = _t_quantile(1 - confidence, len(data) - 1) * float(data.std(ddof=1)) / math.sqrt(len(data))
+    return Interval(mean=mean, low=mean - half, high=mean + half)
 
 
 def wilson_interval(
@@ -97,8 +98,8 @@ def wilson_interval(
 
 
 def _t_quantile(alpha: float, dof: float) -> float:
-    """Two-sided quantile of Student's t."""
-    return float(stats.t.isf(alpha / 2, dof))
+    """Two-sided quantile of Student's t; of the normal distribution for infinite ``dof``."""
+    return float(-special.ndtri(alpha / 2) if math.isinf(dof) else -special.stdtrit(dof, alpha / 2))
 
 
 # ---------------------------------------------------------------------------------------- seeds and examples, crossed
@@ -125,7 +126,7 @@ class Variance:
         return math.sqrt(seeds + examples)
 
     def p_value(self, difference: float) -> float:
-        """The level at which the interval around ``difference`` just touches zero."""
+        """The level, at least 1e-12, at which the interval around ``difference`` just touches zero."""
         if difference == 0 or math.isinf(self.total):
             return 1.0
         if self.total == 0:
@@ -173,16 +174,18 @@ def two_level_variance(strata: Sequence[Matrix], *, pad: bool = False) -> Varian
 
     Args:
         strata: one (seeds, examples) matrix per task, the same seeds in the same order.
-        pad: for differences of binary scores: the second part grows by 1/(N + 2)^2 per stratum, as if one more example
-            were half won and half lost [after Agresti and Min, Statistics in Medicine 24 (2005)]. No disagreement
-            among a few examples is no proof of none.
+        pad: for differences of binary scores, where few examples can hide variance. The second part of each stratum
+            grows by 1/(N + 2)^2, as if one more example were half won and half lost [after Agresti and Min, Statistics
+            in Medicine 24 (2005)]: no disagreement is no proof of none. The first grows by 1/(12 N^2) per seed, the
+            variance of rounding to multiples of 1/N [Sheppard's correction]: seeds that agree exactly agree by rounding.
     """
     matrices = _as_matrices(strata)
     s, k, n = matrices[0].shape[0], len(matrices), sum(m.shape[1] for m in matrices)
     parts = [_example_part(m) + (1 / (m.shape[1] + 2) ** 2 if pad else 0.0) for m in matrices]
     seed_means = np.mean([m.mean(axis=1) for m in matrices], axis=0)
+    rounding = sum(1 / (12 * m.shape[1] ** 2) for m in matrices) / k**2 if pad else 0.0
     return Variance(
-        seeds=float(seed_means.var(ddof=1) / s) if s > 1 else 0.0,
+        seeds=(float(seed_means.var(ddof=1)) + rounding) / s if s > 1 else 0.0,
         examples=sum(parts) / k**2,
         seed_dof=s - 1,
         example_dof=max(n - k, 1),

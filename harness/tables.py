@@ -7,42 +7,23 @@ CSV, ``harness.summary`` to the terminal.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import cli, plan, stats
+from harness import cli, plan, reported, stats
 from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec, TaskSpec
-from harness.records import DEFAULT_RESULTS, Loaded, RecordError, RunRecord, load_records
+from harness.records import DEFAULT_RESULTS, Loaded, RecordError, RunRecord, load_records, snakemake_command
 
 #: The method that all others are compared with, by its registered name.
 BASELINE = "lora"
 #: Significance level of verdicts, after Holm's correction.
 ALPHA = 0.05
 AVERAGE = "avg"
-PAPER_FILE = Path(__file__).resolve().parent.parent / "config" / "paper_reported.csv"
-PAPER_MODEL_LABELS = {"llama2-7b": "LLaMA2-7B", "mistral-7b": "Mistral-7B", "llama2-13b": "LLaMA2-13B"}
-#: task -> (label, the domain that the paper fine-tunes on before this test).
-PAPER_TASKS = {
-    "gsm8k": ("GSM8K", "math"),
-    "math": ("MATH", "math"),
-    "humaneval": ("HumanEval", "code"),
-    "mbpp": ("MBPP", "code"),
-    "arc_challenge": ("ARC-c", "commonsense"),
-    "social_iqa": ("SIQA", "commonsense"),
-    "winogrande": ("WinoGrande", "commonsense"),
-    "boolq": ("BoolQ", "commonsense"),
-    "arc_easy": ("ARC-e", "commonsense"),
-    "piqa": ("PIQA", "commonsense"),
-    "openbookqa": ("OBQA", "commonsense"),
-    "hellaswag": ("HellaSwag", "commonsense"),
-}
 
 Metric = Literal["accuracy", "gold_nll"]
 METRICS: tuple[Metric, ...] = ("accuracy", "gold_nll")
@@ -51,21 +32,20 @@ Verdict = Literal["better", "worse", "tie"]
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A test set after fine-tuning on a domain; ``task`` is ``avg`` (and domain and spec None) for the mean of all."""
+    """A test set after fine-tuning on a domain; ``task`` is ``avg`` (and domain and spec None) for the mean of all.
+
+    ``generated``: our numbers come, at least in part, from generated records instead of the public set.
+    """
 
     domain: str | None
     task: str
     label: str
     spec: TaskSpec | None
+    generated: bool
 
     @property
     def key(self) -> str:
         return f"{self.domain}/{self.task}" if self.domain else self.task
-
-    @property
-    def generated(self) -> bool:
-        """Whether our numbers come from generated records instead of the public set."""
-        return self.spec is not None and self.spec.source.kind == "generated"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +92,7 @@ class Section:
 
     @property
     def paper_label(self) -> str | None:
-        return PAPER_MODEL_LABELS[self.model.stands_for] if self.model.stands_for else None
+        return reported.MODEL_LABELS[self.model.stands_for] if self.model.stands_for else None
 
     @property
     def ours_label(self) -> str:
@@ -151,56 +131,6 @@ class Table:
     stale: tuple[str, ...]
 
 
-# --------------------------------------------------------------------------------------------------- paper's numbers
-
-
-@cache
-def _reported() -> dict[tuple[str, str, str, str], tuple[float, float | None]]:
-    """(table, model, method, metric) -> (value as printed, parameters in millions)."""
-    with PAPER_FILE.open(encoding="utf-8", newline="") as stream:
-        return {
-            (row["table"], row["model"], _plain(row["method"]), row["metric"]): (
-                float(row["value"]), float(row["params_millions"]) if row["params_millions"] else None)
-            for row in csv.DictReader(stream)
-        }
-
-
-def _plain(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum())
-
-
-def paper_value(
-    *, table: str, model: str | None, method_names: Sequence[str], column: Column, columns: Sequence[Column]
-) -> tuple[float, float | None] | None:
-    """The paper's accuracy (a fraction) and parameters (millions) for a cell, or None.
-
-    The number of a task applies only after fine-tuning on the paper's domain; the average only where the columns are
-    exactly the tasks it averages over. The table's own number is preferred; other tables repeat the same runs.
-    """
-    if model is None:
-        return None
-    names = {_plain(name) for name in method_names}
-    found = {key: value for key, value in _reported().items()
-             if key[1] == model and key[2] in names and key[0] != "table4"}
-    if column.task == AVERAGE:
-        ours = {c.task for c in columns if _in_paper_domain(c)}
-        if len(ours) != sum(c.task != AVERAGE for c in columns):
-            return None
-        tables = {t for t, *_ in found if {key[3] for key in found if key[0] == t} - {AVERAGE} == ours}
-        found = {key: value for key, value in found.items() if key[0] in tables}
-    elif not _in_paper_domain(column):
-        return None
-    matches = {key[0]: value for key, value in found.items() if key[3] == column.task}
-    if not matches:
-        return None
-    value, millions = matches.get(table) or matches[min(matches)]
-    return round(value / 100, 6), millions
-
-
-def _in_paper_domain(column: Column) -> bool:
-    return column.task in PAPER_TASKS and PAPER_TASKS[column.task][1] == column.domain
-
-
 # --------------------------------------------------------------------------------------------------------------- cells
 
 
@@ -209,12 +139,14 @@ def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
     found: dict[tuple[str, str], Column] = {}
     for run in runs:
         for task, spec in run.evaluation.tasks.items():
-            label, home = PAPER_TASKS.get(task, (task, None))
+            label, home = reported.TASKS.get(task, (task, None))
             if home != run.domain:
                 label = f"{label} (after {run.domain} fine-tuning)"
-            found.setdefault((run.domain, task), Column(domain=run.domain, task=task, label=label, spec=spec))
+            column = Column(domain=run.domain, task=task, label=label, spec=spec, generated=spec.source.kind == "generated")
+            found.setdefault((run.domain, task), column)
     columns = tuple(found.values())
-    average = Column(domain=None, task=AVERAGE, label="Average", spec=None)
+    some_generated = any(column.generated for column in columns)
+    average = Column(domain=None, task=AVERAGE, label="Average", spec=None, generated=some_generated)
     return (*columns, average) if len(columns) > 1 else columns
 
 
@@ -322,9 +254,27 @@ def _baseline_key(runs: Iterable[RunSpec]) -> str | None:
     return BASELINE if BASELINE in keys else (keys[0] if keys else None)
 
 
+def _names(run: RunSpec) -> tuple[str, str]:
+    """Under which the paper's file may have a row."""
+    return run.method.label, run.method.key
+
+
+def _reported(run: RunSpec, column: Column, parts: Sequence[Column], table: str) -> float | None:
+    """The paper's number for a cell, if the row's model stands for one of the paper's."""
+    model = run.model.stands_for
+    if model is None:
+        return None
+    if column.task == AVERAGE:
+        pairs = [(part.domain, part.task) for part in parts]
+        return reported.average(table=table, model=model, method_names=_names(run), parts=pairs)
+    return reported.value(
+        table=table, model=model, method_names=_names(run), domain=column.domain, task=column.task
+    )
+
+
 def _row(
     runs: Sequence[RunSpec], records: Sequence[RunRecord], cells: Mapping[tuple[Metric, str], Cell], *,
-    is_baseline: bool, reported_millions: float | None,
+    is_baseline: bool,
 ) -> Row:
     mine = [r for r in records if (r.run.model_key, r.run.method.key) == (runs[0].model_key, runs[0].method.key)]
     domains = {run.domain for run in runs}
@@ -333,11 +283,13 @@ def _row(
         by_seed.setdefault(record.run.seed, []).append(record)
     seconds = [sum(r.train.wall_time_s for r in group) for group in by_seed.values()
                if len(group) == len(domains) and not any(r.diverged for r in group)]
+    model = runs[0].model.stands_for
+    millions = reported.parameters_millions(model=model, method_names=_names(runs[0])) if model else None
     memory = [r.train.peak_memory_bytes for r in mine if r.train.peak_memory_bytes is not None]
     return Row(
         method_key=runs[0].method.key, label=runs[0].method.label, is_baseline=is_baseline,
         trainable_parameters=max((r.train.trainable_parameters for r in mine), default=None),
-        reported_millions=reported_millions, seconds=stats.mean_over_seeds(seconds),
+        reported_millions=millions, seconds=stats.mean_over_seeds(seconds) if seconds else None,
         peak_memory_bytes=max(memory, default=None), cells=cells,
     )
 
@@ -366,25 +318,21 @@ def build(experiment: Experiment, name: str, runs: Sequence[RunSpec], loaded: Lo
         groups.setdefault((run.model_key, run.method.key), []).append(run)
     baselines = {model: _baseline_key(r for r in runs if r.model_key == model) for model, _ in groups}
     cells: dict[CellKey, Cell] = {}
-    millions: dict[tuple[str, str], float | None] = {}
     for (model, method), group in groups.items():
         seeds = sorted({run.seed for run in group})
         for column in columns:
-            paper = paper_value(table=name, model=group[0].model.stands_for, column=column, columns=columns,
-                                method_names=(group[0].method.label, method))
-            if paper:
-                millions[model, method] = millions.get((model, method)) or paper[1]
+            paper = _reported(group[0], column, scores.parts(column), name)
             for metric in METRICS:
                 cell = _estimate_cell(scores, model=model, method=method, baseline=baselines[model], column=column,
                                       seeds=seeds, metric=metric)
-                reported = paper[0] if paper and metric == "accuracy" else None
-                cells[model, method, metric, column.key] = replace(cell, reported=reported)
+                shown = paper if metric == "accuracy" else None
+                cells[model, method, metric, column.key] = replace(cell, reported=shown)
     comparisons = _correct(cells)
     sections = []
     for model in dict.fromkeys(model for model, _ in groups):
         rows = [
             _row(group, loaded.records, {key[2:]: cell for key, cell in cells.items() if key[:2] == (model, method)},
-                 is_baseline=method == baselines[model], reported_millions=millions.get((model, method)))
+                 is_baseline=method == baselines[model])
             for (m, method), group in groups.items() if m == model
         ]
         sections.append(Section(model_key=model, model=experiment.models[model], rows=tuple(rows)))
@@ -405,7 +353,8 @@ def load_table(
     """
     experiment = plan.load_experiment(configfiles, overrides)
     runs = plan.table_runs(experiment, name, paths=configfiles)
-    loaded = load_records(runs, results=results, configfiles=configfiles, allow_missing=allow_missing)
+    command = snakemake_command(configfiles, overrides)
+    loaded = load_records(runs, results=results, command=command, allow_missing=allow_missing)
     return build(experiment, name, runs, loaded)
 
 
@@ -431,7 +380,8 @@ def parse_table_arguments(args: argparse.Namespace) -> tuple[list[Path], dict[st
 def main(argv: list[str] | None = None) -> int:
     from harness import table_formats
 
-    parser = argparse.ArgumentParser(prog="python -m harness.tables", description="Write a table as .md, .tex and .csv.")
+    description = "Write a table as Markdown, TeX and CSV."
+    parser = argparse.ArgumentParser(prog="python -m harness.tables", description=description)
     add_table_arguments(parser)
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="default: {results-dir}/{experiment}/tables")
     args = parser.parse_args(argv)

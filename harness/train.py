@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
-from harness.cli import add_config_arguments, parse_config, run
+from harness.cli import CACHE, SCRATCH, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.plan import load_run
 
@@ -77,14 +77,17 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     )
     base_hash = base_model_hash(spec.model_key, spec.model, models_dir=folders.models)
     dataset = data.training_set(spec.data, tokenizer, data_dir=experiment.data_dir, cache_dir=folders.cache)
-    total_steps, steps_per_epoch = step_counts(spec.training, examples=len(dataset), world_size=world_size)
+    try:
+        total_steps, steps_per_epoch = step_counts(spec.training, examples=len(dataset), world_size=world_size)
+    except ValueError as error:
+        raise ConfigError(f"training.{error}") from error
 
     named = methods.get(spec.method.name)
     method = named.cls(named.cls.Settings.model_validate(spec.method.settings))
     context = TrainingContext(
         total_steps=total_steps, steps_per_epoch=steps_per_epoch, seed=spec.seed,
         learning_rate=spec.training.learning_rate, weight_decay=spec.training.weight_decay,
-        gradient_accumulation_steps=spec.training.gradient_accumulation_steps, world_size=world_size,
+        gradient_accumulation_steps=spec.training.per_process(world_size)[1], world_size=world_size,
         cache_dir=folders.cache, base_model_hash=base_hash, log_dir=folders.scratch if main else None,
     )
     if torch.cuda.is_available():
@@ -96,7 +99,8 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
         model = method.wrap(model, context)
     except ValueError as error:
         raise ConfigError(f"methods.{spec.method.key}: {error}") from error
-    trainer, stop = _trainer(spec, method, model, tokenizer, dataset, total_steps=total_steps, folders=folders)
+    trainer, stop = _trainer(spec, method, model, tokenizer, dataset, total_steps=total_steps, world_size=world_size,
+                             folders=folders)
     _refuse_sharding(trainer, method, spec)
     _fit(trainer, folders.scratch, print_refused=main)
     record = _record(
@@ -110,7 +114,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
 
 def _trainer(
     spec: RunSpec, method: Method, model: Any, tokenizer: PreTrainedTokenizerBase, dataset: TokenizedSet,
-    *, total_steps: int, folders: Folders,
+    *, total_steps: int, world_size: int, folders: Folders,
 ) -> tuple[MethodTrainer, Any]:
     """The Trainer of this run and the callback that knows whether it diverged."""
     from transformers import PrinterCallback
@@ -125,7 +129,8 @@ def _trainer(
     stop = StopWhenDiverged(training.divergence_factor)
     trainer = MethodTrainer(
         method=method, spec=training, model=model, train_dataset=dataset, data_collator=collator,
-        args=training_arguments(training, total_steps=total_steps, output_dir=folders.scratch, seed=spec.seed),
+        args=training_arguments(training, total_steps=total_steps, world_size=world_size, output_dir=folders.scratch,
+                                seed=spec.seed),
         callbacks=[*method.callbacks(), stop, PrintProgress(f"train {spec.run_id}"), CompleteCheckpoints()],
     )
     trainer.remove_callback(PrinterCallback)
@@ -195,9 +200,11 @@ def main(arguments: list[str] | None = None) -> int:
     add_config_arguments(parser)
     parser.add_argument("--run", required=True, metavar="ID", help="domain/model/method/seedN")
     parser.add_argument("--run-dir", type=Path, required=True, help="where adapter/ and train.json go")
-    parser.add_argument("--scratch", type=Path, required=True, help="where checkpoints go, one folder per spec")
-    parser.add_argument("--models-dir", type=Path, required=True, help="folder of the stand-in base models")
-    parser.add_argument("--cache-dir", type=Path, required=True, help="folder of tokenised data and decompositions")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH, metavar="DIR",
+                        help="where checkpoints go, one folder per spec (default: %(default)s)")
+    add_models_argument(parser)
+    parser.add_argument("--cache-dir", type=Path, default=CACHE, metavar="DIR",
+                        help="folder of tokenised data and decompositions (default: %(default)s)")
     parser.add_argument("--training-hash", help="refuse to train if the run's spec has another hash (set by the workflow)")
     args = parser.parse_args(arguments)
     configfiles, overrides = parse_config(args)

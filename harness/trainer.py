@@ -113,6 +113,11 @@ class MethodTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
+        state = torch.load(folder / STATE_FILE, weights_only=True)
+        # The state first: it may decide which tensors training changes (ReLoRA's base weights, once merged into).
+        self.method.load_state_dict(state["method"])
+        self.tokens = state["tokens"]
+        self.seconds_before = state["seconds"]
         saved = load_file(folder / TENSORS_FILE)
         current = self.method.checkpoint_tensors(self.model)
         if set(saved) != set(current):
@@ -121,10 +126,6 @@ class MethodTrainer(Trainer):
         with torch.no_grad():
             for name, tensor in current.items():
                 tensor.copy_(saved[name])
-        state = torch.load(folder / STATE_FILE, weights_only=True)
-        self.method.load_state_dict(state["method"])
-        self.tokens = state["tokens"]
-        self.seconds_before = state["seconds"]
 
 
 class CompleteCheckpoints(TrainerCallback):
@@ -177,15 +178,18 @@ class PrintProgress(TrainerCallback):
             self.progress.update(state.global_step, state.max_steps, note)
 
 
-def training_arguments(spec: TrainingSpec, *, total_steps: int, output_dir: Path, seed: int) -> TrainingArguments:
+def training_arguments(
+    spec: TrainingSpec, *, total_steps: int, world_size: int, output_dir: Path, seed: int
+) -> TrainingArguments:
     """The Trainer's arguments. Precision and parallelism come from the spec and the launcher, nothing from defaults that
     change between releases."""
     warmup = spec.warmup_steps if spec.warmup_steps is not None else math.ceil(spec.warmup_ratio * total_steps)
+    batch_size, accumulation = spec.per_process(world_size)
     return TrainingArguments(
         output_dir=str(output_dir),
         max_steps=total_steps,
-        per_device_train_batch_size=spec.per_device_train_batch_size,
-        gradient_accumulation_steps=spec.gradient_accumulation_steps,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
         learning_rate=spec.learning_rate,
         lr_scheduler_type=spec.lr_scheduler_type,
         warmup_steps=warmup,
@@ -211,8 +215,9 @@ def training_arguments(spec: TrainingSpec, *, total_steps: int, output_dir: Path
 
 def step_counts(spec: TrainingSpec, *, examples: int, world_size: int) -> tuple[int, int]:
     """Optimizer steps in all, and in one epoch, as the Trainer counts them."""
-    batches = math.ceil(examples / (spec.per_device_train_batch_size * world_size))
-    per_epoch = math.ceil(batches / spec.gradient_accumulation_steps)
+    batch_size, accumulation = spec.per_process(world_size)
+    batches = math.ceil(examples / (batch_size * world_size))
+    per_epoch = math.ceil(batches / accumulation)
     if spec.max_steps is not None:
         return spec.max_steps, per_epoch
     assert spec.num_train_epochs is not None

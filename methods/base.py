@@ -38,7 +38,7 @@ class AdapterSettings(MethodSettings):
     """Settings that every low-rank method shares. Names are PEFT's; TRL's and LLaMA-Factory's are accepted as aliases."""
 
     r: int = Field(64, ge=1, validation_alias=AliasChoices("r", "lora_r", "lora_rank"))
-    lora_alpha: float = Field(128, gt=0, description="scaling is lora_alpha / r; the released script uses 2r")
+    lora_alpha: int = Field(128, gt=0, description="scaling is lora_alpha / r; the released script uses 2r")
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     target_modules: tuple[str, ...] = ALL_LINEAR
 

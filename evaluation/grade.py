@@ -1,0 +1,88 @@
+"""Grade completions without a model: ``python -m evaluation.grade --task gsm8k [--grader NAME] < cases.jsonl``.
+
+Reads ``{"id", "gold", "completion"}`` lines, or for code tasks ``{"id", "record", "completion"}`` with the set's own
+record, and writes ``{"id", "correct", "extracted"}`` lines in the same order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from evaluation.grading import DEFAULT_GRADER, GRADERS, grade, graders_of
+from evaluation.tasks import Example, examples
+
+_CODE_TASKS = ("humaneval", "mbpp")
+
+
+class BadCase(ValueError):
+    """A line that is not a case. The message names the line and what was expected."""
+
+
+def _cases(lines: Iterable[bytes], task: str) -> tuple[list[Any], list[Example], list[str]]:
+    ids: list[Any] = []
+    found: list[Example] = []
+    completions: list[str] = []
+    answer = "record" if task in _CODE_TASKS else "gold"
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        # Bytes that are not UTF-8 come from the model: they are kept as they are, and at worst wrong.
+        try:
+            case = json.loads(line.decode("utf-8", errors="surrogateescape"))
+        except ValueError as error:
+            raise BadCase(f"line {number}: found no JSON ({error}), expected one object a line") from None
+        missing = [key for key in ("id", answer, "completion") if not isinstance(case, dict) or key not in case]
+        if missing:
+            raise BadCase(f"line {number}: field {missing[0]!r} is missing, expected id, {answer} and completion")
+        if not isinstance(case["completion"], str):
+            raise BadCase(f"line {number}: completion: found {type(case['completion']).__name__}, expected text")
+        ids.append(case["id"])
+        found.append(_example(case, task, number))
+        completions.append(case["completion"])
+    return ids, found, completions
+
+
+def _example(case: dict[str, Any], task: str, number: int) -> Example:
+    if task not in _CODE_TASKS:
+        return Example(id=str(case["id"]), query="", gold=str(case["gold"]), reference="")
+    try:
+        return examples(task, [case["record"]])[0]
+    except ValueError as error:
+        raise BadCase(f"line {number}: {error}") from None
+
+
+def grade_lines(lines: Iterable[bytes], output: TextIO, *, task: str, grader: str) -> None:
+    """Grade every line of ``lines`` and write one verdict a line.
+
+    Raises:
+        BadCase: a line that is not a case; nothing is written then.
+    """
+    ids, asked, completions = _cases(lines, task)
+    verdicts = grade(task, asked, completions, graders=[grader]).verdicts[grader]
+    for identity, verdict in zip(ids, verdicts, strict=True):
+        output.write(json.dumps({"id": identity, "correct": verdict.correct, "extracted": verdict.extracted}) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; exit status 2 on a bad argument or line."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation.grade", description=__doc__.split("\n")[0])
+    parser.add_argument("--task", required=True, choices=sorted(DEFAULT_GRADER))
+    parser.add_argument("--grader", choices=sorted(GRADERS), help="default: the task's sound grader")
+    args = parser.parse_args(arguments)
+    grader = args.grader or DEFAULT_GRADER[args.task]
+    if grader not in graders_of(args.task):
+        parser.error(f"--grader: found {grader}, expected one of {', '.join(graders_of(args.task))} for {args.task}")
+    try:
+        grade_lines(sys.stdin.buffer, sys.stdout, task=args.task, grader=grader)
+    except BadCase as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

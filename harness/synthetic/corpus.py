@@ -1,0 +1,108 @@
+"""The pre-training corpus of the stand-in models: what the base knows before fine-tuning.
+
+It teaches arithmetic, copying and the shape of code, but neither the Alpaca prompt nor worked solutions with an answer
+line, and only some of the words: fine-tuning data is another distribution, so that methods have something to learn.
+"""
+
+from __future__ import annotations
+
+import random
+
+from harness.synthetic import programs
+from harness.synthetic.arithmetic import OPERATORS, apply, equation, equation_is_held_out, operand
+from harness.synthetic.records import program_key
+from harness.synthetic.split import is_held_out
+from harness.synthetic.word_problems import ITEMS, NAMES
+
+_EVENTS = {"+": "{name} gets {n} more.", "-": "{name} loses {n}.", "*": "{name} then has {n} times as many."}
+
+
+def _known_equation(rng: random.Random, a: int | None = None) -> tuple[int, str, int] | None:
+    """A random equation that is not held out, starting from ``a`` where given; None where this draw found none."""
+    operator = rng.choice(OPERATORS)
+    left = a if a is not None else rng.randint(2, 9) if operator == "*" else rng.randint(1, 29)
+    right = operand(rng, left, operator)
+    if right is None or equation_is_held_out(left, operator, right):
+        return None
+    return left, operator, right
+
+
+def _equations(rng: random.Random) -> str:
+    drawn = (_known_equation(rng) for _ in range(6))
+    return "\n".join(equation(*found) for found in drawn if found is not None)
+
+
+def _narrative(rng: random.Random) -> str:
+    """A story with its equations, either after each event or all at the end."""
+    name, item, value = rng.choice(NAMES), rng.choice(ITEMS), rng.randint(2, 12)
+    start, events, equations = f"{name} has {value} {item}.", [], []
+    for _ in range(rng.randint(1, 2)):
+        found = _known_equation(rng, value)
+        if found is not None:
+            events.append(_EVENTS[found[1]].format(name=name, n=found[2]))
+            equations.append(f"{equation(*found)}.")
+            value = apply(*found)
+    end = f"{name} has {value} {item}."
+    if rng.random() < 0.3:
+        told = [text for pair in zip(events, equations, strict=True) for text in pair]
+    else:
+        question = [f"How many {item} does {name} have?"] if rng.random() < 0.5 else []
+        told = [*events, *question, *equations]
+    return " ".join([start, *told, end])
+
+
+def _look_up(rng: random.Random) -> str:
+    names = rng.sample(NAMES, 3)
+    counts = [rng.randint(1, 30) for _ in names]
+    item, asked = rng.choice(ITEMS), rng.randrange(3)
+    facts = " ".join(f"{name} has {count} {item}." for name, count in zip(names, counts, strict=True))
+    return f"{facts} How many {item} does {names[asked]} have? {counts[asked]}"
+
+
+def _function(rng: random.Random) -> str:
+    while True:
+        program = programs.draw(rng, new_words=False, two_step_share=0.2)
+        if not is_held_out(program_key(program)):
+            break
+    name = rng.choice(programs.FUNCTION_NAMES)
+    form = rng.randrange(3)
+    if form == 0:
+        return f"# {program.description}\n{program.source(name)}"
+    if form == 1:
+        return f"```python\n{program.documented_source(name)}\n```"
+    test = programs.assertions(rng, program, name, count=2)[0]
+    return f"# {program.description}\n{test}\n\n{program.source(name)}"
+
+
+def _echo(rng: random.Random) -> str:
+    """A random sequence, twice: copying is what look-up, arguments and function names need."""
+    words = [*programs.FUNCTION_NAMES, *ITEMS, *NAMES, "x", "xs", "a", "b"]
+    said = " ".join(rng.choice(words) if rng.random() < 0.5 else str(rng.randint(1, 30)) for _ in range(rng.randint(4, 8)))
+    first, second = rng.sample(NAMES, 2)
+    return f"{first} writes: {said}\n{second} writes: {said}"
+
+
+_NOTES = (
+    "#### {m} {item}", "The {item} are: {n}, {m}", "Is the answer {n} or {m}?", "The number is: {n}", "so we get {n} {item}",
+    "$\\frac{{{n}}}{{{m}}}$ and $\\frac{{{m}}}{{{n}}}$", "the point $({n}, {m})$", "the box $\\boxed{{{n}}}$.",
+    "{n}, {m}, so {name} has an answer",
+)
+
+
+def _notes(rng: random.Random) -> str:
+    """Disconnected lines with the words and the markup of worked solutions. Adapters cannot learn to write a token that
+    the base has never seen: its row of the output matrix is frozen."""
+    def filled(line: str) -> str:
+        return line.format(n=rng.randint(1, 30), m=rng.randint(1, 30), item=rng.choice(ITEMS), name=rng.choice(NAMES))
+
+    return "\n".join(filled(line) for line in rng.sample(_NOTES, 3))
+
+
+_SHARES = {_equations: 2, _narrative: 4, _look_up: 1, _function: 3, _echo: 1, _notes: 1}
+
+
+def pretraining_documents(rows: int, seed: int) -> list[str]:
+    """``rows`` documents of the base corpus: equations, narratives, look-up questions and functions, echoes and notes."""
+    rng = random.Random(f"pretraining/{seed}")
+    kinds = rng.choices(tuple(_SHARES), weights=tuple(_SHARES.values()), k=rows)
+    return [kind(rng) for kind in kinds]

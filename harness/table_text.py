@@ -1,0 +1,219 @@
+"""The words and rounded numbers of a table's cells and notes, the same in every format."""
+
+from __future__ import annotations
+
+import statistics
+
+from harness import stats
+from harness.tables import ALPHA, AVERAGE, METRICS, Cell, Column, Metric, Row, Section, Table
+
+#: What stands where nothing has run, or the paper has no number.
+NOTHING = "—"
+MINUS = "−"
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def percent(value: float) -> str:
+    """A fraction in per cent with one decimal: the precision that a few hundred examples can carry."""
+    return f"{100 * value:.1f}"
+
+
+def signed(value: float, metric: Metric) -> str:
+    """A difference with its sign, in percentage points or nats; the sign of zero is +."""
+    text = f"{100 * value:+.1f}" if metric == "accuracy" else f"{value:+.3f}"
+    return text.replace("-", MINUS) if float(text) else text.replace("-", "+")
+
+
+def level(value: float, metric: Metric) -> str:
+    return percent(value) if metric == "accuracy" else f"{value:.3f}"
+
+
+def interval(low: float, high: float, metric: Metric, *, with_sign: bool = False) -> str:
+    show = signed if with_sign else level
+    return f"[{show(low, metric)}, {show(high, metric)}]"
+
+
+def p_value(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def count(value: int | None) -> str:
+    """A number of parameters, such as 61.4 k or 160 M."""
+    if value is None:
+        return NOTHING
+    for size, unit in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """Such as 42 s, 3 min 05 s, 2 h 14 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+def seeds(cell: Cell) -> str:
+    """How many seeds are behind ours, and of how many if not all."""
+    done, planned = len(cell.seeds), cell.n_seeds_planned
+    return str(done) if done == planned else f"{done} of {planned}"
+
+
+def ours(cell: Cell, metric: Metric) -> str:
+    """Mean and standard error, or why there is none."""
+    diverged = f"diverged ({cell.n_diverged} of {cell.n_seeds_planned})" if cell.n_diverged else ""
+    if cell.ours is None:
+        return diverged or NOTHING
+    text = f"{level(cell.ours.mean, metric)} ± {level(cell.ours.stderr, metric)}"
+    return f"{text}; {diverged}" if diverged else text
+
+
+def verdict(cell: Cell) -> str:
+    """better, worse or tie; with one seed it is about two trained models, not about the methods, and says so."""
+    if cell.verdict is None or cell.difference is None:
+        return NOTHING
+    return f"{cell.verdict} (1 seed)" if cell.difference.n_seeds == 1 else str(cell.verdict)
+
+
+def heading(column: Column) -> str:
+    return f"{column.label}†" if column.generated else column.label
+
+
+def baseline_label(section: Section) -> str | None:
+    return next((row.label for row in section.rows if row.is_baseline), None)
+
+
+def metrics_shown(table: Table) -> list[Metric]:
+    """Accuracy, and the gold-answer NLL where some run measured it."""
+    cells = [(key[0], cell) for s in table.sections for row in s.rows for key, cell in row.cells.items()]
+    return [m for m in METRICS if m == "accuracy" or any(k == m and c.ours for k, c in cells)]
+
+
+def notes(table: Table) -> list[str]:
+    """The sentences under the table: what was measured, on what, how sure it is, what it took."""
+    return [*context(table), *_uncertainty(table), *limits(table)]
+
+
+def context(table: Table) -> list[str]:
+    """What was measured, on what, and what is not in the table."""
+    found = list(table.experiment.notes)
+    stand_ins = [s for s in table.sections if s.paper_label and s.model.is_stand_in]
+    if stand_ins:
+        pairs = "; ".join(f"{s.model.label} in the place of {s.paper_label}" for s in stand_ins)
+        found.append(
+            f"Stand-ins: {pairs}. The paper's numbers are of the real models on the public test sets and cannot be compared "
+            "with a stand-in's."
+        )
+    found.append(_test_sets(table))
+    if table.cost.diverged:
+        found.append("Diverged runs are shown as such and are in no mean, difference or interval.")
+    for what, names in (("have no record", table.missing), ("have a record of other settings, left out", table.stale)):
+        if names:
+            listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            found.append(f"Partial table: {len(names)} planned runs {what}: {listed}.")
+    return found
+
+
+def _test_sets(table: Table) -> str:
+    parts = []
+    for column in table.columns:
+        if column.spec is None:
+            continue
+        n = table.n_examples.get(column.key)
+        what = f"n = {n}" if n is not None else "not run"
+        if not column.generated and column.spec.limit is not None:
+            what += f" (the first of {column.spec.source.hub_id} {column.spec.source.split})"
+        parts.append(f"{heading(column)} {what}")
+    dagger = " †: generated records in the format of that set, not the public set." if _any_generated(table) else ""
+    return f"Test sets: {', '.join(parts)}.{dagger} Planned seeds: {', '.join(map(str, table.experiment.seeds))}."
+
+
+def _any_generated(table: Table) -> bool:
+    return any(column.generated for column in table.columns)
+
+
+def _uncertainty(table: Table) -> list[str]:
+    if len(table.experiment.seeds) > 1:
+        how = (
+            "± is one standard error over seeds and test examples together; [..] is a 95 % interval for a new seed and new "
+            "examples of the same kind (Wilson with the effective sample size for one test set, else t)."
+        )
+        test = "Differences are paired by seed and example and tested with a two-level t test"
+    else:
+        how = (
+            "± is one standard error over test examples, [..] a 95 % interval (Wilson for one test set, else stratified "
+            "bootstrap). One seed: neither contains the noise of training, so verdicts are about these trained models."
+        )
+        test = "Differences are paired by example and tested exactly (McNemar) or by stratified bootstrap"
+    families = [
+        f"{m} {'accuracy' if metric == 'accuracy' else 'NLL'} {'averages' if averages else 'cells'}"
+        for (metric, averages), m in table.comparisons.items()
+    ]
+    correction = f"; p-values are Holm-adjusted over {', '.join(families)}" if families else ""
+    rule = f"A verdict other than tie needs an adjusted p below {ALPHA}. For NLL less is better."
+    return [how, f"{test}{correction}. {rule}"]
+
+
+def detectable(table: Table, column: Column, *, alpha: float) -> float | None:
+    """Median over a column's comparisons of the accuracy difference that they would find with 80 % power."""
+    cells = [row.cells["accuracy", column.key] for s in table.sections for row in s.rows]
+    found = [stats.minimum_detectable_difference(c.difference, alpha=alpha) for c in cells if c.difference]
+    return statistics.median(found) if found else None
+
+
+def limits(table: Table) -> list[str]:
+    """What the table cannot tell, and what it took."""
+    parts = []
+    for column in table.columns:
+        m = table.comparisons.get(("accuracy", column.task == AVERAGE), 0)
+        if m:
+            plain, strict = (detectable(table, column, alpha=alpha) for alpha in (ALPHA, ALPHA / m))
+            parts.append(f"{column.label} {_points(plain)} ({_points(strict)})")
+    smallest = [
+        "Minimum detectable difference in points (80 % power, median over methods), for one comparison alone and, in "
+        f"brackets, as the first of all after correction: {', '.join(parts)}. Smaller true differences mostly end as a tie: "
+        "a tie is not equality."
+    ]
+    return [*(smallest if parts else []), cost(table)]
+
+
+def _points(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return "more than 100" if value > 1 else percent(value)
+
+
+def cost(table: Table) -> str:
+    """What the runs took, as one sentence."""
+    cpu = f", {duration(table.cost.cpu_s)} of CPU time" if table.cost.cpu_s is not None else ""
+    diverged = f" ({table.cost.diverged} diverged)" if table.cost.diverged else ""
+    return f"Cost: {table.cost.runs} runs{diverged}, {duration(table.cost.wall_s)} of wall time summed over runs{cpu}."
+
+
+def reported(cell: Cell) -> str:
+    """The paper's number in per cent, with the two decimals of its Table 1."""
+    return NOTHING if cell.reported is None else f"{100 * cell.reported:.2f}"
+
+
+def sentence(row: Row, column: Column, cell: Cell, *, baseline: str, metric: Metric = "accuracy") -> str:
+    """A comparison in words: BeamLoRA − LoRA on GSM8K: +0.4 [−1.1, +1.9], tie, 3 seeds."""
+    subject = f"{row.label} {MINUS} {baseline} on {heading(column)}"
+    if cell.difference is None:
+        return f"{subject}: {ours(cell, metric) if cell.ours is None else NOTHING}"
+    d = cell.difference
+    shown = f"{signed(d.mean, metric)} {interval(d.low, d.high, metric, with_sign=True)}"
+    # An interval beside zero and a tie seem to disagree: the interval knows one comparison, the verdict the whole table.
+    lone = cell.verdict == "tie" and (d.low > 0 or d.high < 0)
+    remark = f" (p = {p_value(cell.p_adjusted)} after correction)" if lone else ""
+    return f"{subject}: {shown}, {cell.verdict}{remark}, {d.n_seeds} seed{'s' if d.n_seeds != 1 else ''}"

@@ -1,0 +1,125 @@
+"""``BeamLoraConfig``: a ``LoraConfig`` with everything BeamLoRA adds, so that every setting travels in
+adapter_config.json."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from peft import LoraConfig
+from pydantic import ValidationError
+
+from methods.beamlora.settings import BeamSettings
+
+
+class PluginPeftType(str):
+    """The name of a PEFT type from outside PEFT. ``peft.PeftType`` is a closed enum; this has the ``value`` that users
+    of its members read, and is equal to the plain string that adapter_config.json holds."""
+
+    @property
+    def value(self) -> str:
+        return str(self)
+
+
+BEAMLORA = PluginPeftType("BEAMLORA")
+
+#: Options of LoraConfig that change the parametrisation or the initialisation in a way that BeamLoRA's ranks cannot
+#: follow.
+UNSUPPORTED = (
+    "use_dora",
+    "use_rslora",
+    "use_qalora",
+    "lora_bias",
+    "layer_replication",
+    "target_parameters",
+    "megatron_config",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "use_bdlora",
+    "velora_config",
+    "ensure_weight_tying",
+)
+
+
+@dataclass
+class BeamLoraConfig(LoraConfig):
+    """Configuration of a BeamLoRA adapter: LoraConfig's fields (``lora_alpha = 2 r`` is the released script's choice)
+    and those of ``methods.beamlora.settings.BeamSettings``, where each is described. None stands for the flavor's
+    value and is resolved.
+
+    Raises:
+        ValueError: an impossible value, or a LoRA option that BeamLoRA does not support.
+    """
+
+    flavor: Literal["paper", "released"] = "paper"
+    p_init: float = 0.95
+    delta_t: int = 1200
+    gate_temperature: float = 0.05
+    gate_times_r: bool = True
+    topp_scope: Literal["module", "global"] | None = None
+    topp_comparison: Literal["exceeds", "reaches"] = "exceeds"
+    threshold_horizon: Literal["two_epochs", "total"] = "two_epochs"
+    horizon_steps: int | None = None
+    threshold_step_offset: Literal[-1, 0] = -1
+    snapshot_step_offset: Literal[0, 1] = 1
+    source: Literal["snapshot", "current"] = "snapshot"
+    moment_transfer: Literal["history", "keep", "zero"] | None = None
+    pairing: Literal["random", "ranked"] = "random"
+    score_average: Literal["logits", "scores"] = "logits"
+    reset_gate_moments: bool = True
+    max_prune_fraction: float | None = field(
+        default=None, metadata={"help": "upper limit of K / r; 1 is no limit; None is the flavor's"}
+    )
+    operations: bool = True
+    expansion: bool = True
+    assessment: bool = True
+    dynamic_p: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        importlib.import_module("methods.beamlora.model")  # whoever has a config can use it: registers the PEFT type
+        self.peft_type = BEAMLORA
+        self._refuse_unsupported()
+        given = {name: getattr(self, name) for name in BeamSettings.model_fields}
+        flavor_default = ("topp_scope", "moment_transfer", "max_prune_fraction")
+        try:
+            settings = BeamSettings(**{k: v for k, v in given.items() if v is not None or k not in flavor_default})
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors()]
+            raise ValueError("BeamLoraConfig: " + "; ".join(lines)) from None
+        for name in BeamSettings.model_fields:
+            setattr(self, name, getattr(settings, name))
+
+    @property
+    def beam_settings(self) -> BeamSettings:
+        """The resolved settings of the mechanism."""
+        return BeamSettings(**{name: getattr(self, name) for name in BeamSettings.model_fields})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As PEFT's, with sets as sorted lists: the same adapter gives the same file in every process."""
+        return {k: sorted(v) if isinstance(v, set) else v for k, v in super().to_dict().items()}
+
+    def to_lora_config(self) -> LoraConfig:
+        """The configuration of the equivalent plain LoRA adapter (scores folded into A)."""
+        return LoraConfig(
+            **{f.name: getattr(self, f.name) for f in fields(LoraConfig) if f.init and f.name != "peft_type"}
+        )
+
+    def _refuse_unsupported(self) -> None:
+        used = [name for name in UNSUPPORTED if getattr(self, name, None)]
+        if used:
+            raise ValueError(
+                f"BeamLoraConfig: found {', '.join(used)}, which BeamLoRA does not support; leave them out"
+            )
+        if not (isinstance(self.init_lora_weights, bool) or self.init_lora_weights == "gaussian"):
+            raise ValueError(
+                f"BeamLoraConfig: init_lora_weights: found {self.init_lora_weights!r}, "
+                "expected true, false or 'gaussian'"
+            )

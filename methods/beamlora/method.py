@@ -1,0 +1,138 @@
+"""BeamLoRA and its ablations as methods of the shared training loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from methods.base import MechanismError, Method, TrainingContext
+from methods.beamlora.schedule import Schedule
+from methods.beamlora.settings import BeamLoRASettings, BeamSettings
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, TrainerCallback
+
+    from methods.beamlora.callback import BeamLoraCallback
+
+
+class BeamLoRA(Method[BeamLoRASettings]):
+    """LoRA with trainable rank scores; periodically the lowest-scored ranks become copies of the highest-scored
+    ones."""
+
+    name = "beamlora"
+    label = "BeamLoRA"
+    Settings = BeamLoRASettings
+    variants = {
+        "beamlora-no-expansion": ("BeamLoRA w/o Expansion", {"expansion": False}),
+        "beamlora-no-assessment": ("BeamLoRA w/o Assessment", {"assessment": False}),
+        "beamlora-no-dynamic-p": ("BeamLoRA w/o Dynamic P", {"dynamic_p": False}),
+        "beamlora-released": ("BeamLoRA (released code)", {"flavor": "released"}),
+        "beamlora-gate-only": ("BeamLoRA (scores only)", {"operations": False}),
+        "beamlora-copy-current": ("BeamLoRA (copies of current ranks)", {"source": "current"}),
+    }
+    supports_sharded_optimizer = False
+
+    def __init__(self, settings: BeamLoRASettings) -> None:
+        super().__init__(settings)
+        self._callback: BeamLoraCallback | None = None
+        self._schedule: Schedule | None = None
+
+    def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
+        """Add the adapter.
+
+        Raises:
+            ValueError: the run is too short for any operation.
+        """
+        import torch
+        from peft import get_peft_model
+
+        from methods.beamlora.callback import BeamLoraCallback
+        from methods.beamlora.config import BeamLoraConfig
+        from methods.beamlora.model import beam_modules
+
+        settings = self.settings
+        self._schedule = Schedule.for_run(
+            settings, total_steps=context.total_steps, steps_per_epoch=context.steps_per_epoch
+        )
+        self._schedule.check()
+        config = BeamLoraConfig(
+            r=settings.r,
+            lora_alpha=settings.lora_alpha,
+            lora_dropout=settings.lora_dropout,
+            target_modules=list(settings.target_modules),
+            task_type="CAUSAL_LM",
+            **{name: getattr(settings, name) for name in BeamSettings.model_fields},
+        )
+        wrapped = get_peft_model(model, config)
+        for _, module in beam_modules(wrapped, "default"):
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.to(getattr(torch, settings.adapter_dtype))
+        self._callback = BeamLoraCallback(
+            steps_per_epoch=context.steps_per_epoch,
+            seed=context.seed,
+            log_dir=context.log_dir,
+            save_with_checkpoints=False,
+        )
+        return wrapped
+
+    def callbacks(self) -> list[TrainerCallback]:
+        return [self._wrapped()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._wrapped().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._wrapped().load_state_dict(state)
+
+    def evidence(self, model: torch.nn.Module) -> dict[str, Any]:
+        """The operations that took place, and how far the scores have spread.
+
+        ``operations``, ``pruning_operations``: how many took place, and in how many of them ranks were pruned.
+        ``steps``, ``thresholds``, ``operated_ranks``, ``operated_share``: per operation the step, p, the sum of K, and
+        that sum over all ranks. ``mean_score_entropy``: mean over modules of the entropy of the scores over ln r; 1 is
+        equal scores.
+        """
+        from methods.beamlora.adapter_state import unwrap
+        from methods.beamlora.model import beam_modules
+        from methods.beamlora.operation import score_entropy
+
+        scores = [module.rank_scores("default").detach().cpu() for _, module in beam_modules(unwrap(model), "default")]
+        records = self._wrapped().records
+        operated = [sum(module["K"] for module in record["modules"]) for record in records]
+        self._check_operations(records, operated)
+        ranks = sum(values.numel() for values in scores)
+        return {
+            "operations": len(records),
+            "pruning_operations": sum(k > 0 for k in operated),
+            "steps": [record["step"] for record in records],
+            "thresholds": [record["p"] for record in records],
+            "operated_ranks": operated,
+            "operated_share": [k / ranks for k in operated],
+            "mean_score_entropy": sum(score_entropy(values) for values in scores) / len(scores),
+        }
+
+    def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
+        """The native adapter, and its plain-LoRA export in ``lora/``."""
+        from methods.beamlora.adapter_state import unwrap
+        from methods.beamlora.export import export_lora
+
+        model = unwrap(model)
+        model.save_pretrained(output_dir)
+        export_lora(model, output_dir / "lora")
+
+    def _wrapped(self) -> BeamLoraCallback:
+        if self._callback is None:
+            raise RuntimeError("BeamLoRA: wrap(model, context) has not been called")
+        return self._callback
+
+    def _check_operations(self, records: list[dict[str, Any]], operated: list[int]) -> None:
+        due = self._schedule.operation_steps()
+        done = [record["step"] for record in records]
+        if done != due:
+            raise MechanismError(f"{self.name}: operations were due after steps {due}, but took place after {done}")
+        pruning = self._schedule.pruning_steps()
+        idle = [step for step, k in zip(done, operated, strict=True) if step in pruning and k == 0]
+        if pruning and idle == pruning:
+            raise MechanismError(f"{self.name}: no rank was pruned in any of the operations after steps {pruning}")

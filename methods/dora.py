@@ -1,0 +1,27 @@
+"""DoRA (Liu et al. 2024, arXiv 2402.09353), from PEFT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from methods.lora import Lora
+
+
+class Dora(Lora):
+    """W' = m * (W0 + s B A) / |W0 + s B A|, rows normalised, m a trained magnitude per output, initially |W0| (Eq. 5).
+
+    The norm is held constant in the backward pass (section 4.3), as in PEFT and in NVlabs' code. With dropout above 0 the
+    base product of the dropped input is computed again, so DoRA is slower than without; the value is kept for fidelity.
+    From the BeamLoRA paper: the settings shared with LoRA. NVlabs' commonsense runs use lora_alpha = 2r, dropout 0.05 and
+    learning rate 2e-4, the same lora_alpha and dropout as here.
+    The saved adapter is PEFT's native one (``use_dora``): DoRA has no exact plain-LoRA form.
+    """
+
+    name = "dora"
+    label = "DoRA"
+
+    def peft_options(self) -> dict[str, Any]:
+        return {"use_dora": True}
+
+
+METHODS = [Dora]

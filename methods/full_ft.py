@@ -1,0 +1,36 @@
+"""Full fine-tuning: every parameter of the base model is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from methods.base import Method, MethodSettings, TrainingContext
+from methods.peft_support import save_full_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+class FullFineTuning(Method[MethodSettings]):
+    """Full-FT. It has no settings of its own.
+
+    From the paper (A.2), and set in the experiment's training section: learning rate 2e-5 for LLaMA2-7B and 5e-6 for
+    Mistral-7B, batch 128, 3 epochs. Weights and moments have the base's dtype; small learning rates need float32.
+    """
+
+    name = "full-ft"
+    label = "Full-FT"
+    Settings = MethodSettings
+
+    def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
+        """Make every parameter trainable."""
+        return model.requires_grad_(True)
+
+    def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
+        """Write the full model in Hugging Face form."""
+        save_full_model(model, output_dir)
+
+
+METHODS = [FullFineTuning]

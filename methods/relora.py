@@ -1,0 +1,194 @@
+"""ReLoRA (Lialin et al. 2024, arXiv 2307.05695): LoRA that is merged and restarted, so that the update gains rank."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from harness.config import ConfigError
+from methods.base import AdapterSettings, MechanismError, TrainingContext
+from methods.lora import Lora
+from methods.peft_support import (
+    ADAPTER,
+    OperationLog,
+    Steps,
+    adapted_layers,
+    private_generator,
+    resolve_steps,
+    save_full_model,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import TrainerCallback
+
+
+class ReloraSettings(AdapterSettings):
+    """LoRA's settings, and when and how to restart. The BeamLoRA paper gives none of the latter: they are ours."""
+
+    merge_every: Steps = Field(0.1, gt=0, description="steps of one cycle; no merge in the last cycle's length of the run")
+    restart_warmup: Steps = Field(
+        0.005, description="steps in which the learning rate climbs back after a merge (ReLoRA: 50-100 steps)")
+    reset_fraction: float = Field(
+        1.0, gt=0, le=1, description="part of each Adam moment, smallest magnitudes first, set to zero at a merge; 1 clears "
+        "the state and its step count (BeamLoRA's released code); ReLoRA prunes 0.99")
+
+
+class Relora(Lora):
+    """Every ``merge_every`` steps W += s B A, A is drawn again, B = 0, the optimizer state reset, the learning rate re-warmed.
+
+    The BeamLoRA paper (A.2) trains ReLoRA with the settings of Full-FT (learning rate 2e-5 or 5e-6, batch 128), and states
+    neither the cycle nor the warm-up. Unlike ReLoRA's pre-training recipe, embeddings and norms stay frozen and there is
+    no full-rank start. Within a cycle the scheduler's rate is multiplied by (k + 1) / (restart_warmup + 1) at the k-th step
+    after a merge. The scheduler itself is not touched, so the logged rate is the one without this factor.
+
+    On a base that is not float32 merging would round most of the update away: a float32 copy of the target weights is then
+    kept in host memory (4 bytes per parameter) and the base is its rounded image.
+    The artefact is the full merged model: the sum of the cycles' updates is not a rank-r adapter.
+    """
+
+    name = "relora"
+    label = "ReLoRA"
+    Settings = ReloraSettings
+    supports_sharded_optimizer = False
+
+    def wrap(self, model: Any, context: TrainingContext) -> torch.nn.Module:
+        """LoRA, and the schedule of merges.
+
+        Raises:
+            ConfigError: the run is too short for a single merge, or the warm-up is as long as a cycle.
+        """
+        import torch
+
+        self._context = context
+        self._log = OperationLog(context.log_dir)
+        self.cycle = max(1, resolve_steps(self.settings.merge_every, total_steps=context.total_steps))
+        self.warmup = resolve_steps(self.settings.restart_warmup, total_steps=context.total_steps)
+        if 2 * self.cycle > context.total_steps:
+            raise ConfigError(f"merge_every: found {self.cycle} steps, expected at most half of the run's "
+                              f"{context.total_steps} steps: no merge would ever happen")
+        if self.warmup >= self.cycle:
+            raise ConfigError(f"restart_warmup: found {self.warmup} steps, expected fewer than merge_every ({self.cycle})")
+        self.merge_steps: list[int] = []
+        self._model = super().wrap(model, context)
+        self._masters = {name: layer.get_base_layer().weight.detach().float().cpu()
+                         for name, layer in adapted_layers(self._model).items()
+                         if layer.get_base_layer().weight.dtype != torch.float32
+                         and not layer.get_base_layer().weight.is_meta}
+        return self._model
+
+    def merge_due(self, step: int) -> bool:
+        """Whether to merge after ``step`` optimizer steps: at each cycle's end, while a whole cycle still follows."""
+        return step > 0 and step % self.cycle == 0 and self._context.total_steps - step >= self.cycle
+
+    def learning_rate_factor(self, step: int) -> float:
+        """The multiplier of the scheduler's rate at the 0-based ``step``."""
+        if not self.merge_steps:
+            return 1.0
+        return min(1.0, (step - self.merge_steps[-1] + 1) / (self.warmup + 1))
+
+    def callbacks(self) -> list[TrainerCallback]:
+        from transformers import TrainerCallback
+
+        method = self
+
+        class ReloraCallback(TrainerCallback):
+            """Re-warms the rate around each optimizer step and restarts at the end of each cycle."""
+
+            def on_pre_optimizer_step(self, args, state, control, *, optimizer, **kwargs):
+                self._rates = [group["lr"] for group in optimizer.param_groups]
+                factor = method.learning_rate_factor(state.global_step)
+                for group in optimizer.param_groups:
+                    group["lr"] *= factor
+
+            def on_optimizer_step(self, args, state, control, *, optimizer, **kwargs):
+                for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+                    group["lr"] = rate
+
+            def on_step_end(self, args, state, control, *, optimizer, **kwargs):
+                if method.merge_due(state.global_step):
+                    method.restart(optimizer, step=state.global_step)
+
+        return [ReloraCallback()]
+
+    def restart(self, optimizer: torch.optim.Optimizer, *, step: int) -> None:
+        """Merge, draw A anew, and reset the moments of A and B inside the existing optimizer. Same on every process."""
+        norm = self._merge()
+        self.merge_steps.append(step)
+        for name, layer in adapted_layers(self._model).items():
+            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            _draw_kaiming(a, private_generator("relora", self._context.seed, len(self.merge_steps), name))
+            b.data.zero_()
+            for parameter in (a, b):
+                _reset_moments(optimizer, parameter, fraction=self.settings.reset_fraction)
+        self._log.write({"operation": "merge", "step": step, "update_norm": norm})
+
+    def _merge(self) -> float:
+        """W += s B A in float32 for every target; returns the Frobenius norm of the whole update."""
+        import torch
+
+        squares = 0.0
+        with torch.no_grad():
+            for name, layer in adapted_layers(self._model).items():
+                weight = layer.get_base_layer().weight
+                a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+                update = layer.scaling[ADAPTER] * (b.float() @ a.float())
+                squares += float(update.square().sum())
+                if name in self._masters:
+                    self._masters[name] += update.cpu()
+                    weight.copy_(self._masters[name])
+                else:
+                    weight += update
+        return math.sqrt(squares)
+
+    def checkpoint_tensors(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """A and B, and the target weights once a merge has changed them."""
+        changed = [layer.get_base_layer().weight for layer in adapted_layers(model).values()] if self.merge_steps else []
+        wanted = {id(parameter) for parameter in changed}
+        return {name: p for name, p in model.named_parameters() if p.requires_grad or id(p) in wanted}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"merge_steps": list(self.merge_steps), "masters": dict(self._masters) if self.merge_steps else {}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.merge_steps = list(state["merge_steps"])
+        for name, master in state["masters"].items():
+            self._masters[name].copy_(master)
+
+    def evidence(self, model: torch.nn.Module) -> dict[str, Any]:
+        """When the adapter was merged."""
+        if not self.merge_steps:
+            raise MechanismError(f"ReLoRA never merged in {self._context.total_steps} steps (merge_every {self.cycle})")
+        return {"merges": len(self.merge_steps), "merge_steps": self.merge_steps}
+
+    def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
+        """Merge the last cycle and write the full model. The adapter is gone afterwards."""
+        self._merge()
+        save_full_model(model.unload(), output_dir)
+
+
+def _draw_kaiming(a: torch.nn.Parameter, generator: torch.Generator) -> None:
+    """Kaiming-uniform with a = sqrt(5), as PEFT draws A, from a private CPU stream."""
+    import torch
+
+    fresh = torch.empty(a.shape)
+    torch.nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
+    a.data.copy_(fresh)
+
+
+def _reset_moments(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter, *, fraction: float) -> None:
+    """Drop the parameter's optimizer state, or zero the ``fraction`` of each moment with the smallest magnitudes."""
+    if fraction == 1:
+        optimizer.state.pop(parameter, None)
+        return
+    for moment in optimizer.state[parameter].values():
+        count = round(fraction * moment.numel())
+        if moment.shape == parameter.shape and count > 0:
+            magnitude = moment.abs().flatten()
+            moment.view(-1)[magnitude.argsort(stable=True)[:count]] = 0
+
+
+METHODS = [Relora]

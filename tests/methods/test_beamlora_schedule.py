@@ -1,0 +1,180 @@
+"""Settings and schedule: resolved defaults, refusals, Eq. 14, and the released code's timing."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig
+from pydantic import ValidationError
+
+import methods
+from methods.beamlora import BeamLoraConfig, BeamLoRASettings
+from methods.beamlora.schedule import Schedule, threshold
+from methods.beamlora.settings import FLAVORS, BeamSettings
+
+
+def schedule(total: int = 24, epoch: int | None = 8, **changes) -> Schedule:
+    return Schedule.for_run(BeamSettings(**{"delta_t": 6, **changes}), total_steps=total, steps_per_epoch=epoch)
+
+
+# ---- settings
+
+
+def test_flavors_differ_where_paper_and_released_code_do_and_every_value_is_resolved() -> None:
+    paper, released = (BeamLoRASettings(flavor=flavor).model_dump() for flavor in ("paper", "released"))
+    assert {key for key in paper if paper[key] != released[key]} == {"flavor", *FLAVORS["paper"]}
+    assert (paper["topp_scope"], paper["moment_transfer"], paper["max_prune_fraction"]) == ("module", "history", 0.5)
+    assert (released["topp_scope"], released["moment_transfer"], released["max_prune_fraction"]) == ("global", "keep", 1)
+    assert paper["gate_temperature"] == released["gate_temperature"] == 0.05
+    assert BeamLoRASettings() == BeamLoRASettings(flavor="paper") == BeamLoRASettings(**paper)
+
+
+def test_an_explicit_value_wins_over_the_flavor() -> None:
+    assert BeamLoRASettings(flavor="released", topp_scope="module").topp_scope == "module"
+    assert BeamLoRASettings(flavor="released", topp_scope="module").moment_transfer == "keep"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"delta_t": 5}, "delta_t: found 5, expected an even number"),
+        ({"delta_t": 0}, "delta_t"),
+        ({"p_init": 0}, "p_init"),
+        ({"p_init": 1.1}, "p_init"),
+        ({"gate_temperature": 0}, "gate_temperature"),
+        ({"flavor": "other"}, "flavor"),
+        ({"unknown": 1}, "unknown"),
+        ({"r": 1}, "max_prune_fraction: found 0.5 with r 1"),
+        ({"max_prune_fraction": 0}, "max_prune_fraction"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(values: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        BeamLoRASettings(**values)
+
+
+def test_config_has_the_fields_and_defaults_of_the_settings() -> None:
+    added = {f.name for f in dataclasses.fields(BeamLoraConfig)} - {f.name for f in dataclasses.fields(LoraConfig)}
+    assert added == set(BeamSettings.model_fields)
+    for flavor in FLAVORS:
+        assert BeamLoraConfig(flavor=flavor).beam_settings == BeamSettings(flavor=flavor)
+    assert BeamLoraConfig(flavor="released", topp_scope="module").topp_scope == "module"
+
+
+def test_config_refuses_impossible_values_by_name() -> None:
+    with pytest.raises(ValueError, match="BeamLoraConfig: delta_t: .*found 5, expected an even number"):
+        BeamLoraConfig(delta_t=5)
+
+
+def test_variants_change_exactly_their_own_setting() -> None:
+    expected = {
+        "beamlora": {},
+        "beamlora-no-expansion": {"expansion": False},
+        "beamlora-no-assessment": {"assessment": False},
+        "beamlora-no-dynamic-p": {"dynamic_p": False},
+        "beamlora-released": {"flavor": "released", **FLAVORS["released"]},
+        "beamlora-gate-only": {"operations": False},
+        "beamlora-copy-current": {"source": "current"},
+    }
+    default = BeamLoRASettings().model_dump()
+    found = {name: entry for name, entry in methods.registry().items() if name.startswith("beamlora")}
+    assert found.keys() == expected.keys() and len({entry.label for entry in found.values()}) == len(found)
+    for name, entry in found.items():
+        values = entry.cls.Settings(**entry.preset).model_dump()
+        assert {key: values[key] for key in values if values[key] != default[key]} == expected[name]
+
+
+def test_the_registry_imports_no_torch() -> None:
+    code = "import sys, methods; methods.registry(); print('torch' in sys.modules or 'peft' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+# ---- threshold
+
+
+@given(step=st.integers(0, 400), p_init=st.floats(0.01, 1), horizon=st.integers(1, 300))
+def test_threshold_is_equation_14(step: int, p_init: float, horizon: int) -> None:
+    p = threshold(step, p_init=p_init, horizon=horizon)
+    if step > horizon:
+        assert p == 1.0
+    else:
+        assert p == pytest.approx(p_init + 0.5 * (1 - p_init) * (1 - math.cos(math.pi * step / horizon)))
+        assert p_init - 1e-12 <= p <= 1
+        assert p <= threshold(step + 1, p_init=p_init, horizon=horizon) + 1e-12
+
+
+def test_threshold_without_dynamic_p_is_constant_until_the_horizon() -> None:
+    values = [threshold(t, p_init=0.9, horizon=10, dynamic=False) for t in (0, 5, 9, 10, 11)]
+    assert values == [0.9, 0.9, 0.9, 1.0, 1.0]
+
+
+def test_threshold_step_offset_and_p_init_have_an_effect() -> None:
+    assert schedule().threshold(6) == pytest.approx(0.961111, abs=1e-6)
+    assert schedule(threshold_step_offset=0).threshold(6) == pytest.approx(threshold(6, p_init=0.95, horizon=16))
+    assert schedule(p_init=0.9).threshold(6) < schedule().threshold(6)
+
+
+# ---- timing
+
+
+def test_timing_of_the_released_code() -> None:
+    """Recorded with the released callback: interval 6, 24 steps, p = 1 from step 16 on."""
+    timing = schedule()
+    assert timing.horizon == 16
+    assert [t for t in range(1, 25) if timing.is_snapshot_step(t)] == [4, 10, 16, 22]
+    assert timing.operation_steps() == [6, 12, 18]
+    assert [round(timing.threshold(t), 6) for t in (6, 12, 18)] == [0.961111, 0.988889, 1.0]
+    assert timing.pruning_steps() == [6, 12]
+    assert [timing.snapshot_step(t) for t in (6, 12, 18)] == [4, 10, 16]
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "delta_t", "pruning", "idle"),
+    [(12344, 3000, 8, 3), (12344, 2500, 9, 4), (3277, 1200, 5, 2), (3277, 800, 8, 3), (10644, 3200, 6, 2), (10644, 2400, 8, 4)],
+)
+def test_number_of_operations_in_the_papers_runs(steps_per_epoch: int, delta_t: int, pruning: int, idle: int) -> None:
+    """Three epochs; five operations for code on LLaMA2-7B (B.1)."""
+    timing = schedule(total=3 * steps_per_epoch, epoch=steps_per_epoch, delta_t=delta_t)
+    assert (len(timing.pruning_steps()), len(timing.operation_steps()) - len(timing.pruning_steps())) == (pruning, idle)
+
+
+def test_snapshot_step_offset() -> None:
+    timing = schedule(snapshot_step_offset=0)
+    assert [t for t in range(1, 25) if timing.is_snapshot_step(t)] == [3, 9, 15, 21] and timing.snapshot_step(6) == 3
+
+
+@pytest.mark.parametrize("changes", [{"operations": False}, {"expansion": False}, {"source": "current"}])
+def test_no_snapshot_where_none_is_used(changes: dict) -> None:
+    assert not any(schedule(**changes).is_snapshot_step(t) for t in range(1, 25))
+
+
+def test_shortest_interval_has_its_snapshot_before_its_operation() -> None:
+    timing = schedule(delta_t=2)
+    assert timing.operation_steps()[0] == 2 and timing.snapshot_step(2) == 2 and timing.is_snapshot_step(2)
+
+
+def test_horizon_settings_have_an_effect() -> None:
+    assert schedule(threshold_horizon="total").horizon == 24
+    assert schedule(horizon_steps=11).horizon == 11
+    assert schedule(threshold_horizon="total").pruning_steps() == [6, 12, 18]
+    with pytest.raises(ValueError, match="threshold_horizon: .* horizon_steps"):
+        schedule(epoch=None)
+    assert schedule(epoch=None, horizon_steps=16).horizon == 16
+
+
+@pytest.mark.parametrize("changes", [{"delta_t": 14}, {"p_init": 1.0}, {"horizon_steps": 5}])
+def test_a_run_without_any_pruning_is_refused(changes: dict) -> None:
+    with pytest.raises(ValueError, match="delta_t: found .* nothing would ever be pruned"):
+        schedule(**changes).check()
+    schedule(**changes, operations=False).check()
+
+
+def test_operations_off_means_none() -> None:
+    assert schedule(operations=False).operation_steps() == []

@@ -1,0 +1,182 @@
+"""Killed at any step and started again, every method ends with the same bits as without the kill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import methods
+from harness import plan
+from harness.config import RunSpec
+from harness.provenance import file_sha256
+from harness.train import Folders, train
+from harness.trainer import PrintProgress
+from tests.experiments import miniature, write
+from tests.paths import ROOT
+
+STEPS = 16
+#: Settings with which each mechanism acts several times within the test's 16 steps.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "beamlora": {"delta_t": 4, "horizon_steps": 14, "p_init": 0.8},
+    "adalora": {"tinit": 2, "tfinal": 4, "deltaT": 1},
+    "relora": {"merge_every": 5, "restart_warmup": 2},
+    "increlora": {"growth_start": 2, "growth_end": 12, "top_h": 7},
+}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    return SETTINGS.get(methods.get(name).cls.name, {})
+
+
+def experiment_file(folder: Path, name: str) -> Path:
+    content = miniature(**{
+        "training.max_steps": STEPS, "training.save_steps": 3, "training.logging_steps": 1,
+        "methods": {name: {"settings": settings_of(name)}},
+        "tables.table1.methods": {"llama-mini": [name]},
+    })
+    return write(folder, content)
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature's base model, built once per test process."""
+    from harness.config import BuiltModel
+    from harness.pretrain import build_base_model
+
+    folder = tmp_path_factory.mktemp("models")
+    path = write(folder, miniature())
+    for name, (_, source) in plan.base_models(plan.all_runs(plan.load_experiment([path]))).items():
+        assert isinstance(source, BuiltModel)
+        build_base_model(source, output_dir=folder / name, scratch_dir=folder / "scratch")
+    return folder
+
+
+def folders(root: Path, models_dir: Path, name: str) -> Folders:
+    return Folders(output=root / name, scratch=root / f"{name}-scratch", models=models_dir, cache=root / "cache")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    found = {str(p.relative_to(folder)): file_sha256(p) for p in sorted(folder.rglob("*.safetensors"))}
+    assert found
+    return found
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the run's code catches it, and all objects are lost."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, step: int | None) -> None:
+    original = PrintProgress.on_step_end
+
+    def on_step_end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == step:
+            raise Killed
+        original(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(PrintProgress, "on_step_end", on_step_end)
+
+
+@pytest.mark.parametrize("name", sorted(methods.registry()))
+def test_interrupted_runs_end_with_the_same_bits(
+    name: str, tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = experiment_file(tmp_path, name)
+    experiment, spec = plan.load_run([path], {}, f"math/llama-mini/{name}/seed0")
+    whole = folders(tmp_path, models_dir, "whole")
+    train(spec, experiment, whole)
+
+    pieces = folders(tmp_path, models_dir, "pieces")
+    for step in (2, 5, 8, 11, 14):
+        with monkeypatch.context() as patch:
+            kill_after(patch, step)
+            with pytest.raises(Killed):
+                train(spec, experiment, pieces)
+    record = train(spec, experiment, pieces)
+    assert hashes(pieces.output / "adapter") == hashes(whole.output / "adapter")
+    assert record["steps"] == STEPS
+    assert [entry["step"] for entry in record["loss_curve"]] == list(range(1, STEPS + 1))
+    assert not pieces.scratch.exists()
+
+
+def command(path: Path, spec: RunSpec, where: Folders) -> list[str]:
+    return [sys.executable, "-m", "harness.train", "--configfile", str(path), "--run", spec.run_id,
+            "--run-dir", str(where.output), "--scratch", str(where.scratch), "--models-dir", str(where.models),
+            "--cache-dir", str(where.cache)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["beamlora", "relora"])
+def test_a_real_sigkill_loses_nothing(name: str, tmp_path: Path, models_dir: Path) -> None:
+    path = experiment_file(tmp_path, name)
+    experiment, spec = plan.load_run([path], {}, f"math/llama-mini/{name}/seed0")
+    whole = folders(tmp_path, models_dir, "whole")
+    train(spec, experiment, whole)
+
+    killed = folders(tmp_path, models_dir, "killed")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command(path, spec, killed), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    scratch = killed.scratch / spec.training_hash()
+    while not list(scratch.glob("checkpoint-*/complete.json")) and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command(path, spec, killed), cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert hashes(killed.output / "adapter") == hashes(whole.output / "adapter")
+
+
+def test_a_checkpoint_without_its_optimizer_is_refused_by_name_and_the_one_before_is_used(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = experiment_file(tmp_path, "lora")
+    experiment, spec = plan.load_run([path], {}, "math/llama-mini/lora/seed0")
+    where = folders(tmp_path, models_dir, "run")
+    with monkeypatch.context() as patch:
+        kill_after(patch, 8)
+        with pytest.raises(Killed):
+            train(spec, experiment, where)
+    (where.scratch / "checkpoint-6" / "optimizer.pt").unlink()
+    train(spec, experiment, where)
+    output = capsys.readouterr().out
+    assert "checkpoint-6: optimizer.pt (optimizer) is missing" in output
+    assert f"going on from {where.scratch / 'checkpoint-3'}" in output
+    whole = folders(tmp_path, models_dir, "whole")
+    train(spec, experiment, whole)
+    assert hashes(where.output / "adapter") == hashes(whole.output / "adapter")
+
+
+def test_a_kill_during_a_save_does_not_block_the_restart(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = experiment_file(tmp_path, "lora")
+    experiment, spec = plan.load_run([path], {}, "math/llama-mini/lora/seed0")
+    where = folders(tmp_path, models_dir, "run")
+    with monkeypatch.context() as patch:
+        kill_after(patch, 5)
+        with pytest.raises(Killed):
+            train(spec, experiment, where)
+    half = where.scratch / "checkpoint-6"
+    shutil.copytree(where.scratch / "checkpoint-3", half)
+    (half / "complete.json").unlink()
+    (half / "trainer_state.json").unlink()
+    assert train(spec, experiment, where)["status"] == "success"
+
+
+def test_the_same_spec_twice_gives_the_same_adapter_and_another_seed_another(tmp_path: Path, models_dir: Path) -> None:
+    path = experiment_file(tmp_path, "lora")
+    made = {}
+    for label, overrides in (("a", {}), ("b", {}), ("c", {"seeds": [1]})):
+        seed = overrides.get("seeds", [0])[0]
+        experiment, spec = plan.load_run([path], overrides, f"math/llama-mini/lora/seed{seed}")
+        where = folders(tmp_path, models_dir, label)
+        train(spec, experiment, where)
+        made[label] = hashes(where.output / "adapter")
+    assert made["a"] == made["b"] != made["c"]

@@ -1,0 +1,179 @@
+"""The workflow on a miniature, run for real: it finishes, and a change reruns what depends on it and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.cli import SCRATCH
+from tests.experiments import miniature
+from tests.paths import ROOT
+
+SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+SOURCES = ("Snakefile", "reproduce_table1", "reproduce_all", "methods", "harness", "evaluation", "config", "profiles")
+
+
+class Copy:
+    """A copy of the project's sources in which the workflow runs the miniature as its default experiment."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in SOURCES:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, root / name)
+        self.configure()
+
+    def configure(self, **changes: object) -> None:
+        (self.root / "config/tiny.yaml").write_text(yaml.safe_dump(miniature(**changes)))
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(self.root)}
+        return subprocess.run([SNAKEMAKE, "--cores", "2", *arguments], cwd=self.root, env=environment,
+                              capture_output=True, text=True)
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """Rule -> number of jobs that a run would start now."""
+        done = self.snakemake("--dry-run", "--quiet", "rules", *arguments)
+        assert done.returncode == 0, done.stderr + done.stdout
+        table = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+        return {rule: int(count) for rule, count in table if rule not in ("total", "reproduce_table1")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    """The miniature, from its base model to Table 1."""
+    copy = Copy(tmp_path_factory.mktemp("workflow"))
+    assert copy.planned() == {"base_model": 1, "preflight": 1, "train": 2, "evaluate": 2, "table": 1}
+    done = copy.snakemake()
+    assert done.returncode == 0, done.stderr + done.stdout
+    copy.output = done.stdout
+    yield copy
+
+
+@pytest.fixture
+def unchanged(finished: Copy) -> Iterator[Copy]:
+    """The finished miniature; sources and settings are put back afterwards."""
+    before = {p: (p.read_bytes(), p.stat()) for p in finished.root.rglob("*.py")}
+    yield finished
+    finished.configure()
+    for path, (content, stat) in before.items():
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def edit(path: Path) -> None:
+    """A change of a source file, later than every result."""
+    path.write_text(path.read_text() + "\n# changed\n")
+
+
+def test_it_leaves_records_predictions_artefacts_and_the_table(finished: Copy) -> None:
+    run = finished.root / "results/mini/math/llama-mini/lora/seed0"
+    assert json.loads((run / "train.json").read_text())["status"] == "success"
+    assert json.loads((run / "metrics.json").read_text())["tasks"]["gsm8k"]["n"] == 8
+    assert len((run / "predictions/gsm8k.jsonl").read_text().splitlines()) == 8
+    assert (run / "adapter/adapter_model.safetensors").is_file()
+    for suffix in ("md", "tex", "csv"):
+        assert (finished.root / f"results/mini/tables/table1.{suffix}").stat().st_size > 0
+
+
+def test_it_shows_progress_and_ends_with_the_table(finished: Copy) -> None:
+    assert "train math/llama-mini/lora/seed0 · 12/12" in finished.output
+    assert re.search(r"\d of 2 runs done", finished.output)
+    assert "LoRA" in finished.output and "results/mini/tables/table1.md" in finished.output
+
+
+def test_nothing_is_left_to_do(unchanged: Copy) -> None:
+    assert unchanged.planned() == {}
+
+
+def test_one_methods_setting_reruns_only_that_methods_runs(unchanged: Copy) -> None:
+    unchanged.configure(**{"methods.dora.settings": {"lora_dropout": 0.2}})
+    assert unchanged.planned() == {"preflight": 1, "train": 1, "evaluate": 1, "table": 1}
+
+
+def test_an_evaluation_setting_reruns_no_training(unchanged: Copy) -> None:
+    unchanged.configure(**{"domains.math.evaluation.tasks.gsm8k.limit": 4})
+    assert unchanged.planned() == {"preflight": 1, "evaluate": 2, "table": 1}
+
+
+def test_another_seed_adds_its_runs_only(unchanged: Copy) -> None:
+    assert unchanged.planned("--config", "seeds=2") == {"preflight": 1, "train": 2, "evaluate": 2, "table": 1}
+
+
+@pytest.mark.parametrize(("source", "expected"), [
+    ("harness/tables.py", {"table": 1}),
+    ("harness/stats.py", {"table": 1}),
+    ("evaluation/grading.py", {"evaluate": 2, "table": 1}),
+    ("methods/dora.py", {"train": 1, "evaluate": 1, "table": 1}),
+    ("harness/trainer.py", {"train": 2, "evaluate": 2, "table": 1}),
+    ("harness/synthetic/records.py", {"base_model": 1, "preflight": 1, "train": 2, "evaluate": 2, "table": 1}),
+])
+def test_an_edited_source_reruns_its_stage(unchanged: Copy, source: str, expected: dict[str, int]) -> None:
+    edit(unchanged.root / source)
+    assert unchanged.planned() == expected
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"methods": {"lora": {}, "dorra": {}}}, "unknown method 'dorra'; did you mean 'dora'"),
+    ({"training.lerning_rate": 1}, "did you mean 'learning_rate'"),
+])
+def test_bad_settings_stop_everything_and_touch_nothing(unchanged: Copy, changes: dict, message: str) -> None:
+    record = unchanged.root / "results/mini/math/llama-mini/lora/seed0/train.json"
+    before = record.read_bytes()
+    unchanged.configure(**changes)
+    done = unchanged.snakemake()
+    assert done.returncode != 0
+    assert message in done.stderr + done.stdout
+    assert record.read_bytes() == before
+
+
+def test_bad_input_that_only_shows_on_disk_stops_before_any_training(unchanged: Copy) -> None:
+    unchanged.configure(**{"methods.lora.settings": {"r": 65}})
+    done = unchanged.snakemake()
+    assert done.returncode != 0
+    output = done.stderr + done.stdout
+    assert "methods.lora: rank: found 65, expected at most 64" in output
+    assert "harness.train" not in output
+
+
+def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> None:
+    script = "import sys, time; from harness.dag import hold_lock; l = hold_lock('mini'); print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", script], cwd=unchanged.root, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        done = unchanged.snakemake()
+        assert done.returncode != 0 and "another workflow is running" in done.stderr + done.stdout
+    finally:
+        holder.kill()
+        holder.wait()
+    assert unchanged.snakemake().returncode == 0
+
+
+@pytest.mark.slow
+def test_killed_anywhere_and_repeated_it_finishes(tmp_path: Path) -> None:
+    """SIGKILL of the whole process group while a run trains; the same command then finishes."""
+    copy = Copy(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(copy.root)}
+    process = subprocess.Popen([SNAKEMAKE, "--cores", "2"], cwd=copy.root, env=environment, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list((copy.root / SCRATCH).glob("*/checkpoint-*")) and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = copy.snakemake()
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert copy.planned() == {}
