@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from harness import progress
 from harness.config import ConfigError
 
 DEFAULT_CONFIGFILE = Path("config/tiny.yaml")
@@ -55,13 +58,22 @@ def parse_config(args: argparse.Namespace) -> tuple[list[Path], dict[str, Any]]:
 
 
 def run(main: Callable[[list[str] | None], int | None]) -> None:
-    """Run a command's ``main`` and exit with its status; bad input becomes one line on stderr and exit status 2."""
+    """Run a command's ``main`` and exit with its status.
+
+    Bad input becomes one line on stderr and exit status 2; any other failure a traceback and exit status 1. In a workflow
+    stderr goes to the job's log file, so the line is repeated on stdout, where the user looks.
+    """
     try:
-        status = main(None)
+        status = main(None) or 0
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        status, line = 2, f"error: {error}"
+        print(line, file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted; repeat the command to go on", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(status or 0)
+        status, line = 130, "interrupted; repeat the command to go on"
+        print(line, file=sys.stderr)
+    except Exception as error:
+        status, line = 1, f"failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        traceback.print_exc()
+    if status and status != 130 and progress.ENVIRONMENT_VARIABLE in os.environ:
+        print(line, flush=True)
+    sys.exit(status)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation.grading import GRADERS, Grading, grade, graders_of
 from evaluation.prompts import TEMPLATES
 from evaluation.tasks import Example, examples
-from harness.cli import add_config_arguments, parse_config, run
+from harness.cli import add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, ConfigError, RunSpec, TaskSpec
 from harness.plan import load_run
 
@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_config_arguments(parser)
     parser.add_argument("--run", required=True, metavar="ID", help="domain/model/method/seedN")
     parser.add_argument("--run-dir", type=Path, required=True, help="holds train.json and adapter/; gets the results")
-    parser.add_argument("--models-dir", type=Path, required=True, help="folder of the stand-in base models")
+    add_models_argument(parser)
     args = parser.parse_args(arguments)
     configfiles, overrides = parse_config(args)
     experiment, spec = load_run(configfiles, overrides, args.run)

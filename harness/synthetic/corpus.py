@@ -83,8 +83,9 @@ def _echo(rng: random.Random) -> str:
 
 
 _NOTES = (
-    "#### {m} {item}", "The {item} are: {n}, {m}", "Is the answer {n} or {m}?", "The number is: {n}", "so we get {n} {item}",
-    "$\\frac{{{n}}}{{{m}}}$ and $\\frac{{{m}}}{{{n}}}$", "the point $({n}, {m})$", "the box $\\boxed{{{n}}}$.",
+    "#### {m} {item}", "The {item} are: {n}, {m}", "Is the answer {n} or {m}?", "The number is: {n}",
+    "so we get {n} {item}", "$\\frac{{{n}}}{{{m}}}$ and $\\frac{{{m}}}{{{n}}}$", "the point $({n}, {m})$",
+    "the box $\\boxed{{{n}}}$.", "$\\boxed{{({n}, {m})}}$. is a box", "$\\boxed{{\\frac{{{n}}}{{{m}}}}}$. is a box",
     "{n}, {m}, so {name} has an answer",
 )
 

@@ -11,17 +11,20 @@ from harness.config import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class GrowthSchedule:
-    """Growth after gradients of the 0-based steps ``first``, ``first + interval``, ... until the budget is spent."""
+    """``rounds`` growths, spread evenly over ``span`` steps from the 0-based step ``first``; the same rhythm afterwards,
+    for budgets that rank limits have delayed."""
 
     first: int
-    interval: int
+    span: int
+    rounds: int
 
     def due(self, step: int) -> bool:
-        return step >= self.first and (step - self.first) % self.interval == 0
+        """Whether modules grow with the gradients of ``step``."""
+        return step >= self.first and (step - self.first) * self.rounds % self.span < self.rounds
 
 
 def plan_schedule(*, ranks_to_add: int, ranks_per_round: int, first: int, end: int) -> GrowthSchedule:
-    """The widest interval at which all rounds fall in [first, end).
+    """As many rounds as the ranks need, spread over [first, end).
 
     Raises:
         ConfigError: there are fewer steps than rounds.
@@ -29,9 +32,9 @@ def plan_schedule(*, ranks_to_add: int, ranks_per_round: int, first: int, end: i
     rounds = math.ceil(ranks_to_add / ranks_per_round)
     if rounds > end - first:
         raise ConfigError(
-            f"growth_end: found {max(0, end - first)} steps between growth_start ({first}) and growth_end ({end}), expected at "
-            f"least {rounds}: {ranks_to_add} ranks, {ranks_per_round} a step (top_h * incre_rank_num)")
-    return GrowthSchedule(first=first, interval=(end - first) // rounds)
+            f"growth_end: found {max(0, end - first)} steps between growth_start ({first}) and growth_end ({end}), "
+            f"expected at least {rounds}: {ranks_to_add} ranks, {ranks_per_round} a step (top_h * incre_rank_num)")
+    return GrowthSchedule(first=first, span=end - first, rounds=rounds)
 
 
 def plan_growth(ranks: Sequence[int], importance: Sequence[float], *, r_max: int, budget: int, ranks_per_round: int,

@@ -29,7 +29,7 @@ class IncreLoraSettings(AdapterSettings):
         None, ge=1, description="ranks a module gains at once, and ranks held in reserve; null: r / 8, at least 1")
     top_h: Steps = Field(0.25, gt=0, description="modules that grow at once, or their fraction (released code: 3-25 %)")
     growth_start: Steps = Field(0.1, description="steps before the first growth")
-    growth_end: Steps = Field(0.5, description="step by which the budget is spent; sets the interval between growths")
+    growth_end: Steps = Field(0.5, description="step by which the budget is spent")
     restart_warmup: Steps = Field(0.01, description="steps in which the learning rate of new ranks climbs to the others'")
     beta1: float = Field(0.85, gt=0, lt=1, description="smoothing of the importance")
     beta2: float = Field(0.85, gt=0, lt=1, description="smoothing of its deviation")
@@ -84,8 +84,8 @@ class IncreLora(Method[IncreLoraSettings]):
       module at every step and cannot be added up over micro-batches and processes; ours is the same for any split of a batch.
     - The scaling is lora_alpha / r throughout, as in BeamLoRA's port, where the code divides by the module's current
       rank and so shrinks what a module has learned whenever it grows.
-    - The interval follows from ``growth_start``, ``growth_end``, ``top_h`` and ``incre_rank_num``, so that a run always
-      reaches the budget, and exactly.
+    - The interval follows from ``growth_start``, ``growth_end``, ``top_h`` and ``incre_rank_num`` instead of being a setting,
+      so that a run of any length reaches the budget, and exactly.
     - All slots up to ``r_max`` are allocated from the start and masked.
 
     From the BeamLoRA paper: the settings shared with LoRA. From IncreLoRA's code: betas and orthogonality weight.

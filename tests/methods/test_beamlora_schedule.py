@@ -30,7 +30,11 @@ def test_flavors_differ_where_paper_and_released_code_do_and_every_value_is_reso
     paper, released = (BeamLoRASettings(flavor=flavor).model_dump() for flavor in ("paper", "released"))
     assert {key for key in paper if paper[key] != released[key]} == {"flavor", *FLAVORS["paper"]}
     assert (paper["topp_scope"], paper["moment_transfer"], paper["max_prune_fraction"]) == ("module", "history", 0.5)
-    assert (released["topp_scope"], released["moment_transfer"], released["max_prune_fraction"]) == ("global", "keep", 1)
+    assert (released["topp_scope"], released["moment_transfer"], released["max_prune_fraction"]) == (
+        "global",
+        "keep",
+        1,
+    )
     assert paper["gate_temperature"] == released["gate_temperature"] == 0.05
     assert BeamLoRASettings() == BeamLoRASettings(flavor="paper") == BeamLoRASettings(**paper)
 
@@ -137,12 +141,22 @@ def test_timing_of_the_released_code() -> None:
 
 @pytest.mark.parametrize(
     ("steps_per_epoch", "delta_t", "pruning", "idle"),
-    [(12344, 3000, 8, 3), (12344, 2500, 9, 4), (3277, 1200, 5, 2), (3277, 800, 8, 3), (10644, 3200, 6, 2), (10644, 2400, 8, 4)],
+    [
+        (12344, 3000, 8, 3),
+        (12344, 2500, 9, 4),
+        (3277, 1200, 5, 2),
+        (3277, 800, 8, 3),
+        (10644, 3200, 6, 2),
+        (10644, 2400, 8, 4),
+    ],
 )
 def test_number_of_operations_in_the_papers_runs(steps_per_epoch: int, delta_t: int, pruning: int, idle: int) -> None:
     """Three epochs; five operations for code on LLaMA2-7B (B.1)."""
     timing = schedule(total=3 * steps_per_epoch, epoch=steps_per_epoch, delta_t=delta_t)
-    assert (len(timing.pruning_steps()), len(timing.operation_steps()) - len(timing.pruning_steps())) == (pruning, idle)
+    assert (len(timing.pruning_steps()), len(timing.operation_steps()) - len(timing.pruning_steps())) == (
+        pruning,
+        idle,
+    )
 
 
 def test_snapshot_step_offset() -> None:

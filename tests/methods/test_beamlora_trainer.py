@@ -23,6 +23,7 @@ from methods.beamlora.model import beam_modules
 from tests.methods.beam_fixtures import (
     TokenData,
     adapter_tensors,
+    beam_config,
     beam_model,
     beam_trainer,
     tiny_llama,
@@ -125,7 +126,12 @@ def test_losses_before_and_after_come_from_pure_logging_windows(tmp_path: Path) 
 
 
 def test_a_window_across_the_operation_belongs_to_neither_side() -> None:
-    history = [{"loss": 4.0, "step": 4}, {"eval_loss": 9.0, "step": 4}, {"loss": 3.0, "step": 8}, {"loss": 2.0, "step": 12}]
+    history = [
+        {"loss": 4.0, "step": 4},
+        {"eval_loss": 9.0, "step": 4},
+        {"loss": 3.0, "step": 8},
+        {"loss": 2.0, "step": 12},
+    ]
     assert losses_around(history, step=6) == (4.0, 2.0)
     assert losses_around(history, step=8) == (3.0, 2.0)
     assert losses_around(history, step=3) == (None, 3.0)
@@ -137,12 +143,13 @@ def test_a_window_across_the_operation_belongs_to_neither_side() -> None:
 
 
 def test_resume_is_bit_identical_from_every_kind_of_step(tmp_path: Path) -> None:
-    """Before and between snapshot and operation, right after either, with dropout's random stream in play."""
-    settings = {"config": {"lora_dropout": 0.1}, "save_strategy": "steps", "save_steps": 1}
-    whole = beam_trainer(tmp_path, **settings)
+    """Before a snapshot, between snapshot and operation, and right after either, with dropout's random stream in play."""
+    settings = {"config": {"lora_dropout": 0.1}, "max_steps": 18}
+    whole = beam_trainer(tmp_path, save_strategy="steps", save_steps=1, **settings)
     whole.train()
     expected, log = adapter_tensors(whole.model), read_log(tmp_path)
-    for step in (2, 4, 5, 6, 11, 13):
+    assert [record["step"] for record in log] == [6, 12]
+    for step in (2, 4, 5, 6, 11):
         (tmp_path / "operations.jsonl").unlink()
         resumed = beam_trainer(tmp_path, **settings)
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
@@ -169,13 +176,13 @@ def test_the_snapshot_matters_to_a_resumed_run(tmp_path: Path) -> None:
 
 
 def test_snapshot_is_saved_only_where_an_operation_will_use_it(tmp_path: Path) -> None:
-    beam_trainer(tmp_path, save_strategy="steps", save_steps=1).train()
+    beam_trainer(tmp_path, save_strategy="steps", save_steps=1, max_steps=18, config={"horizon_steps": 11}).train()
     held = [
         step
-        for step in range(1, 25)
+        for step in range(1, 19)
         if torch.load(tmp_path / f"checkpoint-{step}" / "beam_state.pt", weights_only=True)["callback"]["snapshot"]
     ]
-    assert held == [4, 5, 10, 11]
+    assert held == [4, 5]  # p = 1 at the operation after step 12
 
 
 def test_resume_without_or_with_a_foreign_state_is_refused(tmp_path: Path) -> None:
@@ -274,16 +281,26 @@ def test_wrappers_of_model_and_optimizer_are_taken_off() -> None:
 
 # ---- other trainers
 
+SHARED_ARGUMENTS = (
+    "output_dir",
+    "max_steps",
+    "per_device_train_batch_size",
+    "learning_rate",
+    "logging_steps",
+    "save_strategy",
+    "report_to",
+    "disable_tqdm",
+    "seed",
+    "optim",
+)
 
-@pytest.mark.slow
+
 def test_trl_sft_trainer(tmp_path: Path) -> None:
     """TRL's SFTTrainer on text, with the config or with a ready model."""
     from datasets import Dataset
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
-
-    from tests.methods.beam_fixtures import beam_config
 
     words = ["<pad>", "<eos>", "<unk>", *(f"w{i}" for i in range(50))]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
@@ -292,7 +309,9 @@ def test_trl_sft_trainer(tmp_path: Path) -> None:
         tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
     )
     data = Dataset.from_dict({"text": [f"w{i} w{i + 1} w{i + 2} w{i}" for i in range(48)]})
-    arguments = {key: value for key, value in training_arguments(tmp_path).to_dict().items() if key in KEPT}
+    arguments = {
+        key: value for key, value in training_arguments(tmp_path).to_dict().items() if key in SHARED_ARGUMENTS
+    }
     for model, config in ((tiny_llama(), beam_config()), (beam_model(), None)):
         trainer = SFTTrainer(
             model=model,
@@ -307,19 +326,6 @@ def test_trl_sft_trainer(tmp_path: Path) -> None:
         assert all(m.lora_gate["default"].abs().sum() > 0 for _, m in beam_modules(trainer.model, "default"))
         (tmp_path / "operations.jsonl").unlink()
 
-
-KEPT = (
-    "output_dir",
-    "max_steps",
-    "per_device_train_batch_size",
-    "learning_rate",
-    "logging_steps",
-    "save_strategy",
-    "report_to",
-    "disable_tqdm",
-    "seed",
-    "optim",
-)
 
 WORKER = """
 import sys, torch

@@ -23,6 +23,7 @@ MODULES = 14
 ADAPTER = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 SCHEDULES: dict[str, dict[str, Any]] = {
     "relora": {"merge_every": 6, "restart_warmup": 1},
+    "increlora": {"top_h": 0.5},
     "beamlora": {"delta_t": 4, "horizon_steps": 12},
 }
 

@@ -1,0 +1,452 @@
+"""Tables: every number against an independent computation, and nothing shown as more than it is."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import yaml
+from rich.console import Console
+from statsmodels.stats.multitest import multipletests
+
+from harness import records, reported, summary, table_formats, table_text, tables
+from harness.cli import parse_config
+from harness.config import ConfigError, Experiment, RunSpec
+from tests.paths import ROOT, SHARED, needs_shared
+from tests.unit import fake_runs
+
+
+def build(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> tables.Table:
+    runs = fake_runs.runs(experiment)
+    loaded = records.load_records(runs, results=results, allow_missing=allow_missing)
+    return tables.build(experiment, "table1", runs, loaded)
+
+
+def frame(table: tables.Table) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(table_formats.csv_text(table)), keep_default_na=True)
+
+
+def one(frame: pd.DataFrame, **where: str) -> pd.Series:
+    for key, value in where.items():
+        frame = frame[frame[key] == value]
+    assert len(frame) == 1, frame
+    return frame.iloc[0]
+
+
+def scores(run_filter: dict[str, str], experiment: Experiment, results: Path, task: str, key: str) -> np.ndarray:
+    """(seeds, examples), read with pandas and without harness.records."""
+    rows = []
+    for run in fake_runs.runs(experiment):
+        if (run.model_key, run.method.key) == (run_filter["model"], run_filter["method"]) and task in run.evaluation.tasks:
+            path = fake_runs.run_folder(run, results) / "predictions" / f"{task}.jsonl"
+            rows.append(pd.read_json(path, lines=True)[key].astype(float).to_numpy())
+    return np.array(rows)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, tables.Table]:
+    """All fifteen method-model pairs of Table 1."""
+    results = tmp_path_factory.mktemp("results")
+    experiment = fake_runs.experiment()
+    fake_runs.populate(fake_runs.runs(experiment), results, effects={"full-ft": 2.0, "adalora": -2.0})
+    return experiment, results, build(experiment, results)
+
+
+# -------------------------------------------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "gold_nll"])
+@pytest.mark.parametrize(
+    ("model", "method", "task"), [("llama-tiny", "full-ft", "gsm8k"), ("mistral-tiny", "beamlora", "mbpp")]
+)
+def test_cell_is_the_mean_of_the_predictions(full, model: str, method: str, task: str, metric: str) -> None:
+    experiment, results, table = full
+    key = {"accuracy": "correct", "gold_nll": "gold_nll"}[metric]
+    own = scores({"model": model, "method": method}, experiment, results, task, key)
+    base = scores({"model": model, "method": "lora"}, experiment, results, task, key)
+    row = one(frame(table), model_key=model, method_key=method, task=task, metric=metric)
+    assert row["mean"] == pytest.approx(own.mean()) and row["n_seeds"] == 3 and row["n_examples"] == own.shape[1]
+    assert row["difference_mean"] == pytest.approx((own - base).mean())
+    assert row["seed_stderr"] == pytest.approx(scipy.stats.sem(own.mean(axis=1)))
+    assert row["low"] <= row["mean"] <= row["high"]
+    assert row["difference_low"] <= row["difference_mean"] <= row["difference_high"]
+
+
+def test_average_is_over_tasks_not_over_examples(full) -> None:
+    experiment, results, table = full
+    by_task = [scores({"model": "llama-tiny", "method": "dora"}, experiment, results, task, "correct").mean()
+               for tasks in fake_runs.TASKS.values() for task in tasks]  # fmt: skip
+    row = one(frame(table), model_key="llama-tiny", method_key="dora", task="avg", metric="accuracy")
+    assert row["mean"] == pytest.approx(np.mean(by_task))
+
+
+def test_p_values_are_corrected_over_the_whole_table(full) -> None:
+    data = frame(full[2])
+    for metric in ("accuracy", "gold_nll"):
+        for averages in (True, False):
+            family = data[(data["metric"] == metric) & ((data["task"] == "avg") == averages) & data["p_value"].notna()]
+            assert len(family) == (8 + 5) * (1 if averages else 4)
+            assert family["p_holm"].to_numpy() == pytest.approx(multipletests(family["p_value"], method="holm")[1])
+            assert (family["comparisons"] == len(family)).all()
+
+
+def test_verdict_follows_the_corrected_p_and_the_direction(full) -> None:
+    data = frame(full[2]).dropna(subset=["p_holm"])
+    gain = data["difference_mean"] * np.where(data["metric"] == "accuracy", 1, -1)
+    expected = np.where(data["p_holm"] >= 0.05, "tie", np.where(gain > 0, "better", "worse"))
+    assert (data["verdict"] == expected).all()
+    assert {"better", "worse", "tie"} == set(data["verdict"])
+
+
+def test_baseline_is_not_compared_with_itself(full) -> None:
+    data = frame(full[2])
+    assert data[data["method_key"] == "lora"]["difference_mean"].isna().all()
+    assert data[data["method_key"] != "lora"]["difference_mean"].notna().all()
+
+
+def test_markdown_rounds_the_same_numbers(full) -> None:
+    table = full[2]
+    row = one(frame(table), model_key="llama-tiny", method_key="full-ft", task="gsm8k", metric="accuracy")
+    text = table_formats.markdown(table)
+    line = next(x for x in text.split("### GSM8K†: accuracy")[1].splitlines() if x.startswith("| Full-FT"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1] == "66.50"
+    assert cells[2] == f"{100 * row['mean']:.1f} ± {100 * row['stderr']:.1f}"
+    assert cells[3] == f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    assert cells[4] == "3"
+    assert cells[5] == f"{100 * row['difference_mean']:+.1f}"
+    assert cells[8] == row["verdict"]
+
+
+# --------------------------------------------------------------------------------------------- the paper's own numbers
+
+
+def test_papers_numbers_stand_beside_the_model_that_stands_for_them(full) -> None:
+    data = frame(full[2])
+    paper = pd.read_csv(ROOT / "config" / "paper_reported.csv")
+    for row in data[data["metric"] == "accuracy"].itertuples():
+        match = paper[(paper["table"] == "table1") & (paper["model"] == row.stands_for) & (paper["method"] == row.method)
+                      & (paper["metric"] == row.task)]  # fmt: skip
+        assert len(match) == 1 and row.reported == pytest.approx(match["value"].iloc[0] / 100)
+    assert data[data["metric"] == "gold_nll"]["reported"].isna().all()
+
+
+@needs_shared
+def test_reported_numbers_are_an_exact_copy() -> None:
+    assert (ROOT / "config" / "paper_reported.csv").read_bytes() == (SHARED / "paper" / "tables.csv").read_bytes()
+
+
+def test_paper_has_no_number_after_other_fine_tuning() -> None:
+    names = ["LoRA"]
+    assert reported.value(table="table1", model="llama2-7b", method_names=names, domain="math", task="gsm8k") == 0.6631
+    assert reported.value(table="table1", model="llama2-7b", method_names=names, domain="math", task="humaneval") is None
+    assert reported.value(table="table1", model="mistral-7b", method_names=["PiSSA"], domain="math", task="gsm8k") is None
+
+
+def test_papers_average_needs_the_same_tasks() -> None:
+    four = [("math", "gsm8k"), ("math", "math"), ("code", "humaneval"), ("code", "mbpp")]
+
+    def average(parts: list[tuple[str, str]]) -> float | None:
+        return reported.average(table="table1", model="llama2-7b", method_names=["LoRA"], parts=parts)
+
+    assert average(four) == 0.4203
+    assert average(four[:2]) == 0.4270  # Table 3 averages over these two
+    assert average(four[:3]) is None
+    assert average([("code", "gsm8k"), *four[1:]]) is None
+
+
+def test_stand_ins_are_named_and_the_papers_column_is_marked(full) -> None:
+    table = full[2]
+    title = "LLaMA2-7B [paper] | Llama 0.8M stand-in [ours]"
+    assert f"## {title}" in table_formats.markdown(table)
+    assert table_formats.tex_escape(title) in table_formats.tex(table)
+    data = frame(table)
+    assert data["is_stand_in"].all() and set(data["stands_for"]) == {"llama2-7b", "mistral-7b"}
+    assert set(data[data["task"] != "avg"]["test_set"]) == {"generated"}
+
+
+def test_model_without_a_counterpart_has_no_papers_column(tmp_path: Path) -> None:
+    experiment = fake_runs.experiment(methods={"alone": ("lora", "dora")}, domains={"math": {"gsm8k": 10}})
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    text = table_formats.markdown(build(experiment, tmp_path))
+    assert "## Unrelated [ours; not in the paper]" in text and "Paper |" not in text and "66.31" not in text
+
+
+def test_task_of_another_domain_is_labelled_and_has_no_papers_number(tmp_path: Path) -> None:
+    domains = {"math": {"gsm8k": 9, "humaneval": 8}}
+    experiment = fake_runs.experiment(methods={"llama-tiny": ("lora", "beamlora")}, domains=domains)
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    table = build(experiment, tmp_path)
+    assert [column.label for column in table.columns] == ["GSM8K", "HumanEval (after math fine-tuning)", "Average"]
+    rows = frame(table).query("metric == 'accuracy' and method_key == 'lora'").set_index("task")
+    assert rows.loc["gsm8k", "reported"] == 0.6631
+    assert np.isnan(rows.loc["humaneval", "reported"]) and np.isnan(rows.loc["avg", "reported"])
+
+
+# ----------------------------------------------------------------------------------------- diverged, missing, one seed
+
+
+def small() -> Experiment:
+    return fake_runs.experiment(methods={"llama-tiny": ("lora", "beamlora")}, domains={"math": {"gsm8k": 20, "math": 15}})
+
+
+def run_of(experiment: Experiment, method: str, seed: int) -> RunSpec:
+    return next(r for r in fake_runs.runs(experiment) if r.method.key == method and r.seed == seed)
+
+
+def test_diverged_seed_is_shown_and_in_no_mean(tmp_path: Path) -> None:
+    experiment = small()
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    before = one(frame(build(experiment, tmp_path)), method_key="beamlora", task="gsm8k", metric="accuracy")
+    fake_runs.write_run(run_of(experiment, "lora", 1), tmp_path)
+    table = build(experiment, tmp_path)
+    lora = one(frame(table), method_key="lora", task="gsm8k", metric="accuracy")
+    beam = one(frame(table), method_key="beamlora", task="gsm8k", metric="accuracy")
+    assert (lora["n_diverged"], lora["seeds"], lora["n_seeds"]) == (1, "0 2", 2)
+    assert (beam["n_seeds"], beam["difference_n_seeds"]) == (3, 2)
+    assert beam["mean"] == before["mean"] and beam["difference_mean"] != before["difference_mean"]
+    text = table_formats.markdown(table)
+    assert "diverged (1 of 3)" in text and "2 of 3" in text and "Diverged runs are shown as such" in text
+
+
+def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
+    experiment = small()
+    runs = fake_runs.runs(experiment)
+    fake_runs.populate(runs, tmp_path)
+    for run in runs:
+        if run.method.key == "beamlora":
+            fake_runs.write_run(run, tmp_path)
+    table = build(experiment, tmp_path)
+    row = one(frame(table), method_key="beamlora", task="avg", metric="accuracy")
+    assert np.isnan(row["mean"]) and np.isnan(row["p_value"]) and row["n_diverged"] == 3
+    assert "diverged (3 of 3)" in table_formats.markdown(table) and not table.comparisons
+
+
+def test_what_has_not_run_is_a_dash_and_is_counted(tmp_path: Path) -> None:
+    experiment = small()
+    runs = fake_runs.runs(experiment)
+    fake_runs.populate([run for run in runs if run.method.key == "lora"], tmp_path)
+    with pytest.raises(records.MissingRecord, match="3 of 6 runs"):
+        build(experiment, tmp_path)
+    table = build(experiment, tmp_path, allow_missing=True)
+    text = table_formats.markdown(table)
+    beam = next(line for line in text.splitlines() if line.startswith("| BeamLoRA"))
+    assert re.search(r"67.05 / —", beam)
+    assert "Partial table: 3 planned runs have no record" in text
+    assert one(frame(table), method_key="beamlora", task="gsm8k", metric="accuracy")["n_missing"] == 3
+
+
+def test_nothing_at_all_renders(tmp_path: Path) -> None:
+    table = build(small(), tmp_path, allow_missing=True)
+    for text in (table_formats.markdown(table), table_formats.tex(table), table_formats.csv_text(table)):
+        assert "BeamLoRA" in text and "nan" not in text
+
+
+def test_one_seed_is_named_in_the_verdict(tmp_path: Path) -> None:
+    methods = {"llama-tiny": ("lora", "beamlora")}
+    experiment = fake_runs.experiment(seeds=(0,), methods=methods, domains={"math": {"gsm8k": 40}})
+    tasks = {"lora": [False] * 40, "beamlora": [True] * 40}
+    for run in fake_runs.runs(experiment):
+        fake_runs.write_run(run, tmp_path, correct={"gsm8k": tasks[run.method.key]})
+    table = build(experiment, tmp_path)
+    row = one(frame(table), method_key="beamlora", metric="accuracy")
+    assert row["test"] == "exact McNemar" and row["verdict"] == "better" and np.isnan(row["seed_stderr"])
+    assert (row["low"], row["high"]) == pytest.approx((0.9124, 1.0), abs=1e-4)
+    text = table_formats.markdown(table)
+    assert "better (1 seed)" in text and "neither contains the noise of training" in text
+    assert "NLL of the gold answer" not in text  # it was not measured
+
+
+def test_other_examples_are_not_paired(tmp_path: Path) -> None:
+    experiment = small()
+    runs = fake_runs.runs(experiment)
+    fake_runs.populate(runs, tmp_path)
+    path = fake_runs.run_folder(runs[-1], tmp_path) / "predictions" / "gsm8k.jsonl"
+    path.write_text(path.read_text().replace("gsm8k/19", "gsm8k/20"))
+    with pytest.raises(records.RecordError, match="found other examples than"):
+        build(experiment, tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------------------- formats
+
+
+def test_same_records_give_the_same_bytes(full, tmp_path: Path) -> None:
+    experiment, results, table = full
+    first = [path.read_bytes() for path in table_formats.write(table, tmp_path / "a")]
+    second = [path.read_bytes() for path in table_formats.write(build(experiment, results), tmp_path / "b")]
+    assert first == second
+
+
+def test_a_number_does_not_depend_on_the_rows_around_it(full) -> None:
+    experiment, results, table = full
+    smaller = fake_runs.experiment(methods={"llama-tiny": ("lora", "beamlora")})
+    where = {"model_key": "llama-tiny", "method_key": "beamlora", "task": "avg", "metric": "gold_nll"}
+    columns = ["mean", "low", "high", "difference_mean", "difference_low", "difference_high", "p_value"]
+    assert one(frame(table), **where)[columns].equals(one(frame(build(smaller, results)), **where)[columns])
+
+
+def test_markdown_columns_line_up(full) -> None:
+    block: list[str] = []
+    for line in [*table_formats.markdown(full[2]).splitlines(), ""]:
+        if line.startswith("|"):
+            block.append(line)
+            continue
+        assert len({len(row) for row in block}) <= 1 and len({row.count("|") for row in block}) <= 1
+        block = []
+
+
+def test_markdown_never_decides_by_bold(full) -> None:
+    assert "**" not in table_formats.markdown(full[2]) and r"\textbf" not in table_formats.tex(full[2])
+
+
+def test_tex_is_well_formed(full) -> None:
+    text = table_formats.tex(full[2])
+    for environment in ("document", "tabular"):
+        assert text.count(rf"\begin{{{environment}}}") == text.count(rf"\end{{{environment}}}") > 0
+    assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}")
+    assert all(ord(c) < 128 for c in text), "pdflatex knows no such character"
+    assert re.sub(r"\\[{}]", "", text).count("{") == re.sub(r"\\[{}]", "", text).count("}")
+    for spec, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        for line in body.splitlines():
+            if line.endswith(r"\\") and "multicolumn" not in line:
+                assert len(re.findall(r"(?<!\\)&", line)) == len(spec) - 1, line
+
+
+@pytest.mark.parametrize("character", list("\\&%$#_{}~^<>|"))
+def test_tex_special_characters_are_escaped(character: str) -> None:
+    assert table_formats.tex_escape(character) != character
+
+
+def test_csv_has_every_cell_unrounded(full) -> None:
+    data = frame(full[2])
+    assert len(data) == (9 + 6) * 5 * 2
+    raw = table_formats.csv_text(full[2])
+    value = one(data, model_key="llama-tiny", method_key="lora", task="avg", metric="accuracy")["stderr"]
+    assert repr(float(value)) in raw
+
+
+# ------------------------------------------------------------------------------------------------------ words and notes
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.004, "+0.4"), (-0.011, "−1.1"), (0.0, "+0.0"), (-0.00001, "+0.0")]
+)
+def test_signed_percentage_points(value: float, shown: str) -> None:
+    assert table_text.signed(value, "accuracy") == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(512, "512"), (61440, "61.4 k"), (159907840, "160 M"), (6738415616, "6.74 G")])
+def test_parameter_counts(value: int, shown: str) -> None:
+    assert table_text.count(value) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(4.21, "4.2 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (8040, "2 h 14 min")])
+def test_durations(value: float, shown: str) -> None:
+    assert table_text.duration(value) == shown
+
+
+def test_notes_say_what_the_table_can_tell(full) -> None:
+    experiment, _, table = full
+    notes = "\n".join(table_text.notes(table))
+    assert "Nothing here was trained." in notes
+    assert "Llama 0.8M in the place of LLaMA2-7B" in notes
+    assert "GSM8K† n = 40" in notes and "not the public set" in notes and "Planned seeds: 0, 1, 2" in notes
+    assert "Holm-adjusted over 52 accuracy cells" in notes and "Minimum detectable difference" in notes
+    wall = sum(r.train.wall_time_s + 2.0 for r in records.load_records(fake_runs.runs(experiment), results=full[1]).records)
+    assert f"90 runs, {table_text.duration(wall)} of wall time" in notes and "CPU time" not in notes
+
+
+def test_cpu_time_is_shown_if_every_record_has_it(tmp_path: Path) -> None:
+    experiment = small()
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    for run in fake_runs.runs(experiment):
+        for name, seconds in (("train.json", 30.0), ("metrics.json", 10.0)):
+            fake_runs.edit_json(fake_runs.run_folder(run, tmp_path) / name, cpu_time_s=seconds)
+    assert "4 min 00 s of CPU time" in table_text.cost(build(experiment, tmp_path))
+
+
+def test_interval_beside_zero_and_a_tie_is_explained(tmp_path: Path) -> None:
+    difference = tables.stats.Difference(mean=0.3, stderr=0.03, seed_stderr=0.03, example_stderr=0.01, low=0.2, high=0.4,
+                                         n_seeds=3, n_examples=100, p_value=0.01, test="t")  # fmt: skip
+    experiment = small()
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    table = build(experiment, tmp_path)
+    row, column = table.sections[0].rows[1], table.columns[0]
+    cell = tables.replace(row.cells["accuracy", column.key], difference=difference, p_adjusted=0.21, verdict="tie")
+    said = table_text.sentence(row, column, cell, baseline="LoRA")
+    assert said == "BeamLoRA − LoRA on GSM8K†: +30.0 [+20.0, +40.0], tie (p = 0.210 after correction), 3 seeds"
+
+
+# ------------------------------------------------------------------------------------------------------- command lines
+
+
+def summarise(table: tables.Table, folder: Path) -> str:
+    console = Console(file=io.StringIO(), width=summary.MAX_WIDTH, highlight=False)
+    summary.render(table, console=console, folder=folder, configfiles=[Path("config/tiny.yaml")], overrides={})
+    return console.file.getvalue()
+
+
+def test_summary_fits_the_terminal_and_spells_out_beamlora(full) -> None:
+    _, results, table = full
+    shown = summarise(table, results / "fake")
+    commands = [line for line in shown.splitlines() if "snakemake" in line]
+    assert all(len(line) <= 120 for line in shown.splitlines() if line not in commands)
+    assert "LLaMA2-7B [paper] | Llama 0.8M stand-in [ours]" in shown
+    for label in ("GSM8K†", "MATH†", "HumanEval†", "MBPP†", "Average†"):
+        sentence = rf"BeamLoRA − LoRA on {label}: [+−]\d+\.\d \[.*\], (better|worse|tie).*, 3 seeds"
+        assert len(re.findall(sentence, shown)) == 2
+    assert "65 accuracy comparisons after Holm's correction" in shown
+    assert "90 runs" in shown and "--config seeds=5 reproduce_table1" in commands[0]
+
+
+def test_summary_names_only_files_that_exist(full, tmp_path: Path) -> None:
+    table = full[2]
+    assert "table1.md" not in summarise(table, tmp_path)
+    table_formats.write(table, tmp_path / "tables")
+    assert "table1.md" in summarise(table, tmp_path).replace("\n", "")
+
+
+def yaml_experiment(folder: Path) -> Path:
+    content = small().model_dump(mode="json", exclude_unset=True)
+    content["models"] = {"llama-tiny": content["models"]["llama-tiny"]}
+    path = folder / "fake.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_tables_command(tmp_path: Path) -> None:
+    """The command itself, on a real experiment file: missing records are one line, a partial table is possible."""
+    config = yaml_experiment(tmp_path)
+    command = [sys.executable, "-m", "harness.tables", "table1", "--configfile", str(config), "--results-dir", str(tmp_path)]
+    failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "no complete record for 6 of 6 runs" in failed.stderr
+    assert f"snakemake --cores all --configfile {config} --" in failed.stderr
+    done = subprocess.run([*command, "--allow-missing"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for suffix in ("md", "tex", "csv"):
+        assert (tmp_path / "fake" / "tables" / f"table1.{suffix}").exists()
+
+
+def test_experiment_names_its_file() -> None:
+    parser = argparse.ArgumentParser()
+    tables.add_table_arguments(parser)
+    args = parser.parse_args(["table1", "--experiment", "small", "--set", "seeds=2"])
+    files, overrides = tables.parse_table_arguments(args)
+    assert (files, overrides) == ([Path("config/small.yaml")], {"seeds": 2})
+    both = parser.parse_args(["table1", "--experiment", "small", "--configfile", "config/paper.yaml"])
+    with pytest.raises(ConfigError, match="expected one of them"):
+        tables.parse_table_arguments(both)
+    assert parse_config(parser.parse_args(["table1"]))[0] == [Path("config/tiny.yaml")]
+
+
+def test_no_torch_behind_records_and_tables() -> None:
+    code = "import sys, harness.summary, harness.table_formats; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
