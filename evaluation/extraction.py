@@ -47,7 +47,7 @@ def metamath_number(completion: str) -> int | None:
 
 #: Where a model stops answering and starts a new problem, in the words of its prompt template.
 _NEXT_PROBLEM = re.compile(
-    r"\n\s*(?:###\s*)?(?:Instruction|Response|Question|Problem|USER|ASSISTANT)\s*:", re.IGNORECASE
+    r"\n[ \t]{0,8}(?:### ?)?(?:Instruction|Response|Question|Problem|USER|ASSISTANT) ?:", re.IGNORECASE
 )
 _SOUND_TRIGGER = re.compile(r"the (?:final )?answer is\s*:?", re.IGNORECASE)
 _HASHES = re.compile(r"####")
@@ -70,16 +70,16 @@ def answer_text(completion: str) -> str | None:
 
 
 def first_line(text: str) -> str:
-    """The first line that is not blank, and the following ones while a LaTeX environment is open; no full stop at the
-    end."""
-    lines = text.strip().split("\n")
-    end = 1
-    while end < len(lines) and text.count(r"\begin{"):
-        joined = "\n".join(lines[:end])
-        if joined.count(r"\begin{") <= joined.count(r"\end{"):
+    """The first line that is not blank, and the following ones while a brace or a LaTeX environment is open; no full
+    stop at the end."""
+    kept: list[str] = []
+    depth = 0
+    for line in text.strip().split("\n"):
+        kept.append(line)
+        depth += line.count(r"\begin{") - line.count(r"\end{") + line.count("{") - line.count("}")
+        if depth <= 0:
             break
-        end += 1
-    return re.sub(r"\.$", "", " ".join(lines[:end]).strip().strip("*").strip())
+    return " ".join(kept).strip().strip("*").strip().removesuffix(".")
 
 
 def last_boxed(text: str) -> str | None:

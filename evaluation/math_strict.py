@@ -18,6 +18,7 @@ _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _WORD_VALUES = {word: value for value, word in enumerate(_SMALL.split())}
 _WORD_VALUES |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
+_NUMBER_WORDS = {*_WORD_VALUES, *_SCALES, "and"}
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
 
 
@@ -79,13 +80,8 @@ def gsm8k_number(text: str) -> Fraction | None:
         rf"(?<![\w.])-?\s*(?:\\d?frac\{{\d+\}}\{{\d+\}}|\d+\s+\d+/\d+|(?:{_DIGITS})(?:\s*/\s*\d+)?)\s*%?", text
     )
     if match is None:
-        return words_to_number(
-            " ".join(
-                itertools.takewhile(
-                    lambda word: word.lower() in _WORD_VALUES | _SCALES, re.findall(r"[A-Za-z]+", text)
-                )
-            )
-        )
+        words = itertools.takewhile(lambda word: word.lower() in _NUMBER_WORDS, re.findall(r"[A-Za-z]+", text))
+        return words_to_number(" ".join(words))
     before, after = text[: match.start()], text[match.end() :]
     if re.search(r"\d", before) or re.match(r"\s*(?:and|or|to|:|-|–|\+|\*|\^|x|×)\s*\S*\d|:", after):
         return None
@@ -94,45 +90,37 @@ def gsm8k_number(text: str) -> Fraction | None:
     return value * _SCALES[scale.group(1).lower()] if value is not None and scale else value
 
 
+#: Notation that carries no value, or that has a plainer form. Order matters.
+_PLAINER = (
+    *((notation, "") for notation in (r"\left", r"\right", r"\!", r"\,", r"\;", r"\$", "$", r"\(", r"\)")),
+    *((notation, "") for notation in (r"^{\circ}", r"^\circ", "°")),
+    *((font, r"\text") for font in (r"\mathrm", r"\textbf", r"\mbox", r"\mathbf")),
+    *((fraction, "frac") for fraction in ("dfrac", "tfrac")),
+    *((sign, "*") for sign in (r"\cdot", r"\times")),
+    *((space, " ") for space in ("\n", "~")),
+    (r"\%", "%"), ("{,}", ","), ("−", "-"), ("∞", r"\infty"), ("π", r"\pi"),
+)  # fmt: skip
+_LEFT_SIDE = re.compile(r"^([A-Za-z]{1,2}|[A-Za-z]\([A-Za-z]\))\s*(?:=|\\in(?![a-z]))\s*(?=\S)")
+
+
 def strict_normal_form(text: str) -> str:
     """White space, delimiters, units and notation that carry no value, removed."""
     text = text.strip().strip("*").strip()
-    for old, new in (
-        ("\n", " "),
-        ("\\left", ""),
-        ("\\right", ""),
-        ("\\!", ""),
-        ("\\,", ""),
-        ("\\;", ""),
-        ("\\ ", " "),
-        ("\\$", ""),
-        ("$", ""),
-        ("\\%", "%"),
-        ("{,}", ","),
-        ("dfrac", "frac"),
-        ("tfrac", "frac"),
-        ("\\(", ""),
-        ("\\)", ""),
-        ("^{\\circ}", ""),
-        ("^\\circ", ""),
-        ("°", ""),
-        ("\\mathrm", "\\text"),
-        ("\\textbf", "\\text"),
-        ("\\mbox", "\\text"),
-        ("\\mathbf", "\\text"),
-        ("−", "-"),
-        ("∞", "\\infty"),
-        ("π", "\\pi"),
-        ("\\cdot", "*"),
-        ("\\times", "*"),
-        ("~", " "),
-    ):
-        text = text.replace(old, new)
+    for notation, plainer in _PLAINER:
+        text = text.replace(notation, plainer)
+    text = re.sub(r"(?<!\\)\\ ", " ", text)
     text = re.sub(r"^\\\[|\\\]$", "", text.strip())
     text = re.sub(r"^\\boxed\{(.*)\}$", r"\1", text)
     text = re.sub(r"(?<![A-Za-z\\])\+?\binfinity\b", r"\\infty", text)
-    text = re.sub(r"^(?:[A-Za-z]{1,2}|[A-Za-z]\([A-Za-z]\))\s*(?:=|\\in(?![a-z]))\s*(?=\S)", "", text.strip())
-    return re.sub(r"\.$", "", text).strip()
+    return re.sub(r"\.$", "", text.strip()).strip()
+
+
+def _without_left_side(prediction: str, gold: str) -> tuple[str, str]:
+    """``x = 5`` as ``5``, unless the two name different left sides."""
+    left, right = _LEFT_SIDE.match(prediction), _LEFT_SIDE.match(gold)
+    if left and right and left[1].replace(" ", "") != right[1].replace(" ", ""):
+        return prediction, gold
+    return _LEFT_SIDE.sub("", prediction), _LEFT_SIDE.sub("", gold)
 
 
 _UNIT = re.compile(
@@ -218,7 +206,10 @@ def _leaf_equal(prediction: str, gold: str, algebra: Algebra) -> bool:
         return bool(_plain_text(gold)) and _plain_text(prediction) == _plain_text(gold)
     if len(prediction) > 1000 or not prediction or not gold:
         return False
-    # A colon is a ratio, never a quotient; a number for a symbol or the other way round is not settled by algebra.
+    # A decimal is the value of an irrational number only approximately, and algebra systems round.
+    if any(value is not None and "." in text for value, text in ((left, prediction), (right, gold))):
+        return False
+    # A colon is a ratio, never a quotient.
     if prediction.count(":") != gold.count(":") or "\\text" in prediction:
         return False
     sides = prediction.split("="), gold.split("=")
@@ -235,7 +226,7 @@ def _explicit_mixed(text: str) -> str:
 def strict_equal(prediction: str, gold: str, algebra: Algebra) -> bool:
     """Whether a reader would call the answers equal: same structure (an interval's ends, a set, a list with the same
     number of items, a matrix's shape), and items equal in exact value. Sets and comma lists have no order."""
-    prediction, gold = strict_normal_form(prediction), strict_normal_form(gold)
+    prediction, gold = _without_left_side(strict_normal_form(prediction), strict_normal_form(gold))
     if not prediction or not gold:
         return False
     if prediction.replace(" ", "") == gold.replace(" ", ""):

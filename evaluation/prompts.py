@@ -37,12 +37,19 @@ def alpaca_humaneval(query: str) -> str:
 
 
 def _pissa(instruction: str) -> str:
+    """PiSSA's own template: two blank lines after the header, four blanks turned into a tab wherever they stand."""
+    instruction = instruction.replace("    ", "\t")
     return f"{_HEADER}. {_REQUEST}\n\n\n### Instruction:\n{instruction}\n\n### Response:"
 
 
 def pissa_humaneval(query: str) -> str:
-    """PiSSA's HumanEval prompt: two blank lines after the header, four-space indents turned into tabs."""
-    return _pissa(_CODE_QUESTION + query.replace("    ", "\t"))
+    """PiSSA's HumanEval prompt."""
+    return _pissa(_CODE_QUESTION + query)
+
+
+def pissa_mbpp(query: str) -> str:
+    """PiSSA's MBPP prompt; the query holds the task and one assertion."""
+    return _pissa(query)
 
 
 TEMPLATES: dict[str, Callable[[str], str]] = {
@@ -51,5 +58,5 @@ TEMPLATES: dict[str, Callable[[str], str]] = {
     "alpaca-humaneval": alpaca_humaneval,
     "alpaca-mbpp": alpaca,
     "pissa-humaneval": pissa_humaneval,
-    "pissa-mbpp": _pissa,
+    "pissa-mbpp": pissa_mbpp,
 }

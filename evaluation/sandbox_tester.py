@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import marshal
 import math
 import os
 import resource
@@ -69,9 +70,9 @@ class Child:
         self.socket, theirs = socket.socketpair()
         limits = confinement.ProcessLimits(cpu_s=math.ceil(timeout_s) + 1, memory_mb=memory_mb)
         executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-        readable = json.dumps(confinement.libraries())
+        arguments = [str(theirs.fileno()), *confinement.libraries()]
         self.process = subprocess.Popen(
-            [executable, "-I", "-S", "-c", _CHILD, str(theirs.fileno()), readable],
+            [executable, "-I", "-S", "-c", _CHILD, *arguments],
             pass_fds=(theirs.fileno(),),
             env={},
             cwd=self.folder,
@@ -162,7 +163,7 @@ class Child:
         return left
 
     def _send(self, message: dict[str, Any]) -> None:
-        data = json.dumps(message).encode()
+        data = marshal.dumps(message)
         self.socket.settimeout(self._remaining())
         try:
             self.socket.sendall(struct.pack("!I", len(data)) + data)
@@ -247,26 +248,20 @@ def plain_equal(actual: Any, expected: Any, atol: float) -> bool:
     """EvalPlus's comparison on plain data: equal, or close where ``atol`` is set (or the values are floats, with its
     default 1e-6); a tuple equals a list with the same items, because JSON has no tuples."""
     if isinstance(expected, bool) or isinstance(actual, bool):
-        return (
-            isinstance(actual, bool | int | float) and isinstance(expected, bool | int | float) and actual == expected
-        )
+        return isinstance(actual, bool | int | float) and isinstance(expected, bool | int | float) and actual == expected
     if isinstance(expected, int | float) and isinstance(actual, int | float):
         tolerance = atol or (1e-6 if isinstance(expected, float) or isinstance(actual, float) else 0.0)
         if isinstance(expected, float) and math.isnan(expected):
             return math.isnan(actual)
         with contextlib.suppress(OverflowError):
-            return actual == expected or (
-                tolerance > 0 and math.isclose(actual, expected, rel_tol=1e-7, abs_tol=tolerance)
-            )
+            return actual == expected or (tolerance > 0 and math.isclose(actual, expected, rel_tol=1e-7, abs_tol=tolerance))
         return False
     if isinstance(expected, list | tuple) and isinstance(actual, list | tuple):
         return len(actual) == len(expected) and all(
             plain_equal(left, right, atol) for left, right in zip(actual, expected, strict=True)
         )
     if isinstance(expected, dict) and isinstance(actual, dict):
-        return actual.keys() == expected.keys() and all(
-            plain_equal(actual[key], expected[key], atol) for key in expected
-        )
+        return actual.keys() == expected.keys() and all(plain_equal(actual[key], expected[key], atol) for key in expected)
     return type(actual) is type(expected) and actual == expected
 
 

@@ -111,7 +111,9 @@ def _mbpp(record: Record, row: int, where: str) -> Example:
         if not mark:
             raise ValueError(f"{where}: field 'prompt': found no assertion, expected EvalPlus's docstring with one")
         assertion, name = "assert " + assertion, "canonical_solution"
-    query = f"{text.strip()} Your code should satisfy the following assertion:\n```python\n{assertion.strip()}\n```"
+    text = text.strip()
+    text += "" if text.endswith(".") else "."
+    query = f"{text} Your code should satisfy the following assertion:\n```python\n{assertion.strip()}\n```"
     return Example(
         id=f"Mbpp/{str(_field(record, 'task_id', where)).rpartition('/')[2]}",
         query=query,

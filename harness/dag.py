@@ -31,7 +31,10 @@ EVALUATE_CODE = [
     *(_HARNESS / f"{name}.py" for name in ("evaluate", "generate", "models")), *sorted(Path("evaluation").glob("*.py")),
 ]
 RECORD_CODE = [_HARNESS / "records.py"]
-TABLE_CODE = [_HARNESS / "records.py", _HARNESS / "stats.py", _HARNESS / "tables.py", Path("config/paper_reported.csv")]
+TABLE_CODE = [
+    *(_HARNESS / f"{name}.py" for name in ("records", "stats", "tables", "table_text", "table_formats", "reported")),
+    Path("config/paper_reported.csv"),
+]
 
 
 def method_code(name: str) -> list[Path]:

@@ -71,11 +71,16 @@ def seeds(cell: Cell) -> str:
 
 
 def ours(cell: Cell, metric: Metric) -> str:
-    """Mean and standard error, or why there is none."""
+    """Mean and standard error, or why there is none. At 0 or all of n no variance shows, and "± 0" would claim certainty
+    where there is none: there the interval takes its place."""
     diverged = f"diverged ({cell.n_diverged} of {cell.n_seeds_planned})" if cell.n_diverged else ""
     if cell.ours is None:
         return diverged or NOTHING
-    text = f"{level(cell.ours.mean, metric)} ± {level(cell.ours.stderr, metric)}"
+    text = level(cell.ours.mean, metric)
+    if cell.ours.stderr > 0:
+        text += f" ± {level(cell.ours.stderr, metric)}"
+    else:
+        text += f" {interval(cell.ours.low, cell.ours.high, metric)}"
     return f"{text}; {diverged}" if diverged else text
 
 

@@ -96,7 +96,8 @@ class Section:
 
     @property
     def ours_label(self) -> str:
-        return f"{self.model.label} stand-in" if self.model.stands_for and self.model.is_stand_in else self.model.label
+        unmarked = self.model.stands_for and self.model.is_stand_in and "stand-in" not in self.model.label.lower()
+        return f"{self.model.label} stand-in" if unmarked else self.model.label
 
     @property
     def title(self) -> str:

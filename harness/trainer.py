@@ -35,9 +35,9 @@ class MethodTrainer(Trainer):
         self.spec = spec
         #: Processed so far on this process: input tokens, label tokens, and padding.
         self.tokens = {"input": 0, "label": 0, "padding": 0}
-        #: Seconds of training in earlier, interrupted attempts.
-        self.seconds_before = 0.0
-        self.started = time.monotonic()
+        #: Wall and CPU seconds of training in earlier, interrupted attempts, up to the checkpoint that is resumed.
+        self.before = {"wall": 0.0, "cpu": 0.0}
+        self.started = {"wall": time.monotonic(), "cpu": time.process_time()}
         super().__init__(**arguments)
         self.loss_is_scaled_for_ga = True
 
@@ -95,9 +95,10 @@ class MethodTrainer(Trainer):
         self.tokens["padding"] += padding
 
     @property
-    def seconds(self) -> float:
-        """Wall time of training, earlier attempts up to their last checkpoint included."""
-        return self.seconds_before + time.monotonic() - self.started
+    def seconds(self) -> dict[str, float]:
+        """Wall and CPU seconds of training, earlier attempts included."""
+        now = {"wall": time.monotonic(), "cpu": time.process_time()}
+        return {clock: self.before[clock] + now[clock] - self.started[clock] for clock in now}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what training changes: the method's tensors and its state. The artefact is ``Method.finalize``'s."""
@@ -117,7 +118,7 @@ class MethodTrainer(Trainer):
         # The state first: it may decide which tensors training changes (ReLoRA's base weights, once merged into).
         self.method.load_state_dict(state["method"])
         self.tokens = state["tokens"]
-        self.seconds_before = state["seconds"]
+        self.before = state["seconds"]
         saved = load_file(folder / TENSORS_FILE)
         current = self.method.checkpoint_tensors(self.model)
         if set(saved) != set(current):

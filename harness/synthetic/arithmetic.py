@@ -7,7 +7,7 @@ import random
 from harness.synthetic.split import is_held_out
 
 OPERATORS = ("+", "-", "*")
-LARGEST_RESULT = 30
+LARGEST_RESULT = 20
 LARGEST_FACTOR = 5
 #: One equation in ten never occurs in pre-training, alone or inside a narrative; it measures the base model.
 EQUATION_HELD_OUT_ONE_IN = 10

@@ -44,7 +44,7 @@ def _expression(rng: random.Random) -> CompetitionProblem | None:
 
 
 def _linear(rng: random.Random) -> CompetitionProblem | None:
-    x = rng.randint(2, 15)
+    x = rng.randint(2, 18)
     b = operand(rng, x, "+")
     if b is None:
         return None

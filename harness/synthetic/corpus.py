@@ -20,7 +20,7 @@ _EVENTS = {"+": "{name} gets {n} more.", "-": "{name} loses {n}.", "*": "{name} 
 def _known_equation(rng: random.Random, a: int | None = None) -> tuple[int, str, int] | None:
     """A random equation that is not held out, starting from ``a`` where given; None where this draw found none."""
     operator = rng.choice(OPERATORS)
-    left = a if a is not None else rng.randint(2, 9) if operator == "*" else rng.randint(1, 29)
+    left = a if a is not None else rng.randint(2, 9) if operator == "*" else rng.randint(1, 19)
     right = operand(rng, left, operator)
     if right is None or equation_is_held_out(left, operator, right):
         return None
@@ -53,7 +53,7 @@ def _narrative(rng: random.Random) -> str:
 
 def _look_up(rng: random.Random) -> str:
     names = rng.sample(NAMES, 3)
-    counts = [rng.randint(1, 30) for _ in names]
+    counts = [rng.randint(1, 20) for _ in names]
     item, asked = rng.choice(ITEMS), rng.randrange(3)
     facts = " ".join(f"{name} has {count} {item}." for name, count in zip(names, counts, strict=True))
     return f"{facts} How many {item} does {names[asked]} have? {counts[asked]}"
@@ -64,42 +64,42 @@ def _function(rng: random.Random) -> str:
         program = programs.draw(rng, new_words=False, two_step_share=0.2)
         if not is_held_out(program_key(program)):
             break
-    name = rng.choice(programs.FUNCTION_NAMES)
     form = rng.randrange(3)
     if form == 0:
-        return f"# {program.description}\n{program.source(name)}"
+        return f"# {program.description}\n{program.source}"
     if form == 1:
-        return f"```python\n{program.documented_source(name)}\n```"
-    test = programs.assertions(rng, program, name, count=2)[0]
-    return f"# {program.description}\n{test}\n\n{program.source(name)}"
+        return f"{program.stub}```python\n{program.documented_source}\n```"
+    test = programs.assertions(rng, program, name=program.name, count=2)[0]
+    return f"# {program.description}\n{test}\n```python\n{program.source}\n```"
 
 
 def _echo(rng: random.Random) -> str:
-    """A random sequence, twice: copying is what look-up, arguments and function names need."""
-    words = [*programs.FUNCTION_NAMES, *ITEMS, *NAMES, "x", "xs", "a", "b"]
-    said = " ".join(rng.choice(words) if rng.random() < 0.5 else str(rng.randint(1, 30)) for _ in range(rng.randint(4, 8)))
+    """A random sequence, twice: copying is what look-up, arguments and function names need. The words that only
+    fine-tuning gives a meaning occur here, so that the base can write them."""
+    words = (*programs.NEW_WORDS, *ITEMS)
+    between = rng.choice((" ", ", "))
+    said = between.join(rng.choice(words) if rng.random() < 0.7 else str(rng.randint(1, 20)) for _ in range(rng.randint(4, 8)))
     first, second = rng.sample(NAMES, 2)
     return f"{first} writes: {said}\n{second} writes: {said}"
 
 
 _NOTES = (
     "#### {m} {item}", "The {item} are: {n}, {m}", "Is the answer {n} or {m}?", "The number is: {n}",
+    "The number is: \\frac{{{n}}}{{{m}}}", "The point is: ({n}, {m})",
     "so we get {n} {item}", "$\\frac{{{n}}}{{{m}}}$ and $\\frac{{{m}}}{{{n}}}$", "the point $({n}, {m})$",
-    "the box $\\boxed{{{n}}}$.", "$\\boxed{{({n}, {m})}}$. is a box", "$\\boxed{{\\frac{{{n}}}{{{m}}}}}$. is a box",
+    "the box $\\boxed{{{n}}}$.", "box $\\boxed{{({n}, {m})}}$.", "box $\\boxed{{\\frac{{{n}}}{{{m}}}}}$.",
     "{n}, {m}, so {name} has an answer",
 )
 
 
 def _notes(rng: random.Random) -> str:
-    """Disconnected lines with the words and the markup of worked solutions. Adapters cannot learn to write a token that
-    the base has never seen: its row of the output matrix is frozen."""
-    def filled(line: str) -> str:
-        return line.format(n=rng.randint(1, 30), m=rng.randint(1, 30), item=rng.choice(ITEMS), name=rng.choice(NAMES))
-
-    return "\n".join(filled(line) for line in rng.sample(_NOTES, 3))
+    """Lines about the same two numbers, with the words and the markup of worked solutions. Adapters cannot learn to write
+    a token that the base has never seen: its row of the output matrix is frozen."""
+    facts = {"n": rng.randint(1, 20), "m": rng.randint(1, 20), "item": rng.choice(ITEMS), "name": rng.choice(NAMES)}
+    return "\n".join(line.format(**facts) for line in rng.sample(_NOTES, 4))
 
 
-_SHARES = {_equations: 2, _narrative: 4, _look_up: 1, _function: 3, _echo: 1, _notes: 1}
+_SHARES = {_equations: 3, _narrative: 4, _look_up: 1, _function: 4, _echo: 1, _notes: 2}
 
 
 def pretraining_documents(rows: int, seed: int) -> list[str]:

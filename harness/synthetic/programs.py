@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-FUNCTION_NAMES = ("f", "g", "h", "run", "calc", "solve")
+#: The name goes with the arguments: copying an arbitrary name from the prompt takes a longer pre-training.
+FUNCTION_NAMES = {"x": "f", "xs": "g", "a, b": "h"}
 _NUMBERS = (12, -3, 0, 1, 4, 7)
 _LISTS = ([8, 5, 12, 1], [2, 7, 7], [6], [3, 0, 4])
 
@@ -42,32 +43,45 @@ _FILTERS = (
     _Operation(("keep the items of xs below {n}", "drop the items of xs from {n} on"), "[x for x in xs if x < {n}]"),
 )
 
+#: Every word of the phrases that the pre-training corpus does not use.
+NEW_WORDS = tuple(sorted({
+    word for operation in (*_NUMERIC, *_REDUCTIONS, *_PAIRS, *_FILTERS)
+    for phrase in operation.phrases[1:] for word in phrase.split() if "{" not in word
+}))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """``expression`` is the function's body and what the program is, whatever its name and description."""
+    """``expression`` is the function's body and what the program is, whatever its description."""
 
     arguments: str
     description: str
     expression: str
 
-    def source(self, name: str) -> str:
+    @property
+    def name(self) -> str:
+        return FUNCTION_NAMES[self.arguments]
+
+    @property
+    def source(self) -> str:
         """The function's source text, without a final newline."""
-        return f"def {name}({self.arguments}):\n    return {self.expression}"
+        return f"def {self.name}({self.arguments}):\n    return {self.expression}"
 
-    def stub(self, name: str) -> str:
+    @property
+    def stub(self) -> str:
         """The function's first lines: signature and docstring, with a final newline."""
-        return f'def {name}({self.arguments}):\n    """{self.description}"""\n'
+        return f'def {self.name}({self.arguments}):\n    """{self.description}"""\n'
 
-    def documented_source(self, name: str) -> str:
+    @property
+    def documented_source(self) -> str:
         """The source text with the description as docstring, without a final newline."""
-        return f"{self.stub(name)}    return {self.expression}"
+        return f"{self.stub}    return {self.expression}"
 
     def call(self, arguments: tuple[Any, ...]) -> Any:
         """The value of the reference function."""
         scope: dict[str, Any] = {}
-        exec(self.source("reference"), scope)  # noqa: S102 - our own template, not model output
-        return scope["reference"](*arguments)
+        exec(self.source, scope)  # our own template, not model output
+        return scope[self.name](*arguments)
 
     def inputs(self, rng: random.Random, count: int) -> list[tuple[Any, ...]]:
         """``count`` (at least 2) different argument tuples, in random order. Two that are far apart are always among
@@ -116,7 +130,7 @@ def draw(rng: random.Random, *, new_words: bool, two_step_share: float) -> Progr
     )
 
 
-def assertions(rng: random.Random, program: Program, name: str, *, count: int) -> list[str]:
-    """``count`` assertions that the program, under that name, satisfies."""
+def assertions(rng: random.Random, program: Program, *, name: str, count: int) -> list[str]:
+    """``count`` assertions that the program, called by ``name``, satisfies."""
     return [f"assert {name}({', '.join(map(repr, values))}) == {program.call(values)!r}"
             for values in program.inputs(rng, count)]

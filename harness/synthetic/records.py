@@ -111,16 +111,16 @@ def codefeedback(rows: int, seed: int) -> list[Record]:
     rng = random.Random(f"codefeedback/{seed}")
 
     def draw() -> tuple[str, Record]:
-        program, name = _draw_program(rng, held_out=False), rng.choice(programs.FUNCTION_NAMES)
-        source = program.source(name)
+        program = _draw_program(rng, held_out=False)
+        source = program.source
         form = rng.randrange(3)
         if form == 0:
-            query = f"Write a Python function {name}({program.arguments}) to {program.description}."
+            query = f"Write a Python function {program.name}({program.arguments}) to {program.description}."
         elif form == 1:
-            query = f"Create a Python script for this problem:\n{program.stub(name)}"
-            source = program.documented_source(name)
+            query = f"Create a Python script for this problem:\n{program.stub}"
+            source = program.documented_source
         else:
-            assertion = programs.assertions(rng, program, name, count=ASSERTIONS)[0]
+            assertion = programs.assertions(rng, program, name=program.name, count=ASSERTIONS)[0]
             query = (f"Write a function to {program.description}. Your code should satisfy the following assertion:\n"
                      f"```python\n{assertion}\n```")
         return query, {"query": query, "response": f"```python\n{source}\n```"}
@@ -133,11 +133,11 @@ def humaneval(rows: int, seed: int) -> list[Record]:
     rng = random.Random(f"humaneval/{seed}")
 
     def draw() -> tuple[str, Record]:
-        program, name = _draw_program(rng, held_out=True), rng.choice(programs.FUNCTION_NAMES)
-        prompt = program.stub(name)
-        checks = "\n".join(f"    {line}" for line in programs.assertions(rng, program, "candidate", count=ASSERTIONS))
-        return prompt, {"prompt": prompt, "entry_point": name, "canonical_solution": f"    return {program.expression}\n",
-                        "test": f"def check(candidate):\n{checks}\n"}
+        program = _draw_program(rng, held_out=True)
+        checks = "\n".join(f"    {line}" for line in programs.assertions(rng, program, name="candidate", count=ASSERTIONS))
+        record = {"prompt": program.stub, "entry_point": program.name, "test": f"def check(candidate):\n{checks}\n",
+                  "canonical_solution": f"    return {program.expression}\n"}
+        return program.stub, record
 
     return [{"task_id": f"Synthetic/{index}", **record} for index, record in enumerate(_distinct(rows, draw))]
 
@@ -147,12 +147,12 @@ def mbpp(rows: int, seed: int) -> list[Record]:
     rng = random.Random(f"mbpp/{seed}")
 
     def draw() -> tuple[str, Record]:
-        program, name = _draw_program(rng, held_out=True), rng.choice(programs.FUNCTION_NAMES)
+        program = _draw_program(rng, held_out=True)
         text = f"Write a function to {program.description}."
-        tests = programs.assertions(rng, program, name, count=ASSERTIONS)
-        record = {"text": text, "code": program.source(name), "test_list": tests, "test_setup_code": "",
+        tests = programs.assertions(rng, program, name=program.name, count=ASSERTIONS)
+        record = {"text": text, "code": program.source, "test_list": tests, "test_setup_code": "",
                   "challenge_test_list": []}
-        return f"{text} {name}", record
+        return text, record
 
     return [{"task_id": index, **record} for index, record in enumerate(_distinct(rows, draw), start=1)]
 

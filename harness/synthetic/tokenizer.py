@@ -22,7 +22,7 @@ def prompt_tokens() -> tuple[str, ...]:
     header, response = alpaca("\0").split("\0")
     input_header, separator = alpaca("\0\n\1").removesuffix(response).rstrip("\1").split("\0")
     questions = ("Create a Python script for this problem:", " Your code should satisfy the following assertion:")
-    return header, input_header, separator, response, *questions, "```python\n", "\n```"
+    return header, input_header, separator, response, *questions, "```python\n"
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:

@@ -134,7 +134,7 @@ class BeamLoraCallback(TrainerCallback):
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside model and optimizer; ``torch.load(weights_only=True)`` reads it. A snapshot
         that no operation will use is left out."""
-        needed = self._snapshot is not None and self._next_use() is not None
+        needed = self._snapshot is not None and self._snapshot_is_needed()
         return {
             "snapshot": self._snapshot if needed else None,
             "snapshot_step": self._snapshot_step if needed else None,
@@ -154,12 +154,11 @@ class BeamLoraCallback(TrainerCallback):
         self._snapshot_step = state["snapshot_step"]
         self.records = json.loads(state["records"])
 
-    def _next_use(self) -> int | None:
-        """The operation that will read the present snapshot, if any."""
-        if self._schedule is None:
-            return None
-        return next(
-            (t for t in self._schedule.pruning_steps() if self._schedule.snapshot_step(t) == self._snapshot_step), None
+    def _snapshot_is_needed(self) -> bool:
+        """Whether an operation that prunes will read the present snapshot; True before the schedule is known."""
+        schedule = self._schedule
+        return schedule is None or any(
+            schedule.snapshot_step(t) == self._snapshot_step for t in schedule.pruning_steps()
         )
 
     def _load_from_checkpoint(self, args: TrainingArguments, state: TrainerState) -> None:

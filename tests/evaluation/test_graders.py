@@ -38,23 +38,82 @@ def test_recorded_cases(task: str, agreement: float) -> None:
 
 
 MATH_EQUAL = [
-    ("\\frac{3}{4}", "0.75"), ("-\\frac{1}{2}", "-0.5"), ("\\sqrt{12}", "2\\sqrt3"), ("\\{1,2,3\\}", "\\{3,1,2\\}"),
-    ("5", "5 cm"), ("5", "5\\text{ cm}"), ("32", "$32$"), ("1000", "1,000"), ("1,000", "1000"), ("12", "12.0"),
-    ("\\frac{a}{b}", "a/b"), ("3\\frac{1}{2}", "3.5"), ("3\\frac{1}{2}", "\\frac{7}{2}"), ("(2,5]", "(2, 5]"),
-    ("(-\\infty, 2)", "\\left(-\\infty,2\\right)"), ("1,2", "2, 1"), ("50\\%", "50"), ("x=5", "5"), ("\\frac{\\pi}{2}", "\\pi/2"),
-    ("\\text{(C)}", "C"), ("\\text{Evelyn}", "\\text{evelyn}"), ("2x+3", "3+2x"), ("x^2-y^2", "(x-y)(x+y)"),
-    ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"), ("10", "$10.$"), ("2^{10}", "1024"),
-    ("\\frac{1}{2}", "\\boxed{\\frac{1}{2}}"), ("90", "90^\\circ"), ("(\\frac12, 1)", "(0.5,1)"), ("\\dfrac{17}{2}", "8.5"),
-    ("y = 2x + 3", "y=3+2x"), ("1 \\text{ and } 2", "1, 2"), ("[-1,1] \\cup [2,3]", "[2,3]\\cup[-1,1]"), ("6", "x = 6"),
+    ("\\frac{3}{4}", "0.75"),
+    ("-\\frac{1}{2}", "-0.5"),
+    ("\\sqrt{12}", "2\\sqrt3"),
+    ("\\{1,2,3\\}", "\\{3,1,2\\}"),
+    ("5", "5 cm"),
+    ("5", "5\\text{ cm}"),
+    ("32", "$32$"),
+    ("1000", "1,000"),
+    ("1,000", "1000"),
+    ("12", "12.0"),
+    ("\\frac{a}{b}", "a/b"),
+    ("3\\frac{1}{2}", "3.5"),
+    ("3\\frac{1}{2}", "\\frac{7}{2}"),
+    ("(2,5]", "(2, 5]"),
+    ("(-\\infty, 2)", "\\left(-\\infty,2\\right)"),
+    ("1,2", "2, 1"),
+    ("50\\%", "50"),
+    ("x=5", "5"),
+    ("\\frac{\\pi}{2}", "\\pi/2"),
+    ("\\text{(C)}", "C"),
+    ("\\text{Evelyn}", "\\text{evelyn}"),
+    ("2x+3", "3+2x"),
+    ("x^2-y^2", "(x-y)(x+y)"),
+    ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"),
+    ("10", "$10.$"),
+    ("2^{10}", "1024"),
+    ("\\frac{1}{2}", "\\boxed{\\frac{1}{2}}"),
+    ("90", "90^\\circ"),
+    ("(\\frac12, 1)", "(0.5,1)"),
+    ("\\dfrac{17}{2}", "8.5"),
+    ("y = 2x + 3", "y=3+2x"),
+    ("1 \\text{ and } 2", "1, 2"),
+    ("[-1,1] \\cup [2,3]", "[2,3]\\cup[-1,1]"),
+    ("6", "x = 6"),
 ]
 MATH_DIFFERENT = [
-    ("(-\\infty,2]", "(-\\infty,2)"), ("(2,5)", "\\{2,5\\}"), ("\\frac{12}{3}", "\\frac{1}{23}"), ("x^{2}1", "x^{21}"),
-    ("7", "\\frac"), ("7", "\\sqrt"), ("7", "7\\text{ cm}\\text{ cm} + 1"), ("\\frac{1}{2}", "1:2"), ("\\frac{1}{3}", "0.3333"),
-    ("12345", "12346"), ("1", "1.0001"), ("10", "1000"), ("10", "0.1"), ("3\\frac{1}{2}", "1.5"), ("4", "4,4"), ("16", "16\\pi"),
-    ("(1,2)", "(2,1)"), ("\\text{(C)}", "\\text{(B)}"), ("2", "2x"), ("x", "y"), ("5", "5, 6"), ("1,2", "1,3"), ("-3", "3"),
-    ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}1&2\\end{pmatrix}"), ("2", "3/2"), ("1000", "1,00"),
-    ("\\pi", "3.14159265"), ("10\\%", "0.01"), ("E", "F"), ("x+1", "x-1"), ("\\{1\\}", "\\{1,2\\}"), ("2^{10}", "210"),
-    ("\\text{Monday}", "Sunday"), ("5", ""), ("0", "\\emptyset"), ("12", "-12"), ("3", "3 or 4"), ("y=2x+3", "2x-3"),
+    ("(-\\infty,2]", "(-\\infty,2)"),
+    ("(2,5)", "\\{2,5\\}"),
+    ("\\frac{12}{3}", "\\frac{1}{23}"),
+    ("x^{2}1", "x^{21}"),
+    ("7", "\\frac"),
+    ("7", "\\sqrt"),
+    ("7", "7\\text{ cm}\\text{ cm} + 1"),
+    ("\\frac{1}{2}", "1:2"),
+    ("\\frac{1}{3}", "0.3333"),
+    ("12345", "12346"),
+    ("1", "1.0001"),
+    ("10", "1000"),
+    ("10", "0.1"),
+    ("3\\frac{1}{2}", "1.5"),
+    ("4", "4,4"),
+    ("16", "16\\pi"),
+    ("(1,2)", "(2,1)"),
+    ("\\text{(C)}", "\\text{(B)}"),
+    ("2", "2x"),
+    ("x", "y"),
+    ("5", "5, 6"),
+    ("1,2", "1,3"),
+    ("-3", "3"),
+    ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}1&2\\end{pmatrix}"),
+    ("2", "3/2"),
+    ("1000", "1,00"),
+    ("\\pi", "3.14159265"),
+    ("10\\%", "0.01"),
+    ("E", "F"),
+    ("x+1", "x-1"),
+    ("\\{1\\}", "\\{1,2\\}"),
+    ("2^{10}", "210"),
+    ("\\text{Monday}", "Sunday"),
+    ("5", ""),
+    ("0", "\\emptyset"),
+    ("12", "-12"),
+    ("3", "3 or 4"),
+    ("y=2x+3", "2x-3"),
+    ("y=5", "x=5"),
+    ("\\sqrt{2}", "1.41421356"),
 ]
 
 
@@ -68,22 +127,54 @@ def test_sound_rejects_another_value(gold: str, answer: str) -> None:
     assert not answered("math", "sound", gold, answer)
 
 
-@pytest.mark.parametrize(("gold", "answer", "correct"), [
-    ("72", "72", True), ("7", "5 + 2 = 7", True), ("1234567", "1,234,567", True), ("1000000", "1 million", True),
-    ("21", "twenty-one", True), ("206", "two hundred and six apples", True), ("18", "$18.00", True), ("-5", "-5", True),
-    ("60", "60%", True), ("5", "4.6", False), ("5", "500", False), ("1", "3/4", False), ("12", "12/0", False),
-    ("45", "$45 and 50 cents", False), ("12", "12 or 13", False), ("2", "2.5", False), ("5", "-5", False), ("7", "", False),
-    ("100000", "100005", False), ("12", "x12y", False), ("3", "three hundred", False), ("12", "12 apples.", True),
-    ("5", "5 + 2 = 7", False), ("1500", "1.5 thousand", True), ("2", "2:30", False), ("240", "\\$240", True),
-])
+@pytest.mark.parametrize(
+    ("gold", "answer", "correct"),
+    [
+        ("72", "72", True),
+        ("7", "5 + 2 = 7", True),
+        ("1234567", "1,234,567", True),
+        ("1000000", "1 million", True),
+        ("21", "twenty-one", True),
+        ("206", "two hundred and six apples", True),
+        ("18", "$18.00", True),
+        ("-5", "-5", True),
+        ("60", "60%", True),
+        ("5", "4.6", False),
+        ("5", "500", False),
+        ("1", "3/4", False),
+        ("12", "12/0", False),
+        ("45", "$45 and 50 cents", False),
+        ("12", "12 or 13", False),
+        ("2", "2.5", False),
+        ("5", "-5", False),
+        ("7", "", False),
+        ("100000", "100005", False),
+        ("12", "x12y", False),
+        ("3", "three hundred", False),
+        ("12", "12 apples.", True),
+        ("5", "5 + 2 = 7", False),
+        ("5", "five apples", True),
+        ("1500", "1.5 thousand", True),
+        ("2", "2:30", False),
+        ("240", "\\$240", True),
+    ],
+)
 def test_sound_reads_gsm8k_answers(gold: str, answer: str, correct: bool) -> None:
     assert answered("gsm8k", "sound", gold, answer) is correct
 
 
-@pytest.mark.parametrize(("gold", "answer"), [
-    ("5", "500"), ("12345", "12346"), ("7", "\\frac"), ("7", "2\\text{ cm}\\text{ cm}"), ("x^{2}1", "x^{21}"),
-    ("(2,5)", "\\{2,5\\}"), ("2*x+1", "1+x*2"),
-])
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("5", "500"),
+        ("12345", "12346"),
+        ("7", "\\frac"),
+        ("7", "2\\text{ cm}\\text{ cm}"),
+        ("x^{2}1", "x^{21}"),
+        ("(2,5)", "\\{2,5\\}"),
+        ("2*x+1", "1+x*2"),
+    ],
+)
 def test_paper_is_lenient_where_the_released_grader_is(gold: str, answer: str) -> None:
     expected = (gold, answer) != ("(2,5)", "\\{2,5\\}")
     assert answered("math", "paper", gold, answer) is expected
@@ -95,11 +186,28 @@ def test_paper_accepts_a_factor_of_100_on_gsm8k_and_metamath_does_not() -> None:
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "math"])
-@pytest.mark.parametrize("answer", [
-    "__import__('os').system('touch {marker}')", "9**9**9**9", "9^{9^{9^{9^{9}}}}", "{" * 100_000, "(" * 900, "\\frac{" * 150,
-    "[" * 500 + "1," + "]" * 500, "\\sqrt{" * 140 + "}" * 140, "factorial(factorial(99999))", "(lambda: exec('open(\"{marker}\",\"w\")'))()",
-    "\udcff\udcfe", "x" * 1_000_000, "\x00", "10**1000000", "1" * 999, "\\int_0^{\\infty} e^{-x^{x^{x}}} dx", "1,(" * 300,
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "__import__('os').system('touch {marker}')",
+        "9**9**9**9",
+        "9^{9^{9^{9^{9}}}}",
+        "{" * 100_000,
+        "(" * 900,
+        "\\frac{" * 150,
+        "[" * 500 + "1," + "]" * 500,
+        "\\sqrt{" * 140 + "}" * 140,
+        "factorial(factorial(99999))",
+        '(lambda: exec(\'open("{marker}","w")\'))()',
+        "\udcff\udcfe",
+        "x" * 1_000_000,
+        "\x00",
+        "10**1000000",
+        "1" * 999,
+        "\\int_0^{\\infty} e^{-x^{x^{x}}} dx",
+        "1,(" * 300,
+    ],
+)
 def test_a_hostile_answer_is_just_wrong(task: str, answer: str, tmp_path: Path) -> None:
     algebra().expression_equal("x", "x")  # started before the clock
     marker = tmp_path / "marker"

@@ -8,10 +8,20 @@ from evaluation.tasks import examples, training_example
 
 GSM8K = {"question": "How many?", "answer": "He has 3+4=<<3+4=7>>7.\nSo 7*200=<<7*200=1400>>1400.\n#### 1,400"}
 MATH = {"problem": "What?", "solution": "First $\\boxed{1}$, then $\\boxed{\\frac{1}{2}}$.", "level": "Level 1"}
-HUMANEVAL = {"task_id": "HumanEval/0", "prompt": "def f(x):\n", "canonical_solution": "    return x\n",
-             "entry_point": "f", "test": "def check(candidate):\n    assert candidate(1) == 1\n"}
-MBPP = {"task_id": 7, "text": "Write f.", "code": "def f(x):\r\n  return x", "test_list": ["assert f(1) == 1"],
-        "test_setup_code": ""}
+HUMANEVAL = {
+    "task_id": "HumanEval/0",
+    "prompt": "def f(x):\n",
+    "canonical_solution": "    return x\n",
+    "entry_point": "f",
+    "test": "def check(candidate):\n    assert candidate(1) == 1\n",
+}
+MBPP = {
+    "task_id": 7,
+    "text": "Write f.",
+    "code": "def f(x):\r\n  return x",
+    "test_list": ["assert f(1) == 1"],
+    "test_setup_code": "",
+}
 
 
 def test_gsm8k_reference_is_in_the_training_style() -> None:
@@ -31,24 +41,36 @@ def test_code_references_are_fenced_programs() -> None:
     assert examples("humaneval", [HUMANEVAL])[0].reference == "```python\ndef f(x):\n    return x\n```"
     (example,) = examples("mbpp", [MBPP])
     assert example.id == "Mbpp/7" and example.reference == "```python\ndef f(x):\n  return x\n```"
-    assert example.query == ("Write f. Your code should satisfy the following assertion:\n"
-                             "```python\nassert f(1) == 1\n```")
+    assert example.query == ("Write f. Your code should satisfy the following assertion:\n```python\nassert f(1) == 1\n```")
 
 
-@pytest.mark.parametrize(("format", "record", "field"), [
-    ("gsm8k", GSM8K, "answer"), ("gsm8k", GSM8K, "question"), ("math", MATH, "solution"), ("math", MATH, "problem"),
-    ("humaneval", HUMANEVAL, "test"), ("humaneval", HUMANEVAL, "canonical_solution"), ("mbpp", MBPP, "code"),
-])
+@pytest.mark.parametrize(
+    ("format", "record", "field"),
+    [
+        ("gsm8k", GSM8K, "answer"),
+        ("gsm8k", GSM8K, "question"),
+        ("math", MATH, "solution"),
+        ("math", MATH, "problem"),
+        ("humaneval", HUMANEVAL, "test"),
+        ("humaneval", HUMANEVAL, "canonical_solution"),
+        ("mbpp", MBPP, "code"),
+    ],
+)
 def test_a_missing_field_is_named_with_set_and_row(format: str, record: dict, field: str) -> None:
     broken = {key: value for key, value in record.items() if key != field}
     with pytest.raises(ValueError, match=f"{format} row 1: field '{field}' is missing"):
         examples(format, [record | ({"task_id": "other"} if "task_id" in record else {}), broken])
 
 
-@pytest.mark.parametrize(("format", "record", "message"), [
-    ("gsm8k", GSM8K | {"answer": "seven"}, "expected '#### N'"), ("math", MATH | {"solution": "1/2"}, "boxed"),
-    ("math", MATH | {"problem": None}, "found NoneType, expected text"), ("mbpp", MBPP | {"test_list": []}, "test_list"),
-])
+@pytest.mark.parametrize(
+    ("format", "record", "message"),
+    [
+        ("gsm8k", GSM8K | {"answer": "seven"}, "expected '#### N'"),
+        ("math", MATH | {"solution": "1/2"}, "boxed"),
+        ("math", MATH | {"problem": None}, "found NoneType, expected text"),
+        ("mbpp", MBPP | {"test_list": []}, "test_list"),
+    ],
+)
 def test_a_malformed_field_is_refused(format: str, record: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         examples(format, [record])

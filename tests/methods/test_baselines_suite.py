@@ -37,10 +37,10 @@ def test_artefact_equals_the_trained_model(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_run_twice_gives_the_same_files(name, tmp_path):
-    hashes = []
+    hashes, settings = [], {} if name == "full-ft" else {"lora_dropout": 0.1}
     for attempt in ("a", "b"):
-        loop = toy.start(name, tmp_path / attempt, lora_dropout=0.1) if name != "full-ft" else toy.start(name, tmp_path / attempt)
-        loop.run().method.finalize(loop.model, tmp_path / attempt / "out")
+        loop = toy.start(name, tmp_path / attempt, **settings).run()
+        loop.method.finalize(loop.model, tmp_path / attempt / "out")
         hashes.append(toy.folder_hash(tmp_path / attempt / "out"))
     assert hashes[0] == hashes[1]
 
@@ -70,8 +70,8 @@ def test_resumed_run_is_bit_identical(name, stop, tmp_path):
     for loop, folder in ((whole, "whole"), (resumed, "cut")):
         loop.method.finalize(loop.model, tmp_path / folder / "out")
     assert toy.folder_hash(tmp_path / "whole" / "out") == toy.folder_hash(tmp_path / "cut" / "out")
-    logs = [tmp_path / folder / "log" / "operations.jsonl" for folder in ("whole", "cut")]
-    assert [log.read_text() for log in logs if log.exists()] in ([], [logs[0].read_text()] * 2 if logs[0].exists() else [])
+    logs = [path.read_text() for path in sorted(tmp_path.glob("*/log/operations.jsonl"))]
+    assert len(set(logs)) <= 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,7 +115,7 @@ def test_runs_on_a_bfloat16_base(name, tmp_path):
 
 
 #: Losses of the first five steps, float32, dropout 0, with an operation of each method that has any: ReLoRA merges after
-#: steps 2 and 4, AdaLoRA masks in steps 3 and 4, IncreLoRA grows in steps 2 to 4 (counted from 0).
+#: steps 2 and 4, AdaLoRA masks in steps 3 and 4, IncreLoRA grows in steps 2 and 4 (counted from 0).
 #: test_baselines_reference computes the losses of six of the methods a second way.
 GOLDEN: dict[str, list[float]] = {
     "full-ft": [4.216808, 4.200803, 4.288401, 3.961117, 4.026613],
@@ -125,7 +125,7 @@ GOLDEN: dict[str, list[float]] = {
     "milora": [4.216808, 4.266548, 4.30473, 4.376542, 4.370152],
     "relora": [4.216808, 4.27575, 4.306339, 4.3623, 4.381789],
     "adalora": [4.216808, 4.272075, 4.30341, 4.422407, 4.425146],
-    "increlora": [4.216808, 4.272041, 4.303461, 4.422449, 4.424987],
+    "increlora": [4.216808, 4.272041, 4.303461, 4.422449, 4.424986],
 }
 
 

@@ -147,6 +147,7 @@ def test_state_round_trips_through_torch_save(tmp_path: Path) -> None:
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     restored = other.callbacks()[0]
     assert restored.records == callback.records and restored._snapshot_step == 4
+    assert other.state_dict()["snapshot_step"] == 4, "saving again before the first resumed step must lose nothing"
     name = next(iter(restored._snapshot))
     assert torch.equal(restored._snapshot[name]["B.exp_avg"], callback.seen[0][1][name]["B.exp_avg"])
 

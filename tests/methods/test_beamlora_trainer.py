@@ -143,7 +143,7 @@ def test_a_window_across_the_operation_belongs_to_neither_side() -> None:
 
 
 def test_resume_is_bit_identical_from_every_kind_of_step(tmp_path: Path) -> None:
-    """Before a snapshot, between snapshot and operation, and right after either, with dropout's random stream in play."""
+    """Before a snapshot, between snapshot and operation, right after either; dropout's random stream is in play."""
     settings = {"config": {"lora_dropout": 0.1}, "max_steps": 18}
     whole = beam_trainer(tmp_path, save_strategy="steps", save_steps=1, **settings)
     whole.train()

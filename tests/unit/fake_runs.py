@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from harness import records, tables
 from harness.config import SCHEMA_VERSION, Experiment, MethodSpec, RunSpec, TrainingSpec
 
 LABELS = {
@@ -138,3 +139,22 @@ def populate(
             correct[task] = rng.random(len(items)) < 1 / (1 + np.exp(-logit - items))
             losses[task] = np.exp(-0.3 * logit - 0.2 * items + 0.05 * rng.normal(size=len(items))).tolist()
         write_run(run, results, correct=correct, gold_nll=losses, wall_time_s=20 + 5 * rng.random())
+
+
+def small() -> Experiment:
+    """Two methods, one model, one domain, three seeds."""
+    return experiment(methods={"llama-tiny": ("lora", "beamlora")}, domains={"math": {"gsm8k": 20, "math": 15}})
+
+
+def build(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> tables.Table:
+    """Table 1 of the records in ``results``."""
+    specs = runs(experiment)
+    loaded = records.load_records(specs, results=results, allow_missing=allow_missing)
+    return tables.build(experiment, "table1", specs, loaded)
+
+
+def full_table(results: Path) -> tuple[Experiment, Path, tables.Table]:
+    """All fifteen method-model pairs of Table 1, with two clear effects."""
+    found = experiment()
+    populate(runs(found), results, effects={"full-ft": 2.0, "adalora": -2.0})
+    return found, results, build(found, results)

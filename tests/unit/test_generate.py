@@ -24,8 +24,18 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
 
 
-SIZES = dict(vocab_size=257, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-             num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.4, eos_token_id=256, bos_token_id=None)
+SIZES = dict(
+    vocab_size=257,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    initializer_range=0.4,
+    eos_token_id=256,
+    bos_token_id=None,
+)
 
 
 @pytest.fixture(scope="module", params=["llama", "mistral"])
@@ -70,7 +80,7 @@ def test_rows_end_at_their_own_end_token(model, tokenizer, monkeypatch) -> None:
     found = generate(model, tokenizer, PROMPTS, max_new_tokens=20, batch_size=8)
     assert [c.tokens for c in found] == ends
     assert [c.truncated for c in found] == [end not in tokens for tokens in plain]
-    assert [c.text for c in found] == [tokenizer.decode(t[:n - (end in t)]) for t, n in zip(plain, ends, strict=True)]
+    assert [c.text for c in found] == [tokenizer.decode(t[: n - (end in t)]) for t, n in zip(plain, ends, strict=True)]
 
 
 def test_max_new_tokens_limits_and_is_reported(model, tokenizer) -> None:
@@ -99,7 +109,8 @@ def test_cache_is_used_although_the_model_was_saved_without(model, tokenizer, mo
     monkeypatch.setattr(model.generation_config, "use_cache", False)
     widths = []
     handle = model.model.register_forward_pre_hook(
-        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
     generate(model, tokenizer, PROMPTS[:2], max_new_tokens=6, batch_size=2)
     handle.remove()
     assert widths == [max(len(tokenizer(p)["input_ids"]) for p in PROMPTS[:2]), 1, 1, 1, 1, 1]

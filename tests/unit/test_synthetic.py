@@ -104,7 +104,7 @@ def test_pretraining_shows_no_held_out_equation_program_or_prompt() -> None:
     text = "\n".join(pretraining_documents(5000, 0))
     shown = set(re.findall(r"\d+ [-+*] \d+ = \d+", text))
     held_out = {equation(*found) for found in all_equations() if equation_is_held_out(*found)}
-    assert len(shown) > 300 and len(held_out) > 30
+    assert len(shown) > 200 and len(held_out) > 20
     assert not shown & held_out
     bodies = {line.split("return ")[1] for line in text.split("\n") if "return " in line}
     assert not bodies & {record["code"].split("return ")[1] for record in GENERATORS["mbpp"](ROWS, 1)}
@@ -127,7 +127,7 @@ def test_operand_keeps_every_drawn_equation_in_the_table() -> None:
     import random
 
     rng, table = random.Random(0), set(all_equations())
-    drawn = [(a, operator, operand(rng, a, operator)) for _ in range(500) for a in range(1, 31) for operator in "+-*"]
+    drawn = [(a, operator, operand(rng, a, operator)) for _ in range(500) for a in range(1, 21) for operator in "+-*"]
     inside = {found for found in drawn if found[2] is not None}
     assert inside == table
 
@@ -158,7 +158,7 @@ def test_reference_code_passes_its_own_tests_and_another_program_does_not() -> N
         scope: dict[str, Any] = {}
         exec(record["prompt"] + record["canonical_solution"] + record["test"], scope)
         scope["check"](scope[record["entry_point"]])
-        assert record["entry_point"] in FUNCTION_NAMES
+        assert record["entry_point"] in FUNCTION_NAMES.values()
         with pytest.raises(Exception):  # noqa: B017 - any failure will do: the argument itself is never the answer
             scope["check"](lambda *arguments: arguments[0])
     for record, other in zip(mbpp, mbpp[1:], strict=False):

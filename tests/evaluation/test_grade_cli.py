@@ -1,0 +1,71 @@
+"""The conformance entry: cases in, verdicts out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def command(lines: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-m", "evaluation.grade", *arguments], input=lines, capture_output=True, timeout=60)
+
+
+def case(**fields: object) -> bytes:
+    return json.dumps(fields).encode() + b"\n"
+
+
+def test_verdicts_come_in_order_and_default_to_the_sound_grader() -> None:
+    lines = (
+        case(id="a", gold="5", completion="The answer is: 500") + b"\n" + case(id=2, gold="7", completion="The answer is 7.")
+    )
+    done = command(lines, "--task", "gsm8k")
+    assert done.returncode == 0
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"id": "a", "correct": False, "extracted": "500"},
+        {"id": 2, "correct": True, "extracted": "7"},
+    ]
+    paper = [
+        json.loads(line)["correct"] for line in command(lines, "--task", "gsm8k", "--grader", "paper").stdout.splitlines()
+    ]
+    assert paper == [True, False]
+
+
+def test_odd_completions_are_wrong_and_never_a_crash() -> None:
+    lines = (
+        case(id=1, gold="7", completion="")
+        + case(id=2, gold="7", completion="7" * 1_000_000)
+        + b'{"id": 3, "gold": "7", "completion": "The answer is: \xff\xfe"}\n'
+        + case(id=4, gold="7", completion="\ud800")
+    )
+    done = command(lines, "--task", "math")
+    assert done.returncode == 0
+    assert [json.loads(line)["correct"] for line in done.stdout.splitlines()] == [False] * 4
+
+
+def test_code_cases_carry_their_record() -> None:
+    record = {"task_id": 1, "text": "Write f.", "code": "def f(x):\n    return x", "test_list": ["assert f(1) == 1"]}
+    lines = case(id=1, record=record, completion="def f(x):\n    return x") + case(id=2, record=record, completion="x")
+    done = command(lines, "--task", "mbpp")
+    assert [json.loads(line)["correct"] for line in done.stdout.splitlines()] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (b"{\n", b"line 1: found no JSON"),
+        (b"3\n", b"line 1: field 'id' is missing"),
+        (b'\n{"id": 1, "completion": ""}\n', b"line 2: field 'gold' is missing"),
+        (b'{"id": 1, "gold": "1", "completion": null}\n', b"line 1: completion: found NoneType, expected text"),
+    ],
+)
+def test_a_bad_line_is_named(lines: bytes, message: bytes) -> None:
+    done = command(lines, "--task", "math")
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count(b"\n") == 1 and done.stdout == b""
+
+
+def test_a_grader_of_another_task_is_refused() -> None:
+    done = command(b"", "--task", "math", "--grader", "code_tests")
+    assert done.returncode == 2 and b"expected one of sound, metamath, paper, math_verify" in done.stderr

@@ -1,0 +1,69 @@
+"""Two processes with the same global batch make what one makes, and their replicas stay equal to the bit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import methods
+from harness import plan
+from harness.train import Folders, train
+from tests.experiments import miniature, write
+from tests.methods.test_resume import models_dir, settings_of
+from tests.paths import ROOT
+
+__all__ = ["models_dir"]
+
+NAMES = sorted({named.cls.name for named in methods.registry().values()})
+STEPS = 12
+
+
+def experiment_file(folder: Path, name: str) -> Path:
+    folder.mkdir()
+    return write(folder, miniature(**{
+        # No dropout: two processes cannot draw the masks of one.
+        "adapter.lora_dropout": 0.0,
+        "training": {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
+                     "max_steps": STEPS, "logging_steps": 1, "save_steps": 100},
+        "methods": {name: {"settings": settings_of(name)}},
+        "tables.table1.methods": {"llama-mini": [name]},
+    }))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
+    """Every method trained by two gloo processes, all in one launch of torchrun."""
+    root = tmp_path_factory.mktemp("ddp")
+    for name in NAMES:
+        experiment_file(root / name, name)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+               "-m", "tests.methods.ddp_worker", str(root), str(models_dir), *NAMES]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_make_what_one_makes(name: str, trained: Path, models_dir: Path) -> None:
+    folder = trained / name
+    experiment, spec = plan.load_run([folder / "experiment.yaml"], {}, f"math/llama-mini/{name}/seed0")
+    train(spec, experiment, Folders(output=folder / "one", scratch=folder / "scratch-one", models=models_dir,
+                                    cache=trained / "cache"))
+    one, two = folder / "one/adapter", folder / "two/adapter"
+    files = sorted(p.relative_to(one) for p in one.rglob("*.safetensors"))
+    assert files and files == sorted(p.relative_to(two) for p in two.rglob("*.safetensors"))
+    for file in files:
+        expected, found = load_file(one / file), load_file(two / file)
+        assert expected.keys() == found.keys()
+        worst = max(float((expected[key] - found[key]).abs().max()) for key in expected)
+        assert worst < 1e-5, f"{file}: {worst}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_replicas_are_equal_to_the_bit(name: str, trained: Path) -> None:
+    assert (trained / name / "replica0").read_text() == (trained / name / "replica1").read_text()
