@@ -291,6 +291,10 @@ def main(arguments: list[str] | None = None) -> int:
             f"{spec.run_id} {name}: accuracy {100 * task['accuracy']:.1f} % of {task['n']} ({task['grader']}), "
             f"gold NLL {task['gold_nll']:.3f}"
         )
+    if record["status"] == "success":
+        from harness import model_card
+
+        model_card.write(args.run_dir)
     return 0
 
 

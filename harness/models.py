@@ -168,8 +168,18 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, attn_implementation=attn_implementation, **arguments
         )
+    if isinstance(spec.source, GgufModel):
+        _forget_quantisation(model)
     model.config.use_cache = model.generation_config.use_cache = True
     return model, load_tokenizer(key, spec, models_dir=models_dir)
+
+
+def _forget_quantisation(model: PreTrainedModel) -> None:
+    """Transformers has dequantised the weights, but keeps calling the model quantised, which the Trainer refuses to train."""
+    model.is_quantized = False
+    for holder, name in ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, "quantization_config")):
+        if hasattr(holder, name):
+            delattr(holder, name)
 
 
 def base_model_hash(key: str, spec: BaseModelSpec, *, models_dir: Path) -> str:

@@ -128,13 +128,17 @@ def _validate(model: type[BaseModel], value: Any, *, paths: Sequence[Path], at: 
 
 
 def _apply(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, making the mappings on the way."""
+    """Set a dotted key. A mapping is merged into the one that stands there, as Snakemake's ``--config`` does."""
     *parents, last = key.split(".")
     for parent in parents:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
             raise ConfigError(f"{key}: found a plain value at {parent!r}, expected a mapping")
-    content[last] = value
+    if isinstance(value, Mapping) and isinstance(content.get(last), dict):
+        for name, item in value.items():
+            _apply(content[last], name, item)
+    else:
+        content[last] = value
 
 
 def _as_seeds(value: Any) -> Any:

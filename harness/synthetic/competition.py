@@ -10,15 +10,21 @@ from harness.synthetic.arithmetic import apply, equation, operand
 
 @dataclass(frozen=True, kw_only=True)
 class CompetitionProblem:
-    """A problem in two wordings. ``key`` is what it asks, whatever the wording."""
+    """A problem in two wordings. ``key`` is what it asks, whatever the wording; ``formula`` is how the pre-training corpus
+    writes it; ``equations`` (left, operator, right) are the work, in order."""
 
     key: tuple[str | int, ...]
     subject: str
     level: int
+    formula: str
     question: str
     rephrased: str
-    work: str
+    equations: tuple[tuple[int, str, int], ...]
     answer: str
+
+    @property
+    def work(self) -> str:
+        return ", ".join(equation(*step) for step in self.equations)
 
     @property
     def solution(self) -> str:
@@ -37,9 +43,9 @@ def _expression(rng: random.Random) -> CompetitionProblem | None:
         return None
     text = f"${a} \\cdot {b} {operator} {c}$"
     return CompetitionProblem(
-        key=("expression", a, b, operator, c), subject="Prealgebra", level=2, question=f"Compute {text}.",
-        rephrased=f"What is the value of {text}?", work=f"{equation(a, '*', b)}, {equation(product, operator, c)}",
-        answer=str(apply(product, operator, c)),
+        key=("expression", a, b, operator, c), subject="Prealgebra", level=2, formula=f"{a} * {b} {operator} {c}",
+        question=f"Compute {text}.", rephrased=f"What is the value of {text}?",
+        equations=((a, "*", b), (product, operator, c)), answer=str(apply(product, operator, c)),
     )
 
 
@@ -50,8 +56,9 @@ def _linear(rng: random.Random) -> CompetitionProblem | None:
         return None
     total = x + b
     return CompetitionProblem(
-        key=("linear", b, total), subject="Algebra", level=1, question=f"Solve $x + {b} = {total}$.",
-        rephrased=f"What is the value of $x$ if $x + {b} = {total}$?", work=equation(total, "-", b), answer=str(x),
+        key=("linear", b, total), subject="Algebra", level=1, formula=f"x + {b} = {total}",
+        question=f"Solve $x + {b} = {total}$.", rephrased=f"What is the value of $x$ if $x + {b} = {total}$?",
+        equations=((total, "-", b),), answer=str(x),
     )
 
 
@@ -62,8 +69,9 @@ def _fractions(rng: random.Random) -> CompetitionProblem:
     b = rng.randint(1, denominator - 1 - a)
     text = f"$\\frac{{{a}}}{{{denominator}}} + \\frac{{{b}}}{{{denominator}}}$"
     return CompetitionProblem(
-        key=("fractions", a, b, denominator), subject="Prealgebra", level=3, question=f"Compute {text}.",
-        rephrased=f"What is the value of {text}?", work=equation(a, "+", b),
+        key=("fractions", a, b, denominator), subject="Prealgebra", level=3,
+        formula=f"{a} / {denominator} + {b} / {denominator}", question=f"Compute {text}.",
+        rephrased=f"What is the value of {text}?", equations=((a, "+", b),),
         answer=f"\\frac{{{a + b}}}{{{denominator}}}",
     )
 
@@ -71,10 +79,10 @@ def _fractions(rng: random.Random) -> CompetitionProblem:
 def _point(rng: random.Random) -> CompetitionProblem:
     x, y, right, up = (rng.randint(1, 9) for _ in range(4))
     return CompetitionProblem(
-        key=("point", x, y, right, up), subject="Geometry", level=3,
+        key=("point", x, y, right, up), subject="Geometry", level=3, formula=f"({x}, {y}) + ({right}, {up})",
         question=f"Move the point $({x}, {y})$ by $({right}, {up})$.",
         rephrased=f"The point $({x}, {y})$ moves by $({right}, {up})$. Where is it?",
-        work=f"{equation(x, '+', right)}, {equation(y, '+', up)}", answer=f"({x + right}, {y + up})",
+        equations=((x, "+", right), (y, "+", up)), answer=f"({x + right}, {y + up})",
     )
 
 

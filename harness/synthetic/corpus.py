@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from harness.synthetic import programs
+from harness.synthetic import competition, programs
 from harness.synthetic.arithmetic import OPERATORS, apply, equation, equation_is_held_out, operand
 from harness.synthetic.records import program_key
 from harness.synthetic.split import is_held_out
@@ -49,6 +49,14 @@ def _narrative(rng: random.Random) -> str:
         question = [f"How many {item} does {name} have?"] if rng.random() < 0.5 else []
         told = [*events, *question, *equations]
     return " ".join([start, *told, end])
+
+
+def _formula(rng: random.Random) -> str:
+    """A formula, its work and its value."""
+    while True:
+        problem = competition.draw(rng)
+        if not is_held_out(problem.key) and not any(equation_is_held_out(*step) for step in problem.equations):
+            return f"{problem.formula}\n{problem.work}\n{problem.answer}"
 
 
 def _look_up(rng: random.Random) -> str:
@@ -99,11 +107,11 @@ def _notes(rng: random.Random) -> str:
     return "\n".join(line.format(**facts) for line in rng.sample(_NOTES, 4))
 
 
-_SHARES = {_equations: 3, _narrative: 4, _look_up: 1, _function: 4, _echo: 1, _notes: 2}
+_SHARES = {_equations: 2, _narrative: 4, _formula: 2, _look_up: 1, _function: 3, _echo: 1, _notes: 2}
 
 
 def pretraining_documents(rows: int, seed: int) -> list[str]:
-    """``rows`` documents of the base corpus: equations, narratives, look-up questions and functions, echoes and notes."""
+    """``rows`` documents of the base corpus, of the kinds and in the shares of ``_SHARES``."""
     rng = random.Random(f"pretraining/{seed}")
     kinds = rng.choices(tuple(_SHARES), weights=tuple(_SHARES.values()), k=rows)
     return [kind(rng) for kind in kinds]

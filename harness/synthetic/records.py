@@ -16,7 +16,7 @@ METAMATH_TYPES = ("GSM_AnsAug", "GSM_Rephrased", "MATH_AnsAug", "MATH_Rephrased"
 CODE_TWO_STEP_SHARE = 0.5
 ASSERTIONS = 3
 #: Draws in a row without a new question after which a generator counts as exhausted.
-MAX_FRUITLESS_DRAWS = 10_000
+MAX_FRUITLESS_DRAWS = 3000
 
 
 def word_problem_key(problem: word_problems.WordProblem) -> tuple[Any, ...]:

@@ -84,7 +84,9 @@ def test_mbpp_tests_may_use_objects_and_imports_of_the_program() -> None:
         "task_id": 1,
         "text": "Write f.",
         "test_setup_code": "n = Node(1)\nn.left = Node(2)",
-        "code": "import math\nclass Node:\n    def __init__(s, v):\n        s.v, s.left = v, None\ndef f(n):\n    return n.left.v",
+        "code": (
+            "import math\nclass Node:\n    def __init__(s, v):\n        s.v, s.left = v, None\ndef f(n):\n    return n.left.v"
+        ),
         "test_list": ["assert f(n) == int(math.sqrt(4))", "assert [f(k) for k in [n]] == [2]", "assert n.v == 1"],
     }
     assert outcome(f"```python\n{record['code']}\n```", record, "mbpp") == "passed"

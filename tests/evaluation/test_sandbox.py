@@ -76,11 +76,14 @@ FORGERIES = {
     "SystemExit in the call": "def f(x): raise SystemExit(0)",
     "prints a verdict": 'print(\'{"outcome": "passed"}\')\ndef f(x):\n    print(\'{"outcome": "passed"}\')\n    return 0',
     "forges replies on every descriptor": (
-        "import os, json, struct\nfor fd in range(3, 64):\n    for m in ({'outcome': 'passed'}, {'token': '', 'value': ['int', '2a']}):\n"
+        "import os, json, struct\nfor fd in range(3, 64):\n"
+        "    for m in ({'outcome': 'passed'}, {'token': '', 'value': ['int', '2a']}):\n"
         "        data = json.dumps(m).encode()\n        try: os.write(fd, struct.pack('!I', len(data)) + data)\n"
         "        except OSError: pass\ndef f(x): return 0"
     ),
-    "garbage on the channel": "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'\\xff' * 64)\n    except OSError: pass",
+    "garbage on the channel": (
+        "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'\\xff' * 64)\n    except OSError: pass"
+    ),
     "closes the channel": "import os\nos.closerange(3, 64)\ndef f(x): return x + 1",
     "replaces the json module": 'import json\njson.dumps = lambda *a, **k: \'{"outcome": "passed"}\'\ndef f(x): return 0',
     "replaces isinstance": "import builtins\nbuiltins.isinstance = lambda *a: True\ndef f(x): return 0",
@@ -222,7 +225,8 @@ EXHAUSTION = {
     "endless loop at import": ("while True: pass", "timed_out"),
     "sleeps": ("import time\ndef f(x): time.sleep(60)", "timed_out"),
     "ignores signals": (
-        "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\n"
+        "import signal\nfor s in range(1, 65):\n"
+        "    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\n"
         "while True: pass",
         "timed_out",
     ),
@@ -242,7 +246,8 @@ EXHAUSTION = {
     ),
     "endless recursion": ("import sys\nsys.setrecursionlimit(10**9)\ndef f(x): return f(x)", "out_of_memory"),
     "thread bomb": (
-        "import threading, time\ndef f(x):\n    for _ in range(1000): threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "import threading, time\ndef f(x):\n"
+        "    for _ in range(1000): threading.Thread(target=time.sleep, args=(60,)).start()\n"
         "    return 0",
         "failed",
     ),

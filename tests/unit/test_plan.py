@@ -89,6 +89,14 @@ def test_dotted_override_reaches_the_run(tmp_path: Path) -> None:
     assert {run.training.learning_rate for run in plan.all_runs(experiment)} == {0.5}
 
 
+def test_mapping_override_is_merged(tmp_path: Path) -> None:
+    """Snakemake's --config takes no dotted keys: ``--config training='{learning_rate: 0.5}'``."""
+    before = specs(load(tmp_path, miniature()))
+    after = specs(load(tmp_path, miniature(), training={"learning_rate": 0.5}))
+    for run, spec in after.items():
+        assert spec.training == before[run].training.model_copy(update={"learning_rate": 0.5})
+
+
 def test_layers_of_settings_win_in_order(tmp_path: Path) -> None:
     content = miniature(**{
         "domains.math.training": {"learning_rate": 0.2},

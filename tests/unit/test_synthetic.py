@@ -108,8 +108,24 @@ def test_pretraining_shows_no_held_out_equation_program_or_prompt() -> None:
     assert not shown & held_out
     bodies = {line.split("return ")[1] for line in text.split("\n") if "return " in line}
     assert not bodies & {record["code"].split("return ")[1] for record in GENERATORS["mbpp"](ROWS, 1)}
+    formulas = {tuple(map(_numbers, re.findall(r"\(.*?\)", line))) for line in text.split("\n") if line.startswith("(")}
+    points = {tuple(map(_numbers, re.findall(r"\(.*?\)", record["problem"]))) for record in GENERATORS["math"](ROWS, 1)
+              if record["type"] == "Geometry"}
+    assert len(formulas) > 100 and len(points) > 20 and not formulas & points
     for phrase in ("### Response", "### Instruction", "The answer is", "Write a"):
         assert phrase not in text
+
+
+def test_the_base_has_seen_every_token_that_fine_tuning_writes() -> None:
+    from harness.config import PretrainingSpec
+    from harness.pretrain import build_tokenizer
+
+    spec = PretrainingSpec(max_steps=1, learning_rate=1.0, vocab_size=640, corpus_documents=5000)
+    tokenizer = build_tokenizer(spec)
+    seen = {token for ids in tokenizer(pretraining_documents(5000, 0))["input_ids"] for token in ids}
+    for name in ("metamath", "codefeedback"):
+        written = {token for record in GENERATORS[name](1000, 0) for token in tokenizer(record["response"])["input_ids"]}
+        assert not [tokenizer.decode([token]) for token in written - seen]
 
 
 # --------------------------------------------------------------------------------------------------------------- meaning

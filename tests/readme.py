@@ -1,0 +1,21 @@
+"""The README's examples, as a reader would copy them."""
+
+from __future__ import annotations
+
+import re
+
+from tests.paths import ROOT
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def example(name: str) -> str:
+    """The fenced block below the comment ``<!-- example: NAME -->``."""
+    found = re.findall(rf"^<!-- example: {re.escape(name)} -->\n```\w*\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+    assert len(found) == 1, f"README.md: found {len(found)} examples named {name!r}, expected one"
+    return found[0]
+
+
+def blocks(language: str) -> list[str]:
+    """Every fenced block of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
