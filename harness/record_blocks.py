@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import platform
 import resource
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +26,7 @@ def peak_memory() -> dict[str, Any]:
 
 def training_record(
     spec: RunSpec, trainer: MethodTrainer, dataset: TokenizedSet, *, status: str, reason: str | None,
-    base: dict[str, Any], evidence: dict[str, Any],
+    base: dict[str, Any], git: dict[str, Any], evidence: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of train.json but for the artefact's hashes. Times in seconds, memory in bytes, loss in nats per token."""
     model = trainer.model
@@ -57,7 +56,7 @@ def training_record(
         "data": {"rows": len(dataset), "rows_cut": dataset.cut, "sha256": dataset.fingerprint},
         "base_model_hash": base["hash"],
         "versions": provenance.versions(),
-        "git": provenance.git_state(Path(__file__).parent),
+        "git": git,
         "hardware": provenance.hardware(),
         "world_size": trainer.args.world_size,
         "evidence": evidence,

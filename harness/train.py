@@ -62,11 +62,13 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
 
     from harness import attention, data
     from harness.models import base_model_hash, load_base
+    from harness.provenance import git_state
     from harness.trainer import step_counts
     from methods.base import TrainingContext
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     attention.register()
+    git = git_state(Path(__file__).parent)  # of the code that is running, not of what the checkout holds at the end
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     main = int(os.environ.get("RANK", "0")) == 0
 
@@ -105,7 +107,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     _fit(trainer, folders.scratch, print_refused=main)
     record = _record(
         spec, trainer, method, dataset, status="success" if stop.reason is None else "diverged", reason=stop.reason,
-        base={"parameters": base_parameters, "hash": base_hash},
+        base={"parameters": base_parameters, "hash": base_hash}, git=git,
     )
     if trainer.is_world_process_zero():
         _write_results(record, method, model, tokenizer, folders)
@@ -186,11 +188,11 @@ def _size(adapter: Path) -> int:
 
 def _record(
     spec: RunSpec, trainer: MethodTrainer, method: Method, dataset: TokenizedSet, *, status: str, reason: str | None,
-    base: dict[str, Any],
+    base: dict[str, Any], git: dict[str, Any],
 ) -> dict[str, Any]:
     from harness import record_blocks
 
-    return record_blocks.training_record(spec, trainer, dataset, status=status, reason=reason, base=base,
+    return record_blocks.training_record(spec, trainer, dataset, status=status, reason=reason, base=base, git=git,
                                          evidence=method.evidence(trainer.model) if status == "success" else {})
 
 
