@@ -192,9 +192,7 @@ def _latex_equal(prediction: str, gold: str) -> bool:
             parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None) for text in (gold, prediction)
         )
         return bool(verify(left, right, timeout_seconds=None))
-    except (
-        Exception
-    ):  # a third-party parser on arbitrary text: whatever it raises, the answer is not shown to be equal
+    except Exception:  # a third-party parser on arbitrary text: whatever it raises, the answer is not shown to be equal
         return False
 
 

@@ -80,11 +80,7 @@ def _imports_and_definitions(code: str) -> tuple[str, set[str]]:
     imports = "\n".join(ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom))
     defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     defined |= {
-        target.id
-        for node in body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
+        target.id for node in body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)
     }
     return imports, defined
 

@@ -46,9 +46,7 @@ def metamath_number(completion: str) -> int | None:
 # --------------------------------------------------------------------------------------------------------------- sound
 
 #: Where a model stops answering and starts a new problem, in the words of its prompt template.
-_NEXT_PROBLEM = re.compile(
-    r"\n[ \t]{0,8}(?:### ?)?(?:Instruction|Response|Question|Problem|USER|ASSISTANT) ?:", re.IGNORECASE
-)
+_NEXT_PROBLEM = re.compile(r"\n[ \t]{0,8}(?:### ?)?(?:Instruction|Response|Question|Problem|USER|ASSISTANT) ?:", re.IGNORECASE)
 _SOUND_TRIGGER = re.compile(r"the (?:final )?answer is\s*:?", re.IGNORECASE)
 _HASHES = re.compile(r"####")
 
@@ -125,9 +123,7 @@ def sound_code(completion: str, *, entry_point: str | None = None) -> str:
     text = completion.replace("\r\n", "\n")
     blocks = _PYTHON_FENCE.findall(text)
     if blocks:
-        defining = [
-            block for block in blocks if entry_point and re.search(rf"\bdef\s+{re.escape(entry_point)}\b", block)
-        ]
+        defining = [block for block in blocks if entry_point and re.search(rf"\bdef\s+{re.escape(entry_point)}\b", block)]
         return _without_tabs((defining or blocks)[0])
     return _without_tabs(_up_to_prose(text))
 

@@ -53,9 +53,7 @@ def algebra() -> AlgebraWorker:
     return AlgebraWorker()
 
 
-def _answer_grader(
-    extract: Callable[[str], str | None], equal: Callable[[str, str], bool]
-) -> Callable[[str, str], Verdict]:
+def _answer_grader(extract: Callable[[str], str | None], equal: Callable[[str, str], bool]) -> Callable[[str, str], Verdict]:
     """``equal`` takes (prediction, gold). Answers too long or too deeply nested to compare are wrong."""
 
     def grade(gold: str, completion: str) -> Verdict:
@@ -202,9 +200,7 @@ def _grade_code(
 
     limits = limits or sandbox.Limits()
     programs = {name: [_PROGRAMS[name](*pair) for pair in zip(examples, completions, strict=True)] for name in names}
-    keys = sorted(
-        {(row, program) for texts in programs.values() for row, program in enumerate(texts) if program.strip()}
-    )
+    keys = sorted({(row, program) for texts in programs.values() for row, program in enumerate(texts) if program.strip()})
     results = dict(
         zip(
             keys,

@@ -76,9 +76,7 @@ def gsm8k_number(text: str) -> Fraction | None:
     text = text.replace("{,}", ",").rpartition("=")[2].strip().rstrip(".")
     if (value := words_to_number(re.split(r"[^A-Za-z\s-]", text)[0])) is not None and not re.search(r"\d", text):
         return value
-    match = re.search(
-        rf"(?<![\w.])-?\s*(?:\\d?frac\{{\d+\}}\{{\d+\}}|\d+\s+\d+/\d+|(?:{_DIGITS})(?:\s*/\s*\d+)?)\s*%?", text
-    )
+    match = re.search(rf"(?<![\w.])-?\s*(?:\\d?frac\{{\d+\}}\{{\d+\}}|\d+\s+\d+/\d+|(?:{_DIGITS})(?:\s*/\s*\d+)?)\s*%?", text)
     if match is None:
         words = itertools.takewhile(lambda word: word.lower() in _NUMBER_WORDS, re.findall(r"[A-Za-z]+", text))
         return words_to_number(" ".join(words))

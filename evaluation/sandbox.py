@@ -175,8 +175,7 @@ def _job_from_files(source: Path, tests: Path) -> tuple[Job, Limits]:
         )
     if len(spec["inputs"]) != len(spec["expected"]):
         raise ValueError(
-            f"{tests}: found {len(spec['inputs'])} inputs and {len(spec['expected'])} expected values, "
-            "expected equally many"
+            f"{tests}: found {len(spec['inputs'])} inputs and {len(spec['expected'])} expected values, expected equally many"
         )
     for row, arguments in enumerate(spec["inputs"]):
         if not isinstance(arguments, list):
@@ -198,9 +197,7 @@ def _job_from_files(source: Path, tests: Path) -> tuple[Job, Limits]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one JSON object with ``outcome`` on the last line; exit status 0 whatever it is, 2 on bad arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.sandbox", description="Run an untrusted Python program."
-    )
+    parser = argparse.ArgumentParser(prog="python -m evaluation.sandbox", description="Run an untrusted Python program.")
     parser.add_argument("file", type=Path, metavar="FILE.py")
     parser.add_argument(
         "--tests",

@@ -57,9 +57,7 @@ def _gsm8k_response(answer: str, where: str) -> tuple[str, str]:
     solution, mark, number = answer.rpartition(_HASHES)
     gold = number.strip().replace(",", "")
     if not mark or not re.fullmatch(r"-?\d+(\.\d+)?", gold):
-        raise ValueError(
-            f"{where}: field 'answer': found no number after {_HASHES!r}, expected '{_HASHES} N' at the end"
-        )
+        raise ValueError(f"{where}: field 'answer': found no number after {_HASHES!r}, expected '{_HASHES} N' at the end")
     return gold, f"{_CALCULATOR.sub('', solution).strip()}\n{_HASHES} {gold}\nThe answer is: {gold}"
 
 
@@ -142,9 +140,7 @@ def examples(format: str, records: list[Record]) -> list[Example]:
     seen: dict[str, int] = {}
     for row, example in enumerate(found):
         if seen.setdefault(example.id, row) != row:
-            raise ValueError(
-                f"{format} row {row}: id {example.id!r} is that of row {seen[example.id]}, expected unique ids"
-            )
+            raise ValueError(f"{format} row {row}: id {example.id!r} is that of row {seen[example.id]}, expected unique ids")
     return found
 
 

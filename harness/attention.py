@@ -56,8 +56,16 @@ def packed_sdpa(
         masked = sliding_window is not None and length > sliding_window
         mask = _sliding_mask(length, sliding_window, q.device) if masked else None
         outputs.append(
-            scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
-                                         enable_gqa=q.shape[1] != k.shape[1])
+            scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                dropout_p=dropout,
+                is_causal=mask is None,
+                scale=scaling,
+                enable_gqa=q.shape[1] != k.shape[1],
+            )
         )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 

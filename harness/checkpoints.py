@@ -25,8 +25,11 @@ REQUIRED = {
 
 def mark_complete(checkpoint: Path) -> None:
     """List the checkpoint's files and sizes in its marker, atomically."""
-    sizes = {str(file.relative_to(checkpoint)): file.stat().st_size
-             for file in sorted(checkpoint.rglob("*")) if file.is_file() and file.name != MARKER}
+    sizes = {
+        str(file.relative_to(checkpoint)): file.stat().st_size
+        for file in sorted(checkpoint.rglob("*"))
+        if file.is_file() and file.name != MARKER
+    }
     temporary = checkpoint / (MARKER + ".tmp")
     with temporary.open("w") as stream:
         json.dump(sizes, stream)

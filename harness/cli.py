@@ -27,16 +27,33 @@ CACHE = RESULTS / ".cache"
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--configfile`` and ``--set`` (Snakemake's ``--configfile`` and ``--config``)."""
-    parser.add_argument("--configfile", type=Path, nargs="+", default=[DEFAULT_CONFIGFILE], metavar="FILE",
-                        help="experiment file(s), later ones win (default: %(default)s)")
-    parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE",
-                        help="override a key of the experiment, such as seeds=[0,1] or training.max_steps=20")
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[DEFAULT_CONFIGFILE],
+        metavar="FILE",
+        help="experiment file(s), later ones win (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the experiment, such as seeds=[0,1] or training.max_steps=20",
+    )
 
 
 def add_models_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--models-dir``."""
-    parser.add_argument("--models-dir", type=Path, default=MODELS, metavar="DIR",
-                        help="folder of the stand-in base models (default: %(default)s)")
+    parser.add_argument(
+        "--models-dir",
+        type=Path,
+        default=MODELS,
+        metavar="DIR",
+        help="folder of the stand-in base models (default: %(default)s)",
+    )
 
 
 def parse_config(args: argparse.Namespace) -> tuple[list[Path], dict[str, Any]]:

@@ -216,14 +216,16 @@ class TrainingSpec(Frozen):
     adam_epsilon: float = Field(1e-8, gt=0)
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the base weights; adapters stay float32")
     loss_normalization: Literal["token", "microbatch"] = Field(
-        "token", description="token: mean over all label tokens of the global batch (transformers 5); "
-        "microbatch: mean of the micro-batches' means (transformers 4.45, the released code)"
+        "token",
+        description="token: mean over all label tokens of the global batch (transformers 5); "
+        "microbatch: mean of the micro-batches' means (transformers 4.45, the released code)",
     )
     packing: bool = Field(True, description="no padding inside a batch; same batches, same loss")
     attn_implementation: Literal["packed_sdpa", "sdpa", "eager", "flash_attention_2"] = "packed_sdpa"
     gradient_checkpointing: bool = False
-    divergence_factor: float = Field(3.0, gt=1, description="a logged loss above this multiple of the first one ends the "
-                                     "run as diverged")
+    divergence_factor: float = Field(
+        3.0, gt=1, description="a logged loss above this multiple of the first one ends the run as diverged"
+    )
     logging_steps: int = Field(10, ge=1)
     save_steps: int = Field(200, ge=1, description="optimizer steps between checkpoints")
 
@@ -238,15 +240,16 @@ class TrainingSpec(Frozen):
             return size, steps // world_size
         if steps == 1 and size % world_size == 0:
             return size // world_size, 1
-        raise ValueError(f"gradient_accumulation_steps: found {steps} micro-batches of {size} for {world_size} processes, "
-                         "expected a number that they can share equally")
+        raise ValueError(
+            f"gradient_accumulation_steps: found {steps} micro-batches of {size} for {world_size} processes, "
+            "expected a number that they can share equally"
+        )
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSpec:
         if (self.num_train_epochs is None) == (self.max_steps is None):
             raise ValueError(
-                f"found num_train_epochs {self.num_train_epochs} and max_steps {self.max_steps}, "
-                "expected exactly one of them"
+                f"found num_train_epochs {self.num_train_epochs} and max_steps {self.max_steps}, expected exactly one of them"
             )
         if self.packing and self.attn_implementation not in ("packed_sdpa", "flash_attention_2"):
             raise ValueError(
@@ -351,8 +354,7 @@ class RunSpec(Frozen):
 
     def training_json(self) -> str:
         """What the trained artefact depends on: no labels, nothing of the evaluation."""
-        spec = self.model_dump(mode="json", exclude={"evaluation": True, "model": {"label", "stands_for"},
-                                                     "method": {"label"}})
+        spec = self.model_dump(mode="json", exclude={"evaluation": True, "model": {"label", "stands_for"}, "method": {"label"}})
         return canonical_json(spec)
 
     def training_hash(self) -> str:

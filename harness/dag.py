@@ -25,10 +25,13 @@ _HARNESS = Path("harness")
 PRETRAIN_CODE = [_HARNESS / "pretrain.py", *sorted((_HARNESS / "synthetic").glob("*.py"))]
 TRAIN_CODE = [
     *(_HARNESS / f"{name}.py" for name in ("train", "trainer", "data", "models", "attention", "checkpoints", "record_blocks")),
-    Path("methods/base.py"), Path("evaluation/prompts.py"), Path("evaluation/tasks.py"),
+    Path("methods/base.py"),
+    Path("evaluation/prompts.py"),
+    Path("evaluation/tasks.py"),
 ]
 EVALUATE_CODE = [
-    *(_HARNESS / f"{name}.py" for name in ("evaluate", "generate", "models")), *sorted(Path("evaluation").glob("*.py")),
+    *(_HARNESS / f"{name}.py" for name in ("evaluate", "generate", "models")),
+    *sorted(Path("evaluation").glob("*.py")),
 ]
 RECORD_CODE = [_HARNESS / "records.py"]
 TABLE_CODE = [

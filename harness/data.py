@@ -51,8 +51,10 @@ def load_records(source: DataSource, *, data_dir: str | None, limit: int | None 
 
 def _from_file(path: Path, source: FileData) -> list[dict[str, Any]]:
     if not path.is_file():
-        raise ConfigError(f"data_dir: found no file {path}, expected a local copy of {source.hub_id} ({source.split}); "
-                          "set data_dir to null to read it from the hub")
+        raise ConfigError(
+            f"data_dir: found no file {path}, expected a local copy of {source.hub_id} ({source.split}); "
+            "set data_dir to null to read it from the hub"
+        )
     if source.sha256 is not None and file_sha256(path) != source.sha256:
         raise ConfigError(f"{path}: found sha256 {file_sha256(path)[:16]}..., expected {source.sha256[:16]}...")
     try:
@@ -74,12 +76,17 @@ def _from_hub(source: FileData) -> list[dict[str, Any]]:
 
     configs = source.hub_config if isinstance(source.hub_config, tuple) else (source.hub_config,)
     try:
-        rows = [dict(row) for config in configs
-                for row in load_dataset(source.hub_id, config, split=source.split, revision=source.revision)]
+        rows = [
+            dict(row)
+            for config in configs
+            for row in load_dataset(source.hub_id, config, split=source.split, revision=source.revision)
+        ]
     except Exception as error:  # the hub client raises a dozen unrelated classes; all mean "not to be had"
         reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{source.hub_id}: cannot be read from the hub: {reason}; expected network and access, or "
-                          f"data_dir with {source.local or 'a local copy'}") from error
+        raise ConfigError(
+            f"{source.hub_id}: cannot be read from the hub: {reason}; expected network and access, or "
+            f"data_dir with {source.local or 'a local copy'}"
+        ) from error
     return rows
 
 
@@ -138,8 +145,13 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """A hash of everything that decides the tokenizer's output."""
-    return content_hash({"backend": tokenizer.backend_tokenizer.to_str(), "special": tokenizer.special_tokens_map,
-                         "class": type(tokenizer).__name__})
+    return content_hash(
+        {
+            "backend": tokenizer.backend_tokenizer.to_str(),
+            "special": tokenizer.special_tokens_map,
+            "class": type(tokenizer).__name__,
+        }
+    )
 
 
 def training_set(
@@ -155,8 +167,13 @@ def training_set(
 
     records = load_records(data.source, data_dir=data_dir, limit=data.limit)
     fingerprint = source_fingerprint(records)
-    key = content_hash({"rows": fingerprint, "tokenizer": tokenizer_fingerprint(tokenizer),
-                        "recipe": data.model_dump(mode="json", exclude={"source", "limit"})})
+    key = content_hash(
+        {
+            "rows": fingerprint,
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "recipe": data.model_dump(mode="json", exclude={"source", "limit"}),
+        }
+    )
     path = cache_dir / f"tokens-{key}.safetensors"
     if path.is_file():
         tensors = load_file(path)
@@ -170,8 +187,11 @@ def training_set(
     if not bool((tensors["labels"] != IGNORE_INDEX).any()):
         raise ConfigError(f"data.max_length: found {data.max_length} tokens, which cuts every response off")
     return TokenizedSet(
-        input_ids=tensors["input_ids"].to(torch.long), labels=tensors["labels"].to(torch.long),
-        offsets=tensors["offsets"], cut=int(tensors["cut"]), fingerprint=fingerprint,
+        input_ids=tensors["input_ids"].to(torch.long),
+        labels=tensors["labels"].to(torch.long),
+        offsets=tensors["offsets"],
+        cut=int(tensors["cut"]),
+        fingerprint=fingerprint,
     )
 
 
@@ -186,8 +206,9 @@ def _tokenize(
     offsets, cut = [0], 0
     for record in records:
         query, response = training_example(data.format, record)
-        ids, labels = encode_example(tokenizer, prompt=template(query), response=response, loss_on=data.loss_on,
-                                     max_length=data.max_length)
+        ids, labels = encode_example(
+            tokenizer, prompt=template(query), response=response, loss_on=data.loss_on, max_length=data.max_length
+        )
         cut += ids[-1] != tokenizer.eos_token_id
         all_ids += ids
         all_labels += labels
@@ -227,8 +248,12 @@ class PackedCollator:
         }
         if self.flash:
             boundaries = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-            batch |= {"cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries,
-                      "max_length_q": max(lengths), "max_length_k": max(lengths)}
+            batch |= {
+                "cu_seq_lens_q": boundaries,
+                "cu_seq_lens_k": boundaries,
+                "max_length_q": max(lengths),
+                "max_length_k": max(lengths),
+            }
         else:
             batch["segment_lengths"] = lengths
         return batch
@@ -248,6 +273,5 @@ class PaddedCollator:
         return {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-            "labels": pad_sequence([example["labels"] for example in examples], batch_first=True,
-                                   padding_value=IGNORE_INDEX),
+            "labels": pad_sequence([example["labels"] for example in examples], batch_first=True, padding_value=IGNORE_INDEX),
         }

@@ -50,13 +50,11 @@ def check_task(name: str, task: TaskSpec) -> None:
     """
     if task.prompt_template not in TEMPLATES:
         raise ConfigError(
-            f"evaluation.tasks.{name}.prompt_template: found {task.prompt_template!r}, "
-            f"expected one of {', '.join(TEMPLATES)}"
+            f"evaluation.tasks.{name}.prompt_template: found {task.prompt_template!r}, expected one of {', '.join(TEMPLATES)}"
         )
     if task.format not in GRADERS.get(task.grader, ()):
         raise ConfigError(
-            f"evaluation.tasks.{name}.grader: found {task.grader!r}, "
-            f"expected one of {', '.join(graders_of(task.format))}"
+            f"evaluation.tasks.{name}.grader: found {task.grader!r}, expected one of {', '.join(graders_of(task.format))}"
         )
 
 
@@ -161,9 +159,7 @@ def _share(rows: Sequence[dict[str, Any]], test: Callable[[dict[str, Any]], bool
     return sum(map(test, rows)) / len(rows)
 
 
-def _metrics(
-    rows: list[dict[str, Any]], grading: Grading, task: TaskSpec, *, seconds: dict[str, float]
-) -> dict[str, Any]:
+def _metrics(rows: list[dict[str, Any]], grading: Grading, task: TaskSpec, *, seconds: dict[str, float]) -> dict[str, Any]:
     """Shares are of n. ``stderr`` is the binomial standard error. ``gold_nll`` is the mean over examples of nats per
     token of the reference response, ``gold_nll_stderr`` its standard error over examples (null for a single one)."""
     n = len(rows)
@@ -218,9 +214,7 @@ def _training_status(run_dir: Path) -> str:
     try:
         return json.loads(path.read_text(encoding="utf-8"))["status"]
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{path}: found no readable training record ({error!r}), expected one with a status"
-        ) from None
+        raise ConfigError(f"{path}: found no readable training record ({error!r}), expected one with a status") from None
 
 
 def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: str | None) -> dict[str, Any]:
@@ -257,8 +251,7 @@ def _evaluate_tasks(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir:
     from harness.provenance import git_state, hardware, versions
 
     records = {
-        name: load_records(task.source, data_dir=data_dir, limit=task.limit)
-        for name, task in spec.evaluation.tasks.items()
+        name: load_records(task.source, data_dir=data_dir, limit=task.limit) for name, task in spec.evaluation.tasks.items()
     }
     model, tokenizer = load_for_evaluation(spec, adapter_dir=run_dir / "adapter", models_dir=models_dir)
     progress = Progress(f"evaluate {spec.run_id}")

@@ -40,14 +40,10 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
         getattr(model.generation_config, "eos_token_id", None),
         model.config.eos_token_id,
     ]
-    return {
-        token for value in configured if value is not None for token in (value if isinstance(value, list) else [value])
-    }
+    return {token for value in configured if value is not None for token in (value if isinstance(value, list) else [value])}
 
 
-def _prompt_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
-) -> list[list[int]]:
+def _prompt_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     limit = _positions(model)
     for prompt, tokens in zip(prompts, encoded, strict=True):
@@ -55,8 +51,7 @@ def _prompt_tokens(
             raise ValueError(f"prompt {prompt!r}: found no tokens, expected at least one")
         if len(tokens) >= limit:
             raise ValueError(
-                f"prompt {prompt[:40]!r}...: found {len(tokens)} tokens, expected fewer than the model's "
-                f"{limit} positions"
+                f"prompt {prompt[:40]!r}...: found {len(tokens)} tokens, expected fewer than the model's {limit} positions"
             )
     return encoded
 
@@ -148,9 +143,7 @@ class _Batch:
             )
             cache = output.past_key_values
             if cache is None or cache.get_seq_length() != self.mask.shape[1]:
-                raise RuntimeError(
-                    f"the model returned no cache of {self.mask.shape[1]} positions, although use_cache=True"
-                )
+                raise RuntimeError(f"the model returned no cache of {self.mask.shape[1]} positions, although use_cache=True")
             tokens = output.logits[:, -1].argmax(dim=-1)
             kept = self._take(tokens.tolist())
             if not kept:
@@ -229,9 +222,7 @@ def reference_nll(
     model.eval()
     done = 0
     for rows in _batches([len(tokens) for tokens in encoded], batch_size):
-        for row, result in zip(
-            rows, _score(model, [encoded[r] for r in rows], [starts[r] for r in rows]), strict=True
-        ):
+        for row, result in zip(rows, _score(model, [encoded[r] for r in rows], [starts[r] for r in rows]), strict=True):
             results[row] = result
         done += len(rows)
         if on_batch is not None:

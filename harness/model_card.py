@@ -73,8 +73,12 @@ def _read(run_dir: Path) -> Card:
     if not is_adapter and not (adapter / "config.json").is_file():
         raise ConfigError(f"{adapter}: found neither adapter_config.json nor config.json, expected an adapter or a model")
     return Card(
-        spec=RunSpec.model_validate(train["spec"]), tasks=EvaluationSpec.model_validate(metrics["evaluation"]).tasks,
-        train=train, metrics=metrics, artefact="adapter" if is_adapter else "model", subfolder=EXPORT if exported else None,
+        spec=RunSpec.model_validate(train["spec"]),
+        tasks=EvaluationSpec.model_validate(metrics["evaluation"]).tasks,
+        train=train,
+        metrics=metrics,
+        artefact="adapter" if is_adapter else "model",
+        subfolder=EXPORT if exported else None,
     )
 
 
@@ -124,8 +128,13 @@ def _eval_result(name: str, task: TaskSpec, metrics: dict[str, Any]) -> EvalResu
         "metric_name": f"{name}: {metric_type(task)}, %",
     }
     if isinstance(source, FileData):
-        return EvalResult(**shared, dataset_type=source.hub_id, dataset_split=source.split, dataset_revision=_commit(source),
-                          dataset_config=source.hub_config if isinstance(source.hub_config, str) else None)
+        return EvalResult(
+            **shared,
+            dataset_type=source.hub_id,
+            dataset_split=source.split,
+            dataset_revision=_commit(source),
+            dataset_config=source.hub_config if isinstance(source.hub_config, str) else None,
+        )
     return EvalResult(**shared, dataset_type="generated", dataset_config=source.generator)
 
 
@@ -133,24 +142,29 @@ def _entries(card: Card) -> dict[str, EvalResultEntry]:
     """Task -> its result in the hub's form. Generated sets have no place there: the form asks for a hub data set."""
     return {
         name: EvalResultEntry(
-            dataset_id=task.source.hub_id, task_id=task.format, value=percent(card.metrics["tasks"][name]),
-            dataset_revision=_commit(task.source), notes=_notes(task, card.metrics["tasks"][name], seed=card.spec.seed),
+            dataset_id=task.source.hub_id,
+            task_id=task.format,
+            value=percent(card.metrics["tasks"][name]),
+            dataset_revision=_commit(task.source),
+            notes=_notes(task, card.metrics["tasks"][name], seed=card.spec.seed),
         )
-        for name, task in card.tasks.items() if isinstance(task.source, FileData)
+        for name, task in card.tasks.items()
+        if isinstance(task.source, FileData)
     }
 
 
 def _notes(task: TaskSpec, metrics: dict[str, Any], *, seed: int) -> str:
     first = "" if task.limit is None else " (the first rows only)"
-    return (f"{metric_type(task)} in %, n = {metrics['n']}{first}, standard error {100 * metrics['stderr']:.2f}, one training "
-            f"seed ({seed}); zero-shot, greedy, prompt {task.prompt_template}, grader {metrics['grader']}")
+    return (
+        f"{metric_type(task)} in %, n = {metrics['n']}{first}, standard error {100 * metrics['stderr']:.2f}, one training "
+        f"seed ({seed}); zero-shot, greedy, prompt {task.prompt_template}, grader {metrics['grader']}"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m harness.model_card", description=__doc__.split("\n")[0])
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR",
-                        help="holds train.json, metrics.json and adapter/")
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="holds train.json, metrics.json and adapter/")
     for run_dir in parser.parse_args(arguments).run_dirs:
         write(run_dir)
     return 0

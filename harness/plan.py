@@ -156,7 +156,7 @@ def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None =
     """Read and check an experiment.
 
     Args:
-        paths: YAML files; the top-level keys of later files win.
+        paths: YAML files; the keys of later files win, mappings are merged.
         overrides: dotted key -> value, applied last.
 
     Raises:
@@ -164,7 +164,8 @@ def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None =
     """
     content: dict[str, Any] = {}
     for path in paths:
-        content.update(_read_yaml(path))
+        for key, value in _read_yaml(path).items():
+            _apply(content, key, value)
     for key, value in (overrides or {}).items():
         _apply(content, key, value)
     if "seeds" in content:
@@ -189,7 +190,11 @@ def _check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
     for key, entry in experiment.methods.items():
         check(entry.method or key, methods.registry(), ["methods", key], "method")
     for i, override in enumerate(experiment.overrides):
-        for field, known in (("domain", experiment.domains), ("model", experiment.models), ("method", experiment.methods)):
+        for field, known in (
+            ("domain", experiment.domains),
+            ("model", experiment.models),
+            ("method", experiment.methods),
+        ):
             for name in getattr(override, field) or ():
                 check(name, known, ["overrides", i, field], field)
     for table, spec in experiment.tables.items():
@@ -211,9 +216,7 @@ def _layer(target: dict[str, Any], settings: Mapping[str, Any]) -> None:
     target.update({_ALIASES.get(key, key): value for key, value in settings.items()})
 
 
-def _resolve_run(
-    experiment: Experiment, *, domain: str, model: str, method: str, seed: int, paths: Sequence[Path]
-) -> RunSpec:
+def _resolve_run(experiment: Experiment, *, domain: str, model: str, method: str, seed: int, paths: Sequence[Path]) -> RunSpec:
     entry = experiment.methods[method]
     named = methods.get(entry.method or method)
     domain_spec = experiment.domains[domain]
@@ -223,8 +226,11 @@ def _resolve_run(
     _layer(shared, domain_spec.adapter)
     for key in shared:
         if key not in AdapterSettings.model_fields:
-            raise _located(paths, ["adapter", key], "found an unknown key; expected one of "
-                           + ", ".join(AdapterSettings.model_fields))
+            raise _located(
+                paths,
+                ["adapter", key],
+                "found an unknown key; expected one of " + ", ".join(AdapterSettings.model_fields),
+            )
     _layer(settings, {k: v for k, v in shared.items() if k in named.cls.Settings.model_fields})
     _layer(settings, named.preset)
     _layer(settings, entry.settings)
@@ -235,8 +241,14 @@ def _resolve_run(
     for i, override in enumerate(experiment.overrides):
         wanted = ((override.domain, domain), (override.model, model), (override.method, method))
         if all(names is None or name in names for names, name in wanted):
-            _layer(settings, {k: v for k, v in override.settings.items()
-                              if override.method is not None or _ALIASES.get(k, k) in named.cls.Settings.model_fields})
+            _layer(
+                settings,
+                {
+                    k: v
+                    for k, v in override.settings.items()
+                    if override.method is not None or _ALIASES.get(k, k) in named.cls.Settings.model_fields
+                },
+            )
             training.update(override.training)
             if override.settings:
                 at = ["overrides", i, "settings"]
@@ -246,8 +258,9 @@ def _resolve_run(
         domain=domain,
         model_key=model,
         model=experiment.models[model],
-        method=MethodSpec(key=method, label=entry.label or named.label, name=named.name,
-                          settings=resolved.model_dump(mode="json")),
+        method=MethodSpec(
+            key=method, label=entry.label or named.label, name=named.name, settings=resolved.model_dump(mode="json")
+        ),
         data=domain_spec.train,
         training=_validate(TrainingSpec, training, paths=paths, at=["training"]),
         evaluation=domain_spec.evaluation,

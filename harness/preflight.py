@@ -36,6 +36,7 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     """
     from evaluation.tasks import examples, training_example
     from harness.data import load_records
+    from harness.evaluate import check_task
 
     rows: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()
@@ -61,6 +62,7 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     for spec in runs:
         check(f"domains.{spec.domain}.train.source", spec.data.source, spec.data.format, training=True)
         for name, task in spec.evaluation.tasks.items():
+            check_task(name, task)
             check(f"domains.{spec.domain}.evaluation.tasks.{name}.source", task.source, task.format, training=False)
     return rows
 
@@ -72,8 +74,11 @@ def linear_sizes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    return {name: (module.in_features, module.out_features)
-            for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    return {
+        name: (module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
 
 
 def check_adapter(key: str, settings: Any, layers: Mapping[str, tuple[int, int]]) -> int:
@@ -97,8 +102,10 @@ def check_adapter(key: str, settings: Any, layers: Mapping[str, tuple[int, int]]
         for name, (inputs, outputs) in matching.items():
             rank = settings.largest_rank
             if rank > min(inputs, outputs):
-                raise ConfigError(f"methods.{key}: rank: found {rank}, expected at most {min(inputs, outputs)}: module {name} is "
-                                  f"{outputs} x {inputs}")
+                raise ConfigError(
+                    f"methods.{key}: rank: found {rank}, expected at most {min(inputs, outputs)}: module {name} is "
+                    f"{outputs} x {inputs}"
+                )
             parameters += rank * (inputs + outputs)
     return parameters
 
@@ -140,8 +147,10 @@ def check_disk(folder: Path, needed: int) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise ConfigError(f"{folder.resolve()}: found {free / 2**30:.1f} GiB of free disk space, expected at least "
-                          f"{needed / 2**30:.1f} GiB for the adapters and checkpoints of these runs")
+        raise ConfigError(
+            f"{folder.resolve()}: found {free / 2**30:.1f} GiB of free disk space, expected at least "
+            f"{needed / 2**30:.1f} GiB for the adapters and checkpoints of these runs"
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -161,8 +170,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         raise ConfigError(f"{args.configfile[-1]}: {error}") from error
     args.output.write_text(canonical_json({"runs": len(runs), "rows": rows, "disk_bytes": needed}) + "\n")
-    print(f"preflight · {len(runs)} runs · {len(rows)} data sets · up to {needed / 2**20:.0f} MiB of disk · all checks passed",
-          flush=True)
+    print(
+        f"preflight · {len(runs)} runs · {len(rows)} data sets · up to {needed / 2**20:.0f} MiB of disk · all checks passed",
+        flush=True,
+    )
     return 0
 
 

@@ -25,8 +25,15 @@ def peak_memory() -> dict[str, Any]:
 
 
 def training_record(
-    spec: RunSpec, trainer: MethodTrainer, dataset: TokenizedSet, *, status: str, reason: str | None,
-    base: dict[str, Any], git: dict[str, Any], evidence: dict[str, Any],
+    spec: RunSpec,
+    trainer: MethodTrainer,
+    dataset: TokenizedSet,
+    *,
+    status: str,
+    reason: str | None,
+    base: dict[str, Any],
+    git: dict[str, Any],
+    evidence: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of train.json but for the artefact's hashes. Times in seconds, memory in bytes, loss in nats per token."""
     model = trainer.model
@@ -95,8 +102,11 @@ def _peft_blocks(spec: RunSpec, trainer: MethodTrainer, record: dict[str, Any]) 
             "total_time": record["wall_time_s"],
             "experiment_name": f"{spec.method.key}/{spec.model_key}-{spec.domain}-seed{spec.seed}",
             "peft_branch": "main",
-            "train_config": {"model_id": getattr(spec.model.source, "model_name_or_path", spec.model_key),
-                             "seed": spec.seed, **spec.training.model_dump(mode="json")},
+            "train_config": {
+                "model_id": getattr(spec.model.source, "model_name_or_path", spec.model_key),
+                "seed": spec.seed,
+                **spec.training.model_dump(mode="json"),
+            },
             "peft_config": _plain(peft_config),
             "error_msg": record["reason"] or "",
         },
@@ -108,18 +118,30 @@ def _peft_blocks(spec: RunSpec, trainer: MethodTrainer, record: dict[str, Any]) 
             "num_trainable_params": record["trainable_parameters"],
             "num_total_params": record["base_parameters"] + record["trainable_parameters"] * (peft_config is not None),
             "status": record["status"],
-            "metrics": [{"step": record["steps"], "test accuracy": None, "train loss": last["loss"],
-                         "train samples": samples,
-                         "train total tokens": record["tokens"]["input"]}],
+            "metrics": [
+                {
+                    "step": record["steps"],
+                    "test accuracy": None,
+                    "train loss": last["loss"],
+                    "train samples": samples,
+                    "train total tokens": record["tokens"]["input"],
+                }
+            ],
         },
         "meta_info": {
             "model_info": {"sha": record["base_model_hash"]},
             "dataset_info": {spec.data.format: {"sha": record["data"]["sha256"]}},
-            "package_info": {f"{name}-version": versions.get(name)
-                             for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")},
-            "system_info": {"system": platform.system(), "release": platform.release(), "version": platform.version(),
-                            "machine": platform.machine(), "processor": platform.processor(),
-                            "gpu": accelerators[0] if accelerators else "N/A"},
+            "package_info": {
+                f"{name}-version": versions.get(name) for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")
+            },
+            "system_info": {
+                "system": platform.system(),
+                "release": platform.release(),
+                "version": platform.version(),
+                "machine": platform.machine(),
+                "processor": platform.processor(),
+                "gpu": accelerators[0] if accelerators else "N/A",
+            },
             "pytorch_info": torch.__config__.show(),
         },
     }

@@ -230,9 +230,7 @@ def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str =
     if train.status == "diverged":
         return RunRecord(run=run, folder=folder, train=train, metrics=metrics, predictions={})
     if set(metrics.tasks) != set(run.evaluation.tasks):
-        raise StaleRecord(
-            f"{path}: tasks: found {sorted(metrics.tasks)}, expected {sorted(run.evaluation.tasks)}; {rerun}"
-        )
+        raise StaleRecord(f"{path}: tasks: found {sorted(metrics.tasks)}, expected {sorted(run.evaluation.tasks)}; {rerun}")
     predictions = {
         task: _read_predictions(folder / "predictions" / f"{task}.jsonl", metrics.tasks[task], command)
         for task in run.evaluation.tasks

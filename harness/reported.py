@@ -42,23 +42,27 @@ def value(*, table: str, model: str, method_names: Sequence[str], domain: str, t
     return _preferred(found, table)
 
 
-def average(
-    *, table: str, model: str, method_names: Sequence[str], parts: Collection[tuple[str, str]]
-) -> float | None:
+def average(*, table: str, model: str, method_names: Sequence[str], parts: Collection[tuple[str, str]]) -> float | None:
     """The paper's average (a fraction), where it averages over exactly these (domain, task) pairs."""
     if not all(in_paper(domain, task) for domain, task in parts):
         return None
     tasks = {task for _, task in parts}
-    found = {t: values["avg"] for t, values in _entries(model, method_names).items()
-             if "avg" in values and set(values) - {"avg"} == tasks}
+    found = {
+        t: values["avg"]
+        for t, values in _entries(model, method_names).items()
+        if "avg" in values and set(values) - {"avg"} == tasks
+    }
     return _preferred(found, table)
 
 
 def parameters_millions(*, model: str, method_names: Sequence[str]) -> float | None:
     """The trainable parameters that the paper's Table 1 prints, in millions."""
     names = {_plain(name) for name in method_names}
-    found = [float(row["params_millions"]) for row in _rows()
-             if row["model"] == model and _plain(row["method"]) in names and row["params_millions"]]
+    found = [
+        float(row["params_millions"])
+        for row in _rows()
+        if row["model"] == model and _plain(row["method"]) in names and row["params_millions"]
+    ]
     return found[0] if found else None
 
 

@@ -232,9 +232,7 @@ def _common(matrices: Sequence[Matrix], variance: Variance) -> dict[str, Any]:
     }
 
 
-def mean_score(
-    strata: Sequence[Matrix], *, rng: np.random.Generator, binary: bool, confidence: float = CONFIDENCE
-) -> Estimate:
+def mean_score(strata: Sequence[Matrix], *, rng: np.random.Generator, binary: bool, confidence: float = CONFIDENCE) -> Estimate:
     """The mean over tasks, seeds and examples, with an interval for a new seed and new examples of the same kind.
 
     Binary scores of one task get Wilson's interval; with several seeds its number of trials is the effective sample

@@ -143,10 +143,19 @@ def tex(table: Table) -> str:
 def _tabular(spec: str, header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> list[str]:
     """``header`` are lines in TeX, ``rows`` are cells in plain text."""
     body = [" & ".join(tex_escape(cell) for cell in row) + r" \\" for row in rows]
-    return ["", rf"\noindent {tex_escape(caption)}", "",
-            r"\noindent\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{{spec}}}", r"\toprule", *header, r"\midrule", *body, r"\bottomrule",
-            r"\end{tabular}}"]
+    return [
+        "",
+        rf"\noindent {tex_escape(caption)}",
+        "",
+        r"\noindent\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{spec}}}",
+        r"\toprule",
+        *header,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}}",
+    ]
 
 
 def _tex_levels(table: Table, section: Section) -> list[str]:
@@ -203,18 +212,31 @@ def _csv_line(table: Table, section: Section, row: Row, column: Column, metric: 
     difference = cell.difference
     parts = ("mean", "stderr", "seed_stderr", "example_stderr", "low", "high", "n_seeds")
     line: dict[str, object] = {
-        "experiment": table.experiment.name, "table": table.name, "model_key": section.model_key,
-        "model": section.model.label, "stands_for": section.model.stands_for, "is_stand_in": section.model.is_stand_in,
-        "method_key": row.method_key, "method": row.label, "trainable_parameters": row.trainable_parameters,
-        "reported_parameters_millions": row.reported_millions, "domain": column.domain, "task": column.task,
-        "test_set": None if column.spec is None else column.spec.source.kind, "metric": metric,
-        "n_examples": table.n_examples.get(column.key), "reported": cell.reported,
-        "seeds": " ".join(map(str, cell.seeds)), "n_diverged": cell.n_diverged, "n_missing": cell.n_missing,
+        "experiment": table.experiment.name,
+        "table": table.name,
+        "model_key": section.model_key,
+        "model": section.model.label,
+        "stands_for": section.model.stands_for,
+        "is_stand_in": section.model.is_stand_in,
+        "method_key": row.method_key,
+        "method": row.label,
+        "trainable_parameters": row.trainable_parameters,
+        "reported_parameters_millions": row.reported_millions,
+        "domain": column.domain,
+        "task": column.task,
+        "test_set": None if column.spec is None else column.spec.source.kind,
+        "metric": metric,
+        "n_examples": table.n_examples.get(column.key),
+        "reported": cell.reported,
+        "seeds": " ".join(map(str, cell.seeds)),
+        "n_diverged": cell.n_diverged,
+        "n_missing": cell.n_missing,
     }
     line |= {name: getattr(cell.ours, name, None) for name in parts}
     line |= {f"difference_{name}": getattr(difference, name, None) for name in parts}
     return line | {
-        "p_value": difference.p_value if difference else None, "p_holm": cell.p_adjusted,
+        "p_value": difference.p_value if difference else None,
+        "p_holm": cell.p_adjusted,
         "test": difference.test if difference else None,
         "comparisons": table.comparisons.get((metric, column.task == AVERAGE)) if difference else None,
         "minimum_detectable_difference": stats.minimum_detectable_difference(difference) if difference else None,

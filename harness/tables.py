@@ -199,8 +199,7 @@ class _Scores:
 
 
 def _estimate_cell(
-    scores: _Scores, *, model: str, method: str, baseline: str | None, column: Column, seeds: Sequence[int], metric:
-    Metric
+    scores: _Scores, *, model: str, method: str, baseline: str | None, column: Column, seeds: Sequence[int], metric: Metric
 ) -> Cell:
     """A cell without the paper's number and before the correction over the table."""
     binary = metric == "accuracy"
@@ -218,8 +217,16 @@ def _estimate_cell(
         if first and second:
             difference = stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=binary)
     values = list(outcomes.values())
-    return Cell(reported=None, ours=ours, difference=difference, p_adjusted=None, verdict=None, seeds=tuple(done),
-                n_diverged=values.count("diverged"), n_missing=values.count("missing"))
+    return Cell(
+        reported=None,
+        ours=ours,
+        difference=difference,
+        p_adjusted=None,
+        verdict=None,
+        seeds=tuple(done),
+        n_diverged=values.count("diverged"),
+        n_missing=values.count("missing"),
+    )
 
 
 def _verdict(difference: stats.Difference, p_adjusted: float, metric: Metric) -> Verdict:
@@ -268,13 +275,14 @@ def _reported(run: RunSpec, column: Column, parts: Sequence[Column], table: str)
     if column.task == AVERAGE:
         pairs = [(part.domain, part.task) for part in parts]
         return reported.average(table=table, model=model, method_names=_names(run), parts=pairs)
-    return reported.value(
-        table=table, model=model, method_names=_names(run), domain=column.domain, task=column.task
-    )
+    return reported.value(table=table, model=model, method_names=_names(run), domain=column.domain, task=column.task)
 
 
 def _row(
-    runs: Sequence[RunSpec], records: Sequence[RunRecord], cells: Mapping[tuple[Metric, str], Cell], *,
+    runs: Sequence[RunSpec],
+    records: Sequence[RunRecord],
+    cells: Mapping[tuple[Metric, str], Cell],
+    *,
     is_baseline: bool,
 ) -> Row:
     mine = [r for r in records if (r.run.model_key, r.run.method.key) == (runs[0].model_key, runs[0].method.key)]
@@ -282,16 +290,23 @@ def _row(
     by_seed: dict[int, list[RunRecord]] = {}
     for record in mine:
         by_seed.setdefault(record.run.seed, []).append(record)
-    seconds = [sum(r.train.wall_time_s for r in group) for group in by_seed.values()
-               if len(group) == len(domains) and not any(r.diverged for r in group)]
+    seconds = [
+        sum(r.train.wall_time_s for r in group)
+        for group in by_seed.values()
+        if len(group) == len(domains) and not any(r.diverged for r in group)
+    ]
     model = runs[0].model.stands_for
     millions = reported.parameters_millions(model=model, method_names=_names(runs[0])) if model else None
     memory = [r.train.peak_memory_bytes for r in mine if r.train.peak_memory_bytes is not None]
     return Row(
-        method_key=runs[0].method.key, label=runs[0].method.label, is_baseline=is_baseline,
+        method_key=runs[0].method.key,
+        label=runs[0].method.label,
+        is_baseline=is_baseline,
         trainable_parameters=max((r.train.trainable_parameters for r in mine), default=None),
-        reported_millions=millions, seconds=stats.mean_over_seeds(seconds) if seconds else None,
-        peak_memory_bytes=max(memory, default=None), cells=cells,
+        reported_millions=millions,
+        seconds=stats.mean_over_seeds(seconds) if seconds else None,
+        peak_memory_bytes=max(memory, default=None),
+        cells=cells,
     )
 
 
@@ -324,22 +339,34 @@ def build(experiment: Experiment, name: str, runs: Sequence[RunSpec], loaded: Lo
         for column in columns:
             paper = _reported(group[0], column, scores.parts(column), name)
             for metric in METRICS:
-                cell = _estimate_cell(scores, model=model, method=method, baseline=baselines[model], column=column,
-                                      seeds=seeds, metric=metric)
+                cell = _estimate_cell(
+                    scores, model=model, method=method, baseline=baselines[model], column=column, seeds=seeds, metric=metric
+                )
                 shown = paper if metric == "accuracy" else None
                 cells[model, method, metric, column.key] = replace(cell, reported=shown)
     comparisons = _correct(cells)
     sections = []
     for model in dict.fromkeys(model for model, _ in groups):
         rows = [
-            _row(group, loaded.records, {key[2:]: cell for key, cell in cells.items() if key[:2] == (model, method)},
-                 is_baseline=method == baselines[model])
-            for (m, method), group in groups.items() if m == model
+            _row(
+                group,
+                loaded.records,
+                {key[2:]: cell for key, cell in cells.items() if key[:2] == (model, method)},
+                is_baseline=method == baselines[model],
+            )
+            for (m, method), group in groups.items()
+            if m == model
         ]
         sections.append(Section(model_key=model, model=experiment.models[model], rows=tuple(rows)))
     return Table(
-        name=name, experiment=experiment, columns=columns, sections=tuple(sections), comparisons=comparisons,
-        n_examples=scores.n_examples, cost=_cost(loaded.records), missing=tuple(r.run_id for r in loaded.missing),
+        name=name,
+        experiment=experiment,
+        columns=columns,
+        sections=tuple(sections),
+        comparisons=comparisons,
+        n_examples=scores.n_examples,
+        cost=_cost(loaded.records),
+        missing=tuple(r.run_id for r in loaded.missing),
         stale=tuple(r.run_id for r in loaded.stale),
     )
 

@@ -22,10 +22,11 @@ from harness.config import ConfigError, Experiment, RunSpec
 from harness.plan import load_run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.data import TokenizedSet
-    from harness.trainer import MethodTrainer
+    from harness.trainer import MethodTrainer, StopWhenDiverged
     from methods.base import Method
 
 
@@ -48,7 +49,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, Any]:
-    """Train one run to its end and write its artefact and record.
+    """Train one run to its end and write its artefact and record. Under torchrun every process calls it.
 
     Returns:
         The record, as written to train.json.
@@ -58,98 +59,146 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
         methods.base.MechanismError: the method did not do what its settings ask for.
     """
     import torch
-    from transformers import set_seed
 
-    from harness import attention, data
-    from harness.models import base_model_hash, load_base
+    from harness import attention, record_blocks
     from harness.provenance import git_state
-    from harness.trainer import step_counts
-    from methods.base import TrainingContext
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     attention.register()
     git = git_state(Path(__file__).parent)  # of the code that is running, not of what the checkout holds at the end
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    main = int(os.environ.get("RANK", "0")) == 0
-
-    set_seed(spec.seed)
-    model, tokenizer = load_base(
-        spec.model_key, spec.model, models_dir=folders.models, dtype=getattr(torch, spec.training.dtype),
-        attn_implementation=spec.training.attn_implementation,
-    )
-    base_hash = base_model_hash(spec.model_key, spec.model, models_dir=folders.models)
-    dataset = data.training_set(spec.data, tokenizer, data_dir=experiment.data_dir, cache_dir=folders.cache)
-    try:
-        total_steps, steps_per_epoch = step_counts(spec.training, examples=len(dataset), world_size=world_size)
-    except ValueError as error:
-        raise ConfigError(f"training.{error}") from error
-
-    named = methods.get(spec.method.name)
-    method = named.cls(named.cls.Settings.model_validate(spec.method.settings))
-    context = TrainingContext(
-        total_steps=total_steps, steps_per_epoch=steps_per_epoch, seed=spec.seed,
-        learning_rate=spec.training.learning_rate, weight_decay=spec.training.weight_decay,
-        gradient_accumulation_steps=spec.training.per_process(world_size)[1], world_size=world_size,
-        cache_dir=folders.cache, base_model_hash=base_hash, log_dir=folders.scratch if main else None,
-    )
-    if torch.cuda.is_available():
-        model.to("cuda", non_blocking=True)
-    base_parameters = model.num_parameters()
-    set_seed(spec.seed)
-    folders.scratch.mkdir(parents=True, exist_ok=True)
-    try:
-        model = method.wrap(model, context)
-    except ValueError as error:
-        raise ConfigError(f"methods.{spec.method.key}: {error}") from error
-    trainer, stop = _trainer(spec, method, model, tokenizer, dataset, total_steps=total_steps, world_size=world_size,
-                             folders=folders)
-    _refuse_sharding(trainer, method, spec)
-    _fit(trainer, folders.scratch, print_refused=main)
-    record = _record(
-        spec, trainer, method, dataset, status="success" if stop.reason is None else "diverged", reason=stop.reason,
-        base={"parameters": base_parameters, "hash": base_hash}, git=git,
+    base = _load(spec, experiment, folders)
+    trainer, stop = _trainer(spec, base, folders)
+    _refuse_sharding(trainer, spec)
+    _fit(trainer, folders.scratch)
+    diverged = stop.reason is not None
+    record = record_blocks.training_record(
+        spec,
+        trainer,
+        base.dataset,
+        status="diverged" if diverged else "success",
+        reason=stop.reason,
+        base={"parameters": base.parameters, "hash": base.hash},
+        git=git,
+        evidence={} if diverged else trainer.method.evidence(trainer.model),
     )
     if trainer.is_world_process_zero():
-        _write_results(record, method, model, tokenizer, folders)
+        _write_results(record, trainer, base.tokenizer, folders)
     return record
 
 
-def _trainer(
-    spec: RunSpec, method: Method, model: Any, tokenizer: PreTrainedTokenizerBase, dataset: TokenizedSet,
-    *, total_steps: int, world_size: int, folders: Folders,
-) -> tuple[MethodTrainer, Any]:
-    """The Trainer of this run and the callback that knows whether it diverged."""
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What every method starts from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    dataset: TokenizedSet
+    parameters: int
+    hash: str
+
+
+def _load(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base:
+    """The base model on its device, and the tokenised data."""
+    import torch
+    from transformers import set_seed
+
+    from harness.data import training_set
+    from harness.models import base_model_hash, load_base
+
+    set_seed(spec.seed)
+    model, tokenizer = load_base(
+        spec.model_key,
+        spec.model,
+        models_dir=folders.models,
+        dtype=getattr(torch, spec.training.dtype),
+        attn_implementation=spec.training.attn_implementation,
+    )
+    if torch.cuda.is_available():
+        model.to("cuda")
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        dataset=training_set(spec.data, tokenizer, data_dir=experiment.data_dir, cache_dir=folders.cache),
+        parameters=model.num_parameters(),
+        hash=base_model_hash(spec.model_key, spec.model, models_dir=folders.models),
+    )
+
+
+def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tuple[Method, torch.nn.Module, int]:
+    """The method, the model it prepared, and the number of optimizer steps."""
+    from transformers import set_seed
+
+    from harness.trainer import step_counts
+    from methods.base import TrainingContext
+
+    named = methods.get(spec.method.name)
+    method = named.cls(named.cls.Settings.model_validate(spec.method.settings))
+    folders.scratch.mkdir(parents=True, exist_ok=True)
+    set_seed(spec.seed)  # the same initial adapter, however many random numbers loading took
+    try:
+        total_steps, steps_per_epoch = step_counts(spec.training, examples=len(base.dataset), world_size=world_size)
+        context = TrainingContext(
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            seed=spec.seed,
+            learning_rate=spec.training.learning_rate,
+            weight_decay=spec.training.weight_decay,
+            gradient_accumulation_steps=spec.training.per_process(world_size)[1],
+            world_size=world_size,
+            cache_dir=folders.cache,
+            base_model_hash=base.hash,
+            log_dir=folders.scratch if int(os.environ.get("RANK", "0")) == 0 else None,
+        )
+        return method, method.wrap(base.model, context), total_steps
+    except ValueError as error:
+        raise ConfigError(f"methods.{spec.method.key}: {error}") from error
+
+
+def _trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTrainer, StopWhenDiverged]:
+    """The Trainer of this run, and the callback that knows whether it diverged."""
     from transformers import PrinterCallback
 
     from harness import data
     from harness.trainer import CompleteCheckpoints, MethodTrainer, PrintProgress, StopWhenDiverged, training_arguments
 
     training = spec.training
-    collator: Any = data.PaddedCollator(pad_token_id=tokenizer.pad_token_id)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    method, model, total_steps = _wrap(spec, base, folders, world_size=world_size)
+    collator: Any = data.PaddedCollator(pad_token_id=base.tokenizer.pad_token_id)
     if training.packing:
         collator = data.PackedCollator(attn_implementation=training.attn_implementation)
     stop = StopWhenDiverged(training.divergence_factor)
     trainer = MethodTrainer(
-        method=method, spec=training, model=model, train_dataset=dataset, data_collator=collator,
-        args=training_arguments(training, total_steps=total_steps, world_size=world_size, output_dir=folders.scratch,
-                                seed=spec.seed),
+        method=method,
+        spec=training,
+        model=model,
+        train_dataset=base.dataset,
+        data_collator=collator,
+        args=training_arguments(
+            training, total_steps=total_steps, world_size=world_size, output_dir=folders.scratch, seed=spec.seed
+        ),
         callbacks=[*method.callbacks(), stop, PrintProgress(f"train {spec.run_id}"), CompleteCheckpoints()],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer, stop
 
 
-def _refuse_sharding(trainer: MethodTrainer, method: Method, spec: RunSpec) -> None:
-    if (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and not method.supports_sharded_optimizer:
-        raise ConfigError(f"methods.{spec.method.key}: found a sharded optimizer (FSDP or DeepSpeed), expected whole optimizer "
-                          "states: this method edits them; launch with torchrun instead")
+def _refuse_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if sharded and not trainer.method.supports_sharded_optimizer:
+        raise ConfigError(
+            f"methods.{spec.method.key}: found a sharded optimizer (FSDP or DeepSpeed), expected whole optimizer "
+            "states: this method edits them; launch with torchrun instead"
+        )
 
 
-def _fit(trainer: MethodTrainer, scratch: Path, *, print_refused: bool) -> None:
+def _fit(trainer: MethodTrainer, scratch: Path) -> None:
     from harness.checkpoints import latest_complete
 
     def report(text: str) -> None:
-        if print_refused:
+        if trainer.is_world_process_zero():
             print(text, flush=True)
 
     checkpoint = latest_complete(scratch, report=report)
@@ -159,41 +208,25 @@ def _fit(trainer: MethodTrainer, scratch: Path, *, print_refused: bool) -> None:
 
 
 def _write_results(
-    record: Mapping[str, Any], method: Method, model: Any, tokenizer: PreTrainedTokenizerBase, folders: Folders
+    record: Mapping[str, Any], trainer: MethodTrainer, tokenizer: PreTrainedTokenizerBase, folders: Folders
 ) -> None:
     """The artefact, then the record, then away with the checkpoints."""
+    from harness.provenance import file_sha256
+
     adapter = folders.output / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)
     adapter.mkdir(parents=True)
     if record["status"] == "success":
-        method.finalize(model, adapter)
+        trainer.method.finalize(trainer.model, adapter)
         tokenizer.save_pretrained(adapter)
     log = folders.scratch / "operations.jsonl"
     if log.exists():
         shutil.copyfile(log, adapter / log.name)
-    write_json(folders.output / "train.json",
-               {**record, "artefact": _artefact(adapter), "train_info": {**record["train_info"], "file_size": _size(adapter)}})
+    weights = sorted(adapter.rglob("*.safetensors"))
+    artefact = {str(path.relative_to(adapter)): file_sha256(path) for path in weights}
+    train_info = {**record["train_info"], "file_size": sum(path.stat().st_size for path in weights)}
+    write_json(folders.output / "train.json", {**record, "artefact": artefact, "train_info": train_info})
     shutil.rmtree(folders.scratch)
-
-
-def _artefact(adapter: Path) -> dict[str, str]:
-    from harness.provenance import file_sha256
-
-    return {str(path.relative_to(adapter)): file_sha256(path) for path in sorted(adapter.rglob("*.safetensors"))}
-
-
-def _size(adapter: Path) -> int:
-    return sum(path.stat().st_size for path in adapter.rglob("*.safetensors"))
-
-
-def _record(
-    spec: RunSpec, trainer: MethodTrainer, method: Method, dataset: TokenizedSet, *, status: str, reason: str | None,
-    base: dict[str, Any], git: dict[str, Any],
-) -> dict[str, Any]:
-    from harness import record_blocks
-
-    return record_blocks.training_record(spec, trainer, dataset, status=status, reason=reason, base=base, git=git,
-                                         evidence=method.evidence(trainer.model) if status == "success" else {})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -202,19 +235,30 @@ def main(arguments: list[str] | None = None) -> int:
     add_config_arguments(parser)
     parser.add_argument("--run", required=True, metavar="ID", help="domain/model/method/seedN")
     parser.add_argument("--run-dir", type=Path, required=True, help="where adapter/ and train.json go")
-    parser.add_argument("--scratch", type=Path, default=SCRATCH, metavar="DIR",
-                        help="where checkpoints go, one folder per spec (default: %(default)s)")
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        default=SCRATCH,
+        metavar="DIR",
+        help="where checkpoints go, one folder per spec (default: %(default)s)",
+    )
     add_models_argument(parser)
-    parser.add_argument("--cache-dir", type=Path, default=CACHE, metavar="DIR",
-                        help="folder of tokenised data and decompositions (default: %(default)s)")
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=CACHE,
+        metavar="DIR",
+        help="folder of tokenised data and decompositions (default: %(default)s)",
+    )
     parser.add_argument("--training-hash", help="refuse to train if the run's spec has another hash (set by the workflow)")
     args = parser.parse_args(arguments)
     configfiles, overrides = parse_config(args)
     experiment, spec = load_run(configfiles, overrides, args.run)
     if args.training_hash not in (None, spec.training_hash()):
         raise ConfigError(f"{configfiles[-1]}: changed while the workflow was running; repeat the command")
-    folders = Folders(output=args.run_dir, scratch=args.scratch / spec.training_hash(), models=args.models_dir,
-                      cache=args.cache_dir)
+    folders = Folders(
+        output=args.run_dir, scratch=args.scratch / spec.training_hash(), models=args.models_dir, cache=args.cache_dir
+    )
     train(spec, experiment, folders)
     return 0
 

@@ -47,8 +47,13 @@ class MethodTrainer(Trainer):
             parameters = [p for p in self.model.parameters() if p.requires_grad]
             groups = self.method.param_groups(self.model) or [{"params": parameters}]
             spec = self.spec
-            self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(spec.adam_beta1, spec.adam_beta2),
-                                               eps=spec.adam_epsilon, weight_decay=spec.weight_decay)
+            self.optimizer = torch.optim.AdamW(
+                groups,
+                lr=spec.learning_rate,
+                betas=(spec.adam_beta1, spec.adam_beta2),
+                eps=spec.adam_epsilon,
+                weight_decay=spec.weight_decay,
+            )
         return self.optimizer
 
     def get_batch_samples(
@@ -107,8 +112,7 @@ class MethodTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = self.method.checkpoint_tensors(self.model)
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-                  folder / TENSORS_FILE)
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS_FILE)
         state = {"method": self.method.state_dict(), "tokens": self.tokens, "seconds": self.seconds}
         torch.save(state, folder / STATE_FILE)
 
@@ -122,8 +126,9 @@ class MethodTrainer(Trainer):
         saved = load_file(folder / TENSORS_FILE)
         current = self.method.checkpoint_tensors(self.model)
         if set(saved) != set(current):
-            raise ValueError(f"{folder / TENSORS_FILE}: found other tensors than the model's: "
-                             f"{sorted(set(saved) ^ set(current))[:3]}")
+            raise ValueError(
+                f"{folder / TENSORS_FILE}: found other tensors than the model's: {sorted(set(saved) ^ set(current))[:3]}"
+            )
         with torch.no_grad():
             for name, tensor in current.items():
                 tensor.copy_(saved[name])
@@ -145,8 +150,12 @@ class StopWhenDiverged(TrainerCallback):
         self.reason: str | None = None
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
-        logs: dict[str, float] | None = None, **_: Any,
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
     ) -> None:
         if logs is None or "loss" not in logs:
             return
@@ -168,8 +177,12 @@ class PrintProgress(TrainerCallback):
         self.loss: float | None = None
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
-        logs: dict[str, float] | None = None, **_: Any,
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
     ) -> None:
         self.loss = (logs or {}).get("loss", self.loss)
 
@@ -223,5 +236,3 @@ def step_counts(spec: TrainingSpec, *, examples: int, world_size: int) -> tuple[
         return spec.max_steps, per_epoch
     assert spec.num_train_epochs is not None
     return math.ceil(spec.num_train_epochs * per_epoch), per_epoch
-
-

@@ -89,10 +89,22 @@ class Adalora(Method[AdaloraSettings]):
         tfinal = max(1, tfinal)
         if tinit >= total - tfinal:
             raise ConfigError(f"tinit: found {tinit} steps, expected fewer than total - tfinal = {total} - {tfinal}")
-        config = AdaLoraConfig(init_r=s.initial_rank, target_r=s.r, lora_alpha=s.lora_alpha, lora_dropout=s.lora_dropout,
-                               target_modules=list(s.target_modules), tinit=tinit, tfinal=tfinal, deltaT=max(1, delta),
-                               beta1=s.beta1, beta2=s.beta2, orth_reg_weight=s.orth_reg_weight, total_step=total,
-                               bias="none", task_type="CAUSAL_LM")
+        config = AdaLoraConfig(
+            init_r=s.initial_rank,
+            target_r=s.r,
+            lora_alpha=s.lora_alpha,
+            lora_dropout=s.lora_dropout,
+            target_modules=list(s.target_modules),
+            tinit=tinit,
+            tfinal=tfinal,
+            deltaT=max(1, delta),
+            beta1=s.beta1,
+            beta2=s.beta2,
+            orth_reg_weight=s.orth_reg_weight,
+            total_step=total,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
         self._log = OperationLog(context.log_dir)
         self._model = add_adapter(model, config, seed=context.seed)
         self._layers = adapted_layers(self._model)
@@ -132,7 +144,8 @@ class Adalora(Method[AdaloraSettings]):
         if self.settings.orth_reg_weight == 0:
             return None
         return self.settings.orth_reg_weight * orthogonality(
-            (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]) for layer in self._layers.values())
+            (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]) for layer in self._layers.values()
+        )
 
     def ranks(self) -> dict[str, int]:
         """Unmasked triplets per module; the initial rank before the first allocation."""
@@ -146,8 +159,12 @@ class Adalora(Method[AdaloraSettings]):
 
     def state_dict(self) -> dict[str, Any]:
         """The smoothed importances, the current masks, and how often they were set."""
-        return {"exp_avg_ipt": dict(self._allocator.exp_avg_ipt), "exp_avg_unc": dict(self._allocator.exp_avg_unc),
-                "rank_pattern": self._config.rank_pattern, "allocations": self._allocations}
+        return {
+            "exp_avg_ipt": dict(self._allocator.exp_avg_ipt),
+            "exp_avg_unc": dict(self._allocator.exp_avg_unc),
+            "rank_pattern": self._config.rank_pattern,
+            "allocations": self._allocations,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         devices = {name: p.device for name, p in self._model.base_model.model.named_parameters()}
@@ -166,12 +183,18 @@ class Adalora(Method[AdaloraSettings]):
         """
         ranks, budget = self.ranks(), self.settings.r * len(self.ranks())
         if not self._allocations or sum(ranks.values()) > budget:
-            raise MechanismError(f"AdaLoRA made {self._allocations} allocations and kept {sum(ranks.values())} ranks, "
-                                 f"expected at least one and at most {budget}")
+            raise MechanismError(
+                f"AdaLoRA made {self._allocations} allocations and kept {sum(ranks.values())} ranks, "
+                f"expected at least one and at most {budget}"
+            )
         sizes = {name: layer.in_features + layer.out_features + 1 for name, layer in self._layers.items()}
-        return {"allocations": self._allocations, "initial_rank": self.settings.initial_rank, "ranks": ranks,
-                "mean_rank": sum(ranks.values()) / len(ranks),
-                "parameters_at_end": sum(rank * sizes[name] for name, rank in ranks.items())}
+        return {
+            "allocations": self._allocations,
+            "initial_rank": self.settings.initial_rank,
+            "ranks": ranks,
+            "mean_rank": sum(ranks.values()) / len(ranks),
+            "parameters_at_end": sum(rank * sizes[name] for name, rank in ranks.items()),
+        }
 
     def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
         """Write the native adapter and, in ``lora/``, the plain LoRA."""

@@ -44,7 +44,5 @@ def rank_importance(model: torch.nn.Module, *, adapter_name: str = "default") ->
             importance = importance * module.rank_scores(adapter_name).detach()
         result[name] = importance.cpu()
     if not result:
-        raise ValueError(
-            f"rank_importance: found no LoRA layer with adapter {adapter_name!r} in a {type(model).__name__}"
-        )
+        raise ValueError(f"rank_importance: found no LoRA layer with adapter {adapter_name!r} in a {type(model).__name__}")
     return result

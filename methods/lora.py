@@ -34,8 +34,15 @@ class Lora(Method[AdapterSettings]):
         from peft import LoraConfig
 
         s = self.settings
-        config = LoraConfig(r=s.r, lora_alpha=s.lora_alpha, lora_dropout=s.lora_dropout, bias="none",
-                            target_modules=list(s.target_modules), task_type="CAUSAL_LM", **self.peft_options())
+        config = LoraConfig(
+            r=s.r,
+            lora_alpha=s.lora_alpha,
+            lora_dropout=s.lora_dropout,
+            bias="none",
+            target_modules=list(s.target_modules),
+            task_type="CAUSAL_LM",
+            **self.peft_options(),
+        )
         return add_adapter(model, config, seed=context.seed)
 
     def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:

@@ -139,9 +139,17 @@ def save_plain_lora(factors: dict[str, LoraFactors], output_dir: Path, *, base_n
         tensors[f"{PEFT_PREFIX}{name}.lora_B.weight"] = b.contiguous()
     largest = max(ranks.values())
     pattern = {name: rank for name, rank in ranks.items() if rank != largest}
-    config = LoraConfig(r=largest, lora_alpha=largest, rank_pattern=pattern, alpha_pattern=dict(pattern), lora_dropout=0.0,
-                        target_modules=_last_parts(ranks), task_type="CAUSAL_LM", inference_mode=True,
-                        base_model_name_or_path=base_name)
+    config = LoraConfig(
+        r=largest,
+        lora_alpha=largest,
+        rank_pattern=pattern,
+        alpha_pattern=dict(pattern),
+        lora_dropout=0.0,
+        target_modules=_last_parts(ranks),
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        base_model_name_or_path=base_name,
+    )
     output_dir.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(output_dir))
     save_file(tensors, output_dir / "adapter_model.safetensors", metadata={"format": "pt"})

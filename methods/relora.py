@@ -31,10 +31,15 @@ class ReloraSettings(AdapterSettings):
 
     merge_every: Steps = Field(0.1, gt=0, description="steps of one cycle; no merge in the last cycle's length of the run")
     restart_warmup: Steps = Field(
-        0.005, description="steps in which the learning rate climbs back after a merge (ReLoRA: 50-100 steps)")
+        0.005, description="steps in which the learning rate climbs back after a merge (ReLoRA: 50-100 steps)"
+    )
     reset_fraction: float = Field(
-        1.0, gt=0, le=1, description="part of each Adam moment, smallest magnitudes first, set to zero at a merge; 1 clears "
-        "the state and its step count (BeamLoRA's released code); ReLoRA prunes 0.99")
+        1.0,
+        gt=0,
+        le=1,
+        description="part of each Adam moment, smallest magnitudes first, set to zero at a merge; 1 clears "
+        "the state and its step count (BeamLoRA's released code); ReLoRA prunes 0.99",
+    )
 
 
 class Relora(Lora):
@@ -68,16 +73,19 @@ class Relora(Lora):
         self.cycle = max(1, resolve_steps(self.settings.merge_every, total_steps=context.total_steps))
         self.warmup = resolve_steps(self.settings.restart_warmup, total_steps=context.total_steps)
         if 2 * self.cycle > context.total_steps:
-            raise ConfigError(f"merge_every: found {self.cycle} steps, expected at most half of the run's "
-                              f"{context.total_steps} steps: no merge would ever happen")
+            raise ConfigError(
+                f"merge_every: found {self.cycle} steps, expected at most half of the run's "
+                f"{context.total_steps} steps: no merge would ever happen"
+            )
         if self.warmup >= self.cycle:
             raise ConfigError(f"restart_warmup: found {self.warmup} steps, expected fewer than merge_every ({self.cycle})")
         self.merge_steps: list[int] = []
         self._model = super().wrap(model, context)
-        self._masters = {name: layer.get_base_layer().weight.detach().float().cpu()
-                         for name, layer in adapted_layers(self._model).items()
-                         if layer.get_base_layer().weight.dtype != torch.float32
-                         and not layer.get_base_layer().weight.is_meta}
+        self._masters = {
+            name: layer.get_base_layer().weight.detach().float().cpu()
+            for name, layer in adapted_layers(self._model).items()
+            if layer.get_base_layer().weight.dtype != torch.float32 and not layer.get_base_layer().weight.is_meta
+        }
         return self._model
 
     def merge_due(self, step: int) -> bool:

@@ -58,7 +58,8 @@ def decompose(weight: torch.Tensor, *, r: int) -> Extremes:
     w = weight.detach().double()
     if r > min(w.shape):
         raise ConfigError(
-            f"r: found {r}, expected at most {min(w.shape)}, the number of singular values of a {tuple(w.shape)} weight")
+            f"r: found {r}, expected at most {min(w.shape)}, the number of singular values of a {tuple(w.shape)} weight"
+        )
     tall = w.shape[0] > w.shape[1]
     _, vectors = torch.linalg.eigh(w.T @ w if tall else w @ w.T)
     vectors = vectors.flip(1)
@@ -85,8 +86,11 @@ def cached_decomposition(weight: torch.Tensor, *, r: int, name: str, model_hash:
     path = cache_dir / "svd" / model_hash / f"{name}-r{r}.safetensors"
     if not path.exists():
         extremes = decompose(weight, r=r)
-        tensors = {f"{part}.{k}": getattr(extremes.part(part), k).contiguous().cpu()
-                   for part in ("top", "bottom") for k in ("u", "s", "v")}
+        tensors = {
+            f"{part}.{k}": getattr(extremes.part(part), k).contiguous().cpu()
+            for part in ("top", "bottom")
+            for k in ("u", "s", "v")
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
         save_file(tensors, draft)
@@ -130,8 +134,9 @@ class SvdInitialisedLora(Lora):
             if weight.is_meta:  # counting parameters needs no decomposition
                 continue
             with torch.no_grad():
-                extremes = cached_decomposition(weight, r=self.settings.r, name=name, cache_dir=context.cache_dir,
-                                                model_hash=context.base_model_hash)
+                extremes = cached_decomposition(
+                    weight, r=self.settings.r, name=name, cache_dir=context.cache_dir, model_hash=context.base_model_hash
+                )
                 triplets = extremes.part(self.part)
                 self._removed_energy += float(triplets.s.double().square().sum())
                 total_energy += float(weight.double().square().sum())
@@ -151,8 +156,10 @@ class SvdInitialisedLora(Lora):
         """
         found, expected = self._digest(), state["initial_factors_sha256"]
         if found != expected:
-            raise ValueError(f"initial_factors_sha256: found {found}, expected {expected} as in the checkpoint: the cached "
-                             f"decomposition or the base model has changed since; restart the run")
+            raise ValueError(
+                f"initial_factors_sha256: found {found}, expected {expected} as in the checkpoint: the cached "
+                f"decomposition or the base model has changed since; restart the run"
+            )
 
     def _digest(self) -> str:
         digest = hashlib.sha256()

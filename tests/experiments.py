@@ -19,23 +19,38 @@ MINIATURE: dict[str, Any] = {
             "label": "Llama miniature",
             "stands_for": "llama2-7b",
             "source": {
-                "kind": "built", "architecture": "llama", "hidden_size": 64, "intermediate_size": 128,
-                "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+                "kind": "built",
+                "architecture": "llama",
+                "hidden_size": 64,
+                "intermediate_size": 128,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 4,
                 "pretraining": {"max_steps": 10, "learning_rate": 3e-3, "corpus_documents": 400},
             },
         }
     },
     "domains": {
         "math": {
-            "train": {"source": {"kind": "generated", "generator": "metamath", "rows": 96, "seed": 1},
-                      "format": "metamath", "max_length": 256},
-            "evaluation": {"tasks": {"gsm8k": {
-                "source": {"kind": "generated", "generator": "gsm8k", "rows": 8, "seed": 2}, "format": "gsm8k",
-                "prompt_template": "alpaca", "max_new_tokens": 16, "grader": "sound"}}},
+            "train": {
+                "source": {"kind": "generated", "generator": "metamath", "rows": 96, "seed": 1},
+                "format": "metamath",
+                "max_length": 256,
+            },
+            "evaluation": {
+                "tasks": {
+                    "gsm8k": {
+                        "source": {"kind": "generated", "generator": "gsm8k", "rows": 8, "seed": 2},
+                        "format": "gsm8k",
+                        "prompt_template": "alpaca",
+                        "max_new_tokens": 16,
+                        "grader": "sound",
+                    }
+                }
+            },
         }
     },
-    "training": {"learning_rate": 3e-3, "per_device_train_batch_size": 8, "max_steps": 12, "logging_steps": 2,
-                 "save_steps": 4},
+    "training": {"learning_rate": 3e-3, "per_device_train_batch_size": 8, "max_steps": 12, "logging_steps": 2, "save_steps": 4},
     "adapter": {"r": 8, "lora_alpha": 16},
     "methods": {"lora": {}, "dora": {}},
     "tables": {"table1": {"domains": ["math"], "methods": {"llama-mini": ["lora", "dora"]}}},

@@ -9,7 +9,15 @@ from __future__ import annotations
 import random
 
 from harness.synthetic import competition, programs
-from harness.synthetic.arithmetic import OPERATORS, apply, equation, equation_is_held_out, operand
+from harness.synthetic.arithmetic import (
+    LARGEST_BARE_RESULT,
+    LARGEST_RESULT,
+    OPERATORS,
+    apply,
+    equation,
+    equation_is_held_out,
+    operand,
+)
 from harness.synthetic.records import program_key
 from harness.synthetic.split import is_held_out
 from harness.synthetic.word_problems import ITEMS, NAMES
@@ -17,18 +25,15 @@ from harness.synthetic.word_problems import ITEMS, NAMES
 _EVENTS = {"+": "{name} gets {n} more.", "-": "{name} loses {n}.", "*": "{name} then has {n} times as many."}
 
 
-def _known_equation(rng: random.Random, a: int | None = None) -> tuple[int, str, int] | None:
-    """A random equation that is not held out, starting from ``a`` where given; None where this draw found none."""
+def _known_equation(rng: random.Random, a: int, *, largest: int) -> tuple[int, str, int] | None:
+    """A random equation from ``a`` on that is not held out; None where this draw found none."""
     operator = rng.choice(OPERATORS)
-    left = a if a is not None else rng.randint(2, 9) if operator == "*" else rng.randint(1, 19)
-    right = operand(rng, left, operator)
-    if right is None or equation_is_held_out(left, operator, right):
-        return None
-    return left, operator, right
+    b = operand(rng, a, operator, largest=largest)
+    return None if b is None or equation_is_held_out(a, operator, b) else (a, operator, b)
 
 
 def _equations(rng: random.Random) -> str:
-    drawn = (_known_equation(rng) for _ in range(6))
+    drawn = (_known_equation(rng, rng.randint(1, LARGEST_BARE_RESULT), largest=LARGEST_BARE_RESULT) for _ in range(7))
     return "\n".join(equation(*found) for found in drawn if found is not None)
 
 
@@ -37,7 +42,7 @@ def _narrative(rng: random.Random) -> str:
     name, item, value = rng.choice(NAMES), rng.choice(ITEMS), rng.randint(2, 12)
     start, events, equations = f"{name} has {value} {item}.", [], []
     for _ in range(rng.randint(1, 2)):
-        found = _known_equation(rng, value)
+        found = _known_equation(rng, value, largest=LARGEST_RESULT)
         if found is not None:
             events.append(_EVENTS[found[1]].format(name=name, n=found[2]))
             equations.append(f"{equation(*found)}.")
@@ -107,7 +112,7 @@ def _notes(rng: random.Random) -> str:
     return "\n".join(line.format(**facts) for line in rng.sample(_NOTES, 4))
 
 
-_SHARES = {_equations: 2, _narrative: 4, _formula: 2, _look_up: 1, _function: 3, _echo: 1, _notes: 2}
+_SHARES = {_equations: 3, _narrative: 4, _formula: 2, _look_up: 1, _function: 3, _echo: 1, _notes: 2}
 
 
 def pretraining_documents(rows: int, seed: int) -> list[str]:

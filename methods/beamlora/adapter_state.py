@@ -135,6 +135,4 @@ def check_replicas(adapter: AdapterTensors, *, step: int) -> None:
     distributed.all_reduce(lowest, op=distributed.ReduceOp.MIN)
     distributed.all_reduce(highest, op=distributed.ReduceOp.MAX)
     if not torch.equal(lowest, highest):
-        raise RuntimeError(
-            f"operation after step {step}: the adapter differs between processes, expected identical replicas"
-        )
+        raise RuntimeError(f"operation after step {step}: the adapter differs between processes, expected identical replicas")

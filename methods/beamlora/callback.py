@@ -62,9 +62,7 @@ class BeamLoraCallback(TrainerCallback):
 
     # ---- events
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Refuse what cannot work, before the first step.
 
         Raises:
@@ -93,23 +91,17 @@ class BeamLoraCallback(TrainerCallback):
         if state.global_step > 0 and self.save_with_checkpoints:
             self._load_from_checkpoint(args, state)
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Take the snapshot. The Trainer calls this after the update and before it counts the step."""
         step = state.global_step + 1
         if self._schedule.is_snapshot_step(step):
             self._snapshot = {
-                name: {
-                    key: value.detach().to("cpu", copy=True) for key, value in tensors.items() if key in SNAPSHOT_KEYS
-                }
+                name: {key: value.detach().to("cpu", copy=True) for key, value in tensors.items() if key in SNAPSHOT_KEYS}
                 for name, tensors in self._adapter.items()
             }
             self._snapshot_step = step
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Operate."""
         if self._schedule.is_operation_step(state.global_step):
             plan = self._operate(state.global_step)
@@ -157,9 +149,7 @@ class BeamLoraCallback(TrainerCallback):
     def _snapshot_is_needed(self) -> bool:
         """Whether an operation that prunes will read the present snapshot; True before the schedule is known."""
         schedule = self._schedule
-        return schedule is None or any(
-            schedule.snapshot_step(t) == self._snapshot_step for t in schedule.pruning_steps()
-        )
+        return schedule is None or any(schedule.snapshot_step(t) == self._snapshot_step for t in schedule.pruning_steps())
 
     def _load_from_checkpoint(self, args: TrainingArguments, state: TrainerState) -> None:
         folder = _checkpoint_folder(args, state)

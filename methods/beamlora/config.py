@@ -108,18 +108,13 @@ class BeamLoraConfig(LoraConfig):
 
     def to_lora_config(self) -> LoraConfig:
         """The configuration of the equivalent plain LoRA adapter (scores folded into A)."""
-        return LoraConfig(
-            **{f.name: getattr(self, f.name) for f in fields(LoraConfig) if f.init and f.name != "peft_type"}
-        )
+        return LoraConfig(**{f.name: getattr(self, f.name) for f in fields(LoraConfig) if f.init and f.name != "peft_type"})
 
     def _refuse_unsupported(self) -> None:
         used = [name for name in UNSUPPORTED if getattr(self, name, None)]
         if used:
-            raise ValueError(
-                f"BeamLoraConfig: found {', '.join(used)}, which BeamLoRA does not support; leave them out"
-            )
+            raise ValueError(f"BeamLoraConfig: found {', '.join(used)}, which BeamLoRA does not support; leave them out")
         if not (isinstance(self.init_lora_weights, bool) or self.init_lora_weights == "gaussian"):
             raise ValueError(
-                f"BeamLoraConfig: init_lora_weights: found {self.init_lora_weights!r}, "
-                "expected true, false or 'gaussian'"
+                f"BeamLoraConfig: init_lora_weights: found {self.init_lora_weights!r}, expected true, false or 'gaussian'"
             )

@@ -27,9 +27,7 @@ class BeamLoraLinear(lora.Linear):
     def lora_variants(self) -> dict[tuple[str, ...], type[LoraVariant]]:
         return {(): BeamVariant}
 
-    def update_layer(
-        self, adapter_name: str, r: int, lora_alpha: float, config: BeamLoraConfig, **kwargs: Any
-    ) -> None:
+    def update_layer(self, adapter_name: str, r: int, lora_alpha: float, config: BeamLoraConfig, **kwargs: Any) -> None:
         """Add an adapter. Equal logits: every score is 1 (``gate_times_r``) and the layer starts as LoRA."""
         if not hasattr(self, "lora_gate"):  # the first adapter is added by the base class's constructor
             self.lora_gate = nn.ParameterDict()

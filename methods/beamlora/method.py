@@ -52,9 +52,7 @@ class BeamLoRA(Method[BeamLoRASettings]):
         from methods.beamlora.model import beam_modules
 
         settings = self.settings
-        self._schedule = Schedule.for_run(
-            settings, total_steps=context.total_steps, steps_per_epoch=context.steps_per_epoch
-        )
+        self._schedule = Schedule.for_run(settings, total_steps=context.total_steps, steps_per_epoch=context.steps_per_epoch)
         self._schedule.check()
         config = BeamLoraConfig(
             r=settings.r,

@@ -26,9 +26,7 @@ class BeamLoraModel(LoraModel):
     """LoraModel whose layers are ``BeamLoraLinear``. Only unquantised linear layers can be targets."""
 
     @staticmethod
-    def _create_new_module(
-        lora_config: BeamLoraConfig, adapter_name: str, target: nn.Module, **kwargs: Any
-    ) -> BeamLoraLinear:
+    def _create_new_module(lora_config: BeamLoraConfig, adapter_name: str, target: nn.Module, **kwargs: Any) -> BeamLoraLinear:
         refuse_target(target, name=kwargs.get("target_name", "?"))
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         is_conv1d = isinstance(base, Conv1D)

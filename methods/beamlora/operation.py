@@ -51,17 +51,14 @@ class OperationPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: step, p, and per module the name, K, the pruned ranks and their sources."""
-        modules = [
-            {"name": m.name, "K": m.k, "pruned": list(m.pruned), "sources": list(m.sources)} for m in self.modules
-        ]
+        modules = [{"name": m.name, "K": m.k, "pruned": list(m.pruned), "sources": list(m.sources)} for m in self.modules]
         return {"step": self.step, "p": self.p, "modules": modules}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> OperationPlan:
         """The inverse of ``to_json``."""
         modules = tuple(
-            ModulePlan(name=m["name"], pruned=tuple(m["pruned"]), sources=tuple(m["sources"]))
-            for m in value["modules"]
+            ModulePlan(name=m["name"], pruned=tuple(m["pruned"]), sources=tuple(m["sources"])) for m in value["modules"]
         )
         return cls(step=value["step"], p=value["p"], modules=modules)
 
@@ -120,9 +117,7 @@ def _beyond(scores: torch.Tensor, *, p: float, settings: BeamSettings) -> torch.
     return beyond
 
 
-def make_plan(
-    scores: Tensors, *, step: int, p: float, settings: BeamSettings, permutations: Permutations
-) -> OperationPlan:
+def make_plan(scores: Tensors, *, step: int, p: float, settings: BeamSettings, permutations: Permutations) -> OperationPlan:
     """Decide an operation.
 
     Args:
@@ -140,9 +135,7 @@ def make_plan(
     return OperationPlan(step=step, p=p, modules=tuple(modules))
 
 
-def _plan_module(
-    name: str, scores: torch.Tensor, *, k: int, settings: BeamSettings, permutations: Permutations
-) -> ModulePlan:
+def _plan_module(name: str, scores: torch.Tensor, *, k: int, settings: BeamSettings, permutations: Permutations) -> ModulePlan:
     """The K lowest ranks (Eq. 6) are pruned and become copies of the K highest (Eq. 8); without assessment, random
     ranks."""
     if k == 0:
@@ -182,9 +175,7 @@ def apply_plan(
     return after
 
 
-def _copy_ranks(
-    current: Tensors, source: Tensors, plan: ModulePlan, *, settings: BeamSettings
-) -> dict[str, torch.Tensor]:
+def _copy_ranks(current: Tensors, source: Tensors, plan: ModulePlan, *, settings: BeamSettings) -> dict[str, torch.Tensor]:
     """Eq. 11 (or 9) for the parameters, Eq. 12 (or 10) for the moments."""
     after = {}
     for key in SNAPSHOT_KEYS:

@@ -60,9 +60,7 @@ def read_recording(path: Path) -> Recording:
         prefixes = [f"{part}.{index:02d}." for index in range(len(modules))]
         parts[part] = [{k[len(p) :]: v for k, v in tensors.items() if k.startswith(p)} for p in prefixes]
         if not all(parts[part]):
-            raise ValueError(
-                f"{path}: found no tensors {part}.{parts[part].index({}):02d}.*, expected {len(modules)} modules"
-            )
+            raise ValueError(f"{path}: found no tensors {part}.{parts[part].index({}):02d}.*, expected {len(modules)} modules")
     return Recording(
         p=float(metadata["p"]),
         temperature=float(metadata["temperature"]),
@@ -112,9 +110,7 @@ def _bit_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 all tensors are bit-equal, 1 some are not, 2 the file cannot be read as a recording."""
-    parser = argparse.ArgumentParser(
-        prog="python -m methods.beamlora.replay", description="Replay a recorded operation."
-    )
+    parser = argparse.ArgumentParser(prog="python -m methods.beamlora.replay", description="Replay a recorded operation.")
     parser.add_argument("file", type=Path, help="a recording (.safetensors)")
     path = parser.parse_args(arguments).file
     try:
@@ -129,13 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{path.name}: {error}")
         return 1
     wrong = differences(recording, results)
-    wrong_plans = [
-        m.name for m, pruned in zip(plan.modules, recording.pruned, strict=True) if list(m.pruned) != pruned
-    ]
+    wrong_plans = [m.name for m, pruned in zip(plan.modules, recording.pruned, strict=True) if list(m.pruned) != pruned]
     total = sum(len(tensors) for tensors in recording.after)
     print(
-        f"{path.name}: {total - len(wrong)} of {total} tensors bit-equal, "
-        f"p = {recording.p}, K = {[m.k for m in plan.modules]}"
+        f"{path.name}: {total - len(wrong)} of {total} tensors bit-equal, p = {recording.p}, K = {[m.k for m in plan.modules]}"
     )
     for name in wrong:
         print(f"differs: {name}")

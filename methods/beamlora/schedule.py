@@ -73,11 +73,7 @@ class Schedule:
 
     def operation_steps(self) -> list[int]:
         """The steps after which there is an operation, those with p = 1 (which prune nothing) included."""
-        return [
-            t
-            for t in range(self.settings.delta_t, self.total_steps, self.settings.delta_t)
-            if self.is_operation_step(t)
-        ]
+        return [t for t in range(self.settings.delta_t, self.total_steps, self.settings.delta_t) if self.is_operation_step(t)]
 
     def threshold(self, step: int) -> float:
         """p of the operation after ``step``."""

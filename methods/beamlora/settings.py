@@ -55,9 +55,7 @@ class BeamSettings(MethodSettings):
     threshold_horizon: Literal["two_epochs", "total"] = Field("two_epochs", description="when p arrives at 1")
     horizon_steps: int | None = Field(None, ge=1, description="optimizer steps; takes the place of threshold_horizon")
     threshold_step_offset: Literal[-1, 0] = Field(-1, description="p at operation t is that of step t + offset")
-    snapshot_step_offset: Literal[0, 1] = Field(
-        1, description="snapshots follow step delta_t / 2 + offset of an interval"
-    )
+    snapshot_step_offset: Literal[0, 1] = Field(1, description="snapshots follow step delta_t / 2 + offset of an interval")
     source: Literal["snapshot", "current"] = Field(
         "snapshot",
         description="expanded ranks copy the half-interval snapshot (Eq. 11-12) or the current state (Eq. 9-10)",
@@ -66,21 +64,15 @@ class BeamSettings(MethodSettings):
         FLAVORS["paper"]["moment_transfer"],
         description="Adam moments of the pruned ranks: copied with the parameters from the source; unchanged; zero",
     )
-    pairing: Literal["random", "ranked"] = Field(
-        "random", description="which of the K best ranks each pruned one copies"
-    )
-    score_average: Literal["logits", "scores"] = Field(
-        "logits", description="what the two ranks of a pair share equally"
-    )
+    pairing: Literal["random", "ranked"] = Field("random", description="which of the K best ranks each pruned one copies")
+    score_average: Literal["logits", "scores"] = Field("logits", description="what the two ranks of a pair share equally")
     reset_gate_moments: bool = Field(True, description="zero the Adam moments of all score logits at every operation")
     max_prune_fraction: float = Field(
         FLAVORS["paper"]["max_prune_fraction"], gt=0, le=1, description="upper limit of K / r; 1 is no limit"
     )
     operations: bool = Field(True, description="false: the scores are trained, nothing is ever pruned or expanded")
     expansion: bool = Field(True, description="false: pruned ranks stay zero (Table 3, w/o Expansion)")
-    assessment: bool = Field(
-        True, description="false: K random ranks instead of the K worst and best (w/o Assessment)"
-    )
+    assessment: bool = Field(True, description="false: K random ranks instead of the K worst and best (w/o Assessment)")
     dynamic_p: bool = Field(True, description="false: p = p_init until the horizon (w/o Dynamic P)")
 
     @model_validator(mode="before")

@@ -33,12 +33,14 @@ def plan_schedule(*, ranks_to_add: int, ranks_per_round: int, first: int, end: i
     if rounds > end - first:
         raise ConfigError(
             f"growth_end: found {max(0, end - first)} steps between growth_start ({first}) and growth_end ({end}), "
-            f"expected at least {rounds}: {ranks_to_add} ranks, {ranks_per_round} a step (top_h * incre_rank_num)")
+            f"expected at least {rounds}: {ranks_to_add} ranks, {ranks_per_round} a step (top_h * incre_rank_num)"
+        )
     return GrowthSchedule(first=first, span=end - first, rounds=rounds)
 
 
-def plan_growth(ranks: Sequence[int], importance: Sequence[float], *, r_max: int, budget: int, ranks_per_round: int,
-                ranks_per_module: int) -> dict[int, int]:
+def plan_growth(
+    ranks: Sequence[int], importance: Sequence[float], *, r_max: int, budget: int, ranks_per_round: int, ranks_per_module: int
+) -> dict[int, int]:
     """Ranks to add in one round, by module index: most important modules first, ties by index.
 
     Each module gets up to ``ranks_per_module`` until the round's ranks, or ``budget`` - sum(ranks), are spent, so that the

@@ -26,7 +26,8 @@ class IncreLoraSettings(AdapterSettings):
     init_r: int | None = Field(None, ge=1, description="rank of every module at the start; null: r / 2")
     r_max: int | None = Field(None, ge=1, description="largest rank of a module, allocated from the start; null: 2 r")
     incre_rank_num: int | None = Field(
-        None, ge=1, description="ranks a module gains at once, and ranks held in reserve; null: r / 8, at least 1")
+        None, ge=1, description="ranks a module gains at once, and ranks held in reserve; null: r / 8, at least 1"
+    )
     top_h: Steps = Field(0.25, gt=0, description="modules that grow at once, or their fraction (released code: 3-25 %)")
     growth_start: Steps = Field(0.1, description="steps before the first growth")
     growth_end: Steps = Field(0.5, description="step by which the budget is spent")
@@ -50,8 +51,9 @@ class IncreLoraSettings(AdapterSettings):
     @model_validator(mode="after")
     def _room_to_grow(self) -> IncreLoraSettings:
         if not 1 <= self.initial_rank < self.r <= self.largest_rank:
-            raise ValueError(f"found init_r {self.initial_rank}, r {self.r}, r_max {self.largest_rank}, "
-                             "expected 1 <= init_r < r <= r_max")
+            raise ValueError(
+                f"found init_r {self.initial_rank}, r {self.r}, r_max {self.largest_rank}, expected 1 <= init_r < r <= r_max"
+            )
         return self
 
 
@@ -116,9 +118,11 @@ class IncreLora(Method[IncreLoraSettings]):
         self.ranks_per_round = max(1, resolve_steps(s.top_h, total_steps=count)) * s.ranks_per_module
         # Before the first update all weights E, and so all importances, are 0: the first growth is at step 1 or later.
         self.schedule = plan_schedule(
-            ranks_to_add=self.budget - s.initial_rank * count, ranks_per_round=self.ranks_per_round,
+            ranks_to_add=self.budget - s.initial_rank * count,
+            ranks_per_round=self.ranks_per_round,
             first=max(1, resolve_steps(s.growth_start, total_steps=total)),
-            end=min(total, resolve_steps(s.growth_end, total_steps=total)))
+            end=min(total, resolve_steps(s.growth_end, total_steps=total)),
+        )
         self.warmup = resolve_steps(s.restart_warmup, total_steps=total)
         for name, layer in self._layers.items():
             layer.add_reserve(s.initial_rank, identity=self._identity(name))
@@ -176,9 +180,14 @@ class IncreLora(Method[IncreLoraSettings]):
     def grow(self, optimizer: torch.optim.Optimizer, *, step: int) -> None:
         """Activate reserves of the most important modules and draw new ones. Same on every process."""
         layers = list(self._layers.items())
-        plan = plan_growth([layer.rank for _, layer in layers], (self.importance * self.deviation).tolist(),
-                           r_max=self.settings.largest_rank, budget=self.budget, ranks_per_round=self.ranks_per_round,
-                           ranks_per_module=self.settings.ranks_per_module)
+        plan = plan_growth(
+            [layer.rank for _, layer in layers],
+            (self.importance * self.deviation).tolist(),
+            r_max=self.settings.largest_rank,
+            budget=self.budget,
+            ranks_per_round=self.ranks_per_round,
+            ranks_per_module=self.settings.ranks_per_module,
+        )
         for module, count in plan.items():
             name, layer = layers[module]
             growth = Growth(step=step, module=module, first=layer.rank, count=count)
@@ -190,8 +199,14 @@ class IncreLora(Method[IncreLoraSettings]):
             for _, layer in layers:
                 _zero_moments(optimizer, layer, slice(layer.rank, layer.used))
                 layer.drop_reserve()
-        self._log.write({"operation": "grow", "step": step, "total_rank": self.total_rank,
-                         "added": {layers[module][0]: count for module, count in plan.items()}})
+        self._log.write(
+            {
+                "operation": "grow",
+                "step": step,
+                "total_rank": self.total_rank,
+                "added": {layers[module][0]: count for module, count in plan.items()},
+            }
+        )
 
     def warming_slots(self, step: int) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
         """Views of the slots whose learning rate still climbs, their values, and the factor on their step.
@@ -215,10 +230,13 @@ class IncreLora(Method[IncreLoraSettings]):
 
     def state_dict(self) -> dict[str, Any]:
         """Ranks and reserves per module, the smoothed scores, and all growths so far."""
-        return {"ranks": [layer.rank for layer in self._layers.values()],
-                "reserves": [layer.reserve for layer in self._layers.values()],
-                "importance": self.importance, "deviation": self.deviation,
-                "growths": [asdict(growth) for growth in self.growths]}
+        return {
+            "ranks": [layer.rank for layer in self._layers.values()],
+            "reserves": [layer.reserve for layer in self._layers.values()],
+            "importance": self.importance,
+            "deviation": self.deviation,
+            "growths": [asdict(growth) for growth in self.growths],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for layer, rank, reserve in zip(self._layers.values(), state["ranks"], state["reserves"], strict=True):
@@ -233,13 +251,19 @@ class IncreLora(Method[IncreLoraSettings]):
             MechanismError: the ranks did not grow to the budget.
         """
         if self.total_rank != self.budget:
-            raise MechanismError(f"IncreLoRA ended with {self.total_rank} ranks after {len(self.growths)} growths, "
-                                 f"expected {self.budget}")
+            raise MechanismError(
+                f"IncreLoRA ended with {self.total_rank} ranks after {len(self.growths)} growths, expected {self.budget}"
+            )
         ranks = {name: layer.rank for name, layer in self._layers.items()}
-        return {"growths": len(self.growths), "initial_rank": self.settings.initial_rank, "ranks": ranks,
-                "mean_rank": self.total_rank / len(ranks),
-                "parameters_at_end": sum(layer.rank * (layer.in_features + layer.out_features + 1)
-                                         for layer in self._layers.values())}
+        return {
+            "growths": len(self.growths),
+            "initial_rank": self.settings.initial_rank,
+            "ranks": ranks,
+            "mean_rank": self.total_rank / len(ranks),
+            "parameters_at_end": sum(
+                layer.rank * (layer.in_features + layer.out_features + 1) for layer in self._layers.values()
+            ),
+        }
 
     def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
         """Write the plain LoRA."""
@@ -258,8 +282,9 @@ def _replace_targets(model: PreTrainedModel, settings: IncreLoraSettings) -> dic
         module = model.get_submodule(name)
         if not isinstance(module, torch.nn.Linear):
             raise ConfigError(f"target_modules: found {name} of type {type(module).__name__}, expected torch.nn.Linear")
-        layers[name] = IncreLoraLinear(module, r_max=settings.largest_rank, scaling=settings.lora_alpha / settings.r,
-                                       dropout=settings.lora_dropout)
+        layers[name] = IncreLoraLinear(
+            module, r_max=settings.largest_rank, scaling=settings.lora_alpha / settings.r, dropout=settings.lora_dropout
+        )
         model.set_submodule(name, layers[name])
     if not layers:
         raise ConfigError(f"target_modules: found no module named {', '.join(settings.target_modules)} in the model")

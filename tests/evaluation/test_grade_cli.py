@@ -27,9 +27,7 @@ def test_verdicts_come_in_order_and_default_to_the_sound_grader() -> None:
         {"id": "a", "correct": False, "extracted": "500"},
         {"id": 2, "correct": True, "extracted": "7"},
     ]
-    paper = [
-        json.loads(line)["correct"] for line in command(lines, "--task", "gsm8k", "--grader", "paper").stdout.splitlines()
-    ]
+    paper = [json.loads(line)["correct"] for line in command(lines, "--task", "gsm8k", "--grader", "paper").stdout.splitlines()]
     assert paper == [True, False]
 
 

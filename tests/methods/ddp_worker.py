@@ -32,8 +32,11 @@ def main() -> None:
             (root / name / f"replica{os.environ['RANK']}").write_text(replica_hash(trainer.model))
 
         training._fit = fit
-        training.train(spec, experiment, Folders(output=root / name / "two", scratch=root / name / "scratch-two", models=models,
-                                                 cache=root / "cache"))
+        training.train(
+            spec,
+            experiment,
+            Folders(output=root / name / "two", scratch=root / name / "scratch-two", models=models, cache=root / "cache"),
+        )
         torch.distributed.barrier()
 
 

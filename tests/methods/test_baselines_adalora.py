@@ -125,9 +125,19 @@ def test_mechanism_happens_in_the_real_trainer(name, tmp_path):
     method = toy.make(name)
     method.regularizer = method.regularizer if name != "relora" else lambda model: torch.zeros(())
     model = method.wrap(toy.base_model(), toy.context(tmp_path))
-    arguments = TrainingArguments(output_dir=str(tmp_path / "trainer"), max_steps=20, per_device_train_batch_size=2,
-                                  gradient_accumulation_steps=2, learning_rate=5e-3, report_to=[], save_strategy="no",
-                                  use_cpu=True, disable_tqdm=True, remove_unused_columns=False, logging_steps=1)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "trainer"),
+        max_steps=20,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        learning_rate=5e-3,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        logging_steps=1,
+    )
     trainer = LogitsTrainer(model=model, args=arguments, train_dataset=Rows(), callbacks=method.callbacks())
     trainer.method = method
     trainer.train()

@@ -37,8 +37,9 @@ def meta_model(key: str) -> PreTrainedModel:
             return MistralForCausalLM(MistralConfig(num_key_value_heads=8))
         if key.startswith("llama2-7b"):
             return LlamaForCausalLM(LlamaConfig())
-        return LlamaForCausalLM(LlamaConfig(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40,
-                                            num_attention_heads=40))
+        return LlamaForCausalLM(
+            LlamaConfig(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40)
+        )
 
 
 def trained(name: str, key: str, tmp_path: Path) -> int:
@@ -70,4 +71,5 @@ def test_parameters_at_the_end_follow_the_ranks(name, tmp_path):
     base = toy.base_model()
     assert evidence["mean_rank"] == 4 and len(set(evidence["ranks"].values())) > 1
     assert evidence["parameters_at_end"] == sum(
-        rank * (sum(base.get_submodule(module).weight.shape) + 1) for module, rank in evidence["ranks"].items())
+        rank * (sum(base.get_submodule(module).weight.shape) + 1) for module, rank in evidence["ranks"].items()
+    )

@@ -78,8 +78,12 @@ def test_full_modules_are_passed_over_and_the_budget_is_met_exactly():
     assert plan_growth([4, 3], [0.9, 0.1], r_max=9, budget=8, ranks_per_round=4, ranks_per_module=4) == {0: 1}
 
 
-@given(st.lists(st.tuples(st.integers(1, 6), st.floats(0, 1)), min_size=1, max_size=12), st.integers(1, 20),
-       st.integers(1, 5), st.integers(0, 72))
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.floats(0, 1)), min_size=1, max_size=12),
+    st.integers(1, 20),
+    st.integers(1, 5),
+    st.integers(0, 72),
+)
 def test_growth_respects_every_limit(modules, per_round, per_module, room):
     ranks, importance = [rank for rank, _ in modules], [score for _, score in modules]
     budget = sum(ranks) + room
@@ -156,8 +160,11 @@ def test_new_ranks_start_without_moments(tmp_path):
     loop.method.grow(loop.optimizer, step=2)
     for growth in loop.method.growths:
         layer = layers(loop)[growth.module]
-        for parameter, index in ((layer.lora_A, growth.slots), (layer.lora_E, growth.slots),
-                                 (layer.lora_B, (slice(None), growth.slots))):
+        for parameter, index in (
+            (layer.lora_A, growth.slots),
+            (layer.lora_E, growth.slots),
+            (layer.lora_B, (slice(None), growth.slots)),
+        ):
             assert not loop.optimizer.state[parameter]["exp_avg"][index].any()
             assert not loop.optimizer.state[parameter]["exp_avg_sq"][index].any()
         assert loop.optimizer.state[layer.lora_A]["exp_avg"][:2].any(), "the others keep theirs"
@@ -170,8 +177,9 @@ def test_new_ranks_warm_up(tmp_path):
         loop = toy.start("increlora", tmp_path, restart_warmup=warmup).run(2)
         before = [(layer.lora_A.detach().clone(), layer.lora_B.detach().clone()) for layer in layers(loop)]
         loop.run(1)
-        moved[warmup] = [(layer.lora_A.detach() - a, layer.lora_B.detach() - b)
-                         for layer, (a, b) in zip(layers(loop), before, strict=True)]
+        moved[warmup] = [
+            (layer.lora_A.detach() - a, layer.lora_B.detach() - b) for layer, (a, b) in zip(layers(loop), before, strict=True)
+        ]
     grown = [growth.module for growth in loop.method.growths]
     assert len(grown) == 7
     for index, (full, warming) in enumerate(zip(moved[0], moved[3], strict=True)):

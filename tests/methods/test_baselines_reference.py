@@ -48,8 +48,10 @@ def gram_distance(factor: torch.Tensor) -> torch.Tensor:
 
 
 def lora_start(loop: toy.Loop) -> dict[str, Factors]:
-    return {name: {"a": layer.lora_A[ADAPTER].weight, "b": layer.lora_B[ADAPTER].weight}
-            for name, layer in adapted_layers(loop.model).items()}
+    return {
+        name: {"a": layer.lora_A[ADAPTER].weight, "b": layer.lora_B[ADAPTER].weight}
+        for name, layer in adapted_layers(loop.model).items()
+    }
 
 
 def test_lora(tmp_path):
@@ -89,8 +91,10 @@ def test_singular_initialisation(name, part, tmp_path):
 def test_adalora(tmp_path):
     """Scaling lora_alpha / init_r, E between the factors, orthogonality term of weight 0.1; no allocation yet."""
     loop = toy.start("adalora", tmp_path, tinit=8)
-    start = {name: {"a": layer.lora_A[ADAPTER], "b": layer.lora_B[ADAPTER], "e": layer.lora_E[ADAPTER]}
-             for name, layer in adapted_layers(loop.model).items()}
+    start = {
+        name: {"a": layer.lora_A[ADAPTER], "b": layer.lora_B[ADAPTER], "e": layer.lora_E[ADAPTER]}
+        for name, layer in adapted_layers(loop.model).items()
+    }
     expected = dense_losses(start, lambda w, f: w + 8 / 6 * f["b"] @ (f["e"] * f["a"]), penalty=0.1)
     assert loop.run(STEPS).losses == pytest.approx(expected, abs=1e-4)
 
@@ -98,8 +102,10 @@ def test_adalora(tmp_path):
 def test_increlora(tmp_path):
     """Active components have trained weights, the reserve (third) component the fixed weight 1e-5; no growth yet."""
     loop = toy.start("increlora", tmp_path, growth_start=8, growth_end=20)
-    start = {name: {"a": layer.lora_A[:3], "b": layer.lora_B[:, :3], "e": layer.lora_E[:2]}
-             for name, layer in loop.method._layers.items()}
+    start = {
+        name: {"a": layer.lora_A[:3], "b": layer.lora_B[:, :3], "e": layer.lora_E[:2]}
+        for name, layer in loop.method._layers.items()
+    }
     assert all(layer.used == 3 for layer in loop.method._layers.values())
 
     def weight(w: torch.Tensor, f: Factors) -> torch.Tensor:
@@ -150,8 +156,14 @@ def test_adalora_allocates_as_in_its_paper(tmp_path):
 
     def record(step: int) -> None:
         parts = {"a": "lora_A", "b": "lora_B", "e": "lora_E"}
-        history.append({name: {k: (getattr(layer, p)[ADAPTER] * getattr(layer, p)[ADAPTER].grad).abs().detach()
-                               for k, p in parts.items()} for name, layer in adapted_layers(loop.model).items()})
+        history.append(
+            {
+                name: {
+                    k: (getattr(layer, p)[ADAPTER] * getattr(layer, p)[ADAPTER].grad).abs().detach() for k, p in parts.items()
+                }
+                for name, layer in adapted_layers(loop.model).items()
+            }
+        )
         before = loop.method._allocations
         allocate(step)
         if loop.method._allocations > before:

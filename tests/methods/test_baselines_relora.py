@@ -70,7 +70,8 @@ def test_learning_rate_climbs_back_to_the_schedule(tmp_path):
     scheduled = [5e-3 * (1 - step / 20) for step in range(11)]
     assert loop.rates[:6] == pytest.approx(scheduled[:6])
     assert [rate / plan for rate, plan in zip(loop.rates[6:], scheduled[6:], strict=True)] == pytest.approx(
-        [0.25, 0.5, 0.75, 1.0, 1.0])
+        [0.25, 0.5, 0.75, 1.0, 1.0]
+    )
     assert loop.scheduler.get_last_lr() == pytest.approx([5e-3 * (1 - 11 / 20)])
 
 

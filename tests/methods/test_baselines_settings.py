@@ -20,10 +20,29 @@ CHANGES = {
     "pissa": SHARED,
     "milora": SHARED,
     "relora": {**SHARED, "merge_every": 5, "restart_warmup": 3, "reset_fraction": 0.9},
-    "adalora": {**SHARED, "init_r": 9, "tinit": 6, "tfinal": 4, "deltaT": 4, "beta1": 0.2, "beta2": 0.2,
-                "orth_reg_weight": 0.5},
-    "increlora": {**SHARED, "init_r": 1, "r_max": 5, "incre_rank_num": 2, "top_h": 4, "growth_start": 6, "growth_end": 15,
-                  "restart_warmup": 3, "beta1": 0.2, "beta2": 0.2, "orth_reg_weight": 0.5},
+    "adalora": {
+        **SHARED,
+        "init_r": 9,
+        "tinit": 6,
+        "tfinal": 4,
+        "deltaT": 4,
+        "beta1": 0.2,
+        "beta2": 0.2,
+        "orth_reg_weight": 0.5,
+    },
+    "increlora": {
+        **SHARED,
+        "init_r": 1,
+        "r_max": 5,
+        "incre_rank_num": 2,
+        "top_h": 4,
+        "growth_start": 6,
+        "growth_end": 15,
+        "restart_warmup": 3,
+        "beta1": 0.2,
+        "beta2": 0.2,
+        "orth_reg_weight": 0.5,
+    },
 }
 
 
@@ -39,22 +58,35 @@ def test_every_setting_is_covered(name):
     assert set(CHANGES[name]) == set(methods.get(name).cls.Settings.model_fields)
 
 
-@pytest.mark.parametrize(("name", "settings", "total", "message"), [
-    ("adalora", {"init_r": 4}, 20, "init_r: found 4, expected more than the final mean rank r = 4"),
-    ("adalora", {"tinit": 15, "tfinal": 5}, 20, "tinit: found 15 steps, expected fewer than total - tfinal = 20 - 5"),
-    ("adalora", {"deltaT": 0}, 20, "deltaT"),
-    ("adalora", {"tinit": 1.5}, 20, "found 1.5, expected a whole number of optimizer steps or a fraction"),
-    ("adalora", {"tinit": -1}, 20, "found -1"),
-    ("relora", {"merge_every": 11, "restart_warmup": 0}, 20, "merge_every: found 11 steps, expected at most half"),
-    ("relora", {"merge_every": 5, "restart_warmup": 5}, 20, "restart_warmup: found 5 steps, expected fewer than merge_every"),
-    ("increlora", {"init_r": 4}, 20, "found init_r 4, r 4, r_max 8, expected 1 <= init_r < r <= r_max"),
-    ("increlora", {"r_max": 3}, 20, "r_max 3"),
-    ("increlora", {"top_h": 0.25}, 10, "growth_end: found 4 steps between growth_start (1) and growth_end (5), expected at "),
-    ("increlora", {"target_modules": ("embed_tokens",)}, 20, "found model.embed_tokens of type Embedding"),
-    ("increlora", {"target_modules": ("c_attn",)}, 20, "found no module named c_attn"),
-    ("pissa", {"r": 17}, 20, "r: found 17, expected at most 16"),
-    ("milora", {"r": 17}, 20, "r: found 17, expected at most 16"),
-])
+@pytest.mark.parametrize(
+    ("name", "settings", "total", "message"),
+    [
+        ("adalora", {"init_r": 4}, 20, "init_r: found 4, expected more than the final mean rank r = 4"),
+        ("adalora", {"tinit": 15, "tfinal": 5}, 20, "tinit: found 15 steps, expected fewer than total - tfinal = 20 - 5"),
+        ("adalora", {"deltaT": 0}, 20, "deltaT"),
+        ("adalora", {"tinit": 1.5}, 20, "found 1.5, expected a whole number of optimizer steps or a fraction"),
+        ("adalora", {"tinit": -1}, 20, "found -1"),
+        ("relora", {"merge_every": 11, "restart_warmup": 0}, 20, "merge_every: found 11 steps, expected at most half"),
+        (
+            "relora",
+            {"merge_every": 5, "restart_warmup": 5},
+            20,
+            "restart_warmup: found 5 steps, expected fewer than merge_every",
+        ),
+        ("increlora", {"init_r": 4}, 20, "found init_r 4, r 4, r_max 8, expected 1 <= init_r < r <= r_max"),
+        ("increlora", {"r_max": 3}, 20, "r_max 3"),
+        (
+            "increlora",
+            {"top_h": 0.25},
+            10,
+            "growth_end: found 4 steps between growth_start (1) and growth_end (5), expected at ",
+        ),
+        ("increlora", {"target_modules": ("embed_tokens",)}, 20, "found model.embed_tokens of type Embedding"),
+        ("increlora", {"target_modules": ("c_attn",)}, 20, "found no module named c_attn"),
+        ("pissa", {"r": 17}, 20, "r: found 17, expected at most 16"),
+        ("milora", {"r": 17}, 20, "r: found 17, expected at most 16"),
+    ],
+)
 def test_impossible_settings_are_refused(name, settings, total, message, tmp_path):
     with pytest.raises((ConfigError, ValidationError)) as error:
         toy.start(name, tmp_path, ctx={"total_steps": total}, **settings)

@@ -90,8 +90,10 @@ def test_gradients_do_not_depend_on_accumulation(name, tmp_path):
 def test_frozen_weights_stay_as_they_were(name, tmp_path):
     loop = toy.start(name, tmp_path).run()
     base = toy.base_model().state_dict()
-    frozen = {key.removeprefix("base_model.model.").replace(".base_layer", ""): tensor
-              for key, tensor in loop.model.state_dict().items()}
+    frozen = {
+        key.removeprefix("base_model.model.").replace(".base_layer", ""): tensor
+        for key, tensor in loop.model.state_dict().items()
+    }
     assert [key for key in base if not torch.equal(frozen[key], base[key])] == []
 
 

@@ -62,8 +62,13 @@ def test_low_rank_methods_start_from_the_same_a(tmp_path):
     for name, noise in (("lora", 0), ("dora", 5), ("relora", 9)):
         method, base = toy.make(name), toy.base_model()
         torch.rand(noise)
-        starts.append({key.split(".lora_A")[0]: tensor for key, tensor in
-                       method.wrap(base, toy.context(tmp_path)).state_dict().items() if "lora_A" in key})
+        starts.append(
+            {
+                key.split(".lora_A")[0]: tensor
+                for key, tensor in method.wrap(base, toy.context(tmp_path)).state_dict().items()
+                if "lora_A" in key
+            }
+        )
     assert all(torch.equal(starts[0][key], other[key]) for other in starts[1:] for key in starts[0])
 
 
@@ -136,8 +141,18 @@ def test_modules_that_the_registry_reads_do_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("name", "label"), [
-    ("full-ft", "Full-FT"), ("lora", "LoRA"), ("dora", "DoRA"), ("pissa", "PiSSA"), ("milora", "MiLoRA"), ("relora", "ReLoRA"),
-    ("adalora", "AdaLoRA"), ("increlora", "IncreLoRA")])
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("full-ft", "Full-FT"),
+        ("lora", "LoRA"),
+        ("dora", "DoRA"),
+        ("pissa", "PiSSA"),
+        ("milora", "MiLoRA"),
+        ("relora", "ReLoRA"),
+        ("adalora", "AdaLoRA"),
+        ("increlora", "IncreLoRA"),
+    ],
+)
 def test_labels_are_the_papers(name, label):
     assert methods.get(name).label == label

@@ -43,8 +43,9 @@ def test_small_singular_values_survive_the_gram_matrix():
     singular = torch.linalg.svdvals(weight.double())
     assert singular[-1] / singular[0] < 1e-5
     assert torch.allclose(decompose(weight, r=4).bottom.s.double(), singular[-4:], rtol=1e-4)
-    assert not torch.allclose(torch.linalg.eigvalsh(weight.T @ weight)[:4].abs().sqrt().flip(0).double(), singular[-4:],
-                              rtol=1e-1)
+    assert not torch.allclose(
+        torch.linalg.eigvalsh(weight.T @ weight)[:4].abs().sqrt().flip(0).double(), singular[-4:], rtol=1e-1
+    )
 
 
 def test_singular_weight_gives_finite_factors():

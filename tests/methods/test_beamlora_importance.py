@@ -28,9 +28,7 @@ def test_beamlora_importance_is_the_norm_of_each_ranks_matrix() -> None:
 
 
 def test_lora_importance_is_the_norm_of_each_ranks_matrix() -> None:
-    model = get_peft_model(
-        tiny_llama(), LoraConfig(r=4, lora_alpha=12, target_modules=TARGETS, init_lora_weights=False)
-    )
+    model = get_peft_model(tiny_llama(), LoraConfig(r=4, lora_alpha=12, target_modules=TARGETS, init_lora_weights=False))
     for name, values in rank_importance(model).items():
         module = model.get_submodule(name)
         a, b = module.lora_A["default"].weight, module.lora_B["default"].weight

@@ -114,9 +114,7 @@ def all_scores(modules: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.T
     return {name: rank_scores(tensors["g"], temperature=0.05, times_r=True) for name, tensors in modules.items()}
 
 
-def plan_for(
-    modules: dict[str, dict[str, torch.Tensor]], beam: BeamSettings, *, p: float, seed: int = 0
-) -> OperationPlan:
+def plan_for(modules: dict[str, dict[str, torch.Tensor]], beam: BeamSettings, *, p: float, seed: int = 0) -> OperationPlan:
     permutations = private_permutations(seed=seed, step=6)
     return make_plan(all_scores(modules), step=6, p=p, settings=beam, permutations=permutations)
 
@@ -133,10 +131,7 @@ cases = st.fixed_dictionaries(
 
 
 def modules_of(case: dict) -> dict[str, dict[str, torch.Tensor]]:
-    return {
-        f"layer{i}": module_tensors(case["rank"], case["seed"] + i, spread=case["spread"])
-        for i in range(case["count"])
-    }
+    return {f"layer{i}": module_tensors(case["rank"], case["seed"] + i, spread=case["spread"]) for i in range(case["count"])}
 
 
 @settings(max_examples=60, deadline=None)
@@ -269,9 +264,7 @@ def test_pairing_ranked_gives_the_best_rank_to_the_first_pruned_slot() -> None:
     ranked, *_ = operate(BeamSettings(pairing="ranked"))
     scores = all_scores({"m": module_tensors(8, 4)})["m"]
     assert list(ranked.sources) == scores.argsort(descending=True)[:3].tolist()
-    pairings = {
-        plan_for({"m": module_tensors(8, 4)}, BeamSettings(), p=0.9, seed=s).modules[0].sources for s in range(20)
-    }
+    pairings = {plan_for({"m": module_tensors(8, 4)}, BeamSettings(), p=0.9, seed=s).modules[0].sources for s in range(20)}
     assert len(pairings) > 1 and all(sorted(p) == sorted(ranked.sources) for p in pairings)
 
 
@@ -315,10 +308,7 @@ def test_max_prune_fraction_spares_the_best_of_the_pruned() -> None:
 
 def test_gate_temperature_and_factor_r() -> None:
     gate = module_tensors(8, 3)["g"]
-    assert (
-        rank_scores(gate, temperature=0.03, times_r=True).max()
-        > rank_scores(gate, temperature=0.05, times_r=True).max()
-    )
+    assert rank_scores(gate, temperature=0.03, times_r=True).max() > rank_scores(gate, temperature=0.05, times_r=True).max()
     assert rank_scores(gate, temperature=0.05, times_r=False).sum().item() == pytest.approx(1)
     plain = make_plan(
         {"m": rank_scores(gate, temperature=0.05, times_r=False)},

@@ -45,9 +45,7 @@ def tiny(architecture: str) -> tuple[PreTrainedModel, list[str]]:
     """A random model and its target modules."""
     torch.manual_seed(0)
     if architecture == "gpt2":
-        config = GPT2Config(
-            vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0
-        )
+        config = GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0)
         return GPT2LMHeadModel(config), ["c_attn", "c_proj", "c_fc"]
     models = {
         "llama": lambda: tiny_llama(),
@@ -199,9 +197,7 @@ def test_rank_pattern_and_modules_to_save(tmp_path: Path) -> None:
         model.base_model.model.lm_head.modules_to_save["default"].weight.mul_(1.5)
     assert {tuple(m.lora_gate["default"].shape) for _, m in beam_modules(model, "default")} == {(4,), (8,)}
     export_lora(model, tmp_path)
-    torch.testing.assert_close(
-        logits(PeftModel.from_pretrained(tiny_llama(), tmp_path)), logits(model), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(logits(PeftModel.from_pretrained(tiny_llama(), tmp_path)), logits(model), atol=1e-5, rtol=0)
 
 
 # ---- refusals

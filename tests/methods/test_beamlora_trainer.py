@@ -245,9 +245,7 @@ def test_too_short_a_run_is_refused_before_training(tmp_path: Path) -> None:
 
 def test_a_model_without_the_adapter_is_refused(tmp_path: Path) -> None:
     model = get_peft_model(tiny_llama(), LoraConfig(r=4, target_modules=["q_proj"]))
-    trainer = Trainer(
-        model=model, args=training_arguments(tmp_path), train_dataset=TokenData(), callbacks=[BeamLoraCallback()]
-    )
+    trainer = Trainer(model=model, args=training_arguments(tmp_path), train_dataset=TokenData(), callbacks=[BeamLoraCallback()])
     with pytest.raises(TypeError, match="found trainable BeamLoRA adapters \\[\\]"):
         trainer.train()
 
@@ -305,13 +303,9 @@ def test_trl_sft_trainer(tmp_path: Path) -> None:
     words = ["<pad>", "<eos>", "<unk>", *(f"w{i}" for i in range(50))]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
     data = Dataset.from_dict({"text": [f"w{i} w{i + 1} w{i + 2} w{i}" for i in range(48)]})
-    arguments = {
-        key: value for key, value in training_arguments(tmp_path).to_dict().items() if key in SHARED_ARGUMENTS
-    }
+    arguments = {key: value for key, value in training_arguments(tmp_path).to_dict().items() if key in SHARED_ARGUMENTS}
     for model, config in ((tiny_llama(), beam_config()), (beam_model(), None)):
         trainer = SFTTrainer(
             model=model,

@@ -25,14 +25,25 @@ STEPS = 12
 
 def experiment_file(folder: Path, name: str) -> Path:
     folder.mkdir()
-    return write(folder, miniature(**{
-        # No dropout: two processes cannot draw the masks of one.
-        "adapter.lora_dropout": 0.0,
-        "training": {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
-                     "max_steps": STEPS, "logging_steps": 1, "save_steps": 100},
-        "methods": {name: {"settings": settings_of(name)}},
-        "tables.table1.methods": {"llama-mini": [name]},
-    }))
+    return write(
+        folder,
+        miniature(
+            **{
+                # No dropout: two processes cannot draw the masks of one.
+                "adapter.lora_dropout": 0.0,
+                "training": {
+                    "learning_rate": 1e-3,
+                    "per_device_train_batch_size": 4,
+                    "gradient_accumulation_steps": 2,
+                    "max_steps": STEPS,
+                    "logging_steps": 1,
+                    "save_steps": 100,
+                },
+                "methods": {name: {"settings": settings_of(name)}},
+                "tables.table1.methods": {"llama-mini": [name]},
+            }
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +52,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
     root = tmp_path_factory.mktemp("ddp")
     for name in NAMES:
         experiment_file(root / name, name)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-               "-m", "tests.methods.ddp_worker", str(root), str(models_dir), *NAMES]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "tests.methods.ddp_worker",
+        str(root),
+        str(models_dir),
+        *NAMES,
+    ]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return root
@@ -52,8 +74,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
 def test_two_processes_make_what_one_makes(name: str, trained: Path, models_dir: Path) -> None:
     folder = trained / name
     experiment, spec = plan.load_run([folder / "experiment.yaml"], {}, f"math/llama-mini/{name}/seed0")
-    train(spec, experiment, Folders(output=folder / "one", scratch=folder / "scratch-one", models=models_dir,
-                                    cache=trained / "cache"))
+    train(
+        spec,
+        experiment,
+        Folders(output=folder / "one", scratch=folder / "scratch-one", models=models_dir, cache=trained / "cache"),
+    )
     one, two = folder / "one/adapter", folder / "two/adapter"
     files = sorted(p.relative_to(one) for p in one.rglob("*.safetensors"))
     assert files and files == sorted(p.relative_to(two) for p in two.rglob("*.safetensors"))

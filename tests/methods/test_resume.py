@@ -37,11 +37,15 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def experiment_file(folder: Path, name: str) -> Path:
-    content = miniature(**{
-        "training.max_steps": STEPS, "training.save_steps": 3, "training.logging_steps": 1,
-        "methods": {name: {"settings": settings_of(name)}},
-        "tables.table1.methods": {"llama-mini": [name]},
-    })
+    content = miniature(
+        **{
+            "training.max_steps": STEPS,
+            "training.save_steps": 3,
+            "training.logging_steps": 1,
+            "methods": {name: {"settings": settings_of(name)}},
+            "tables.table1.methods": {"llama-mini": [name]},
+        }
+    )
     return write(folder, content)
 
 
@@ -107,9 +111,23 @@ def test_interrupted_runs_end_with_the_same_bits(
 
 
 def command(path: Path, spec: RunSpec, where: Folders) -> list[str]:
-    return [sys.executable, "-m", "harness.train", "--configfile", str(path), "--run", spec.run_id,
-            "--run-dir", str(where.output), "--scratch", str(where.scratch), "--models-dir", str(where.models),
-            "--cache-dir", str(where.cache)]
+    return [
+        sys.executable,
+        "-m",
+        "harness.train",
+        "--configfile",
+        str(path),
+        "--run",
+        spec.run_id,
+        "--run-dir",
+        str(where.output),
+        "--scratch",
+        str(where.scratch),
+        "--models-dir",
+        str(where.models),
+        "--cache-dir",
+        str(where.cache),
+    ]
 
 
 @pytest.mark.slow

@@ -31,17 +31,35 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 def base_model(seed: int = 0) -> LlamaForCausalLM:
     """A random Llama with two layers; weights large enough that every module matters."""
     torch.manual_seed(seed)
-    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
-                         tie_word_embeddings=False, initializer_range=0.1, pad_token_id=None)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+        initializer_range=0.1,
+        pad_token_id=None,
+    )
     return LlamaForCausalLM(config).eval()
 
 
 def context(folder: Path, **changes: Any) -> TrainingContext:
     """A context of 20 steps whose caches and logs lie in ``folder``."""
     values: dict[str, Any] = dict(
-        total_steps=20, steps_per_epoch=10, seed=7, learning_rate=5e-3, weight_decay=0.0, gradient_accumulation_steps=1,
-        world_size=1, cache_dir=folder / "cache", base_model_hash="toy", log_dir=folder / "log")
+        total_steps=20,
+        steps_per_epoch=10,
+        seed=7,
+        learning_rate=5e-3,
+        weight_decay=0.0,
+        gradient_accumulation_steps=1,
+        world_size=1,
+        cache_dir=folder / "cache",
+        base_model_hash="toy",
+        log_dir=folder / "log",
+    )
     return TrainingContext(**{**values, **changes})
 
 
@@ -92,8 +110,9 @@ class Loop:
 
     def _event(self, name: str) -> None:
         for callback in self.callbacks:
-            getattr(callback, name)(None, self.state, TrainerControl(), model=self.model, optimizer=self.optimizer,
-                                    lr_scheduler=self.scheduler)
+            getattr(callback, name)(
+                None, self.state, TrainerControl(), model=self.model, optimizer=self.optimizer, lr_scheduler=self.scheduler
+            )
 
     def backward(self) -> None:
         """Gradients of one step's data, split into ``accumulation`` micro-batches."""
@@ -132,9 +151,16 @@ class Loop:
     def checkpoint(self) -> dict[str, Any]:
         """What the loop saves, as deep copies."""
         tensors = {k: v.detach().clone() for k, v in self.method.checkpoint_tensors(self.model).items()}
-        return copy.deepcopy({"tensors": tensors, "optimizer": self.optimizer.state_dict(), "step": self.state.global_step,
-                              "scheduler": self.scheduler.state_dict(), "method": self.method.state_dict(),
-                              "rng": torch.get_rng_state()})
+        return copy.deepcopy(
+            {
+                "tensors": tensors,
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.state.global_step,
+                "scheduler": self.scheduler.state_dict(),
+                "method": self.method.state_dict(),
+                "rng": torch.get_rng_state(),
+            }
+        )
 
     def restore(self, saved: dict[str, Any]) -> Loop:
         """Continue from ``checkpoint`` in a freshly built loop."""

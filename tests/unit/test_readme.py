@@ -24,8 +24,16 @@ from tests.paths import ROOT
 
 torch.set_num_threads(1)
 #: 32 rows in batches of 4 for two epochs: 16 steps, with operations after steps 4, 8 and 12.
-ARGUMENTS = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "learning_rate": 1e-2, "use_cpu": True,
-             "report_to": [], "save_strategy": "no", "logging_steps": 2, "disable_tqdm": True}
+ARGUMENTS = {
+    "per_device_train_batch_size": 4,
+    "num_train_epochs": 2,
+    "learning_rate": 1e-2,
+    "use_cpu": True,
+    "report_to": [],
+    "save_strategy": "no",
+    "logging_steps": 2,
+    "disable_tqdm": True,
+}
 IDS = torch.tensor([[1 + (5 * row + column) % 250 for column in range(12)] for row in range(32)])
 
 
@@ -51,8 +59,10 @@ def logits(model: PreTrainedModel | PeftModel) -> torch.Tensor:
 def test_script_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     dataset = [{"input_ids": ids, "labels": ids} for ids in IDS]
-    names = run("script", {"model": tiny_models.llama(), "args": TrainingArguments("out", **ARGUMENTS), "dataset": dataset,
-                           "Trainer": Trainer})
+    names = run(
+        "script",
+        {"model": tiny_models.llama(), "args": TrainingArguments("out", **ARGUMENTS), "dataset": dataset, "Trainer": Trainer},
+    )
     operated = operated_ranks(tmp_path / "out")
     assert list(operated) == [4, 8, 12] and operated[4] > 0 and operated[8] > 0
     loaded = PeftModel.from_pretrained(tiny_models.llama(), "adapter/lora")
@@ -65,8 +75,14 @@ def test_trl_example(tmp_path: Path) -> None:
     tiny_models.llama().save_pretrained(tmp_path / "base")
     tiny_models.byte_tokenizer().save_pretrained(tmp_path / "base")
     dataset = Dataset.from_dict({"text": [f"{row} and {row + 1} make {2 * row + 1}" for row in range(32)]})
-    run("trl", {"model": AutoModelForCausalLM.from_pretrained(tmp_path / "base"), "dataset": dataset,
-                "args": SFTConfig(str(tmp_path / "out"), **ARGUMENTS, max_length=32)})
+    run(
+        "trl",
+        {
+            "model": AutoModelForCausalLM.from_pretrained(tmp_path / "base"),
+            "dataset": dataset,
+            "args": SFTConfig(str(tmp_path / "out"), **ARGUMENTS, max_length=32),
+        },
+    )
     operated = operated_ranks(tmp_path / "out")
     assert list(operated) == [4, 8, 12] and operated[4] > 0
 
@@ -95,8 +111,14 @@ def test_method_example_is_short_and_quick_to_import(tmp_path: Path) -> None:
     assert len(text.splitlines()) <= 40
     (tmp_path / "my_package.py").write_text(text)
     code = "import sys, my_package; print(sorted({'torch', 'peft', 'transformers'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == "[]\n"
 
 
@@ -120,15 +142,19 @@ def test_files_and_modules_exist() -> None:
     configs = set(re.findall(r"config/\w+\.yaml", readme.TEXT))
     assert {"config/tiny.yaml", "config/small.yaml", "config/paper.yaml"} <= configs
     modules = re.findall(r"python -m ([\w.]+)", readme.TEXT)
-    files = {*configs, *(code for code in inline_code() if re.fullmatch(r"(methods|config|harness)/[\w/]+\.\w+", code)),
-             *(f"{module.replace('.', '/')}.py" for module in modules)}
+    files = {
+        *configs,
+        *(code for code in inline_code() if re.fullmatch(r"(methods|config|harness)/[\w/]+\.\w+", code)),
+        *(f"{module.replace('.', '/')}.py" for module in modules),
+    }
     assert "methods/base.py" in files
     assert [file for file in sorted(files) if not (ROOT / file).is_file()] == []
 
 
 def test_anchors_exist() -> None:
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", readme.TEXT, flags=re.DOTALL | re.MULTILINE),
-                          flags=re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", readme.TEXT, flags=re.DOTALL | re.MULTILINE), flags=re.MULTILINE
+    )
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]+)\)", readme.TEXT)) <= anchors
 
@@ -147,7 +173,9 @@ COMMANDS = [code for code in inline_code() if code.startswith("snakemake ")]
 
 def test_there_are_commands() -> None:
     assert {re.search(r"config/\w+\.yaml", command).group() for command in COMMANDS} == {
-        "config/small.yaml", "config/paper.yaml"}
+        "config/small.yaml",
+        "config/paper.yaml",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)

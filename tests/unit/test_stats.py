@@ -125,9 +125,7 @@ def test_strata_share_seeds_but_not_examples() -> None:
     assert both.seeds == pytest.approx(np.var(((first + seed).mean(1) + (second + seed).mean(1)) / 2, ddof=1) / 3)
 
 
-@pytest.mark.parametrize(
-    "strata", [[], [np.zeros((2, 3)), np.zeros((3, 3))], [np.array([[1.0, np.nan]])], [np.zeros((2, 0))]]
-)
+@pytest.mark.parametrize("strata", [[], [np.zeros((2, 3)), np.zeros((3, 3))], [np.array([[1.0, np.nan]])], [np.zeros((2, 0))]])
 def test_impossible_matrices_are_refused(strata: list[np.ndarray]) -> None:
     with pytest.raises(ValueError, match="expected"):
         stats.mean_score(strata, rng=rng(), binary=False)
@@ -297,9 +295,7 @@ def test_detectable_difference_is_found_four_times_in_five() -> None:
 
 
 def test_detectable_difference_grows_with_correction_power_and_noise() -> None:
-    small = stats.Estimate(
-        mean=0, stderr=0.02, seed_stderr=None, example_stderr=0.02, low=0, high=0, n_seeds=1, n_examples=500
-    )
+    small = stats.Estimate(mean=0, stderr=0.02, seed_stderr=None, example_stderr=0.02, low=0, high=0, n_seeds=1, n_examples=500)
     base = stats.minimum_detectable_difference(small)
     assert base == pytest.approx((scipy.stats.t.ppf(0.975, 499) + scipy.stats.t.ppf(0.8, 499)) * 0.02)
     assert stats.minimum_detectable_difference(small, alpha=0.001) > base

@@ -30,9 +30,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, ta
 # ------------------------------------------------------------------------------------------------------ words and notes
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"), [(0.004, "+0.4"), (-0.011, "−1.1"), (0.0, "+0.0"), (-0.00001, "+0.0")]
-)
+@pytest.mark.parametrize(("value", "shown"), [(0.004, "+0.4"), (-0.011, "−1.1"), (0.0, "+0.0"), (-0.00001, "+0.0")])
 def test_signed_percentage_points(value: float, shown: str) -> None:
     assert table_text.signed(value, "accuracy") == shown
 
@@ -42,9 +40,7 @@ def test_parameter_counts(value: int, shown: str) -> None:
     assert table_text.count(value) == shown
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"), [(4.21, "4.2 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (8040, "2 h 14 min")]
-)
+@pytest.mark.parametrize(("value", "shown"), [(4.21, "4.2 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (8040, "2 h 14 min")])
 def test_durations(value: float, shown: str) -> None:
     assert table_text.duration(value) == shown
 

@@ -44,16 +44,30 @@ def rows(count: int = 8) -> list[dict[str, torch.Tensor]]:
     return made
 
 
-def train(folder: Path, *, strength: float = 0.0, callbacks: tuple[Any, ...] = (), model: Any = None,
-          **settings: Any) -> MethodTrainer:
+def train(
+    folder: Path, *, strength: float = 0.0, callbacks: tuple[Any, ...] = (), model: Any = None, **settings: Any
+) -> MethodTrainer:
     attention.register()
-    spec = TrainingSpec(**{"learning_rate": 1e-3, "per_device_train_batch_size": 8, "max_steps": 1, "warmup_ratio": 0,
-                           "logging_steps": 1, "save_steps": 100, **settings})
+    spec = TrainingSpec(
+        **{
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 8,
+            "max_steps": 1,
+            "warmup_ratio": 0,
+            "logging_steps": 1,
+            "save_steps": 100,
+            **settings,
+        }
+    )
     collator: Any = data.PaddedCollator(pad_token_id=258)
     if spec.packing:
         collator = data.PackedCollator(attn_implementation="packed_sdpa")
     trainer = MethodTrainer(
-        method=Penalised(strength), spec=spec, callbacks=list(callbacks), data_collator=collator, train_dataset=rows(),
+        method=Penalised(strength),
+        spec=spec,
+        callbacks=list(callbacks),
+        data_collator=collator,
+        train_dataset=rows(),
         model=model or llama(attn_implementation=spec.attn_implementation),
         args=training_arguments(spec, total_steps=spec.max_steps or 1, world_size=1, output_dir=folder, seed=0),
     )
@@ -80,11 +94,15 @@ def test_the_loss_is_the_mean_over_label_tokens(tmp_path: Path) -> None:
     assert first(train(tmp_path), "loss") == pytest.approx(mean_loss_by_hand(), rel=1e-5)
 
 
-@pytest.mark.parametrize("changes", [
-    {"packing": False, "attn_implementation": "sdpa"},
-    {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
-    {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
-], ids=["padded", "2 micro-batches", "8 micro-batches"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"packing": False, "attn_implementation": "sdpa"},
+        {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
+    ],
+    ids=["padded", "2 micro-batches", "8 micro-batches"],
+)
 def test_packing_and_accumulation_change_neither_loss_nor_update(tmp_path: Path, changes: dict) -> None:
     reference, other = train(tmp_path / "a"), train(tmp_path / "b", **changes)
     assert first(other, "loss") == pytest.approx(first(reference, "loss"), rel=1e-5)
@@ -113,10 +131,22 @@ def test_a_regulariser_counts_once_per_optimizer_step(tmp_path: Path, accumulati
     assert penalised - plain == pytest.approx(0.5 * float(weight.detach().square().sum()), rel=1e-4)
 
 
-@pytest.mark.parametrize("changes", [
-    {"learning_rate": 2e-3}, {"weight_decay": 0.5}, {"max_grad_norm": 0.01}, {"adam_beta1": 0.5}, {"adam_beta2": 0.9},
-    {"adam_epsilon": 1e-2}, {"lr_scheduler_type": "linear"}, {"warmup_ratio": 0.5}, {"warmup_steps": 2}, {"max_steps": 3},
-], ids=lambda changes: next(iter(changes)))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"learning_rate": 2e-3},
+        {"weight_decay": 0.5},
+        {"max_grad_norm": 0.01},
+        {"adam_beta1": 0.5},
+        {"adam_beta2": 0.9},
+        {"adam_epsilon": 1e-2},
+        {"lr_scheduler_type": "linear"},
+        {"warmup_ratio": 0.5},
+        {"warmup_steps": 2},
+        {"max_steps": 3},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
 def test_every_optimiser_setting_has_an_effect(tmp_path: Path, changes: dict) -> None:
     base = {"max_steps": 4, "per_device_train_batch_size": 4}
     reference = train(tmp_path / "a", **base).model.state_dict()

@@ -42,8 +42,9 @@ class Copy:
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(self.root)}
-        return subprocess.run([SNAKEMAKE, "--cores", "2", *arguments], cwd=self.root, env=environment,
-                              capture_output=True, text=True)
+        return subprocess.run(
+            [SNAKEMAKE, "--cores", "2", *arguments], cwd=self.root, env=environment, capture_output=True, text=True
+        )
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Rule -> number of jobs that a run would start now."""
@@ -90,6 +91,26 @@ def test_it_leaves_records_predictions_artefacts_and_the_table(finished: Copy) -
         assert (finished.root / f"results/mini/tables/table1.{suffix}").stat().st_size > 0
 
 
+def test_the_record_has_the_blocks_that_pefts_comparison_reads(finished: Copy) -> None:
+    """The keys that peft's method_comparison/processing.py takes from each result file."""
+    record = json.loads((finished.root / "results/mini/math/llama-mini/dora/seed0/train.json").read_text())
+    run, train, meta = record["run_info"], record["train_info"], record["meta_info"]
+    assert {"created_at", "total_time", "experiment_name", "peft_branch", "train_config", "peft_config"} <= set(run)
+    assert run["peft_config"]["peft_type"] == "LORA" and run["peft_config"]["use_dora"] is True
+    assert run["train_config"]["model_id"] == "llama-mini"
+    assert train["status"] == "success" and train["train_time"] > 0 and train["file_size"] > 0
+    memory = [train[f"accelerator_memory_{name}"] for name in ("max", "reserved_avg", "reserved_99th")]
+    assert all(isinstance(value, int) and value > 0 for value in memory)
+    last = train["metrics"][-1]
+    assert last["train loss"] == record["loss_curve"][-1]["loss"]
+    assert (last["train samples"], last["train total tokens"]) == (12 * 8, record["tokens"]["input"])
+    assert last["test accuracy"] is None
+    assert {f"{name}-version" for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")} <= set(
+        meta["package_info"]
+    )
+    assert set(meta["system_info"]) >= {"system", "release", "machine", "gpu"}
+
+
 def test_it_shows_progress_and_ends_with_the_table(finished: Copy) -> None:
     assert "train math/llama-mini/lora/seed0 · 12/12" in finished.output
     assert re.search(r"\d of 2 runs done", finished.output)
@@ -114,23 +135,29 @@ def test_another_seed_adds_its_runs_only(unchanged: Copy) -> None:
     assert unchanged.planned("--config", "seeds=2") == {"preflight": 1, "train": 2, "evaluate": 2, "table": 1}
 
 
-@pytest.mark.parametrize(("source", "expected"), [
-    ("harness/tables.py", {"table": 1}),
-    ("harness/stats.py", {"table": 1}),
-    ("evaluation/grading.py", {"evaluate": 2, "table": 1}),
-    ("methods/dora.py", {"train": 1, "evaluate": 1, "table": 1}),
-    ("harness/trainer.py", {"train": 2, "evaluate": 2, "table": 1}),
-    ("harness/synthetic/records.py", {"base_model": 1, "preflight": 1, "train": 2, "evaluate": 2, "table": 1}),
-])
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("harness/tables.py", {"table": 1}),
+        ("harness/stats.py", {"table": 1}),
+        ("evaluation/grading.py", {"evaluate": 2, "table": 1}),
+        ("methods/dora.py", {"train": 1, "evaluate": 1, "table": 1}),
+        ("harness/trainer.py", {"train": 2, "evaluate": 2, "table": 1}),
+        ("harness/synthetic/records.py", {"base_model": 1, "preflight": 1, "train": 2, "evaluate": 2, "table": 1}),
+    ],
+)
 def test_an_edited_source_reruns_its_stage(unchanged: Copy, source: str, expected: dict[str, int]) -> None:
     edit(unchanged.root / source)
     assert unchanged.planned() == expected
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"methods": {"lora": {}, "dorra": {}}}, "unknown method 'dorra'; did you mean 'dora'"),
-    ({"training.lerning_rate": 1}, "did you mean 'learning_rate'"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": {"lora": {}, "dorra": {}}}, "unknown method 'dorra'; did you mean 'dora'"),
+        ({"training.lerning_rate": 1}, "did you mean 'learning_rate'"),
+    ],
+)
 def test_bad_settings_stop_everything_and_touch_nothing(unchanged: Copy, changes: dict, message: str) -> None:
     record = unchanged.root / "results/mini/math/llama-mini/lora/seed0/train.json"
     before = record.read_bytes()
@@ -151,7 +178,9 @@ def test_bad_input_that_only_shows_on_disk_stops_before_any_training(unchanged: 
 
 
 def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> None:
-    script = "import sys, time; from harness.dag import hold_lock; l = hold_lock('mini'); print('held', flush=True); time.sleep(60)"
+    script = (
+        "import sys, time; from harness.dag import hold_lock; l = hold_lock('mini'); print('held', flush=True); time.sleep(60)"
+    )
     holder = subprocess.Popen([sys.executable, "-c", script], cwd=unchanged.root, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
@@ -168,8 +197,14 @@ def test_killed_anywhere_and_repeated_it_finishes(tmp_path: Path) -> None:
     """SIGKILL of the whole process group while a run trains; the same command then finishes."""
     copy = Copy(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(copy.root)}
-    process = subprocess.Popen([SNAKEMAKE, "--cores", "2"], cwd=copy.root, env=environment, start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [SNAKEMAKE, "--cores", "2"],
+        cwd=copy.root,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while not list((copy.root / SCRATCH).glob("*/checkpoint-*")) and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)

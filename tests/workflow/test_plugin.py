@@ -15,8 +15,14 @@ from safetensors.torch import load_file
 from tests import readme
 from tests.workflow.test_dag import SNAKEMAKE, Copy, edit
 
+#: A minute of CPU time; the first test waits for the whole workflow.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 #: The README's example beside LoRA, and with a ratio at which it is LoRA. Without dropout the three draw the same numbers.
-METHODS = {"lora": {}, "lora-plus": {}, "lora-plus-1": {"method": "lora-plus", "label": "LoRA+ (1)", "settings": {"ratio": 1}}}
+METHODS = {
+    "lora": {},
+    "lora-plus": {},
+    "lora-plus-1": {"method": "lora-plus", "label": "LoRA+ (1)", "settings": {"ratio": 1}},
+}
 CHANGES = {"methods": METHODS, "tables.table1.methods": {"llama-mini": list(METHODS)}, "adapter.lora_dropout": 0.0}
 
 
@@ -33,8 +39,9 @@ class CopyWithPlugin(Copy):
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": f"{self.root}:{self.site}"}
-        return subprocess.run([SNAKEMAKE, "--cores", "2", *arguments], cwd=self.root, env=environment,
-                              capture_output=True, text=True)
+        return subprocess.run(
+            [SNAKEMAKE, "--cores", "2", *arguments], cwd=self.root, env=environment, capture_output=True, text=True
+        )
 
     def run_folder(self, method: str) -> Path:
         return self.root / f"results/mini/math/llama-mini/{method}/seed0"
@@ -50,9 +57,26 @@ def install(source: Path, site: Path) -> None:
     entry_point = next(block for block in readme.blocks("toml") if "entry-points" in block)
     (source / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n\n'
-        '[project]\nname = "my-package"\nversion = "1.0"\n\n[tool.setuptools]\npy-modules = ["my_package"]\n\n' + entry_point)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--target", site, "--no-deps", "--no-index",
-                    "--no-build-isolation", source], check=True, capture_output=True, text=True)
+        '[project]\nname = "my-package"\nversion = "1.0"\n\n[tool.setuptools]\npy-modules = ["my_package"]\n\n' + entry_point
+    )
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--target",
+            site,
+            "--no-deps",
+            "--no-index",
+            "--no-build-isolation",
+            source,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +90,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> CopyWithPlugin:
     return copy
 
 
-@pytest.mark.slow
 def test_it_is_trained_evaluated_and_in_the_table(finished: CopyWithPlugin) -> None:
     record = finished.record("lora-plus")
     assert record["status"] == "success"
@@ -81,18 +104,17 @@ def test_it_is_trained_evaluated_and_in_the_table(finished: CopyWithPlugin) -> N
     assert any("lora-plus" in row for row in rows)
 
 
-@pytest.mark.slow
 def test_its_mechanism_happened(finished: CopyWithPlugin) -> None:
     """At a ratio of 1 it is LoRA to the bit. At 16, B is another after the same steps, and larger."""
     weights = {name: load_file(finished.run_folder(name) / "adapter/adapter_model.safetensors") for name in METHODS}
     assert finished.record("lora-plus-1")["artefact"] == finished.record("lora")["artefact"]
     assert finished.record("lora-plus")["artefact"] != finished.record("lora")["artefact"]
-    norms = {name: sum(float(value.norm()) for key, value in tensors.items() if "lora_B" in key)
-             for name, tensors in weights.items()}
+    norms = {
+        name: sum(float(value.norm()) for key, value in tensors.items() if "lora_B" in key) for name, tensors in weights.items()
+    }
     assert norms["lora-plus"] > 3 * norms["lora"] > 0
 
 
-@pytest.mark.slow
 def test_its_model_card_is_complete_and_names_no_folder(finished: CopyWithPlugin) -> None:
     for method in METHODS:
         adapter = finished.run_folder(method) / "adapter"
@@ -103,7 +125,6 @@ def test_its_model_card_is_complete_and_names_no_folder(finished: CopyWithPlugin
         assert ".models" not in card
 
 
-@pytest.mark.slow
 def test_nothing_is_left_to_do_until_its_source_changes(finished: CopyWithPlugin) -> None:
     """The model cards, which the evaluation writes into a folder of the training, do not count as a change."""
     assert finished.planned() == {}
