@@ -45,11 +45,18 @@ def model_config(source: BuiltModel) -> PretrainedConfig:
     from transformers import LlamaConfig, MistralConfig
 
     shared: dict[str, Any] = {
-        "vocab_size": source.pretraining.vocab_size, "hidden_size": source.hidden_size,
-        "intermediate_size": source.intermediate_size, "num_hidden_layers": source.num_hidden_layers,
-        "num_attention_heads": source.num_attention_heads, "num_key_value_heads": source.num_key_value_heads,
-        "max_position_embeddings": source.max_position_embeddings, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
-        "tie_word_embeddings": False, "use_cache": True,
+        "vocab_size": source.pretraining.vocab_size,
+        "hidden_size": source.hidden_size,
+        "intermediate_size": source.intermediate_size,
+        "num_hidden_layers": source.num_hidden_layers,
+        "num_attention_heads": source.num_attention_heads,
+        "num_key_value_heads": source.num_key_value_heads,
+        "max_position_embeddings": source.max_position_embeddings,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+        "tie_word_embeddings": False,
+        "use_cache": True,
     }
     if source.architecture == "llama":
         return LlamaConfig(**shared)
@@ -75,8 +82,9 @@ def _sequences(documents: list[str], tokenizer: PreTrainedTokenizerFast, length:
     ids = [token for text in tokenizer(documents)["input_ids"] for token in (*text, tokenizer.eos_token_id)]
     count = len(ids) // length
     if count == 0:
-        raise ConfigError(f"pretraining.corpus_documents: the documents make {len(ids)} tokens, expected at least one "
-                          f"sequence of {length}")
+        raise ConfigError(
+            f"pretraining.corpus_documents: the documents make {len(ids)} tokens, expected at least one sequence of {length}"
+        )
     return torch.tensor(ids[: count * length]).view(count, length)
 
 
@@ -120,8 +128,17 @@ class _Training:
         import torch
 
         temporary = path.with_suffix(".tmp")
-        torch.save({"fingerprint": fingerprint, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                    "step": self.step, "seconds": self.seconds, "losses": self.losses}, temporary)
+        torch.save(
+            {
+                "fingerprint": fingerprint,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "losses": self.losses,
+            },
+            temporary,
+        )
         os.replace(temporary, path)
 
     def restore(self, path: Path, fingerprint: str) -> None:
@@ -145,8 +162,9 @@ def _new_training(source: BuiltModel) -> _Training:
 
     torch.manual_seed(source.pretraining.seed)
     model = AutoModelForCausalLM.from_config(model_config(source), dtype=torch.float32, attn_implementation="sdpa")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=source.pretraining.learning_rate, betas=ADAM_BETAS,
-                                  weight_decay=source.pretraining.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=source.pretraining.learning_rate, betas=ADAM_BETAS, weight_decay=source.pretraining.weight_decay
+    )
     return _Training(model, optimizer)
 
 
@@ -179,8 +197,9 @@ def held_out_loss(model: PreTrainedModel, sequences: torch.Tensor) -> float:
     import torch
 
     with torch.inference_mode():
-        losses = [model(input_ids=batch, labels=batch, use_cache=False).loss.item() * len(batch)
-                  for batch in sequences.split(64)]
+        losses = [
+            model(input_ids=batch, labels=batch, use_cache=False).loss.item() * len(batch) for batch in sequences.split(64)
+        ]
     return sum(losses) / len(sequences)
 
 
@@ -197,7 +216,7 @@ def equation_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
     encoded = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
     with torch.inference_mode():
         generated = model.generate(**encoded, max_new_tokens=4, do_sample=False)
-    texts = tokenizer.batch_decode(generated[:, encoded["input_ids"].shape[1]:], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(generated[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
     # The text after the number may be a line break or a full stop, as in the corpus.
     correct = sum(text.split("\n")[0].rstrip(". ") == value for text, value in zip(texts, values, strict=True))
     majority = max(values.count(value) for value in set(values))
@@ -220,8 +239,10 @@ def _one_thread() -> Iterator[None]:
 def _write(training: _Training, tokenizer: PreTrainedTokenizerFast, record: dict[str, Any], output_dir: Path) -> None:
     """Write the finished model beside ``output_dir`` and move it there in one step."""
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.tmp")
+    temporary = output_dir.with_name(f".{output_dir.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     training.model.save_pretrained(temporary)
+    tokenizer.backend_tokenizer.no_padding()  # the last call's padding would be saved with it
     tokenizer.save_pretrained(temporary)
     record["weights_sha256"] = file_sha256(temporary / "model.safetensors")
     (temporary / "pretrain.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
@@ -258,17 +279,24 @@ def build_base_model(
     with _one_thread():
         training = _new_training(source)
         training.restore(checkpoint, fingerprint)
-        _train(training, spec, sequences, save=lambda: training.save(checkpoint, fingerprint),
-               report=report or (lambda *_: None))
+        _train(
+            training, spec, sequences, save=lambda: training.save(checkpoint, fingerprint), report=report or (lambda *_: None)
+        )
         training.model.eval()
         equations = equation_accuracy(training.model, tokenizer)
         loss = held_out_loss(training.model, held_out)
     record = {
-        "source": source.model_dump(mode="json"), "parameters": training.model.num_parameters(), "steps": training.step,
+        "source": source.model_dump(mode="json"),
+        "parameters": training.model.num_parameters(),
+        "steps": training.step,
         "tokens": training.step * spec.per_device_train_batch_size * spec.sequence_length,
-        "training_tokens_available": sequences.numel(), "text_sha256": text_hash, "train_seconds": training.seconds,
-        "final_train_loss": sum(training.losses[-20:]) / len(training.losses[-20:]), "held_out_loss": loss,
-        "held_out_equations": equations, "versions": versions(),
+        "training_tokens_available": sequences.numel(),
+        "text_sha256": text_hash,
+        "train_seconds": training.seconds,
+        "final_train_loss": sum(training.losses[-20:]) / len(training.losses[-20:]),
+        "held_out_loss": loss,
+        "held_out_equations": equations,
+        "versions": versions(),
     }
     _write(training, tokenizer, record, output_dir)
     checkpoint.unlink(missing_ok=True)
@@ -292,12 +320,17 @@ def main(arguments: list[str] | None = None) -> None:
         raise ConfigError(f"{paths[-1]}: models.{options.model}.source: found kind {source.kind!r}, expected 'built'")
     progress = Progress(f"base model {options.model}")
     record = build_base_model(
-        source, output_dir=options.output, scratch_dir=options.scratch,
+        source,
+        output_dir=options.output,
+        scratch_dir=options.scratch,
         report=lambda done, total, loss: progress.update(done, total, f"loss {loss:.3f}"),
     )
     equations = record["held_out_equations"]
-    print(f"base model {options.model}: held-out loss {record['held_out_loss']:.3f}, held-out equations "
-          f"{equations['exact_match']:.0%} (chance {equations['chance']:.0%}), {record['train_seconds']:.0f} s", flush=True)
+    print(
+        f"base model {options.model}: held-out loss {record['held_out_loss']:.3f}, held-out equations "
+        f"{equations['exact_match']:.0%} (chance {equations['chance']:.0%}), {record['train_seconds']:.0f} s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

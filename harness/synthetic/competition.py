@@ -43,35 +43,51 @@ def _expression(rng: random.Random) -> CompetitionProblem | None:
         return None
     text = f"${a} \\cdot {b} {operator} {c}$"
     return CompetitionProblem(
-        key=("expression", a, b, operator, c), subject="Prealgebra", level=2, formula=f"{a} * {b} {operator} {c}",
-        question=f"Compute {text}.", rephrased=f"What is the value of {text}?",
-        equations=((a, "*", b), (product, operator, c)), answer=str(apply(product, operator, c)),
+        key=("expression", a, b, operator, c),
+        subject="Prealgebra",
+        level=2,
+        formula=f"{a} * {b} {operator} {c}",
+        question=f"Compute {text}.",
+        rephrased=f"What is the value of {text}?",
+        equations=((a, "*", b), (product, operator, c)),
+        answer=str(apply(product, operator, c)),
     )
 
 
 def _linear(rng: random.Random) -> CompetitionProblem | None:
+    operator, inverse = rng.choice(("+-", "-+"))
     x = rng.randint(2, 18)
-    b = operand(rng, x, "+")
+    b = operand(rng, x, operator)
     if b is None:
         return None
-    total = x + b
+    total = apply(x, operator, b)
+    text = f"x {operator} {b} = {total}"
     return CompetitionProblem(
-        key=("linear", b, total), subject="Algebra", level=1, formula=f"x + {b} = {total}",
-        question=f"Solve $x + {b} = {total}$.", rephrased=f"What is the value of $x$ if $x + {b} = {total}$?",
-        equations=((total, "-", b),), answer=str(x),
+        key=("linear", operator, b, total),
+        subject="Algebra",
+        level=1,
+        formula=text,
+        question=f"Solve ${text}$.",
+        rephrased=f"What is the value of $x$ if ${text}$?",
+        equations=((total, inverse, b),),
+        answer=str(x),
     )
 
 
 def _fractions(rng: random.Random) -> CompetitionProblem:
     # A prime denominator larger than the sum keeps the result in lowest terms.
-    denominator = rng.choice((7, 11, 13))
+    denominator = rng.choice((7, 11, 13, 17, 19))
     a = rng.randint(1, denominator - 2)
-    b = rng.randint(1, denominator - 1 - a)
+    b = rng.randint(1, min(9, denominator - 1 - a))
     text = f"$\\frac{{{a}}}{{{denominator}}} + \\frac{{{b}}}{{{denominator}}}$"
     return CompetitionProblem(
-        key=("fractions", a, b, denominator), subject="Prealgebra", level=3,
-        formula=f"{a} / {denominator} + {b} / {denominator}", question=f"Compute {text}.",
-        rephrased=f"What is the value of {text}?", equations=((a, "+", b),),
+        key=("fractions", a, b, denominator),
+        subject="Prealgebra",
+        level=3,
+        formula=f"{a} / {denominator} + {b} / {denominator}",
+        question=f"Compute {text}.",
+        rephrased=f"What is the value of {text}?",
+        equations=((a, "+", b),),
         answer=f"\\frac{{{a + b}}}{{{denominator}}}",
     )
 
@@ -79,10 +95,14 @@ def _fractions(rng: random.Random) -> CompetitionProblem:
 def _point(rng: random.Random) -> CompetitionProblem:
     x, y, right, up = (rng.randint(1, 9) for _ in range(4))
     return CompetitionProblem(
-        key=("point", x, y, right, up), subject="Geometry", level=3, formula=f"({x}, {y}) + ({right}, {up})",
+        key=("point", x, y, right, up),
+        subject="Geometry",
+        level=3,
+        formula=f"({x}, {y}) + ({right}, {up})",
         question=f"Move the point $({x}, {y})$ by $({right}, {up})$.",
         rephrased=f"The point $({x}, {y})$ moves by $({right}, {up})$. Where is it?",
-        equations=((x, "+", right), (y, "+", up)), answer=f"({x + right}, {y + up})",
+        equations=((x, "+", right), (y, "+", up)),
+        answer=f"({x + right}, {y + up})",
     )
 
 

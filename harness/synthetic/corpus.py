@@ -97,10 +97,18 @@ def _echo(rng: random.Random) -> str:
 
 
 _NOTES = (
-    "#### {m} {item}", "The {item} are: {n}, {m}", "Is the answer {n} or {m}?", "The number is: {n}",
-    "The number is: \\frac{{{n}}}{{{m}}}", "The point is: ({n}, {m})",
-    "so we get {n} {item}", "$\\frac{{{n}}}{{{m}}}$ and $\\frac{{{m}}}{{{n}}}$", "the point $({n}, {m})$",
-    "the box $\\boxed{{{n}}}$.", "box $\\boxed{{({n}, {m})}}$.", "box $\\boxed{{\\frac{{{n}}}{{{m}}}}}$.",
+    "#### {m} {item}",
+    "The {item} are: {n}, {m}",
+    "Is the answer {n} or {m}?",
+    "The number is: {n}",
+    "The number is: \\frac{{{n}}}{{{m}}}",
+    "The point is: ({n}, {m})",
+    "so we get {n} {item}",
+    "$\\frac{{{n}}}{{{m}}}$ and $\\frac{{{m}}}{{{n}}}$",
+    "the point $({n}, {m})$",
+    "the box $\\boxed{{{n}}}$.",
+    "box $\\boxed{{({n}, {m})}}$.",
+    "box $\\boxed{{\\frac{{{n}}}{{{m}}}}}$.",
     "{n}, {m}, so {name} has an answer",
 )
 

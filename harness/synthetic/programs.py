@@ -44,10 +44,17 @@ _FILTERS = (
 )
 
 #: Every word of the phrases that the pre-training corpus does not use.
-NEW_WORDS = tuple(sorted({
-    word for operation in (*_NUMERIC, *_REDUCTIONS, *_PAIRS, *_FILTERS)
-    for phrase in operation.phrases[1:] for word in phrase.split() if "{" not in word
-}))
+NEW_WORDS = tuple(
+    sorted(
+        {
+            word
+            for operation in (*_NUMERIC, *_REDUCTIONS, *_PAIRS, *_FILTERS)
+            for phrase in operation.phrases[1:]
+            for word in phrase.split()
+            if "{" not in word
+        }
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +132,14 @@ def draw(rng: random.Random, *, new_words: bool, two_step_share: float) -> Progr
     operation, n = rng.choice(_NUMERIC), rng.randint(2, 9)
     then = _phrase(rng, operation, new_words=new_words).format(x="it", n=n)
     return Program(
-        arguments=program.arguments, description=f"{program.description}, then {then}",
+        arguments=program.arguments,
+        description=f"{program.description}, then {then}",
         expression=_composed(program.expression, operation, n),
     )
 
 
 def assertions(rng: random.Random, program: Program, *, name: str, count: int) -> list[str]:
     """``count`` assertions that the program, called by ``name``, satisfies."""
-    return [f"assert {name}({', '.join(map(repr, values))}) == {program.call(values)!r}"
-            for values in program.inputs(rng, count)]
+    return [
+        f"assert {name}({', '.join(map(repr, values))}) == {program.call(values)!r}" for values in program.inputs(rng, count)
+    ]

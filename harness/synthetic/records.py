@@ -93,8 +93,12 @@ def math(rows: int, seed: int) -> list[Record]:
         problem = competition.draw(rng)
         if not is_held_out(problem.key):
             return None
-        return problem.question, {"problem": problem.question, "level": f"Level {problem.level}",
-                                  "type": problem.subject, "solution": problem.solution}
+        return problem.question, {
+            "problem": problem.question,
+            "level": f"Level {problem.level}",
+            "type": problem.subject,
+            "solution": problem.solution,
+        }
 
     return _distinct(rows, draw)
 
@@ -121,8 +125,10 @@ def codefeedback(rows: int, seed: int) -> list[Record]:
             source = program.documented_source
         else:
             assertion = programs.assertions(rng, program, name=program.name, count=ASSERTIONS)[0]
-            query = (f"Write a function to {program.description}. Your code should satisfy the following assertion:\n"
-                     f"```python\n{assertion}\n```")
+            query = (
+                f"Write a function to {program.description}. Your code should satisfy the following assertion:\n"
+                f"```python\n{assertion}\n```"
+            )
         return query, {"query": query, "response": f"```python\n{source}\n```"}
 
     return _distinct(rows, draw)
@@ -135,8 +141,12 @@ def humaneval(rows: int, seed: int) -> list[Record]:
     def draw() -> tuple[str, Record]:
         program = _draw_program(rng, held_out=True)
         checks = "\n".join(f"    {line}" for line in programs.assertions(rng, program, name="candidate", count=ASSERTIONS))
-        record = {"prompt": program.stub, "entry_point": program.name, "test": f"def check(candidate):\n{checks}\n",
-                  "canonical_solution": f"    return {program.expression}\n"}
+        record = {
+            "prompt": program.stub,
+            "entry_point": program.name,
+            "test": f"def check(candidate):\n{checks}\n",
+            "canonical_solution": f"    return {program.expression}\n",
+        }
         return program.stub, record
 
     return [{"task_id": f"Synthetic/{index}", **record} for index, record in enumerate(_distinct(rows, draw))]
@@ -150,9 +160,7 @@ def mbpp(rows: int, seed: int) -> list[Record]:
         program = _draw_program(rng, held_out=True)
         text = f"Write a function to {program.description}."
         tests = programs.assertions(rng, program, name=program.name, count=ASSERTIONS)
-        record = {"text": text, "code": program.source, "test_list": tests, "test_setup_code": "",
-                  "challenge_test_list": []}
+        record = {"text": text, "code": program.source, "test_list": tests, "test_setup_code": "", "challenge_test_list": []}
         return text, record
 
     return [{"task_id": index, **record} for index, record in enumerate(_distinct(rows, draw), start=1)]
-

@@ -11,18 +11,33 @@ import pytest
 import torch
 
 from harness.config import BuiltModel, ConfigError
-from harness.pretrain import build_base_model, learning_rate, model_config
+from harness.plan import load_experiment
+from harness.pretrain import build_base_model, build_tokenizer, learning_rate, main, model_config
+from harness.provenance import file_sha256
+from tests.paths import ROOT
 
 RECIPE: dict[str, Any] = {
-    "max_steps": 6, "per_device_train_batch_size": 4, "sequence_length": 32, "learning_rate": 3e-3, "vocab_size": 420,
+    "max_steps": 6,
+    "per_device_train_batch_size": 4,
+    "sequence_length": 32,
+    "learning_rate": 3e-3,
+    "vocab_size": 420,
     "corpus_documents": 300,
 }
 
 
 def recipe(*, architecture: str = "llama", **changes: Any) -> BuiltModel:
     mistral = {"num_key_value_heads": 1, "sliding_window": 16} if architecture == "mistral" else {"num_key_value_heads": 2}
-    return BuiltModel(kind="built", architecture=architecture, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                      num_attention_heads=2, pretraining={**RECIPE, **changes}, **mistral)
+    return BuiltModel(
+        kind="built",
+        architecture=architecture,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pretraining={**RECIPE, **changes},
+        **mistral,
+    )
 
 
 def build(source: BuiltModel, folder: Path, **kwargs: Any) -> dict[str, Any]:
@@ -81,6 +96,7 @@ def test_the_checkpoint_of_another_recipe_is_not_used(tmp_path: Path, small_inte
 def test_an_existing_output_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "stale").touch()
+    (tmp_path / ".model.tmp").mkdir()  # what a kill during the last write leaves
     build(recipe(max_steps=1), tmp_path)
     assert not (tmp_path / "model" / "stale").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "scratch"]
@@ -148,3 +164,63 @@ def test_model_config_is_that_of_the_built_model(built: Any) -> None:
     expected = model_config(recipe()).to_dict()
     for name in ("vocab_size", "hidden_size", "num_key_value_heads", "tie_word_embeddings", "eos_token_id"):
         assert stored[name] == expected[name]
+
+
+EXPERIMENT = """
+name: base
+title: base
+seeds: [0]
+gpu: false
+models:
+  small:
+    label: small
+    stands_for: null
+    source:
+      kind: built
+      architecture: llama
+      hidden_size: 32
+      intermediate_size: 48
+      num_hidden_layers: 2
+      num_attention_heads: 2
+      num_key_value_heads: 2
+      pretraining: {max_steps: 6, per_device_train_batch_size: 4, sequence_length: 32, learning_rate: 3.0e-3,
+                    vocab_size: 420, corpus_documents: 300}
+domains:
+  math:
+    train: {source: {kind: generated, generator: metamath, rows: 10, seed: 0}, format: metamath}
+    evaluation:
+      tasks:
+        gsm8k: {source: {kind: generated, generator: gsm8k, rows: 10, seed: 1}, format: gsm8k, prompt_template: alpaca,
+                max_new_tokens: 8, grader: sound}
+training: {learning_rate: 1.0e-3, per_device_train_batch_size: 8, max_steps: 2}
+methods: {lora: {}}
+tables: {table1: {domains: [math], methods: {small: [lora]}}}
+"""
+
+
+def test_the_command_builds_the_model_of_an_experiment(built: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configfile = tmp_path / "base.yaml"
+    configfile.write_text(EXPERIMENT)
+    command = ["--configfile", str(configfile), "--output", str(tmp_path / "model"), "--scratch", str(tmp_path / "scratch")]
+    main([*command, "--model", "small"])
+    assert json.loads((tmp_path / "model/pretrain.json").read_text())["weights_sha256"] == built[1]["weights_sha256"]
+    printed = capsys.readouterr().out
+    assert "6/6" in printed and "held-out equations" in printed
+    with pytest.raises(ConfigError, match="--model: found 'big', expected one of small"):
+        main([*command, "--model", "big"])
+
+
+def test_the_committed_demo_base_is_what_its_recipe_and_the_generators_say() -> None:
+    folder = ROOT / "config/demo_base"
+    record = json.loads((folder / "pretrain.json").read_text())
+    source = load_experiment([folder / "experiment.yaml"]).models["llama-demo"].source
+    assert isinstance(source, BuiltModel)
+    assert record["source"] == source.model_dump(mode="json")
+    weights = folder / "model.safetensors"
+    assert record["weights_sha256"] == file_sha256(weights) and weights.stat().st_size <= 1_500_000
+    # The tokenizer is trained on the generated text: it changes if the generators do, and the base must be built again.
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    built_now = json.loads(build_tokenizer(source.pretraining).backend_tokenizer.to_str())
+    assert stored | {"padding": None} == built_now | {"padding": None}  # set by the last call before saving
+    equations = record["held_out_equations"]
+    assert equations["exact_match"] > 2 * equations["chance"]

@@ -67,8 +67,12 @@ def _word_problem(question: str) -> tuple[Any, ...]:
 
 
 def test_fine_tuning_and_evaluation_share_no_word_problem_in_any_wording() -> None:
-    train = {_word_problem(record[field]) for record in GENERATORS["metamath"](3000, 0) if record["type"].startswith("GSM")
-             for field in ("query", "original_question")}
+    train = {
+        _word_problem(record[field])
+        for record in GENERATORS["metamath"](3000, 0)
+        if record["type"].startswith("GSM")
+        for field in ("query", "original_question")
+    }
     held_out = {_word_problem(record["question"]) for record in GENERATORS["gsm8k"](ROWS, 1)}
     assert len(train) > 300 and len(held_out) > 50
     assert not train & held_out
@@ -110,8 +114,11 @@ def test_pretraining_shows_no_held_out_equation_program_or_prompt() -> None:
     bodies = {line.split("return ")[1] for line in text.split("\n") if "return " in line}
     assert not bodies & {record["code"].split("return ")[1] for record in GENERATORS["mbpp"](ROWS, 1)}
     formulas = {tuple(map(_numbers, re.findall(r"\(.*?\)", line))) for line in text.split("\n") if line.startswith("(")}
-    points = {tuple(map(_numbers, re.findall(r"\(.*?\)", record["problem"]))) for record in GENERATORS["math"](ROWS, 1)
-              if record["type"] == "Geometry"}
+    points = {
+        tuple(map(_numbers, re.findall(r"\(.*?\)", record["problem"])))
+        for record in GENERATORS["math"](ROWS, 1)
+        if record["type"] == "Geometry"
+    }
     assert len(formulas) > 100 and len(points) > 20 and not formulas & points
     for phrase in ("### Response", "### Instruction", "The answer is", "Write a"):
         assert phrase not in text
@@ -143,7 +150,9 @@ def test_every_equation_in_every_text_is_true() -> None:
 @pytest.mark.parametrize("largest", [20, 30])
 def test_operand_draws_every_equation_in_range_and_no_other(largest: int) -> None:
     rng, numbers = random.Random(0), range(1, largest + 2)
-    drawn = {(a, operator, operand(rng, a, operator, largest=largest)) for _ in range(300) for a in numbers for operator in "+-*"}
+    drawn = {
+        (a, operator, operand(rng, a, operator, largest=largest)) for _ in range(300) for a in numbers for operator in "+-*"
+    }
     inside = {found for found in drawn if found[2] is not None and found[0] <= largest}
     assert inside == set(all_equations(largest=largest))
 
