@@ -32,15 +32,16 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _construct_unique(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    found: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
-        if key in found:
+        if key in seen:
             mark = key_node.start_mark
             raise ConfigError(f"{mark.name}:{mark.line + 1}: {key}: found twice, expected once")
-        found[key] = loader.construct_object(value_node, deep=True)
-    return found
+        seen.add(key)
+    loader.flatten_mapping(node)  # "<<: *anchor" puts the anchor's keys first, so that the mapping's own win
+    pairs = [(loader.construct_object(key, deep=True), loader.construct_object(value, deep=True)) for key, value in node.value]
+    return dict(pairs)
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_unique)
