@@ -59,24 +59,6 @@ rule reproduce_all:
     default_target: PLAN.target == "reproduce_all"
 
 
-rule preflight:
-    """Check models, data, ranks and disk space before any training."""
-    input:
-        config=ancient(PLAN.configfiles),
-        models=[str(MODELS / name) for name in PLAN.base_models],
-    output:
-        f"{FOLDER}/preflight.json",
-    params:
-        specs=canonical_json({run.run_id: run.training_hash() for run in PLAN.runs.values()}),
-        evaluation=canonical_json({run.domain: run.evaluation for run in PLAN.runs.values()}),
-    log:
-        f"{FOLDER}/logs/preflight.log",
-    resources:
-        overrides=OVERRIDES,
-    shell:
-        "python -m harness.preflight --configfile {input.config} {resources.overrides} --output {output} 2> {log}"
-
-
 rule base_model:
     """Train a stand-in base model from scratch."""
     input:
@@ -102,7 +84,6 @@ rule train:
     """Fine-tune one base model with one method and one seed."""
     input:
         config=ancient(PLAN.configfiles),
-        preflight=ancient(f"{FOLDER}/preflight.json"),
         base=lambda wildcards: PLAN.base_model(PLAN.run(wildcards)),
         data=lambda wildcards: PLAN.training_files(PLAN.run(wildcards)),
         code=TRAIN_CODE,
@@ -182,6 +163,11 @@ rule table:
         overrides=OVERRIDES,
     shell:
         "python -m harness.tables {wildcards.table} --configfile {input.config} {resources.overrides} 2> {log}"
+
+
+onstart:
+    # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
+    shell("python -m harness.preflight {PLAN.arguments} --output {FOLDER}/preflight.json")
 
 
 onsuccess:

@@ -1,59 +1,48 @@
 """The pre-training corpus of the stand-in models: what the base knows before fine-tuning.
 
 It teaches arithmetic, copying and the shape of code, but neither the Alpaca prompt nor worked solutions with an answer
-line, and only some of the words: fine-tuning data is another distribution, so that methods have something to learn.
+line, and only some of the words: fine-tuning data is another distribution, so that methods have something to learn. No
+problem that is held out for evaluation occurs here either.
 """
 
 from __future__ import annotations
 
 import random
 
-from harness.synthetic import competition, programs
-from harness.synthetic.arithmetic import (
-    LARGEST_BARE_RESULT,
-    LARGEST_RESULT,
-    OPERATORS,
-    apply,
-    equation,
-    equation_is_held_out,
-    operand,
-)
-from harness.synthetic.records import program_key
+from harness.synthetic import competition, programs, word_problems
+from harness.synthetic.arithmetic import LARGEST_BARE_RESULT, OPERATORS, equation, equation_is_held_out, operand
+from harness.synthetic.records import program_key, word_problem_key
 from harness.synthetic.split import is_held_out
 from harness.synthetic.word_problems import ITEMS, NAMES
 
 _EVENTS = {"+": "{name} gets {n} more.", "-": "{name} loses {n}.", "*": "{name} then has {n} times as many."}
 
 
-def _known_equation(rng: random.Random, a: int, *, largest: int) -> tuple[int, str, int] | None:
-    """A random equation from ``a`` on that is not held out; None where this draw found none."""
-    operator = rng.choice(OPERATORS)
-    b = operand(rng, a, operator, largest=largest)
-    return None if b is None or equation_is_held_out(a, operator, b) else (a, operator, b)
-
-
 def _equations(rng: random.Random) -> str:
-    drawn = (_known_equation(rng, rng.randint(1, LARGEST_BARE_RESULT), largest=LARGEST_BARE_RESULT) for _ in range(7))
-    return "\n".join(equation(*found) for found in drawn if found is not None)
+    lines = []
+    for _ in range(7):
+        a, operator = rng.randint(1, LARGEST_BARE_RESULT), rng.choice(OPERATORS)
+        b = operand(rng, a, operator, largest=LARGEST_BARE_RESULT)
+        if b is not None and not equation_is_held_out(a, operator, b):
+            lines.append(equation(a, operator, b))
+    return "\n".join(lines)
 
 
 def _narrative(rng: random.Random) -> str:
     """A story with its equations, either after each event or all at the end."""
-    name, item, value = rng.choice(NAMES), rng.choice(ITEMS), rng.randint(2, 12)
-    start, events, equations = f"{name} has {value} {item}.", [], []
-    for _ in range(rng.randint(1, 2)):
-        found = _known_equation(rng, value, largest=LARGEST_RESULT)
-        if found is not None:
-            events.append(_EVENTS[found[1]].format(name=name, n=found[2]))
-            equations.append(f"{equation(*found)}.")
-            value = apply(*found)
-    end = f"{name} has {value} {item}."
+    while True:
+        problem = word_problems.draw(rng)
+        if not is_held_out(word_problem_key(problem)) and not any(equation_is_held_out(*step) for step in problem.equations):
+            break
+    name, item = rng.choice(NAMES), rng.choice(ITEMS)
+    events = [_EVENTS[operator].format(name=name, n=number) for operator, number in problem.steps]
+    equations = [f"{equation(*step)}." for step in problem.equations]
     if rng.random() < 0.3:
         told = [text for pair in zip(events, equations, strict=True) for text in pair]
     else:
         question = [f"How many {item} does {name} have?"] if rng.random() < 0.5 else []
         told = [*events, *question, *equations]
-    return " ".join([start, *told, end])
+    return " ".join([f"{name} has {problem.start} {item}.", *told, f"{name} has {problem.answer} {item}."])
 
 
 def _formula(rng: random.Random) -> str:

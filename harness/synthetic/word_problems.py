@@ -24,20 +24,18 @@ class WordProblem:
     start: int
     steps: tuple[tuple[str, int], ...]
 
-    def equations(self) -> list[str]:
-        """The worked solution: one equation per step."""
-        value, lines = self.start, []
+    @property
+    def equations(self) -> tuple[tuple[int, str, int], ...]:
+        """The work, in order: (value so far, operator, number)."""
+        value, found = self.start, []
         for operator, number in self.steps:
-            lines.append(equation(value, operator, number))
+            found.append((value, operator, number))
             value = apply(value, operator, number)
-        return lines
+        return tuple(found)
 
     @property
     def answer(self) -> int:
-        value = self.start
-        for operator, number in self.steps:
-            value = apply(value, operator, number)
-        return value
+        return apply(*self.equations[-1])
 
 
 def draw(rng: random.Random) -> WordProblem:
@@ -86,4 +84,4 @@ def rephrased(problem: WordProblem, story: Story) -> str:
 
 def solution(problem: WordProblem) -> str:
     """The worked solution in GSM8K's form: the equations, then ``#### answer``."""
-    return "\n".join([*problem.equations(), f"#### {problem.answer}"])
+    return "\n".join([*(equation(*step) for step in problem.equations), f"#### {problem.answer}"])

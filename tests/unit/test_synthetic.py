@@ -113,6 +113,8 @@ def test_pretraining_shows_no_held_out_equation_program_or_prompt() -> None:
     assert not shown & held_out
     bodies = {line.split("return ")[1] for line in text.split("\n") if "return " in line}
     assert not bodies & {record["code"].split("return ")[1] for record in GENERATORS["mbpp"](ROWS, 1)}
+    told = {_word_problem(line) for line in text.split("\n") if re.search(r" (gets|loses) \d| times as many", line)}
+    assert len(told) > 300 and not any(is_held_out(problem) for problem in told)
     formulas = {tuple(map(_numbers, re.findall(r"\(.*?\)", line))) for line in text.split("\n") if line.startswith("(")}
     points = {
         tuple(map(_numbers, re.findall(r"\(.*?\)", record["problem"])))

@@ -58,7 +58,7 @@ class Copy:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     """The miniature, from its base model to Table 1."""
     copy = Copy(tmp_path_factory.mktemp("workflow"))
-    assert copy.planned() == {"base_model": 1, "preflight": 1, "train": 2, "evaluate": 2, "table": 1}
+    assert copy.planned() == {"base_model": 1, "train": 2, "evaluate": 2, "table": 1}
     done = copy.snakemake()
     assert done.returncode == 0, done.stderr + done.stdout
     copy.output = done.stdout
@@ -123,16 +123,16 @@ def test_nothing_is_left_to_do(unchanged: Copy) -> None:
 
 def test_one_methods_setting_reruns_only_that_methods_runs(unchanged: Copy) -> None:
     unchanged.configure(**{"methods.dora.settings": {"lora_dropout": 0.2}})
-    assert unchanged.planned() == {"preflight": 1, "train": 1, "evaluate": 1, "table": 1}
+    assert unchanged.planned() == {"train": 1, "evaluate": 1, "table": 1}
 
 
 def test_an_evaluation_setting_reruns_no_training(unchanged: Copy) -> None:
     unchanged.configure(**{"domains.math.evaluation.tasks.gsm8k.limit": 4})
-    assert unchanged.planned() == {"preflight": 1, "evaluate": 2, "table": 1}
+    assert unchanged.planned() == {"evaluate": 2, "table": 1}
 
 
 def test_another_seed_adds_its_runs_only(unchanged: Copy) -> None:
-    assert unchanged.planned("--config", "seeds=2") == {"preflight": 1, "train": 2, "evaluate": 2, "table": 1}
+    assert unchanged.planned("--config", "seeds=2") == {"train": 2, "evaluate": 2, "table": 1}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_another_seed_adds_its_runs_only(unchanged: Copy) -> None:
         ("evaluation/grading.py", {"evaluate": 2, "table": 1}),
         ("methods/dora.py", {"train": 1, "evaluate": 1, "table": 1}),
         ("harness/trainer.py", {"train": 2, "evaluate": 2, "table": 1}),
-        ("harness/synthetic/records.py", {"base_model": 1, "preflight": 1, "train": 2, "evaluate": 2, "table": 1}),
+        ("harness/synthetic/records.py", {"base_model": 1, "train": 2, "evaluate": 2, "table": 1}),
     ],
 )
 def test_an_edited_source_reruns_its_stage(unchanged: Copy, source: str, expected: dict[str, int]) -> None:
