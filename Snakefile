@@ -167,7 +167,10 @@ rule table:
 
 onstart:
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
-    shell("python -m harness.preflight {PLAN.arguments} --output {FOLDER}/preflight.json")
+    shell(
+        "mkdir -p {FOLDER}/logs; "
+        "python -m harness.preflight {PLAN.arguments} --output {FOLDER}/preflight.json 2> {FOLDER}/logs/preflight.log"
+    )
 
 
 onsuccess:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -74,12 +76,38 @@ def parse_config(args: argparse.Namespace) -> tuple[list[Path], dict[str, Any]]:
     return list(args.configfile), overrides
 
 
+#: Process id of the workflow that started this job, set by the Snakefile.
+WORKFLOW_PID = "BEAMLORA_WORKFLOW_PID"
+
+
+def end_with_workflow() -> None:
+    """End this process as soon as the workflow that started it has ended, however that ended.
+
+    Snakemake stops its jobs when it is interrupted, but not when it is killed; a job left behind would write to the same
+    checkpoints as its successor. Ending at any moment is safe: it is what a kill does.
+    """
+    pid = os.environ.get(WORKFLOW_PID)
+    if pid is None:
+        return
+    try:
+        workflow = os.pidfd_open(int(pid))
+    except ProcessLookupError:
+        os._exit(143)
+
+    def wait() -> None:
+        select.select([workflow], [], [])
+        os._exit(143)
+
+    threading.Thread(target=wait, daemon=True, name="end-with-workflow").start()
+
+
 def run(main: Callable[[list[str] | None], int | None]) -> None:
     """Run a command's ``main`` and exit with its status.
 
     Bad input becomes one line on stderr and exit status 2; any other failure a traceback and exit status 1. In a workflow
     stderr goes to the job's log file, so the line is repeated on stdout, where the user looks.
     """
+    end_with_workflow()
     try:
         status = main(None) or 0
     except ConfigError as error:

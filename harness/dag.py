@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import methods
 from harness import plan, progress
-from harness.cli import DEFAULT_CONFIGFILE, MODELS, RESULTS
+from harness.cli import DEFAULT_CONFIGFILE, MODELS, RESULTS, WORKFLOW_PID
 from harness.config import BuiltModel, ConfigError, RunSpec, canonical_json
 from harness.data_files import local_file
 
@@ -117,11 +117,12 @@ class Dag:
         return [str(self.folder / run.run_id / name) for run in plan.table_runs(self.experiment, table)]
 
     def watch(self) -> None:
-        """Tell the jobs which runs this invocation is about, so that they can say how many are done."""
+        """Tell the jobs which runs this invocation is about, so that they can say how many are done, and whom to end with."""
         files = [self.folder / run.run_id / "metrics.json" for run in self.runs.values()]
         path = RESULTS / ".progress" / f"{self.experiment.name}.json"
         progress.write_plan(path, files)
         os.environ[progress.ENVIRONMENT_VARIABLE] = str(path)
+        os.environ[WORKFLOW_PID] = str(os.getpid())
 
 
 def hold_lock(experiment: str) -> IO[str]:

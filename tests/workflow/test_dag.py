@@ -192,23 +192,35 @@ def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> No
     assert unchanged.snakemake().returncode == 0
 
 
+def jobs_of(copy: Copy) -> list[int]:
+    """Processes that work in the copy."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").resolve() == copy.root and b"harness." in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
 @pytest.mark.slow
 def test_killed_anywhere_and_repeated_it_finishes(tmp_path: Path) -> None:
-    """SIGKILL of the whole process group while a run trains; the same command then finishes."""
+    """SIGKILL of Snakemake alone while a run trains: its jobs end with it, and the same command then finishes."""
     copy = Copy(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(copy.root)}
     process = subprocess.Popen(
-        [SNAKEMAKE, "--cores", "2"],
-        cwd=copy.root,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [SNAKEMAKE, "--cores", "2"], cwd=copy.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while not list((copy.root / SCRATCH).glob("*/checkpoint-*")) and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    assert jobs_of(copy)
+    process.send_signal(signal.SIGKILL)
     process.wait()
+    patience = time.monotonic() + 10
+    while jobs_of(copy) and time.monotonic() < patience:
+        time.sleep(0.1)
+    assert jobs_of(copy) == []
     done = copy.snakemake()
     assert done.returncode == 0, done.stderr + done.stdout
     assert copy.planned() == {}
