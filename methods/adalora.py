@@ -47,6 +47,11 @@ class AdaloraSettings(AdapterSettings):
         """The rank of every module before the first allocation."""
         return self.init_r if self.init_r is not None else math.ceil(1.5 * self.r)
 
+    @property
+    def largest_rank(self) -> int:
+        """PEFT allocates and keeps the initial rank; allocation only masks."""
+        return self.initial_rank
+
     @model_validator(mode="after")
     def _room_to_prune(self) -> AdaloraSettings:
         if self.initial_rank <= self.r:

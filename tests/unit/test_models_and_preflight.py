@@ -80,6 +80,12 @@ def test_a_rank_larger_than_a_module_is_refused(tmp_path: Path, folder: Path) ->
     assert "methods.dora: rank: found 33, expected at most 32" in message
 
 
+def test_the_rank_that_is_allocated_counts_not_the_final_one(tmp_path: Path, folder: Path) -> None:
+    content = {"methods": {"adalora": {"settings": {"r": 24}}}, "tables.table1.methods": {"llama-mini": ["adalora"]}}
+    message = refused(tmp_path, with_local_model(tmp_path, folder, **content))
+    assert "methods.adalora: rank: found 36, expected at most 32" in message
+
+
 def test_a_target_that_the_model_lacks_is_refused(tmp_path: Path, folder: Path) -> None:
     message = refused(tmp_path, with_local_model(tmp_path, folder, **{"methods.lora.settings": {"target_modules": ["query"]}}))
     assert "found 'query'" in message and "q_proj" in message
