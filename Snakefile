@@ -74,6 +74,8 @@ rule base_model:
         f"{FOLDER}/logs/base_model/{{name}}.log",
     resources:
         overrides=OVERRIDES,
+    message:
+        "Train the stand-in base model {wildcards.name}"
     shell:
         "python -m harness.pretrain --configfile {input.config} {resources.overrides} --model {params.key} --output {output}"
         " --scratch {params.scratch}"
@@ -100,6 +102,8 @@ rule train:
     resources:
         gpu=GPUS,
         overrides=OVERRIDES,
+    message:
+        "Train {params.run}"
     shell:
         "python -m harness.gpu_slot python -m harness.train --configfile {input.config} {resources.overrides} --run {params.run} --run-dir $(dirname {output.record})"
         " --training-hash {params.hash} 2> {log}"
@@ -125,6 +129,8 @@ rule evaluate:
     resources:
         gpu=GPUS,
         overrides=OVERRIDES,
+    message:
+        "Evaluate {params.run}"
     shell:
         "python -m harness.gpu_slot python -m harness.evaluate --configfile {input.config} {resources.overrides} --run {params.run}"
         " --run-dir $(dirname {output.metrics}) 2> {log}"
@@ -142,6 +148,8 @@ rule records:
         f"{FOLDER}/logs/records.log",
     resources:
         overrides=OVERRIDES,
+    message:
+        "Collect the records"
     shell:
         "python -m harness.records --configfile {input.config} {resources.overrides} --output {output} 2> {log}"
 
@@ -161,6 +169,8 @@ rule table:
         f"{FOLDER}/logs/table/{{table}}.log",
     resources:
         overrides=OVERRIDES,
+    message:
+        "Render {wildcards.table}"
     shell:
         "python -m harness.tables {wildcards.table} --configfile {input.config} {resources.overrides} 2> {log}"
 
