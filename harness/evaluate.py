@@ -245,11 +245,15 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
 
 
 def _evaluate_tasks(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: str | None) -> dict[str, Any]:
+    import torch
+
     from harness.data import load_records, source_fingerprint
     from harness.models import load_for_evaluation
     from harness.progress import Progress
     from harness.provenance import git_state, hardware, versions
 
+    # One thread a job unless told otherwise: a second busy process would make two threads many times slower than one.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     records = {
         name: load_records(task.source, data_dir=data_dir, limit=task.limit) for name, task in spec.evaluation.tasks.items()
     }
