@@ -1,0 +1,34 @@
+"""The committed records of the small experiment are whole, and its table is what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness import tables
+from tests.paths import ROOT
+
+SMALL = ROOT / "results/small"
+
+
+def test_the_committed_table_is_rendered_from_the_committed_records(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    tables.main(["table1", "--experiment", "small", "--output-dir", str(tmp_path)])
+    for name in ("table1.md", "table1.tex", "table1.csv"):
+        assert (tmp_path / name).read_bytes() == (SMALL / "tables" / name).read_bytes()
+
+
+def test_the_committed_runs_come_from_a_clean_commit_and_did_what_they_say() -> None:
+    runs = {method: SMALL / "math/smollm2-135m" / method / "seed0" for method in ("lora", "beamlora")}
+    for run in runs.values():
+        record = json.loads((run / "train.json").read_text())
+        assert record["status"] == "success" and record["git"]["dirty"] is False
+        first, last = record["loss_curve"][0]["loss"], record["loss_curve"][-1]["loss"]
+        assert last < first
+        for task, rows in (("gsm8k", 100), ("humaneval", 164)):
+            predictions = [json.loads(line) for line in (run / f"predictions/{task}.jsonl").read_text().splitlines()]
+            metrics = json.loads((run / "metrics.json").read_text())["tasks"][task]
+            assert len(predictions) == rows == metrics["n"]
+            assert metrics["accuracy"] == sum(row["correct"] for row in predictions) / rows
+    operations = [json.loads(line) for line in (runs["beamlora"] / "adapter/operations.jsonl").read_text().splitlines()]
+    assert [operation["step"] for operation in operations] == [10, 20, 30]
