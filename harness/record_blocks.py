@@ -89,9 +89,11 @@ def _peft_blocks(spec: RunSpec, trainer: MethodTrainer, record: dict[str, Any]) 
     The test accuracy is None here: it is the evaluation's to say (metrics.json).
     """
     config = getattr(trainer.model, "peft_config", {}).get("default")
+    model_id = getattr(spec.model.source, "model_name_or_path", spec.model_key)
     peft_config = None
     if config is not None:
         peft_config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+        peft_config["base_model_name_or_path"] = model_id  # PEFT's own may be a path on this machine
     last = record["loss_curve"][-1] if record["loss_curve"] else {"loss": None}
     samples = record["steps"] * spec.training.per_device_train_batch_size * spec.training.gradient_accumulation_steps
     versions = record["versions"]
@@ -103,7 +105,7 @@ def _peft_blocks(spec: RunSpec, trainer: MethodTrainer, record: dict[str, Any]) 
             "experiment_name": f"{spec.method.key}/{spec.model_key}-{spec.domain}-seed{spec.seed}",
             "peft_branch": "main",
             "train_config": {
-                "model_id": getattr(spec.model.source, "model_name_or_path", spec.model_key),
+                "model_id": model_id,
                 "seed": spec.seed,
                 **spec.training.model_dump(mode="json"),
             },

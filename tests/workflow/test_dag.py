@@ -97,7 +97,7 @@ def test_the_record_has_the_blocks_that_pefts_comparison_reads(finished: Copy) -
     run, train, meta = record["run_info"], record["train_info"], record["meta_info"]
     assert {"created_at", "total_time", "experiment_name", "peft_branch", "train_config", "peft_config"} <= set(run)
     assert run["peft_config"]["peft_type"] == "LORA" and run["peft_config"]["use_dora"] is True
-    assert run["train_config"]["model_id"] == "llama-mini"
+    assert run["train_config"]["model_id"] == run["peft_config"]["base_model_name_or_path"] == "llama-mini"
     assert train["status"] == "success" and train["train_time"] > 0 and train["file_size"] > 0
     memory = [train[f"accelerator_memory_{name}"] for name in ("max", "reserved_avg", "reserved_99th")]
     assert all(isinstance(value, int) and value > 0 for value in memory)
