@@ -20,7 +20,7 @@ setup: $(VENV)/.ready ## Create .venv with the pinned environment
 $(VENV)/.ready: $(ROOT)constraints.txt $(ROOT)pyproject.toml $(ROOT)tools/bootstrap.py
 	python3.11 $(ROOT)tools/bootstrap.py
 
-demo: setup ## LoRA against BeamLoRA on a small stand-in: 3 minutes, no network
+demo: setup ## LoRA against BeamLoRA on a small stand-in: a minute, no network
 	$(SNAKEMAKE) --configfile config/demo.yaml $(SNAKEMAKE_ARGS) -- reproduce_table1
 
 table1: setup ## Table 1 of the default experiment (tiny)
