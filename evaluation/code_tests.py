@@ -26,28 +26,28 @@ def job_of(format: str, example: Example, program: str) -> Job:
     if record is None:
         raise ValueError(f"{example.id}: found no record, expected one with tests")
     if format == "humaneval":
-        return _humaneval_job(record, program)
+        return Job(
+            source=source_of(format, example, program),
+            tests=f"{record['test']}\ncheck({record['entry_point']})\n",
+            names=(record["entry_point"],),
+            # Tests see the helpers of the reference solution, never the program's.
+            reference=record["prompt"] + record["canonical_solution"],
+        )
     if "test_list" not in record:
         raise ValueError(f"{example.id}: field 'test_list' is missing, expected a list of assertions")
     return _mbpp_job(record, program)
 
 
-def _humaneval_job(record: dict[str, Any], program: str) -> Job:
-    """What precedes the function in the stub goes first, so that its imports and helpers exist; a completion that
-    does not define the function is taken as its body. Tests see the helpers of the reference solution, never the
-    program's."""
-    prompt, entry_point = record["prompt"], record["entry_point"]
+def source_of(format: str, example: Example, program: str) -> str:
+    """What is run for a program. For HumanEval, what precedes the function in the stub goes first, so that its imports and
+    helpers exist; a completion that does not define the function is taken as its body."""
+    if format != "humaneval" or example.record is None:
+        return program
+    prompt, entry_point = example.record["prompt"], example.record["entry_point"]
     definition = rf"^\s*(?:async\s+)?def\s+{re.escape(entry_point)}\b"
-    if re.search(definition, program, re.MULTILINE):
-        source = re.split(definition, prompt, maxsplit=1, flags=re.MULTILINE)[0] + "\n" + program
-    else:
-        source = prompt + _as_body(program)
-    return Job(
-        source=source,
-        tests=f"{record['test']}\ncheck({entry_point})\n",
-        names=(entry_point,),
-        reference=prompt + record["canonical_solution"],
-    )
+    if not re.search(definition, program, re.MULTILINE):
+        return prompt + _as_body(program)
+    return re.split(definition, prompt, maxsplit=1, flags=re.MULTILINE)[0] + "\n" + program
 
 
 def _as_body(program: str) -> str:

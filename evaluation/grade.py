@@ -1,7 +1,7 @@
 """Grade completions without a model: ``python -m evaluation.grade --task gsm8k [--grader NAME] < cases.jsonl``.
 
-Reads ``{"id", "gold", "completion"}`` lines, or for code tasks ``{"id", "record", "completion"}`` with the set's own
-record, and writes ``{"id", "correct", "extracted"}`` lines in the same order.
+Reads ``{"id", "gold", "completion"}`` lines, or for code tasks ``{"id", "record", "completion"}`` with the record of
+HumanEval, MBPP or EvalPlus, and writes ``{"id", "correct", "extracted"}`` lines in the same order.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
+from evaluation.code_grading import FORMATS as _CODE_TASKS
+from evaluation.code_grading import GraderUnavailable
 from evaluation.grading import DEFAULT_GRADER, GRADERS, grade, graders_of
+from evaluation.oracle import OracleError
 from evaluation.tasks import Example, examples
-
-_CODE_TASKS = ("humaneval", "mbpp")
 
 
 class BadCase(ValueError):
@@ -55,14 +57,17 @@ def _example(case: dict[str, Any], task: str, number: int) -> Example:
         raise BadCase(f"line {number}: {error}") from None
 
 
-def grade_lines(lines: Iterable[bytes], output: TextIO, *, task: str, grader: str) -> None:
+def grade_lines(lines: Iterable[bytes], output: TextIO, *, task: str, grader: str, cache_dir: Path | None = None) -> None:
     """Grade every line of ``lines`` and write one verdict a line.
 
     Raises:
-        BadCase: a line that is not a case; nothing is written then.
+        BadCase: a line that is not a case, or whose record lacks what the grader needs; nothing is written then.
     """
     ids, asked, completions = _cases(lines, task)
-    verdicts = grade(task, asked, completions, graders=[grader]).verdicts[grader]
+    try:
+        verdicts = grade(task, asked, completions, graders=[grader], cache_dir=cache_dir).verdicts[grader]
+    except (GraderUnavailable, OracleError) as error:
+        raise BadCase(str(error)) from None
     for identity, verdict in zip(ids, verdicts, strict=True):
         output.write(json.dumps({"id": identity, "correct": verdict.correct, "extracted": verdict.extracted}) + "\n")
 
@@ -72,12 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluation.grade", description=__doc__.split("\n")[0])
     parser.add_argument("--task", required=True, choices=sorted(DEFAULT_GRADER))
     parser.add_argument("--grader", choices=sorted(GRADERS), help="default: the task's sound grader")
+    parser.add_argument(
+        "--cache-dir", type=Path, metavar="DIR", help="keep the expected outputs of EvalPlus's tasks here (default: nowhere)"
+    )
     args = parser.parse_args(arguments)
     grader = args.grader or DEFAULT_GRADER[args.task]
     if grader not in graders_of(args.task):
         parser.error(f"--grader: found {grader}, expected one of {', '.join(graders_of(args.task))} for {args.task}")
     try:
-        grade_lines(sys.stdin.buffer, sys.stdout, task=args.task, grader=grader)
+        grade_lines(sys.stdin.buffer, sys.stdout, task=args.task, grader=grader, cache_dir=args.cache_dir)
     except BadCase as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

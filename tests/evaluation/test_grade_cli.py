@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,31 @@ def test_code_cases_carry_their_record() -> None:
     lines = case(id=1, record=record, completion="def f(x):\n    return x") + case(id=2, record=record, completion="x")
     done = command(lines, "--task", "mbpp")
     assert [json.loads(line)["correct"] for line in done.stdout.splitlines()] == [True, False]
+
+
+def test_evalplus_records_have_plus_graders(tmp_path: Path) -> None:
+    record = {
+        "task_id": "Mbpp/1",
+        "prompt": '"""\nWrite f.\nassert f(1) == 1\n"""\n',
+        "canonical_solution": "def f(x):\n    return x\n",
+        "entry_point": "f",
+        "base_input": [[1]],
+        "plus_input": [[2.5]],
+        "atol": 0,
+    }
+    lines = case(id=1, record=record, completion="def f(x):\n    return int(x)")
+    for grader, correct in (("code_tests", True), ("code_plus", False)):
+        done = command(lines, "--task", "mbpp", "--grader", grader, "--cache-dir", str(tmp_path))
+        assert [json.loads(line)["correct"] for line in done.stdout.splitlines()] == [correct]
+    assert len(list((tmp_path / "evalplus").iterdir())) == 2
+    broken = command(case(id=1, record=record | {"plus_input": 3}, completion=""), "--task", "mbpp")
+    assert broken.returncode == 2 and b"line 1: mbpp row 0: field 'plus_input': found int" in broken.stderr
+
+
+def test_a_grader_without_tests_in_the_record_is_refused() -> None:
+    record = {"task_id": 1, "text": "Write f.", "code": "def f(x):\n    return x", "test_list": ["assert f(1) == 1"]}
+    done = command(case(id=1, record=record, completion=""), "--task", "mbpp", "--grader", "code_plus")
+    assert done.returncode == 2 and b"grader 'code_plus': found no plus tests for Mbpp/1" in done.stderr
 
 
 @pytest.mark.parametrize(
