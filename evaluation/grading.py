@@ -8,43 +8,35 @@ headline.
 ``metamath``          gsm8k, math     MetaMath's evaluation, also PiSSA's
 ``paper``             gsm8k, math     the released BeamLoRA evaluation in its official environment (no antlr4)
 ``math_verify``       gsm8k, math     Math-Verify on the extracted answer
-``code_tests``        humaneval, mbpp the program of the first fenced block, run against the set's tests
-``pissa_code_tests``  humaneval, mbpp the same tests on the program as PiSSA's clean-up cuts it
+``code_tests``        humaneval, mbpp the program of the first fenced block, run against the set's (base) tests
+``code_plus``         humaneval, mbpp the same program, which must pass EvalPlus's added tests as well
+``pissa_code_tests``  humaneval, mbpp the base tests on the program as PiSSA's clean-up cuts it
+``pissa_code_plus``   humaneval, mbpp base and added tests on that program
+``label``             commonsense     the one label that the completion states; naming two is no answer
+``llm_adapters``      commonsense     LLM-Adapters' evaluation: the first match of any label
 ====================  ==============  ===========================================================================
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from evaluation import extraction, math_equal, math_strict
+from evaluation import code_grading, extraction, labels, math_equal, math_strict
 from evaluation.algebra import AlgebraWorker
+from evaluation.protocols import COMMONSENSE
 from evaluation.tasks import Example
+from evaluation.verdicts import Grading, Verdict
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from evaluation.sandbox import Limits
 
 #: Longer extracted answers are wrong without a comparison.
 MAX_ANSWER_CHARACTERS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What one grader says about one completion."""
-
-    correct: bool
-    #: The answer or program taken from the completion; None where there is none.
-    extracted: str | None
-    #: How the program's run ended (code tasks): passed, failed, timed_out, out_of_memory or forbidden.
-    outcome: str | None = None
-
-    @property
-    def unparseable(self) -> bool:
-        """Whether no answer could be taken from the completion."""
-        return self.extracted is None
 
 
 @cache
@@ -118,34 +110,24 @@ _ANSWER_GRADERS: dict[str, dict[str, AnswerGrader]] = {
         "math": _answer_grader(extraction.metamath_answer, _released_equal),
     },
     "math_verify": {name: _answer_grader(extraction.answer_text, _math_verify_equal) for name in ("gsm8k", "math")},
+    "label": {name: _answer_grader(partial(labels.stated_label, name), operator.eq) for name in COMMONSENSE},
+    "llm_adapters": {name: _answer_grader(partial(labels.released_label, name), operator.eq) for name in COMMONSENSE},
 }
-
-
-# ---------------------------------------------------------------------------------------------------------------- code
-
-
-def _sound_program(example: Example, completion: str) -> str:
-    entry_point = (example.record or {}).get("entry_point")
-    return extraction.sound_code(completion, entry_point=entry_point)
-
-
-def _pissa_program(example: Example, completion: str) -> str:
-    return extraction.pissa_code(completion)
-
-
-_PROGRAMS: dict[str, Callable[[Example, str], str]] = {
-    "code_tests": _sound_program,
-    "pissa_code_tests": _pissa_program,
-}
-_CODE_FORMATS = ("humaneval", "mbpp")
+#: SVAMP asks for a number, like GSM8K.
+for _by_format in _ANSWER_GRADERS.values():
+    if "gsm8k" in _by_format:
+        _by_format["svamp"] = _by_format["gsm8k"]
 
 #: Grader names and the formats that each applies to.
 GRADERS: dict[str, tuple[str, ...]] = {name: tuple(by_format) for name, by_format in _ANSWER_GRADERS.items()} | {
-    name: _CODE_FORMATS for name in _PROGRAMS
+    name: code_grading.FORMATS for name in code_grading.GRADERS
 }
 
 #: The most trustworthy grader of each format.
-DEFAULT_GRADER = {"gsm8k": "sound", "math": "sound", "humaneval": "code_tests", "mbpp": "code_tests"}
+DEFAULT_GRADER = {
+    **{"gsm8k": "sound", "svamp": "sound", "math": "sound", "humaneval": "code_tests", "mbpp": "code_tests"},
+    **dict.fromkeys(COMMONSENSE, "label"),
+}
 
 
 def graders_of(format: str) -> tuple[str, ...]:
@@ -153,13 +135,19 @@ def graders_of(format: str) -> tuple[str, ...]:
     return tuple(name for name, formats in GRADERS.items() if format in formats)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Grading:
-    """All verdicts on one set: ``verdicts[grader][i]`` belongs to example i. ``sandbox_level`` is None for math."""
+def graders_for(format: str, examples: Sequence[Example]) -> tuple[str, ...]:
+    """Those of the format's graders whose tests all of the records have: the plus graders need EvalPlus's."""
+    return code_grading.graders_for(examples) if format in code_grading.FORMATS else graders_of(format)
 
-    verdicts: dict[str, list[Verdict]]
-    sandbox_level: str | None = None
-    limits: dict[str, float] = field(default_factory=dict)
+
+def check_available(format: str, grader: str, examples: Sequence[Example]) -> None:
+    """Refuse a grader of the format for which a record has no tests.
+
+    Raises:
+        code_grading.GraderUnavailable: (a ValueError) naming the grader and the record.
+    """
+    if format in code_grading.FORMATS:
+        code_grading.check_available([grader], examples)
 
 
 def grade(
@@ -169,52 +157,29 @@ def grade(
     *,
     graders: Sequence[str] | None = None,
     limits: Limits | None = None,
+    cache_dir: Path | None = None,
+    allow_unsafe: bool = False,
 ) -> Grading:
-    """Grade completions with the named graders, or with all of the format.
+    """Grade completions with the named graders, or with all that apply to the format and the records.
 
     Args:
         limits: for code tasks; the default otherwise.
+        cache_dir: where the expected outputs of EvalPlus's tasks are kept; None: they are computed for this call only.
+        allow_unsafe: run model-written code with resource limits only where no isolation works, instead of refusing.
 
     Raises:
         KeyError: a grader that does not exist or does not apply to the format.
-        ValueError: as many completions as examples are expected.
+        ValueError: as many completions as examples are expected, or a named code grader has no tests in the records.
     """
-    names = tuple(graders or graders_of(format))
+    names = tuple(graders or graders_for(format, examples))
     for name in names:
         if format not in GRADERS.get(name, ()):
             raise KeyError(f"grader {name!r} for {format}: expected one of {', '.join(graders_of(format))}")
     if len(examples) != len(completions):
         raise ValueError(f"found {len(completions)} completions for {len(examples)} examples")
-    if format in _CODE_FORMATS:
-        return _grade_code(format, examples, completions, names, limits)
+    if format in code_grading.FORMATS:
+        return code_grading.grade(
+            format, examples, completions, names, limits=limits, cache_dir=cache_dir, allow_unsafe=allow_unsafe
+        )
     pairs = [(example.gold or "", completion) for example, completion in zip(examples, completions, strict=True)]
     return Grading(verdicts={name: [_ANSWER_GRADERS[name][format](*pair) for pair in pairs] for name in names})
-
-
-def _grade_code(
-    format: str, examples: Sequence[Example], completions: Sequence[str], names: Sequence[str], limits: Limits | None
-) -> Grading:
-    """Run each distinct program once, whichever graders ask for it."""
-    from evaluation import sandbox
-    from evaluation.code_tests import job_of
-
-    limits = limits or sandbox.Limits()
-    programs = {name: [_PROGRAMS[name](*pair) for pair in zip(examples, completions, strict=True)] for name in names}
-    keys = sorted({(row, program) for texts in programs.values() for row, program in enumerate(texts) if program.strip()})
-    results = dict(
-        zip(
-            keys,
-            sandbox.run_all([job_of(format, examples[row], text) for row, text in keys], limits=limits),
-            strict=True,
-        )
-    )
-    verdicts = {
-        name: [_code_verdict(results.get((row, text)), text) for row, text in enumerate(texts)]
-        for name, texts in programs.items()
-    }
-    return Grading(verdicts=verdicts, sandbox_level=sandbox.level(), limits=limits.as_dict())
-
-
-def _code_verdict(result: object | None, program: str) -> Verdict:
-    outcome = getattr(result, "outcome", None)
-    return Verdict(correct=outcome == "passed", extracted=program if program.strip() else None, outcome=outcome)

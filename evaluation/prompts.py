@@ -2,7 +2,8 @@
 
 Fine-tuning uses ``alpaca``. ``alpaca-cot`` is what the released evaluation asks (from MetaMath's, by way of MiLoRA):
 one header for all queries and a cue after "### Response:", neither of which occurs in training. The ``pissa-*``
-templates are PiSSA's evaluation prompts to the byte.
+templates are PiSSA's evaluation prompts to the byte. ``commonsense`` is LLM-Adapters' training template,
+``commonsense-evaluation`` the other one that its evaluation asks.
 """
 
 from __future__ import annotations
@@ -52,6 +53,23 @@ def pissa_mbpp(query: str) -> str:
     return _pissa(query)
 
 
+_INDENT = " " * 16
+
+
+def commonsense(query: str) -> str:
+    """LLM-Adapters' training text up to the blank before the response, which is indented like everything else; that blank
+    begins the response (``RESPONSE_LEAD``), so that its first word has the tokens of training."""
+    return (
+        f"{_HEADER}. {_REQUEST}  \n\n{_INDENT}### Instruction:\n{_INDENT}{query}\n{_INDENT}\n"
+        f"{_INDENT}### Response:\n{_INDENT[1:]}"
+    )
+
+
+def commonsense_evaluation(query: str) -> str:
+    """What LLM-Adapters' evaluation asks: other white space than in training, and the whole last indent in the prompt."""
+    return f"{_HEADER}. {_REQUEST} \n\n{_INDENT}### Instruction:\n{_INDENT}{query}\n\n{_INDENT}### Response:\n{_INDENT}"
+
+
 TEMPLATES: dict[str, Callable[[str], str]] = {
     "alpaca": alpaca,
     "alpaca-cot": alpaca_cot,
@@ -59,4 +77,14 @@ TEMPLATES: dict[str, Callable[[str], str]] = {
     "alpaca-mbpp": alpaca,
     "pissa-humaneval": pissa_humaneval,
     "pissa-mbpp": pissa_mbpp,
+    "commonsense": commonsense,
+    "commonsense-evaluation": commonsense_evaluation,
 }
+
+#: What stands between a template's prompt and the response.
+RESPONSE_LEAD: dict[str, str] = {"commonsense": " "}
+
+
+def continuation(template: str, response: str) -> str:
+    """The text that follows the template's prompt where the answer is ``response``."""
+    return RESPONSE_LEAD.get(template, "") + response

@@ -2,7 +2,8 @@
 
 Field names are those of the Hugging Face hub: ``openai/gsm8k``, ``EleutherAI/hendrycks_math``,
 ``openai/openai_humaneval``, ``google-research-datasets/mbpp`` and EvalPlus's MBPP+ for evaluation; ``meta-math/MetaMathQA``,
-``openai/gsm8k``, ``fxmeng/CodeFeedback-Python105K`` and Stanford Alpaca for training.
+``openai/gsm8k``, ``fxmeng/CodeFeedback-Python105K``, LLM-Adapters' commonsense_170k and Stanford Alpaca for training. The
+commonsense sets are read in LLM-Adapters' format or the hub's (``evaluation.commonsense``).
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from evaluation import commonsense, evalplus
 from evaluation.extraction import last_boxed
-
-Record = dict[str, Any]
+from evaluation.fields import Record
+from evaluation.fields import field as _field
+from evaluation.fields import text as _text
+from evaluation.protocols import COMMONSENSE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,27 +27,16 @@ class Example:
     id: str
     #: What is asked; the input of a prompt template.
     query: str
-    #: The final answer, for math tasks.
+    #: The final answer of math tasks, the label of commonsense tasks.
     gold: str | None
     #: A correct response as fine-tuning data would write it; its negative log-likelihood is the continuous metric.
     reference: str
     #: The code tasks' record, which holds the tests.
     record: Record | None = None
-
-
-def _field(record: Record, name: str, where: str) -> Any:
-    try:
-        return record[name]
-    except (KeyError, TypeError):
-        found = ", ".join(sorted(record)) if isinstance(record, dict) else type(record).__name__
-        raise ValueError(f"{where}: field {name!r} is missing, found {found or 'no field'}") from None
-
-
-def _text(record: Record, name: str, where: str) -> str:
-    value = _field(record, name, where)
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: field {name!r}: found {type(value).__name__}, expected text")
-    return value
+    #: The same where the record is EvalPlus's: inputs for which the reference solution gives the expected outputs.
+    evalplus: evalplus.Task | None = None
+    #: The labels that the question offers, for commonsense tasks.
+    choices: tuple[str, ...] = ()
 
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
@@ -66,6 +58,14 @@ def _gsm8k(record: Record, row: int, where: str) -> Example:
     return Example(id=f"gsm8k/{row}", query=_text(record, "question", where), gold=gold, reference=reference)
 
 
+def _svamp(record: Record, row: int, where: str) -> Example:
+    """Patel et al. 2021 (ChilleD/SVAMP): a story, a question and a number."""
+    query = f"{_text(record, 'Body', where).strip()} {_text(record, 'Question', where).strip()}"
+    answer = str(_field(record, "Answer", where)).strip().removesuffix(".0")
+    gold, reference = _gsm8k_response(f"{_text(record, 'Equation', where)}\n{_HASHES} {answer}", where)
+    return Example(id=f"svamp/{row}", query=query, gold=gold, reference=reference)
+
+
 def _math(record: Record, row: int, where: str) -> Example:
     solution = _text(record, "solution", where)
     gold = last_boxed(solution)
@@ -83,7 +83,15 @@ def _fenced(code: str) -> str:
     return "```python\n" + code.replace("\r\n", "\n").strip("\n") + "\n```"
 
 
+def _evalplus(record: Record, dataset: str, where: str) -> evalplus.Task | None:
+    try:
+        return evalplus.task_of(record, dataset=dataset)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
 def _humaneval(record: Record, row: int, where: str) -> Example:
+    """Rows of HumanEval, or of EvalPlus's HumanEval+."""
     prompt = _text(record, "prompt", where)
     for name in ("test", "entry_point"):
         _text(record, name, where)
@@ -93,22 +101,24 @@ def _humaneval(record: Record, row: int, where: str) -> Example:
         gold=None,
         record=record,
         reference=_fenced(prompt + _text(record, "canonical_solution", where)),
+        evalplus=_evalplus(record, "humaneval", where),
     )
 
 
 def _mbpp(record: Record, row: int, where: str) -> Example:
-    """Rows of MBPP itself, or of EvalPlus's MBPP+, whose prompt is a docstring that ends in one assertion."""
-    if "test_list" in record:
-        tests = _field(record, "test_list", where)
-        if not isinstance(tests, list) or not tests:
-            raise ValueError(f"{where}: field 'test_list': found {tests!r}, expected a list of assertions")
-        text, assertion, name = _text(record, "text" if "text" in record else "prompt", where), tests[0], "code"
-    else:
+    """Rows of MBPP itself, or of EvalPlus's MBPP+: as on the hub, or as released, where the prompt is a docstring that ends
+    in one assertion."""
+    if evalplus.is_release(record):
         body = _text(record, "prompt", where).strip().strip('"').strip()
         text, mark, assertion = body.rpartition("\nassert ")
         if not mark:
             raise ValueError(f"{where}: field 'prompt': found no assertion, expected EvalPlus's docstring with one")
         assertion, name = "assert " + assertion, "canonical_solution"
+    else:
+        tests = _field(record, "test_list", where)
+        if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
+            raise ValueError(f"{where}: field 'test_list': found {str(tests)[:60]}, expected a list of assertions")
+        text, assertion, name = _text(record, "text" if "text" in record else "prompt", where), tests[0], "code"
     text = text.strip()
     text += "" if text.endswith(".") else "."
     query = f"{text} Your code should satisfy the following assertion:\n```python\n{assertion.strip()}\n```"
@@ -118,14 +128,31 @@ def _mbpp(record: Record, row: int, where: str) -> Example:
         gold=None,
         record=record,
         reference=_fenced(_text(record, name, where)),
+        evalplus=_evalplus(record, "mbpp", where),
     )
+
+
+def _commonsense(format: str) -> Callable[[Record, int, str], Example]:
+    def convert(record: Record, row: int, where: str) -> Example:
+        found = commonsense.read(format, record, where)
+        return Example(
+            id=f"{format}/{row}",
+            query=found.instruction,
+            gold=found.gold,
+            reference=commonsense.statement(found.gold),
+            choices=found.choices,
+        )
+
+    return convert
 
 
 _EVALUATION: dict[str, Callable[[Record, int, str], Example]] = {
     "gsm8k": _gsm8k,
+    "svamp": _svamp,
     "math": _math,
     "humaneval": _humaneval,
     "mbpp": _mbpp,
+    **{name: _commonsense(name) for name in COMMONSENSE},
 }
 
 
@@ -163,6 +190,7 @@ _TRAINING: dict[str, Callable[[Record, str], tuple[str, str]]] = {
     "codefeedback": _metamath_pair,
     "gsm8k": _gsm8k_pair,
     "alpaca": _alpaca_pair,
+    "commonsense": commonsense.training_pair,
 }
 
 

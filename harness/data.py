@@ -6,13 +6,15 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.prompts import TEMPLATES
+from evaluation.prompts import TEMPLATES, continuation
 from evaluation.tasks import training_example
 from harness.config import ConfigError, DataSource, FileData, GeneratedData, TrainingData, canonical_json, content_hash
 from harness.data_files import local_file
@@ -20,7 +22,10 @@ from harness.provenance import file_sha256
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 #: Label of a position that does not count in the loss, torch's and transformers' convention.
 IGNORE_INDEX = -100
@@ -64,10 +69,15 @@ def _from_file(path: Path, source: FileData) -> list[dict[str, Any]]:
                 records = [json.loads(line) for line in stream if line.strip()]
             else:
                 records = json.load(stream)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: cannot be read as JSON records: {error}") from error
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+    if not isinstance(records, list):
         raise ConfigError(f"{path}: found {type(records).__name__}, expected a list of JSON objects")
+    if not records:
+        raise ConfigError(f"{path}: found no rows, expected at least one")
+    for row, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ConfigError(f"{path}: row {row}: found {type(record).__name__}, expected a JSON object")
     return records
 
 
@@ -76,18 +86,30 @@ def _from_hub(source: FileData) -> list[dict[str, Any]]:
 
     configs = source.hub_config if isinstance(source.hub_config, tuple) else (source.hub_config,)
     try:
-        rows = [
-            dict(row)
-            for config in configs
-            for row in load_dataset(source.hub_id, config, split=source.split, revision=source.revision)
-        ]
+        parts = [load_dataset(source.hub_id, config, split=source.split, revision=source.revision) for config in configs]
+        rows = [dict(row) for part in parts for row in part]
     except Exception as error:  # the hub client raises a dozen unrelated classes; all mean "not to be had"
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
             f"{source.hub_id}: cannot be read from the hub: {reason}; expected network and access, or "
             f"data_dir with {source.local or 'a local copy'}"
         ) from error
+    for part in parts:
+        _check_revision(part, source)
     return rows
+
+
+def _check_revision(part: Dataset, source: FileData) -> None:
+    """Where the hub cannot be reached, ``datasets`` takes whatever revision lies in its cache, also where one is pinned. The
+    cache's folders are named after the commit."""
+    if not _COMMIT.fullmatch(source.revision):
+        return
+    commits = {name for file in part.cache_files for name in Path(file["filename"]).parts if _COMMIT.fullmatch(name)}
+    if commits - {source.revision}:
+        raise ConfigError(
+            f"{source.hub_id}: found revision {', '.join(sorted(commits))} in the cache of datasets, expected the pinned "
+            f"{source.revision}; connect to the hub once, or remove the cached copy"
+        )
 
 
 def source_fingerprint(records: Sequence[Mapping[str, Any]]) -> str:
@@ -129,10 +151,10 @@ def encode_example(
 ) -> tuple[list[int], list[int]]:
     """Token ids and labels of one example: BOS (where the tokenizer has one) + prompt + response + EOS, cut at ``max_length``.
 
-    Prompt and response are tokenised apart, so that the prompt has the same tokens as at evaluation.
+    The prompt has the same tokens as at evaluation (see ``encode_response``).
     """
     head = encode_prompt(tokenizer, prompt)
-    tail = tokenizer(response, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    tail = encode_response(tokenizer, prompt=prompt, head=head, response=response) + [tokenizer.eos_token_id]
     ids = (head + tail)[:max_length]
     labels = [IGNORE_INDEX] * len(head) + tail if loss_on == "response" else [IGNORE_INDEX, *head[1:], *tail]
     return ids, labels[:max_length]
@@ -141,6 +163,19 @@ def encode_example(
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """Token ids of a prompt, with a BOS token in front where the tokenizer's own convention has one."""
     return tokenizer(prompt, add_special_tokens=True)["input_ids"]
+
+
+def encode_response(tokenizer: PreTrainedTokenizerBase, *, prompt: str, head: list[int], response: str) -> list[int]:
+    """Token ids of a response after a prompt with the ids ``head``, without EOS.
+
+    Prompt and response are tokenised apart. A response that begins with a blank is the rest of a running text, and has the
+    tokens that it has there, as long as the prompt keeps its own: Llama's tokenizer would put a second blank before it.
+    """
+    if response.startswith(" "):
+        ids = encode_prompt(tokenizer, prompt + response)
+        if ids[: len(head)] == head:
+            return ids[len(head) :]
+    return tokenizer(response, add_special_tokens=False)["input_ids"]
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -152,6 +187,18 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
             "class": type(tokenizer).__name__,
         }
     )
+
+
+def tokens_file(data: TrainingData, tokenizer: PreTrainedTokenizerBase, *, fingerprint: str, cache_dir: Path) -> Path:
+    """Where the tokens of a training set are cached; ``fingerprint`` is that of its records."""
+    key = content_hash(
+        {
+            "rows": fingerprint,
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "recipe": data.model_dump(mode="json", exclude={"source", "limit"}),
+        }
+    )
+    return cache_dir / f"tokens-{key}.safetensors"
 
 
 def training_set(
@@ -167,14 +214,7 @@ def training_set(
 
     records = load_records(data.source, data_dir=data_dir, limit=data.limit)
     fingerprint = source_fingerprint(records)
-    key = content_hash(
-        {
-            "rows": fingerprint,
-            "tokenizer": tokenizer_fingerprint(tokenizer),
-            "recipe": data.model_dump(mode="json", exclude={"source", "limit"}),
-        }
-    )
-    path = cache_dir / f"tokens-{key}.safetensors"
+    path = tokens_file(data, tokenizer, fingerprint=fingerprint, cache_dir=cache_dir)
     if path.is_file():
         tensors = load_file(path)
     else:
@@ -207,7 +247,11 @@ def _tokenize(
     for record in records:
         query, response = training_example(data.format, record)
         ids, labels = encode_example(
-            tokenizer, prompt=template(query), response=response, loss_on=data.loss_on, max_length=data.max_length
+            tokenizer,
+            prompt=template(query),
+            response=continuation(data.prompt_template, response),
+            loss_on=data.loss_on,
+            max_length=data.max_length,
         )
         cut += ids[-1] != tokenizer.eos_token_id
         all_ids += ids
@@ -275,3 +319,9 @@ class PaddedCollator:
             "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             "labels": pad_sequence([example["labels"] for example in examples], batch_first=True, padding_value=IGNORE_INDEX),
         }
+
+
+if __name__ == "__main__":
+    from harness import cli, data_check
+
+    cli.run(data_check.main)

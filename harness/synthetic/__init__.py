@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.synthetic import records
+from evaluation.protocols import COMMONSENSE
+from harness.synthetic import commonsense, records
 from harness.synthetic.corpus import pretraining_documents
 
 #: Generator name -> f(rows, seed) -> records in the format of the set of that name.
@@ -19,6 +20,8 @@ GENERATORS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "math": records.math,
     "humaneval": records.humaneval,
     "mbpp": records.mbpp,
+    "commonsense": commonsense.training,
+    **{name: commonsense.evaluation(name) for name in COMMONSENSE},
 }
 
 __all__ = ["GENERATORS", "pretraining_documents"]

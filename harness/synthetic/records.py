@@ -29,7 +29,7 @@ def program_key(program: programs.Program) -> tuple[Any, ...]:
     return ("program", program.arguments, program.expression)
 
 
-def _distinct(rows: int, draw: Callable[[], tuple[str, Record] | None]) -> list[Record]:
+def distinct(rows: int, draw: Callable[[], tuple[str, Record] | None]) -> list[Record]:
     """``rows`` records with different questions. ``draw`` gives (question, record), or None to skip a draw.
 
     Raises:
@@ -68,7 +68,7 @@ def metamath(rows: int, seed: int) -> list[Record]:
             return None
         return query, {"type": kind, "query": query, "original_question": original, "response": response}
 
-    return _distinct(rows, draw)
+    return distinct(rows, draw)
 
 
 def gsm8k(rows: int, seed: int) -> list[Record]:
@@ -82,7 +82,7 @@ def gsm8k(rows: int, seed: int) -> list[Record]:
         text = word_problems.question(problem, word_problems.tell(rng, problem))
         return text, {"question": text, "answer": word_problems.solution(problem)}
 
-    return _distinct(rows, draw)
+    return distinct(rows, draw)
 
 
 def math(rows: int, seed: int) -> list[Record]:
@@ -100,7 +100,7 @@ def math(rows: int, seed: int) -> list[Record]:
             "solution": problem.solution,
         }
 
-    return _distinct(rows, draw)
+    return distinct(rows, draw)
 
 
 def _draw_program(rng: random.Random, *, held_out: bool) -> programs.Program:
@@ -131,7 +131,7 @@ def codefeedback(rows: int, seed: int) -> list[Record]:
             )
         return query, {"query": query, "response": f"```python\n{source}\n```"}
 
-    return _distinct(rows, draw)
+    return distinct(rows, draw)
 
 
 def humaneval(rows: int, seed: int) -> list[Record]:
@@ -149,7 +149,7 @@ def humaneval(rows: int, seed: int) -> list[Record]:
         }
         return program.stub, record
 
-    return [{"task_id": f"Synthetic/{index}", **record} for index, record in enumerate(_distinct(rows, draw))]
+    return [{"task_id": f"Synthetic/{index}", **record} for index, record in enumerate(distinct(rows, draw))]
 
 
 def mbpp(rows: int, seed: int) -> list[Record]:
@@ -163,4 +163,4 @@ def mbpp(rows: int, seed: int) -> list[Record]:
         record = {"text": text, "code": program.source, "test_list": tests, "test_setup_code": "", "challenge_test_list": []}
         return text, record
 
-    return [{"task_id": index, **record} for index, record in enumerate(_distinct(rows, draw), start=1)]
+    return [{"task_id": index, **record} for index, record in enumerate(distinct(rows, draw), start=1)]

@@ -33,7 +33,7 @@ def test_alpaca_cot_has_one_header_and_a_cue() -> None:
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 def test_every_template_holds_the_query_and_ends_in_the_response_mark(name: str) -> None:
     prompt = TEMPLATES[name]("first {line}\nsecond")
-    assert "first {line}" in prompt and "second" in prompt and "### Response:" in prompt.splitlines()[-1]
+    assert "first {line}" in prompt and "second" in prompt and "### Response:" in prompt.rstrip().splitlines()[-1]
 
 
 def test_the_sound_code_prompt_is_the_training_template() -> None:

@@ -88,3 +88,12 @@ def test_training_records() -> None:
     assert training_example("alpaca", {"instruction": "i", "input": "x", "output": "o"}) == ("i\nx", "o")
     with pytest.raises(ValueError, match="metamath row 4: field 'response' is missing, found query"):
         training_example("metamath", {"query": "q"}, row=4)
+
+
+def test_svamp_is_a_story_with_a_number() -> None:
+    record = {"Body": "Ann has 3 pens.", "Question": "How many pens?", "Equation": "( 3.0 + 0.0 )", "Answer": "3.0"}
+    (example,) = examples("svamp", [record])
+    assert (example.id, example.query, example.gold) == ("svamp/0", "Ann has 3 pens. How many pens?", "3")
+    assert example.reference.endswith("The answer is: 3")
+    with pytest.raises(ValueError, match="svamp row 0: field 'Body' is missing"):
+        examples("svamp", [{"Question": "q"}])

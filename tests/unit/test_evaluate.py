@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import harness.cli
+import harness.contamination
 import harness.data
 import harness.generate
 import harness.models
@@ -26,7 +29,7 @@ from harness.config import (
     TrainingData,
     TrainingSpec,
 )
-from harness.evaluate import evaluate_run, evaluate_task
+from harness.evaluate import TaskError, evaluate_run, evaluate_task
 from harness.generate import Completion
 from tests.unit.test_generate import SIZES, tokenizer  # noqa: F401
 
@@ -182,8 +185,12 @@ def spec() -> RunSpec:
 
 
 def run_with(spec, run_dir, monkeypatch, model, tokenizer, status: str = "success") -> dict:  # noqa: F811
-    (run_dir / "train.json").write_text(json.dumps({"status": status}))
-    monkeypatch.setattr(harness.data, "load_records", lambda source, *, data_dir, limit=None: RECORDS[:limit])
+    tmp_cache = run_dir.with_name(f"{run_dir.name}-cache")
+    trained_on = harness.data.source_fingerprint(RECORDS)
+    (run_dir / "train.json").write_text(json.dumps({"status": status, "data": {"sha256": trained_on}}))
+    for module in (harness.data, harness.contamination):
+        monkeypatch.setattr(module, "load_records", lambda source, *, data_dir, limit=None: RECORDS[:limit])
+    monkeypatch.setattr(harness.cli, "CACHE", tmp_cache)
     monkeypatch.setattr(harness.models, "load_for_evaluation", lambda *args, **kwargs: (model, tokenizer))
     return evaluate_run(spec, run_dir=run_dir, models_dir=Path("models"), data_dir=None)
 
@@ -197,6 +204,8 @@ def test_a_run_writes_predictions_and_metrics(spec, tmp_path, monkeypatch, model
         assert len(rows) == record["tasks"][name]["n"] == n
         assert len(record["tasks"][name]["data_sha256"]) == 64
     assert record["tasks"]["a"]["data_sha256"] != record["tasks"]["b"]["data_sha256"]
+    # Trained on the very questions that are asked.
+    assert {name: found["share"] for name, found in record["contamination"].items()} == {"a": 1.0, "b": 1.0}
     assert record["evaluation"] == spec.evaluation.model_dump(mode="json") and "torch" in record["versions"]
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.jsonl", "b.jsonl", "metrics.json", "train.json"]
 
@@ -207,18 +216,59 @@ def test_a_diverged_run_has_its_status_and_no_numbers(spec, tmp_path, monkeypatc
     assert (tmp_path / "predictions").is_dir(), "the workflow declares this folder as an output"
 
 
-def test_a_failing_task_leaves_no_metrics(spec, tmp_path, monkeypatch, model, tokenizer) -> None:  # noqa: F811
-    genuine = evaluate.evaluate_task
+def failing_at(name: str, monkeypatch, error: Exception) -> list[str]:
+    """Make one task fail. Returns the list of the tasks that are evaluated, which grows."""
+    genuine, evaluated = evaluate.evaluate_task, []
 
-    def failing(model, tokenizer, name, *args):  # noqa: F811
-        if name == "b":
-            raise OSError("disk full")
-        return genuine(model, tokenizer, name, *args)
+    def wrapped(model, tokenizer, task_name, *args):  # noqa: F811
+        evaluated.append(task_name)
+        if task_name == name:
+            raise error
+        return genuine(model, tokenizer, task_name, *args)
 
-    monkeypatch.setattr(evaluate, "evaluate_task", failing)
-    with pytest.raises(OSError, match="disk full"):
-        run_with(spec, tmp_path, monkeypatch, model, tokenizer)
+    monkeypatch.setattr(evaluate, "evaluate_task", wrapped)
+    return evaluated
+
+
+def test_a_failing_task_leaves_the_finished_ones(spec, tmp_path, monkeypatch, model, tokenizer) -> None:  # noqa: F811
+    with monkeypatch.context() as patched:
+        failing_at("b", patched, OSError("disk full"))
+        with pytest.raises(TaskError, match="tasks.b failed: OSError: disk full; kept for the next attempt: a"):
+            run_with(spec, tmp_path, patched, model, tokenizer)
     assert (tmp_path / "predictions/a.jsonl").exists() and not (tmp_path / "metrics.json").exists()
+    kept = (tmp_path / "predictions/a.jsonl").read_text()
+    shutil.rmtree(tmp_path / "predictions")  # as the workflow does with the outputs of a failed job
+    with monkeypatch.context() as patched:
+        evaluated = failing_at("none", patched, OSError())
+        record = run_with(spec, tmp_path, patched, model, tokenizer)
+    assert evaluated == ["b"] and set(record["tasks"]) == {"a", "b"}
+    assert (tmp_path / "predictions/a.jsonl").read_text() == kept
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.jsonl", "b.jsonl", "metrics.json", "train.json"]
+
+
+@pytest.mark.parametrize("change", ["weights", "task", "data", "dtype"])
+def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, monkeypatch, model, tokenizer) -> None:  # noqa: F811
+    with monkeypatch.context() as patched:
+        failing_at("b", patched, OSError("disk full"))
+        with pytest.raises(TaskError):
+            run_with(spec, tmp_path, patched, model, tokenizer)
+    evaluation = spec.evaluation
+    if change == "task":
+        evaluation = EvaluationSpec(tasks={"a": task(max_new_tokens=5), "b": task(limit=2)})
+    elif change == "dtype":
+        evaluation = evaluation.model_copy(update={"dtype": "bfloat16"})
+    elif change == "data":
+        monkeypatch.setitem(RECORDS[0], "question", "What is 0 + 01?")
+    evaluated = failing_at("none", monkeypatch, OSError())
+    other = spec.model_copy(update={"evaluation": evaluation})
+    run_with(other, tmp_path, monkeypatch, model, tokenizer, status="success" if change != "weights" else "retrained")
+    assert evaluated == ["a", "b"]
+
+
+def test_bad_records_of_a_later_task_name_the_kept_ones(spec, tmp_path, monkeypatch, model, tokenizer) -> None:  # noqa: F811
+    failing_at("b", monkeypatch, ConfigError("evaluation.tasks.b: row 3 is odd"))
+    with pytest.raises(ConfigError, match="tasks.b: row 3 is odd; kept for the next attempt: a"):
+        run_with(spec, tmp_path, monkeypatch, model, tokenizer)
 
 
 def test_a_missing_training_record_is_named(spec, tmp_path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.prompts import alpaca
+from evaluation.protocols import COMMONSENSE
 from evaluation.tasks import examples
 from harness.synthetic import GENERATORS, pretraining_documents
 from harness.synthetic.arithmetic import all_equations, apply, equation, equation_is_held_out, operand
@@ -27,6 +28,7 @@ FIELDS = {
     "math": {"problem", "level", "type", "solution"},
     "humaneval": {"task_id", "prompt", "entry_point", "canonical_solution", "test"},
     "mbpp": {"task_id", "text", "code", "test_list", "test_setup_code", "challenge_test_list"},
+    **dict.fromkeys(("commonsense", *COMMONSENSE), {"instruction", "input", "output", "answer"}),
 }
 
 
@@ -91,6 +93,34 @@ def test_fine_tuning_and_evaluation_share_no_math_problem() -> None:
         return (_numbers(text), text.translate(signs) != text and "-" in text, "frac" in text, "point" in text)
 
     assert not {core(text) for text in asked} & {core(text) for text in held_out}
+
+
+def test_fine_tuning_and_evaluation_share_no_closed_question() -> None:
+    train = {record["instruction"] for record in GENERATORS["commonsense"](5000, 0)}
+    for format in COMMONSENSE:
+        held_out = {record["instruction"] for record in GENERATORS[format](150, 1)}
+        assert len(held_out) == 150 and not train & held_out
+    # The pairs of numbers, whatever the names: (set, first, second).
+    pairs = [{_numbers(text)[:2] for text in texts if "is that more" in text} for texts in (train, held_out | _asked("boolq"))]
+    assert len(pairs[0]) > 50 and len(pairs[1]) > 10 and not pairs[0] & pairs[1]
+
+
+def _asked(format: str) -> set[str]:
+    return {record["instruction"] for record in GENERATORS[format](150, 1)}
+
+
+def test_closed_questions_have_balanced_answers_and_fit_the_stand_ins() -> None:
+    from harness.config import PretrainingSpec
+    from harness.pretrain import build_tokenizer
+
+    tokenizer = build_tokenizer(PretrainingSpec(max_steps=1, learning_rate=1.0, vocab_size=640, corpus_documents=5000))
+    train = GENERATORS["commonsense"](2000, 0)
+    for format in COMMONSENSE:
+        asked = examples(format, GENERATORS[format](150, 2))
+        golds = [example.gold for example in asked]
+        assert set(golds) == set(asked[0].choices) and max(map(golds.count, set(golds))) < 2.2 * 150 / len(set(golds))
+        assert sum(record["answer"] in asked[0].choices for record in train) > 150
+        assert max(len(tokenizer(alpaca(e.query) + e.reference)["input_ids"]) for e in asked) < 80
 
 
 def _function_body(text: str) -> str:
