@@ -1,0 +1,236 @@
+"""Where each setting of an experiment comes from: the tags in the comments of its YAML files. No torch.
+
+A comment such as ``# [A.2] batch 128`` beside a key, or on lines of its own directly above it, tags that key and every key
+below it that has no tag of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import methods
+from harness.config import Experiment, Override, RunSpec
+
+#: Tag -> what it says.
+TAGS = {
+    "A.2": "the paper, appendix A.2",
+    "Table 4": "the paper, Table 4",
+    "B.1": "the paper, appendix B.1",
+    "script": "the released code's scripts and train.py",
+    "ours": "ours: stated neither in the paper nor in its code",
+}
+#: Shown for a setting that no file states.
+DEFAULT = "default"
+#: Shown for a setting given on the command line.
+COMMAND_LINE = "--set"
+
+#: Keys from the top of the file, list positions as integers.
+KeyPath = tuple[str | int, ...]
+
+_TAG = re.compile(r"\[(" + "|".join(map(re.escape, TAGS)) + r")\]")
+_QUOTED = re.compile(r""""(?:[^"\\]|\\.)*"|'[^']*'""")
+_COMMENT = re.compile(r"(?:^|\s)#\s*(.*)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The tags of one setting, and the comment that they stand in. No tag: the file gives none."""
+
+    tags: tuple[str, ...]
+    note: str
+    line: int
+
+    def __str__(self) -> str:
+        return " ".join(f"[{tag}]" if tag in TAGS else tag for tag in self.tags) or "no source given"
+
+
+def read_sources(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> dict[KeyPath, Source]:
+    """The source of every value that the files state. A later file replaces what it states, lists as a whole."""
+    found: dict[KeyPath, Source] = {}
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text)
+        if root is None:
+            continue
+        new = dict(_leaves(root, (), Source(tags=(), note="", line=0), _comments(text)))
+        replaced = {_up_to_list(key) for key in new}
+        found = {key: source for key, source in found.items() if not any(key[: len(r)] == r for r in replaced)} | new
+    for dotted in overrides or {}:
+        prefix = tuple(dotted.split("."))
+        found = {key: source for key, source in found.items() if key[: len(prefix)] != prefix}
+        found[prefix] = Source(tags=(COMMAND_LINE,), note="", line=0)
+    return found
+
+
+def _up_to_list(key: KeyPath) -> KeyPath:
+    for i, part in enumerate(key):
+        if isinstance(part, int):
+            return key[:i]
+    return key
+
+
+def _comments(text: str) -> list[tuple[str, bool]]:
+    """For each line its comment, and whether it is nothing but a comment."""
+    found = []
+    for line in text.splitlines():
+        match = _COMMENT.search(_QUOTED.sub(lambda quoted: "_" * len(quoted[0]), line))
+        found.append((line[match.start(1) :] if match else "", line.lstrip().startswith("#")))
+    return found
+
+
+def _source(first: int, last: int, comments: list[tuple[str, bool]], inherited: Source) -> Source:
+    """The source of a key whose lines are ``first`` to ``last`` (from 0)."""
+    above = first
+    while above > 0 and comments[above - 1][1]:
+        above -= 1
+    for lines in (range(first, last + 1), range(above, first)):
+        text = " ".join(comments[i][0] for i in lines if comments[i][0])
+        tags = tuple(dict.fromkeys(_TAG.findall(text)))
+        if tags:
+            return Source(tags=tags, note=text, line=first + 1)
+    return Source(tags=inherited.tags, note=inherited.note, line=first + 1)
+
+
+def _leaves(
+    node: yaml.Node, path: KeyPath, source: Source, comments: list[tuple[str, bool]]
+) -> Iterator[tuple[KeyPath, Source]]:
+    """Every scalar and every list of scalars, with its source."""
+    if isinstance(node, yaml.MappingNode) and node.value:
+        for key, value in _pairs(node):
+            simple = not _has_mapping(value)
+            last = value.end_mark.line if simple and value.end_mark.column > 0 else key.start_mark.line
+            own = _source(key.start_mark.line, last, comments, source)
+            yield from _leaves(value, (*path, key.value), own, comments)
+    elif isinstance(node, yaml.SequenceNode) and _has_mapping(node):
+        for i, item in enumerate(node.value):
+            yield from _leaves(item, (*path, i), _above(item, comments, source), comments)
+    else:
+        yield path, source
+
+
+def _pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Keys and values of a mapping; what it merges in (``<<``) gives whole values for keys that it lacks."""
+    own = [(key, value) for key, value in node.value if key.value != "<<"]
+    merged = [value for key, value in node.value if key.value == "<<"]
+    sources = [one for value in merged for one in (value.value if isinstance(value, yaml.SequenceNode) else [value])]
+    found = {key.value: (key, value) for one in reversed(sources) for key, value in _pairs(one)}
+    return list((found | {key.value: (key, value) for key, value in own}).values())
+
+
+def _above(item: yaml.Node, comments: list[tuple[str, bool]], inherited: Source) -> Source:
+    """A list item has no key: its source is what stands above it."""
+    return _source(item.start_mark.line, item.start_mark.line, comments, inherited)
+
+
+def _has_mapping(node: yaml.Node) -> bool:
+    if isinstance(node, yaml.MappingNode):
+        return True
+    return isinstance(node, yaml.SequenceNode) and any(_has_mapping(item) for item in node.value)
+
+
+def is_setting(path: KeyPath) -> bool:
+    """Whether a key says how runs are trained, evaluated or chosen, rather than what a set or a model is and is called."""
+    match path:
+        case ("seeds" | "protocol" | "training" | "adapter", *_):
+            return True
+        case ("domains", _, "train", key, *_):
+            return key not in ("source", "format")
+        case ("domains", _, "training" | "adapter", *_) | ("domains", _, "evaluation", "dtype" | "protocol"):
+            return True
+        case ("domains", _, "evaluation", "tasks", _, key, *_):
+            return key not in ("source", "format", "split")
+        case ("methods" | "overrides", _, "settings" | "training", *_) | ("sweeps", _, "points", *_):
+            return True
+        case ("pruning" | "timing", "limit" | "fractions" | "rounds" | "steps" | "warmup_steps"):
+            return True
+    return False
+
+
+def untagged(path: Path) -> list[str]:
+    """The settings of a file that have no source: ``line: dotted key``."""
+    return [
+        f"{source.line}: {'.'.join(map(str, key))}"
+        for key, source in read_sources([path]).items()
+        if is_setting(key) and not source.tags
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ one run
+
+
+def origins(experiment: Experiment, run: RunSpec) -> dict[str, KeyPath | None]:
+    """Which key of the experiment gave each setting of a run; None: no key, the value is a default.
+
+    Settings are called ``method.r``, ``training.learning_rate``, ``data.max_length``, ``evaluation.dtype`` and so on.
+    """
+    key, _, point = run.method.key.partition(".")
+    domain = ("domains", run.domain)
+    spec = experiment.domains[run.domain]
+    overrides = [(("overrides", i), o) for i, o in enumerate(experiment.overrides) if _matches(o, run, key)]
+    swept = _sweep_point(experiment, key, point)
+    method_layers: list[tuple[KeyPath, Mapping[str, Any]]] = [
+        (("adapter",), experiment.adapter),
+        ((*domain, "adapter"), spec.adapter),
+        (("methods", key, "settings"), experiment.methods[key].settings),
+        *(((*at, "settings"), override.settings) for at, override in overrides),
+        *swept,
+    ]
+    training_layers: list[tuple[KeyPath, Mapping[str, Any]]] = [
+        (("training",), experiment.training),
+        ((*domain, "training"), spec.training),
+        (("methods", key, "training"), experiment.methods[key].training),
+        *(((*at, "training"), override.training) for at, override in overrides),
+        *swept,
+    ]
+    found = {f"method.{name}": _last(method_layers, name) for name in run.method.settings}
+    for name in methods.get(run.method.name).preset:  # what makes a variant, such as an ablation: its name stands for it
+        found[f"method.{name}"] = found[f"method.{name}"] or ("methods", key)
+    found |= {f"training.{name}": _last(training_layers, name) for name in type(run.training).model_fields}
+    found |= {
+        f"data.{name}": (*domain, "train", name) if name in spec.train.model_fields_set else None
+        for name in type(spec.train).model_fields
+        if name not in ("source", "format")
+    }
+    shared = "protocol" in experiment.model_fields_set and experiment.protocol == spec.evaluation.protocol
+    protocol: KeyPath = ("protocol",) if shared else (*domain, "evaluation", "protocol")
+    return found | {"evaluation.protocol": protocol, "evaluation.dtype": (*domain, "evaluation", "dtype")}
+
+
+def _matches(override: Override, run: RunSpec, method: str) -> bool:
+    wanted = ((override.domain, run.domain), (override.model, run.model_key), (override.method, method))
+    return all(names is None or name in names for names, name in wanted)
+
+
+def _sweep_point(experiment: Experiment, method: str, point: str) -> list[tuple[KeyPath, Mapping[str, Any]]]:
+    """The sweep's point behind a run whose method's key ends in ``setting=value``."""
+    setting, _, value = point.partition("=")
+    return [
+        (("sweeps", name, "points", i), settings)
+        for name, sweep in experiment.sweeps.items()
+        if sweep.setting == setting and method in sweep.methods
+        for i, settings in enumerate(sweep.points)
+        if value in (str(settings[setting]), f"{settings[setting]:g}" if isinstance(settings[setting], float) else None)
+    ][:1]
+
+
+def _last(layers: Sequence[tuple[KeyPath, Mapping[str, Any]]], name: str) -> KeyPath | None:
+    aliases = (name, "lora_r", "lora_rank") if name == "r" else (name,)
+    for path, values in reversed(layers):
+        for alias in aliases:
+            if alias in values:
+                return (*path, alias)
+    return None
+
+
+def source_of(sources: Mapping[KeyPath, Source], path: KeyPath | None) -> Source:
+    """The source of a setting by the key that gave it."""
+    for length in range(len(path or ()), 0, -1):
+        if path is not None and path[:length] in sources:
+            return sources[path[:length]]
+    return Source(tags=(DEFAULT,), note="", line=0)
