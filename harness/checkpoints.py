@@ -7,9 +7,10 @@ save therefore leaves a folder that is ignored, and the one before it is used.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
+
+from harness import files
 
 MARKER = "complete.json"
 
@@ -30,12 +31,7 @@ def mark_complete(checkpoint: Path) -> None:
         for file in sorted(checkpoint.rglob("*"))
         if file.is_file() and file.name != MARKER
     }
-    temporary = checkpoint / (MARKER + ".tmp")
-    with temporary.open("w") as stream:
-        json.dump(sizes, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, checkpoint / MARKER)
+    files.write_text(checkpoint / MARKER, json.dumps(sizes))
 
 
 def what_is_missing(checkpoint: Path) -> str | None:

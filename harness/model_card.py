@@ -20,8 +20,8 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 import methods
 from harness import cli
 from harness.config import ConfigError, EvaluationSpec, FileData, RunSpec, TaskSpec
+from harness.files import write_json
 from harness.model_card_text import EVAL_RESULTS, EXPORT, Card, body, dataset_name, metric_type, percent
-from harness.train import write_json
 
 CARD = "README.md"
 

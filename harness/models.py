@@ -217,19 +217,23 @@ def base_model_hash(key: str, spec: BaseModelSpec, *, models_dir: Path) -> str:
     return folder_sha256(folder, safetensors)
 
 
+def served_adapter(adapter_dir: Path) -> Path:
+    """The adapter to load of an artefact: its plain-LoRA export in ``lora/`` where there is one, since users serve that."""
+    return adapter_dir / "lora" if (adapter_dir / "lora").is_dir() else adapter_dir
+
+
 def load_for_evaluation(
     spec: RunSpec, *, adapter_dir: Path, models_dir: Path
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The fine-tuned model with its adapter merged into the weights, in evaluation mode, on the accelerator if there is one.
 
-    ``adapter_dir`` holds what ``Method.finalize`` wrote: a full model, or an adapter for the original base. A plain-LoRA
-    export in ``lora/`` is preferred to a native adapter: it is what users serve. Merging happens in float32, the result is
-    cast once to ``spec.evaluation.dtype``.
+    ``adapter_dir`` holds what ``Method.finalize`` wrote: a full model, or an adapter for the original base. Merging happens in
+    float32, the result is cast once to ``spec.evaluation.dtype``.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    exported = adapter_dir / "lora" if (adapter_dir / "lora").is_dir() else adapter_dir
+    exported = served_adapter(adapter_dir)
     if (exported / "adapter_config.json").is_file():
         from peft import PeftModel
 

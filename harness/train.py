@@ -7,7 +7,6 @@ on from the newest complete checkpoint, bit for bit as if nothing had happened.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
+from harness import files, importance
 from harness.cli import CACHE, SCRATCH, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.plan import load_run
@@ -40,14 +40,6 @@ class Folders:
     cache: Path
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, Any]:
     """Train one run to its end and write its artefact and record. Under torchrun every process calls it.
 
@@ -60,16 +52,15 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     """
     import torch
 
-    from harness import attention, record_blocks
+    from harness import record_blocks
     from harness.provenance import git_state
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    attention.register()
     git = git_state(Path(__file__).parent)  # of the code that is running, not of what the checkout holds at the end
-    base = _load(spec, experiment, folders)
-    trainer, stop = _trainer(spec, base, folders)
+    base = load_inputs(spec, experiment, folders)
+    trainer, stop = make_trainer(spec, base, folders)
     _refuse_sharding(trainer, spec)
     _fit(trainer, folders.scratch)
     diverged = stop.reason is not None
@@ -83,6 +74,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
         git=git,
         evidence={} if diverged else trainer.method.evidence(trainer.model),
     )
+    record["rank_importance"] = _importance_record(trainer)
     if trainer.is_world_process_zero():
         _write_results(record, trainer, base.tokenizer, folders)
     return record
@@ -99,14 +91,16 @@ class Base:
     hash: str
 
 
-def _load(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base:
+def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base:
     """The base model on its device, and the tokenised data."""
     import torch
     from transformers import set_seed
 
+    from harness import attention
     from harness.data import training_set
     from harness.models import base_model_hash, load_base
 
+    attention.register()
     set_seed(spec.seed)
     model, tokenizer = load_base(
         spec.model_key,
@@ -156,7 +150,7 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
         raise ConfigError(f"methods.{spec.method.key}: {error}") from error
 
 
-def _trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTrainer, StopWhenDiverged]:
+def make_trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTrainer, StopWhenDiverged]:
     """The Trainer of this run, and the callback that knows whether it diverged."""
     from transformers import PrinterCallback
 
@@ -187,6 +181,11 @@ def _trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTrainer
 
 def _refuse_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if sharded and spec.training.importance_every is not None:
+        raise ConfigError(
+            f"training.importance_every: found {spec.training.importance_every} with sharded parameters (FSDP or DeepSpeed), "
+            "expected null: the norms need whole ranks; launch with torchrun instead"
+        )
     if sharded and not trainer.method.supports_sharded_optimizer:
         raise ConfigError(
             f"methods.{spec.method.key}: found a sharded optimizer (FSDP or DeepSpeed), expected whole optimizer "
@@ -207,6 +206,15 @@ def _fit(trainer: MethodTrainer, scratch: Path) -> None:
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
+def _importance_record(trainer: MethodTrainer) -> dict[str, Any] | None:
+    """What train.json says about the importance snapshots; None if the spec asks for none."""
+    recorder = trainer.importance
+    if recorder is None:
+        return None
+    reason = None if recorder.steps else f"{trainer.method.label}: its update is not a sum of ranks s_i b_i a_i"
+    return {"every": recorder.every, "snapshots": len(recorder.steps), "reason": reason}
+
+
 def _write_results(
     record: Mapping[str, Any], trainer: MethodTrainer, tokenizer: PreTrainedTokenizerBase, folders: Folders
 ) -> None:
@@ -222,10 +230,13 @@ def _write_results(
     log = folders.scratch / "operations.jsonl"
     if log.exists():
         shutil.copyfile(log, adapter / log.name)
+    history = None if trainer.importance is None else trainer.importance.history()
+    if history is not None:
+        importance.write(adapter / importance.FILE, history)
     weights = sorted(adapter.rglob("*.safetensors"))
     artefact = {str(path.relative_to(adapter)): file_sha256(path) for path in weights}
     train_info = {**record["train_info"], "file_size": sum(path.stat().st_size for path in weights)}
-    write_json(folders.output / "train.json", {**record, "artefact": artefact, "train_info": train_info})
+    files.write_json(folders.output / "train.json", {**record, "artefact": artefact, "train_info": train_info})
     shutil.rmtree(folders.scratch)
 
 

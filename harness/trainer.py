@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
@@ -15,6 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from harness import checkpoints
 from harness.config import TrainingSpec
 from harness.data import IGNORE_INDEX
+from harness.importance import ImportanceHistory
 from harness.progress import Progress
 from methods.base import Method
 
@@ -33,6 +35,8 @@ class MethodTrainer(Trainer):
     def __init__(self, *, method: Method, spec: TrainingSpec, **arguments: Any) -> None:
         self.method = method
         self.spec = spec
+        #: Takes the snapshots of the ranks' importance; None where the spec asks for none.
+        self.importance = None if spec.importance_every is None else RecordImportance(method, every=spec.importance_every)
         #: Processed so far on this process: input tokens, label tokens, and padding.
         self.tokens = {"input": 0, "label": 0, "padding": 0}
         #: Wall and CPU seconds of training in earlier, interrupted attempts, up to the checkpoint that is resumed.
@@ -40,6 +44,8 @@ class MethodTrainer(Trainer):
         self.started = {"wall": time.monotonic(), "cpu": time.process_time()}
         super().__init__(**arguments)
         self.loss_is_scaled_for_ga = True
+        if self.importance is not None:
+            self.add_callback(self.importance)  # after the method's own, which may change the ranks at the same step
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the method's groups, or over all trainable parameters as one group."""
@@ -114,6 +120,8 @@ class MethodTrainer(Trainer):
         tensors = self.method.checkpoint_tensors(self.model)
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS_FILE)
         state = {"method": self.method.state_dict(), "tokens": self.tokens, "seconds": self.seconds}
+        if self.importance is not None:
+            state["importance"] = self.importance.state_dict()
         torch.save(state, folder / STATE_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
@@ -123,6 +131,8 @@ class MethodTrainer(Trainer):
         self.method.load_state_dict(state["method"])
         self.tokens = state["tokens"]
         self.before = state["seconds"]
+        if self.importance is not None:
+            self.importance.load_state_dict(state["importance"])
         saved = load_file(folder / TENSORS_FILE)
         current = self.method.checkpoint_tensors(self.model)
         if set(saved) != set(current):
@@ -149,15 +159,9 @@ class StopWhenDiverged(TrainerCallback):
         self.factor = factor
         self.reason: str | None = None
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        if logs is None or "loss" not in logs:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        logs = event["logs"]
+        if "loss" not in logs:
             return
         loss, norm = logs["loss"], logs.get("grad_norm", 0.0)
         first = next(entry["loss"] for entry in [*state.log_history, logs] if "loss" in entry)
@@ -169,6 +173,56 @@ class StopWhenDiverged(TrainerCallback):
             control.should_training_stop = True
 
 
+class RecordImportance(TrainerCallback):
+    """Keeps the importance of every rank before the first step, every ``every`` optimizer steps and at the end: the norms
+    only, 4 bytes a rank. On the main process; a method without such ranks leaves the record empty."""
+
+    def __init__(self, method: Method, *, every: int) -> None:
+        self.method = method
+        self.every = every
+        #: Finished optimizer steps at each snapshot.
+        self.steps: list[int] = []
+        #: Module name in the base model -> one tensor (r,) for each of ``steps``.
+        self.modules: dict[str, list[torch.Tensor]] = {}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        if state.global_step == 0:
+            self.steps, self.modules = [], {}
+            self._record(state, event["model"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        if state.global_step % self.every == 0:
+            self._record(state, event["model"])
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        if state.global_step not in self.steps[-1:]:
+            self._record(state, event["model"])
+
+    def _record(self, state: TrainerState, model: torch.nn.Module) -> None:
+        found = self.method.rank_importance(model) if state.is_world_process_zero else None
+        if found is None:
+            return
+        self.steps.append(state.global_step)
+        for name, importances in found.items():
+            self.modules.setdefault(name, []).append(importances)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The snapshots so far; ``torch.load(weights_only=True)`` reads it."""
+        return {"steps": list(self.steps), "modules": {name: torch.stack(values) for name, values in self.modules.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.steps = list(state["steps"])
+        self.modules = {name: list(values) for name, values in state["modules"].items()}
+
+    def history(self) -> ImportanceHistory | None:
+        """The snapshots so far; None without any."""
+        if not self.steps:
+            return None
+        modules = {name: torch.stack(values).numpy() for name, values in self.modules.items()}
+        return ImportanceHistory(steps=np.array(self.steps, dtype=np.int64), modules=modules)
+
+
 class PrintProgress(TrainerCallback):
     """One line now and then: step, loss, time left."""
 
@@ -176,15 +230,8 @@ class PrintProgress(TrainerCallback):
         self.progress = Progress(title)
         self.loss: float | None = None
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        self.loss = (logs or {}).get("loss", self.loss)
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        self.loss = event["logs"].get("loss", self.loss)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,16 @@ class Adalora(Method[AdaloraSettings]):
         if self._config.rank_pattern is not before:
             self._allocations += 1
             self._log.write({"operation": "allocate", "step": step, "ranks": self.ranks()})
+
+    def extra_work(self) -> dict[str, Collection[int]]:
+        """Importances until the ranks are fixed, allocations among these steps, and masking by the fixed ranks afterwards."""
+        config, total = self._config, self._config.total_step
+        fixed = total - config.tfinal  # 0-based, as PEFT's other steps
+        return {
+            "importance": range(1, fixed + 2),
+            "allocation": [s + 1 for s in range(config.tinit + 1, fixed + 1) if s % config.deltaT == 0 or s == fixed],
+            "masking": range(fixed + 2, total + 1),
+        }
 
     def regularizer(self, model: torch.nn.Module) -> torch.Tensor | None:
         """weight * mean over all A and B of |P^T P - I|_F (Eq. 4)."""

@@ -1,8 +1,8 @@
 """The contract between the training loop and a fine-tuning method.
 
 The loop (``harness.train``) never asks which method it runs. It calls, in this order: ``wrap``, ``param_groups``,
-``callbacks``, then during training ``regularizer`` on every micro-batch and ``checkpoint_tensors`` / ``state_dict`` at every
-checkpoint, and at the end ``evidence`` and ``finalize``.
+``callbacks``, then during training ``regularizer`` on every micro-batch, ``rank_importance`` at every snapshot and
+``checkpoint_tensors`` / ``state_dict`` at every checkpoint, and at the end ``evidence`` and ``finalize``.
 
 This module imports neither torch nor PEFT: the Snakefile reads method settings through it.
 """
@@ -10,6 +10,7 @@ This module imports neither torch nor PEFT: the Snakefile reads method settings 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -88,6 +89,8 @@ class Method(ABC, Generic[SettingsT]):
     variants: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {}
     #: Whether the method can run when optimizer states are sharded (FSDP, ZeRO). Methods that edit moments say False.
     supports_sharded_optimizer: ClassVar[bool] = True
+    #: Whether the artefact is a LoRA adapter of the ranks that were trained, so that single ranks can be taken out of it.
+    prunable: ClassVar[bool] = False
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
@@ -122,6 +125,16 @@ class Method(ABC, Generic[SettingsT]):
         """Restore what ``state_dict`` returned. Called before the first resumed step."""
         if state:
             raise ValueError(f"method {self.name!r} keeps no state, but the checkpoint holds {sorted(state)}")
+
+    def rank_importance(self, model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
+        """||scaling s_i b_i a_i||_F of every rank (section 2.2) as the adapter stands now: module name in the base model ->
+        float32 (r,) on the CPU. None, the default, for a method whose update is not a sum of such ranks."""
+        return None
+
+    def extra_work(self) -> dict[str, Collection[int]]:
+        """What the method does beside the training step: kind of work -> the optimizer steps, counted from 1, that include it.
+        Steps with the same kinds of work cost the same. Called after ``wrap``; the default is nothing."""
+        return {}
 
     def evidence(self, model: torch.nn.Module) -> dict[str, Any]:
         """Facts, as plain JSON, that show the mechanism happened; written to train.json.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from methods.lora import Lora
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Dora(Lora):
@@ -19,9 +22,14 @@ class Dora(Lora):
 
     name = "dora"
     label = "DoRA"
+    prunable = False
 
     def peft_options(self) -> dict[str, Any]:
         return {"use_dora": True}
+
+    def rank_importance(self, model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
+        """None: the rows' norms make each rank's share depend on all the others."""
+        return None
 
 
 METHODS = [Dora]

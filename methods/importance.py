@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from methods.peft_support import PEFT_PREFIX
+
 if TYPE_CHECKING:
     import torch
 
@@ -46,3 +48,8 @@ def rank_importance(model: torch.nn.Module, *, adapter_name: str = "default") ->
     if not result:
         raise ValueError(f"rank_importance: found no LoRA layer with adapter {adapter_name!r} in a {type(model).__name__}")
     return result
+
+
+def importance_by_module(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """``rank_importance`` of a model that PEFT wraps, under the modules' names in the base model."""
+    return {name.removeprefix(PEFT_PREFIX): values for name, values in rank_importance(model).items()}

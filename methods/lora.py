@@ -24,6 +24,7 @@ class Lora(Method[AdapterSettings]):
     name = "lora"
     label = "LoRA"
     Settings = AdapterSettings
+    prunable = True
 
     def peft_options(self) -> dict[str, Any]:
         """Arguments of ``peft.LoraConfig`` in which a variant of LoRA differs from LoRA."""
@@ -44,6 +45,12 @@ class Lora(Method[AdapterSettings]):
             **self.peft_options(),
         )
         return add_adapter(model, config, seed=context.seed)
+
+    def rank_importance(self, model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
+        """Of the adapter as it is trained: what was merged into the base, or moved from it, does not count."""
+        from methods.importance import importance_by_module
+
+        return importance_by_module(model)
 
     def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
         """Write the PEFT adapter."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ class Relora(Lora):
     label = "ReLoRA"
     Settings = ReloraSettings
     supports_sharded_optimizer = False
+    prunable = False
 
     def wrap(self, model: Any, context: TrainingContext) -> torch.nn.Module:
         """LoRA, and the schedule of merges.
@@ -91,6 +93,10 @@ class Relora(Lora):
     def merge_due(self, step: int) -> bool:
         """Whether to merge after ``step`` optimizer steps: at each cycle's end, while a whole cycle still follows."""
         return step > 0 and step % self.cycle == 0 and self._context.total_steps - step >= self.cycle
+
+    def extra_work(self) -> dict[str, Collection[int]]:
+        """Merging and restarting."""
+        return {"merge": [step for step in range(1, self._context.total_steps + 1) if self.merge_due(step)]}
 
     def learning_rate_factor(self, step: int) -> float:
         """The multiplier of the scheduler's rate at the 0-based ``step``."""

@@ -120,6 +120,7 @@ class SvdInitialisedLora(Lora):
     """
 
     part: ClassVar[Part]
+    prunable = False
 
     def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
         """Add the adapter, and move the chosen singular triplets from every target weight into it."""

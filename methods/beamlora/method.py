@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ class BeamLoRA(Method[BeamLoRASettings]):
         "beamlora-copy-current": ("BeamLoRA (copies of current ranks)", {"source": "current"}),
     }
     supports_sharded_optimizer = False
+    prunable = True
 
     def __init__(self, settings: BeamLoRASettings) -> None:
         super().__init__(settings)
@@ -83,6 +85,22 @@ class BeamLoRA(Method[BeamLoRASettings]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._wrapped().load_state_dict(state)
+
+    def extra_work(self) -> dict[str, Collection[int]]:
+        """Snapshots, operations that prune, and operations with p = 1, which only reset the moments of the scores."""
+        schedule = self._schedule
+        pruning = schedule.pruning_steps()
+        return {
+            "snapshot": [step for step in range(1, schedule.total_steps + 1) if schedule.is_snapshot_step(step)],
+            "operation": pruning,
+            "reset": sorted(set(schedule.operation_steps()) - set(pruning)),
+        }
+
+    def rank_importance(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """The scores count: it is the importance of the ranks of the plain-LoRA export."""
+        from methods.importance import importance_by_module
+
+        return importance_by_module(model)
 
     def evidence(self, model: torch.nn.Module) -> dict[str, Any]:
         """The operations that took place, and how far the scores have spread.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,7 @@ class IncreLora(Method[IncreLoraSettings]):
 
         s, total = self.settings, context.total_steps
         self._seed = context.seed
+        self._total_steps = total
         self._log = OperationLog(context.log_dir)
         model.requires_grad_(False)
         self._layers = _replace_targets(model, s)
@@ -166,6 +168,17 @@ class IncreLora(Method[IncreLoraSettings]):
                     slots.copy_(before.lerp(slots, factor))
 
         return [IncreLoraCallback()]
+
+    def extra_work(self) -> dict[str, Collection[int]]:
+        """Importances until the budget is spent, growth, and the held-back steps of new ranks. Rank limits can delay the last
+        growths; that is not foreseen here."""
+        growths = [s for s in range(self.schedule.first, self.schedule.first + self.schedule.span) if self.schedule.due(s)]
+        warming = {s + k for s in growths for k in range(self.warmup) if s + k < self._total_steps}
+        return {
+            "importance": range(1, growths[-1] + 2),
+            "growth": [s + 1 for s in growths],
+            "warm-up": sorted(s + 1 for s in warming),
+        }
 
     def update_importance(self) -> None:
         """Add this step's gradients to the smoothed scores (Eq. 8-9 of AdaLoRA, per module)."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import methods
-from harness import plan
+from harness import importance, plan
 from harness.config import RunSpec
 from harness.provenance import file_sha256
 from harness.train import Folders, train
@@ -42,6 +42,7 @@ def experiment_file(folder: Path, name: str) -> Path:
             "training.max_steps": STEPS,
             "training.save_steps": 3,
             "training.logging_steps": 1,
+            "training.importance_every": 5,
             "methods": {name: {"settings": settings_of(name)}},
             "tables.table1.methods": {"llama-mini": [name]},
         }
@@ -57,7 +58,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("models")
     path = write(folder, miniature())
-    for name, (_, source) in plan.base_models(plan.all_runs(plan.load_experiment([path]))).items():
+    for name, (_, source) in plan.base_models(plan.load_experiment([path])).items():
         assert isinstance(source, BuiltModel)
         build_base_model(source, output_dir=folder / name, scratch_dir=folder / "scratch")
     return folder
@@ -71,6 +72,12 @@ def hashes(folder: Path) -> dict[str, str]:
     found = {str(p.relative_to(folder)): file_sha256(p) for p in sorted(folder.rglob("*.safetensors"))}
     assert found
     return found
+
+
+def snapshots(where: Folders) -> bytes | None:
+    """The file of the ranks' importances; None from a method without such ranks."""
+    path = where.output / "adapter" / importance.FILE
+    return path.read_bytes() if path.exists() else None
 
 
 class Killed(BaseException):
@@ -114,6 +121,8 @@ def test_interrupted_runs_end_with_the_same_bits(
     assert hashes(pieces.output / "adapter") == hashes(whole.output / "adapter")
     assert record["steps"] == STEPS
     assert [entry["step"] for entry in record["loss_curve"]] == list(range(1, STEPS + 1))
+    assert snapshots(pieces) == snapshots(whole)
+    assert (snapshots(whole) is None) == (record["rank_importance"]["snapshots"] == 0)
     assert not pieces.scratch.exists()
 
 
