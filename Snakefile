@@ -10,8 +10,10 @@ from snakemake.exceptions import WorkflowError
 from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
 from harness.dag import (
-    EVALUATE_CODE, PRETRAIN_CODE, RECORD_CODE, TABLE_CODE, TRAIN_CODE, Dag, hold_lock, method_code,
+    CLAIM_CODE, EVALUATE_CODE, FIGURE_CODE, PRETRAIN_CODE, PRUNING_CODE, RECORD_CODE, REPORT_CODE, TABLE_CODE, TARGETS,
+    TIMING_CODE, TRAIN_CODE, Dag, hold_lock, method_code,
 )
+from harness.plan import FIGURES
 
 
 container: "docker://python:3.11-slim-bookworm"
@@ -44,17 +46,41 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-rule reproduce_table1:
-    """Table 1 (math and code): every run behind it, and the table."""
+# One target per table. An experiment that does not plan it says so; Snakemake alone would take the file of that name for made.
+for TARGET in TARGETS[:-1]:
+
+    rule:
+        name:
+            TARGET
+        input:
+            lambda wildcards, target=TARGET: PLAN.table_of(target),
+        default_target: PLAN.target == TARGET
+
+
+# One target per figure, under the figure's own name.
+for FIGURE in FIGURES:
+
+    rule:
+        name:
+            FIGURE
+        input:
+            f"{PLAN.figures}/{FIGURE}.png",
+
+
+rule base_evaluations:
+    """The base models as they are, without fine-tuning, under each protocol that the experiment names."""
     input:
-        f"{FOLDER}/tables/table1.md",
-    default_target: PLAN.target == "reproduce_table1"
+        PLAN.base_metrics,
 
 
 rule reproduce_all:
-    """Every table of the experiment and the records behind them."""
+    """Every table, figure and claim of the experiment, the records behind them, and the report."""
     input:
-        expand("{e}/tables/{table}.md", e=FOLDER, table=PLAN.experiment.tables),
+        PLAN.tables,
+        PLAN.drawn,
+        PLAN.base_metrics,
+        f"{FOLDER}/claims.md",
+        f"{FOLDER}/report.html",
         f"{FOLDER}/runs.parquet",
     default_target: PLAN.target == "reproduce_all"
 
@@ -86,7 +112,7 @@ rule train:
     """Fine-tune one base model with one method and one seed."""
     input:
         config=ancient(PLAN.configfiles),
-        base=lambda wildcards: PLAN.base_model(PLAN.run(wildcards)),
+        base=lambda wildcards: PLAN.base_model(wildcards.model),
         data=lambda wildcards: PLAN.training_files(PLAN.run(wildcards)),
         code=TRAIN_CODE,
         method=lambda wildcards: method_code(PLAN.run(wildcards).method.name),
@@ -115,8 +141,8 @@ rule evaluate:
         config=ancient(PLAN.configfiles),
         record=f"{RUN_FOLDER}/train.json",
         adapter=f"{RUN_FOLDER}/adapter",
-        base=lambda wildcards: PLAN.base_model(PLAN.run(wildcards)),
-        data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards)),
+        base=lambda wildcards: PLAN.base_model(wildcards.model),
+        data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
         code=EVALUATE_CODE,
     output:
         metrics=f"{RUN_FOLDER}/metrics.json",
@@ -136,11 +162,87 @@ rule evaluate:
         " --run-dir $(dirname {output.metrics}) 2> {log}"
 
 
+rule prune:
+    """Evaluate one trained run after pruning growing shares of its ranks."""
+    input:
+        config=ancient(PLAN.configfiles),
+        record=f"{RUN_FOLDER}/train.json",
+        metrics=f"{RUN_FOLDER}/metrics.json",
+        adapter=f"{RUN_FOLDER}/adapter",
+        base=lambda wildcards: PLAN.base_model(wildcards.model),
+        data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
+        code=PRUNING_CODE,
+    output:
+        f"{RUN_FOLDER}/pruning.json",
+    params:
+        run=lambda wildcards: PLAN.run(wildcards).run_id,
+        spec=canonical_json(PLAN.experiment.pruning),
+    log:
+        f"{FOLDER}/logs/prune/{{domain}}/{{model}}/{{method}}/seed{{seed}}.log",
+    resources:
+        gpu=GPUS,
+        overrides=OVERRIDES,
+    message:
+        "Prune {params.run}"
+    shell:
+        "python -m harness.gpu_slot python -m harness.pruning --configfile {input.config} {resources.overrides} --run {params.run}"
+        " --run-dir $(dirname {output}) 2> {log}"
+
+
+rule timing:
+    """Measure the training time and memory of methods side by side, with the machine to itself."""
+    input:
+        config=ancient(PLAN.configfiles),
+        base=lambda wildcards: PLAN.base_model(PLAN.experiment.timing.model),
+        data=lambda wildcards: PLAN.timing_files(),
+        code=TIMING_CODE,
+        methods=lambda wildcards: PLAN.timing_code(),
+    output:
+        f"{FOLDER}/timing.json",
+    params:
+        spec=canonical_json(PLAN.experiment.timing),
+    log:
+        f"{FOLDER}/logs/timing.log",
+    threads: workflow.cores
+    resources:
+        gpu=GPUS,
+        overrides=OVERRIDES,
+    message:
+        "Measure time and memory"
+    shell:
+        "OMP_NUM_THREADS=1 python -m harness.gpu_slot python -m harness.timing --configfile {input.config} {resources.overrides}"
+        " --output {output} 2> {log}"
+
+
+rule evaluate_base:
+    """Evaluate a base model without fine-tuning."""
+    input:
+        config=ancient(PLAN.configfiles),
+        base=lambda wildcards: PLAN.base_model(wildcards.model),
+        data=lambda wildcards: PLAN.evaluation_files(PLAN.base_evaluation(wildcards)),
+        code=[*EVALUATE_CODE, "harness/evaluate_base.py"],
+    output:
+        metrics=f"{FOLDER}/base/{{model}}/{{protocol}}/metrics.json",
+        predictions=directory(f"{FOLDER}/base/{{model}}/{{protocol}}/predictions"),
+    params:
+        spec=lambda wildcards: canonical_json(PLAN.base_evaluation(wildcards)),
+    log:
+        f"{FOLDER}/logs/base/{{model}}/{{protocol}}.log",
+    resources:
+        gpu=GPUS,
+        overrides=OVERRIDES,
+    message:
+        "Evaluate the base model {wildcards.model} ({wildcards.protocol})"
+    shell:
+        "python -m harness.gpu_slot python -m harness.evaluate_base --configfile {input.config} {resources.overrides}"
+        " --model {wildcards.model} --protocol {wildcards.protocol} --run-dir $(dirname {output.metrics}) 2> {log}"
+
+
 rule records:
     """All records of the experiment as one Parquet file."""
     input:
         config=ancient(PLAN.configfiles),
-        records=[f"{FOLDER}/{run}/{name}" for run in PLAN.runs for name in ("train.json", "metrics.json")],
+        records=PLAN.records(PLAN.runs.values(), "train.json", "metrics.json"),
         code=RECORD_CODE,
     output:
         f"{FOLDER}/runs.parquet",
@@ -158,13 +260,12 @@ rule table:
     """Render one table from the records."""
     input:
         config=ancient(PLAN.configfiles),
-        train=lambda wildcards: PLAN.table_files(wildcards.table, "train.json"),
-        metrics=lambda wildcards: PLAN.table_files(wildcards.table, "metrics.json"),
+        records=lambda wildcards: PLAN.target_records(f"reproduce_{wildcards.table}", "train.json", "metrics.json"),
         code=TABLE_CODE,
     output:
         multiext(f"{FOLDER}/tables/{{table}}", ".md", ".tex", ".csv"),
     params:
-        seeds=canonical_json(PLAN.experiment.seeds),
+        seeds=lambda wildcards: canonical_json(PLAN.seeds_of(wildcards.table)),
     log:
         f"{FOLDER}/logs/table/{{table}}.log",
     resources:
@@ -173,6 +274,64 @@ rule table:
         "Render {wildcards.table}"
     shell:
         "python -m harness.tables {wildcards.table} --configfile {input.config} {resources.overrides} 2> {log}"
+
+
+rule figure:
+    """Draw one figure from the records."""
+    input:
+        config=ancient(PLAN.configfiles),
+        records=lambda wildcards: PLAN.figure_files(wildcards.figure),
+        code=FIGURE_CODE,
+    output:
+        multiext(f"{PLAN.figures}/{{figure}}", ".png", ".pdf", ".csv"),
+    log:
+        f"{FOLDER}/logs/figure/{{figure}}.log",
+    resources:
+        overrides=OVERRIDES,
+    message:
+        "Draw {wildcards.figure}"
+    shell:
+        "python -m harness.figures {wildcards.figure} --configfile {input.config} {resources.overrides} 2> {log}"
+
+
+rule claims:
+    """Hold the paper's claims against the records."""
+    input:
+        config=ancient(PLAN.configfiles),
+        records=PLAN.records(PLAN.runs.values(), "train.json", "metrics.json"),
+        measurements=[*PLAN.pruned, *PLAN.timing],
+        code=CLAIM_CODE,
+    output:
+        multiext(f"{FOLDER}/claims", ".md", ".json"),
+    log:
+        f"{FOLDER}/logs/claims.log",
+    resources:
+        overrides=OVERRIDES,
+    message:
+        "Test the paper's claims"
+    shell:
+        "python -m harness.claims --configfile {input.config} {resources.overrides} 2> {log}"
+
+
+rule report:
+    """One HTML page with everything, to be opened from disk."""
+    input:
+        config=ancient(PLAN.configfiles),
+        tables=PLAN.tables,
+        figures=PLAN.drawn,
+        base=PLAN.base_metrics,
+        claims=f"{FOLDER}/claims.json",
+        code=REPORT_CODE,
+    output:
+        report(f"{FOLDER}/report.html", category="Report"),
+    log:
+        f"{FOLDER}/logs/report.log",
+    resources:
+        overrides=OVERRIDES,
+    message:
+        "Write the report"
+    shell:
+        "python -m harness.report --configfile {input.config} {resources.overrides} 2> {log}"
 
 
 onstart:

@@ -19,9 +19,10 @@ from harness.config import ConfigError
 
 DEFAULT_CONFIGFILE = Path("config/tiny.yaml")
 
-#: What the workflow writes, and in it what all experiments share: stand-in base models, checkpoints (one folder per spec; never
-#: declared to Snakemake, which would delete them before a rerun), tokenised data and decompositions.
+#: What the workflow writes, and in the results what all experiments share: stand-in base models, checkpoints (one folder per
+#: spec; never declared to Snakemake, which would delete them before a rerun), tokenised data and decompositions.
 RESULTS = Path("results")
+FIGURES = Path("figures")
 MODELS = RESULTS / ".models"
 SCRATCH = RESULTS / ".scratch"
 CACHE = RESULTS / ".cache"

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from evaluation import protocols
+
 #: Raised when the meaning of a record changes; records of another version are refused.
 SCHEMA_VERSION = 1
 
@@ -164,33 +166,80 @@ class TrainingData(Frozen):
     """Fine-tuning data and how a record becomes tokens and labels."""
 
     source: DataSource
-    format: Literal["metamath", "gsm8k", "codefeedback", "alpaca"]
-    prompt_template: Literal["alpaca"] = "alpaca"
+    format: Literal["metamath", "gsm8k", "codefeedback", "alpaca", "commonsense"]
+    prompt_template: Literal["alpaca", "commonsense"] = "alpaca"
     loss_on: Literal["response", "all"] = Field("response", description="response: labels on the response and EOS only")
     max_length: int = Field(512, ge=8, description="tokens; longer examples are cut at the end")
     limit: int | None = Field(None, ge=1, description="use the first rows only")
 
 
 class TaskSpec(Frozen):
-    """One evaluation set and how it is asked, decoded and graded."""
+    """One evaluation set and how it is asked, decoded and graded. What a file leaves out comes from the protocol."""
 
     source: DataSource
-    format: Literal["gsm8k", "math", "humaneval", "mbpp"]
+    format: Literal[
+        "gsm8k",
+        "svamp",
+        "math",
+        "humaneval",
+        "mbpp",
+        "boolq",
+        "piqa",
+        "siqa",
+        "hellaswag",
+        "winogrande",
+        "arc_easy",
+        "arc_challenge",
+        "openbookqa",
+    ]
+    split: Literal["test", "validation"] = Field(
+        "test", description="validation: learning rates are chosen on it; it is in no table"
+    )
     prompt_template: str = Field(description="a name in evaluation.prompts.TEMPLATES")
     max_new_tokens: int = Field(ge=1)
     stop_strings: tuple[str, ...] = ()
+    num_beams: int = Field(1, ge=1, description="1: greedy")
+    score_choices: bool = Field(False, description="commonsense: log-likelihood of each choice, beside generation")
     batch_size: int = Field(32, ge=1)
     limit: int | None = Field(None, ge=1, description="evaluate the first rows only")
     grader: str = Field(description="a name in evaluation.grading.GRADERS: the headline accuracy")
     timeout_s: float = Field(3.0, gt=0, description="code tasks: wall-clock seconds per program")
     memory_mb: int = Field(1024, ge=64, description="code tasks: address space per program, MiB")
+    allow_unsafe: bool = Field(False, description="code tasks: run programs even where no isolation works")
+
+
+class LmEvalSpec(Frozen):
+    """Tasks of lm-evaluation-harness, evaluated on the same model after our own."""
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    limit: int | None = Field(None, ge=1)
+    num_fewshot: int | None = Field(None, ge=0, description="null: the task's own")
+    batch_size: int = Field(16, ge=1)
+    include_path: str | None = Field(None, description="folder with further task YAML files")
+
+
+Protocol = Literal["sound", "paper"]
 
 
 class EvaluationSpec(Frozen):
-    """All tasks of one domain. Decoding is greedy, from merged weights, with left padding and an attention mask."""
+    """All tasks of one domain. Decoding is from merged weights, with left padding and an attention mask."""
 
+    protocol: Protocol = Field("sound", description="where settings that a task does not state come from")
     tasks: dict[str, TaskSpec] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    lm_eval: LmEvalSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_tasks(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not isinstance(content.get("tasks"), dict):
+            return content
+        protocol = str(content.get("protocol", "sound"))
+        tasks = {
+            name: protocols.with_defaults(protocol, task) if isinstance(task, dict) else task
+            for name, task in content["tasks"].items()
+        }
+        return {**content, "tasks": tasks}
 
 
 # -------------------------------------------------------------------------------------------------------------- training
@@ -228,6 +277,9 @@ class TrainingSpec(Frozen):
     )
     logging_steps: int = Field(10, ge=1)
     save_steps: int = Field(200, ge=1, description="optimizer steps between checkpoints")
+    importance_every: int | None = Field(
+        None, ge=1, description="optimizer steps between snapshots of the ranks' importance; null: none"
+    )
 
     def per_process(self, world_size: int) -> tuple[int, int]:
         """Examples in a micro-batch, and micro-batches, of one process; all processes together make the same global batch.
@@ -295,6 +347,70 @@ class TableSpec(Frozen):
 
     domains: tuple[str, ...] = Field(min_length=1)
     methods: dict[str, tuple[str, ...]] = Field(min_length=1, description="model -> method keys, in row order")
+    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="null: the experiment's")
+
+
+class SweepSpec(Frozen):
+    """Runs that differ in one setting of the method or of training, for one figure."""
+
+    setting: str = Field(description="what varies: a setting of the methods, or of training")
+    points: tuple[dict[str, Any], ...] = Field(
+        min_length=2, description="the settings of each point, such as {r: 8, lora_alpha: 16}; each has the one that varies"
+    )
+    domains: tuple[str, ...] = Field(min_length=1)
+    models: tuple[str, ...] = Field(min_length=1)
+    methods: tuple[str, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="null: the experiment's")
+
+    @model_validator(mode="after")
+    def _points_differ(self) -> SweepSpec:
+        values = [point.get(self.setting) for point in self.points]
+        if None in values or len(set(map(str, values))) != len(values):
+            raise ValueError(f"points: found {self.setting} = {values}, expected another value of it in each point")
+        return self
+
+
+class PruningSpec(Frozen):
+    """Accuracy after the least important ranks of every module have been pruned (sections 2.2 and 4.3)."""
+
+    domain: str
+    model: str
+    methods: tuple[str, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="null: the experiment's")
+    tasks: tuple[str, ...] | None = Field(None, min_length=1, description="null: every test task of the domain")
+    fractions: tuple[float, ...] = Field(
+        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), min_length=2, description="shares of ranks to prune"
+    )
+    limit: int | None = Field(None, ge=1, description="evaluate the first rows only; null: the task's own limit")
+
+
+class TimingSpec(Frozen):
+    """Training time and peak memory of methods side by side (Figures 8 and 9)."""
+
+    domain: str
+    model: str
+    methods: tuple[str, ...] = Field(min_length=2)
+    baseline: str = "lora"
+    rounds: int = Field(5, ge=2, description="each method is measured once in each round")
+    steps: int = Field(20, ge=1, description="timed optimizer steps of each kind (ordinary, operation, ...) in a measurement")
+    warmup_steps: int = Field(3, ge=0, description="steps before the clock starts")
+
+
+class BaseEvaluationSpec(Frozen):
+    """Evaluation of the base models as they are, without fine-tuning."""
+
+    models: tuple[str, ...] = Field(min_length=1)
+    protocols: tuple[Protocol, ...] = Field(("sound",), min_length=1)
+    tasks: dict[str, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def evaluation(self, protocol: Protocol) -> EvaluationSpec:
+        """The tasks under one protocol.
+
+        Raises:
+            pydantic.ValidationError: a task is not one.
+        """
+        return EvaluationSpec.model_validate({"protocol": protocol, "tasks": self.tasks, "dtype": self.dtype})
 
 
 class Experiment(Frozen):
@@ -306,6 +422,7 @@ class Experiment(Frozen):
     seeds: tuple[int, ...] = Field(min_length=1)
     gpu: bool = Field(description="whether runs need a GPU")
     data_dir: str | None = Field(None, description="folder with local copies of the public sets; null reads the hub")
+    protocol: Protocol = Field("sound", description="of every domain that names none itself")
     models: dict[str, BaseModelSpec] = Field(min_length=1)
     domains: dict[str, DomainSpec] = Field(min_length=1)
     training: dict[str, Any]
@@ -313,6 +430,22 @@ class Experiment(Frozen):
     methods: dict[str, MethodEntry] = Field(min_length=1)
     overrides: tuple[Override, ...] = ()
     tables: dict[str, TableSpec] = Field(min_length=1)
+    sweeps: dict[str, SweepSpec] = {}
+    pruning: PruningSpec | None = None
+    timing: TimingSpec | None = None
+    base_evaluation: BaseEvaluationSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_protocol_down(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "protocol" not in content or not isinstance(content.get("domains"), dict):
+            return content
+        domains = dict(content["domains"])
+        for name, domain in domains.items():
+            if isinstance(domain, dict) and isinstance(domain.get("evaluation"), dict):
+                evaluation = {"protocol": content["protocol"], **domain["evaluation"]}
+                domains[name] = {**domain, "evaluation": evaluation}
+        return {**content, "domains": domains}
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Experiment:

@@ -5,39 +5,74 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import methods
 from harness import plan, progress
-from harness.cli import DEFAULT_CONFIGFILE, MODELS, RESULTS, WORKFLOW_PID
-from harness.config import BuiltModel, ConfigError, RunSpec, canonical_json
+from harness.cli import DEFAULT_CONFIGFILE, FIGURES, MODELS, RESULTS, WORKFLOW_PID
+from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json
 from harness.data_files import local_file
 
 #: Snakemake's ``--configfile FILE ...`` takes every word after it for a file, also the target in
 #: ``snakemake --configfile config/paper.yaml reproduce_table1``. An empty file of the target's name makes that command mean
 #: what it says.
-TARGETS = ("reproduce_table1", "reproduce_all")
+TARGETS = (
+    "reproduce_table1",
+    "reproduce_table2",
+    "reproduce_table3",
+    "reproduce_table4",
+    "reproduce_learning_rate",
+    "reproduce_all",
+)
 
 _HARNESS = Path("harness")
+
+
+def _modules(*names: str) -> list[Path]:
+    return [_HARNESS / f"{name}.py" for name in names]
+
+
 #: Source files behind each stage: an edit reruns the stage, and nothing before it.
-PRETRAIN_CODE = [_HARNESS / "pretrain.py", *sorted((_HARNESS / "synthetic").glob("*.py"))]
+PRETRAIN_CODE = _modules(
+    "pretrain",
+    *(
+        f"synthetic/{name}"
+        for name in ("arithmetic", "competition", "corpus", "programs", "split", "tokenizer", "word_problems")
+    ),
+)
 TRAIN_CODE = [
-    *(_HARNESS / f"{name}.py" for name in ("train", "trainer", "data", "models", "attention", "checkpoints", "record_blocks")),
+    *_modules("train", "trainer", "data", "models", "attention", "checkpoints", "record_blocks", "importance"),
     Path("methods/base.py"),
+    Path("methods/importance.py"),
     Path("evaluation/prompts.py"),
     Path("evaluation/tasks.py"),
 ]
+#: Commands of the evaluation package that no run depends on.
+_EVALUATION_TOOLS = ("audit", "grade", "lm_eval_check")
 EVALUATE_CODE = [
-    *(_HARNESS / f"{name}.py" for name in ("evaluate", "generate", "models")),
-    *sorted(Path("evaluation").glob("*.py")),
+    *_modules("evaluate", "generate", "models"),
+    *(path for path in sorted(Path("evaluation").glob("*.py")) if path.stem not in _EVALUATION_TOOLS),
 ]
-RECORD_CODE = [_HARNESS / "records.py"]
+PRUNING_CODE = [*EVALUATE_CODE, *_modules("pruning"), Path("methods/importance.py"), Path("methods/peft_support.py")]
+TIMING_CODE = [*TRAIN_CODE, *_modules("timing", "time_lapse")]
+RECORD_CODE = _modules("records")
+_REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")]
 TABLE_CODE = [
-    *(_HARNESS / f"{name}.py" for name in ("records", "stats", "tables", "table_text", "table_formats", "reported")),
-    Path("config/paper_reported.csv"),
+    *_modules(
+        "records", "stats", "variance", "reported", "learning_rate", "cells", "against_paper", "grids", "setting_sources"
+    ),
+    *sorted(_HARNESS.glob("*table*.py")),
+    *_REPORTED,
 ]
+FIGURE_CODE = [*TABLE_CODE, *_modules("importance", "pruning", "timing"), *sorted((_HARNESS / "figures").glob("*.py"))]
+CLAIM_CODE = [
+    *TABLE_CODE,
+    *_modules("importance", "pruning", "timing"),
+    *sorted((_HARNESS / "claims").glob("*.py")),
+]
+REPORT_CODE = [*CLAIM_CODE, *sorted(path for path in (_HARNESS / "report").glob("**/*") if path.is_file())]
 
 
 def method_code(name: str) -> list[Path]:
@@ -70,8 +105,10 @@ class Dag:
         self.overrides = dict(overrides)
         self.experiment = plan.load_experiment(self.configfiles, self.overrides)
         self.runs = {run.run_id: run for run in plan.all_runs(self.experiment)}
-        self.base_models = plan.base_models(self.runs.values())
+        self.base_models = plan.base_models(self.experiment)
+        self.base_evaluations = {one.folder: one for one in plan.base_evaluations(self.experiment)}
         self.folder = RESULTS / self.experiment.name
+        self.figures = FIGURES / self.experiment.name
 
     @property
     def arguments(self) -> str:
@@ -96,25 +133,102 @@ class Dag:
             raise ConfigError(f"{self.configfiles[-1]}: found no run {run_id}")
         return self.runs[run_id]
 
-    def base_model(self, run: RunSpec) -> list[str]:
-        """The folder of the run's base model if the DAG builds it."""
-        if isinstance(run.model.source, BuiltModel):
-            return [str(MODELS / plan.base_model_folder(run.model_key, run.model.source))]
+    def base_model(self, model_key: str) -> list[str]:
+        """The folder of a base model if the DAG builds it."""
+        source = self.experiment.models[model_key].source
+        if isinstance(source, BuiltModel):
+            return [str(MODELS / plan.base_model_folder(model_key, source))]
         return []
 
     def training_files(self, run: RunSpec) -> list[str]:
         """The local data file that the run trains on, if any."""
-        file = local_file(run.data.source, data_dir=self.experiment.data_dir)
-        return [] if file is None else [str(file)]
+        return self._local_files([run.data.source])
 
-    def evaluation_files(self, run: RunSpec) -> list[str]:
-        """The local data files that the run is evaluated on."""
-        files = [local_file(task.source, data_dir=self.experiment.data_dir) for task in run.evaluation.tasks.values()]
+    def evaluation_files(self, evaluation: EvaluationSpec) -> list[str]:
+        """The local data files that are evaluated on."""
+        return self._local_files([task.source for task in evaluation.tasks.values()])
+
+    def _local_files(self, sources: Iterable[DataSource]) -> list[str]:
+        files = [local_file(source, data_dir=self.experiment.data_dir) for source in sources]
         return [str(file) for file in files if file is not None]
 
-    def table_files(self, table: str, name: str) -> list[str]:
-        """The files called ``name`` of all runs behind a table."""
-        return [str(self.folder / run.run_id / name) for run in plan.table_runs(self.experiment, table)]
+    def records(self, runs: Iterable[RunSpec], *names: str) -> list[str]:
+        """The files called ``names`` of some runs."""
+        return [str(self.folder / run.run_id / name) for run in runs for name in names]
+
+    def base_evaluation(self, wildcards: Any) -> EvaluationSpec:
+        """The tasks of a base evaluation's wildcards.
+
+        Raises:
+            ConfigError: the experiment asks for no such evaluation.
+        """
+        folder = f"base/{wildcards.model}/{wildcards.protocol}"
+        if folder not in self.base_evaluations or self.experiment.base_evaluation is None:
+            raise ConfigError(f"{self.configfiles[-1]}: base_evaluation: found no {folder}")
+        return self.experiment.base_evaluation.evaluation(wildcards.protocol)
+
+    def target_records(self, target: str, *names: str) -> list[str]:
+        """The files called ``names`` of a target's runs."""
+        return self.records(plan.target_runs(self.experiment, target), *names)
+
+    def figure_files(self, figure: str) -> list[str]:
+        """What a figure is drawn from."""
+        runs = plan.figure_runs(self.experiment, figure)
+        found = self.records(runs, "train.json", "metrics.json")
+        if figure in ("rank_importance", "pruning_curve"):
+            found += self.records(runs, "pruning.json")
+        if figure == "time_memory":
+            found += self.timing
+        return found
+
+    def timing_files(self) -> list[str]:
+        """The local data file that the timed runs train on, if any."""
+        return [file for run in plan.timing_runs(self.experiment).values() for file in self.training_files(run)]
+
+    def timing_code(self) -> list[Path]:
+        """The source files of the timed methods."""
+        files = [file for run in plan.timing_runs(self.experiment).values() for file in method_code(run.method.name)]
+        return list(dict.fromkeys(files))
+
+    @property
+    def timing(self) -> list[str]:
+        """The measurement of time and memory, if the experiment asks for it."""
+        return [] if self.experiment.timing is None else [str(self.folder / "timing.json")]
+
+    @property
+    def pruned(self) -> list[str]:
+        """The pruning evaluations that the experiment asks for."""
+        return self.records(plan.pruning_runs(self.experiment), "pruning.json")
+
+    @property
+    def base_metrics(self) -> list[str]:
+        """The records of the base models without fine-tuning."""
+        return [str(self.folder / folder / "metrics.json") for folder in self.base_evaluations]
+
+    def table_of(self, target: str) -> str:
+        """The file that a target of TARGETS stands for.
+
+        Raises:
+            ConfigError: the experiment does not plan it.
+        """
+        plan.target_runs(self.experiment, target)
+        return str(self.folder / "tables" / f"{target.removeprefix('reproduce_')}.md")
+
+    def seeds_of(self, table: str) -> tuple[int, ...]:
+        """The seeds of a table's runs: another number of them renders it again."""
+        return tuple(sorted({run.seed for run in plan.target_runs(self.experiment, f"reproduce_{table}")}))
+
+    @property
+    def tables(self) -> list[str]:
+        """Every table: the experiment's own, its settings beside the paper's, and its learning rates."""
+        names = [*self.experiment.tables, *(["table4"] if plan.settings_runs(self.experiment) else [])]
+        names += ["learning_rate"] if "learning_rate" in self.experiment.sweeps else []
+        return [str(self.folder / "tables" / f"{name}.md") for name in names]
+
+    @property
+    def drawn(self) -> list[str]:
+        """Every figure that the experiment plans."""
+        return [str(self.figures / f"{figure}.png") for figure in plan.planned_figures(self.experiment)]
 
     def watch(self) -> None:
         """Tell the jobs which runs this invocation is about, so that they can say how many are done, and whom to end with."""

@@ -1,158 +1,25 @@
-"""From experiment files to runs: reading, checking, overriding and expanding. No torch."""
+"""From experiment files to runs: checking, overriding and expanding. No torch."""
 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
-
-import methods
 from harness.config import (
     BuiltModel,
     ConfigError,
+    EvaluationSpec,
     Experiment,
-    Frozen,
-    MethodSpec,
     RunSpec,
     TableSpec,
-    TrainingSpec,
     content_hash,
 )
-from methods.base import AdapterSettings
-
-# --------------------------------------------------------------------------------------------------------------- reading
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A key that stands twice is an error; YAML itself would silently keep the last one."""
-
-
-def _construct_unique(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            mark = key_node.start_mark
-            raise ConfigError(f"{mark.name}:{mark.line + 1}: {key}: found twice, expected once")
-        seen.add(key)
-    loader.flatten_mapping(node)  # "<<: *anchor" puts the anchor's keys first, so that the mapping's own win
-    pairs = [(loader.construct_object(key, deep=True), loader.construct_object(value, deep=True)) for key, value in node.value]
-    return dict(pairs)
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_unique)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            content = yaml.load(stream, Loader=_UniqueKeyLoader)
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise ConfigError(f"{path}: found no such file, expected an experiment{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: found invalid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: found {type(content).__name__}, expected a mapping of keys")
-    return content
-
-
-def _line_of(path: Path, keys: Sequence[Any]) -> int | None:
-    """The line of the deepest of ``keys`` that the file has."""
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return None
-    line = None
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pairs = [(k, v) for k, v in node.value if k.value == str(key)]
-            if not pairs:
-                break
-            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _located(paths: Sequence[Path], keys: Sequence[Any], message: str) -> ConfigError:
-    """An error that names the last file that has the key, the line and the dotted key."""
-    dotted = ".".join(str(k) for k in keys)
-    for path in reversed(paths):
-        line = _line_of(path, keys)
-        if line is not None:
-            return ConfigError(f"{path}:{line}: {dotted}: {message}")
-    return ConfigError(f"{paths[-1]}: {dotted}: {message}")
-
-
-def _field_names() -> set[str]:
-    """Every key that some model of the schema has: what an unknown key is compared with."""
-    names: set[str] = set()
-    pending: list[type[BaseModel]] = [Frozen]
-    while pending:
-        model = pending.pop()
-        names |= set(model.model_fields)
-        pending += model.__subclasses__()
-    return names
-
-
-def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
-    """Keys and message of one pydantic error, with the union tags taken out of the keys."""
-    keys = [k for k in error["loc"] if k not in ("built", "hub", "local", "gguf", "generated", "files")]
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(keys[-1]), _field_names(), n=1)
-        return keys, "found an unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-    if error["type"] == "missing":
-        return keys, "found nothing, expected this key"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return keys, message
-    return keys, f"found {error['input']!r}: {message}"
-
-
-def _validate(model: type[BaseModel], value: Any, *, paths: Sequence[Path], at: Sequence[Any] = ()) -> Any:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        keys, message = _describe(error.errors()[0])
-        raise _located(paths, [*at, *keys], message) from None
-
-
-def _apply(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key. A mapping is merged into the one that stands there, as Snakemake's ``--config`` does."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        content = content.setdefault(parent, {})
-        if not isinstance(content, dict):
-            raise ConfigError(f"{key}: found a plain value at {parent!r}, expected a mapping")
-    if isinstance(value, Mapping) and isinstance(content.get(last), dict):
-        for name, item in value.items():
-            _apply(content[last], name, item)
-    else:
-        content[last] = value
-
-
-def _as_seeds(value: Any) -> Any:
-    """``seeds=5`` means five seeds, 0 to 4; ``seeds=0,3`` names them."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return list(range(value))
-    if isinstance(value, str) and all(part.strip().isdigit() for part in value.split(",")):
-        return [int(part) for part in value.split(",")]
-    return value
+from harness.experiment_file import apply, as_seeds, read_yaml, validate
+from harness.resolve import check_names, resolve_run
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -167,108 +34,30 @@ def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None =
     """
     content: dict[str, Any] = {}
     for path in paths:
-        for key, value in _read_yaml(path).items():
-            _apply(content, key, value)
+        for key, value in read_yaml(path).items():
+            apply(content, key, value)
     for key, value in (overrides or {}).items():
-        _apply(content, key, value)
+        apply(content, key, value)
     if "seeds" in content:
-        content["seeds"] = _as_seeds(content["seeds"])
-    experiment = _validate(Experiment, content, paths=paths)
-    _check_names(experiment, paths)
+        content["seeds"] = as_seeds(content["seeds"])
+    experiment = validate(Experiment, content, paths=paths)
+    check_names(experiment, paths)
     for table in experiment.tables:
         table_runs(experiment, table, paths=paths)
+    for sweep in experiment.sweeps:
+        sweep_runs(experiment, sweep, paths=paths)
+    pruning_runs(experiment, paths=paths)
+    for evaluation in base_evaluations(experiment):
+        validate(
+            EvaluationSpec,
+            {"protocol": evaluation.protocol, "tasks": evaluation.tasks},
+            paths=paths,
+            at=["base_evaluation"],
+        )
     return experiment
 
 
-def _check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
-    """Every name that points elsewhere in the file, or at a registered method, exists."""
-
-    def check(name: str, known: Iterable[str], keys: Sequence[Any], what: str) -> None:
-        known = sorted(known)
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-            raise _located(paths, keys, f"found unknown {what} {name!r}; {hint}")
-
-    for key, entry in experiment.methods.items():
-        check(entry.method or key, methods.registry(), ["methods", key], "method")
-    for i, override in enumerate(experiment.overrides):
-        for field, known in (
-            ("domain", experiment.domains),
-            ("model", experiment.models),
-            ("method", experiment.methods),
-        ):
-            for name in getattr(override, field) or ():
-                check(name, known, ["overrides", i, field], field)
-    for table, spec in experiment.tables.items():
-        for domain in spec.domains:
-            check(domain, experiment.domains, ["tables", table, "domains"], "domain")
-        for model, keys in spec.methods.items():
-            check(model, experiment.models, ["tables", table, "methods", model], "model")
-            for key in keys:
-                check(key, experiment.methods, ["tables", table, "methods", model], "method")
-
-
 # ------------------------------------------------------------------------------------------------------------- expanding
-
-_ALIASES = {alias: "r" for alias in ("lora_r", "lora_rank")}
-
-
-def _layer(target: dict[str, Any], settings: Mapping[str, Any]) -> None:
-    """Overlay settings, under their own names whatever alias the file uses."""
-    target.update({_ALIASES.get(key, key): value for key, value in settings.items()})
-
-
-def _resolve_run(experiment: Experiment, *, domain: str, model: str, method: str, seed: int, paths: Sequence[Path]) -> RunSpec:
-    entry = experiment.methods[method]
-    named = methods.get(entry.method or method)
-    domain_spec = experiment.domains[domain]
-    settings: dict[str, Any] = {}
-    shared: dict[str, Any] = {}
-    _layer(shared, experiment.adapter)
-    _layer(shared, domain_spec.adapter)
-    for key in shared:
-        if key not in AdapterSettings.model_fields:
-            raise _located(
-                paths,
-                ["adapter", key],
-                "found an unknown key; expected one of " + ", ".join(AdapterSettings.model_fields),
-            )
-    _layer(settings, {k: v for k, v in shared.items() if k in named.cls.Settings.model_fields})
-    _layer(settings, named.preset)
-    _layer(settings, entry.settings)
-    training = {**experiment.training, **domain_spec.training, **entry.training}
-    if set(entry.training) & {"max_steps", "num_train_epochs"}:
-        training = {k: v for k, v in training.items() if k in entry.training or k not in ("max_steps", "num_train_epochs")}
-    at = ["methods", method, "settings"]
-    for i, override in enumerate(experiment.overrides):
-        wanted = ((override.domain, domain), (override.model, model), (override.method, method))
-        if all(names is None or name in names for names, name in wanted):
-            _layer(
-                settings,
-                {
-                    k: v
-                    for k, v in override.settings.items()
-                    if override.method is not None or _ALIASES.get(k, k) in named.cls.Settings.model_fields
-                },
-            )
-            training.update(override.training)
-            if override.settings:
-                at = ["overrides", i, "settings"]
-    resolved = _validate(named.cls.Settings, settings, paths=paths, at=at)
-    return RunSpec(
-        experiment=experiment.name,
-        domain=domain,
-        model_key=model,
-        model=experiment.models[model],
-        method=MethodSpec(
-            key=method, label=entry.label or named.label, name=named.name, settings=resolved.model_dump(mode="json")
-        ),
-        data=domain_spec.train,
-        training=_validate(TrainingSpec, training, paths=paths, at=["training"]),
-        evaluation=domain_spec.evaluation,
-        seed=seed,
-    )
 
 
 def table_runs(experiment: Experiment, table: str, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[RunSpec]:
@@ -281,18 +70,228 @@ def table_runs(experiment: Experiment, table: str, *, paths: Sequence[Path] = (P
         raise ConfigError(f"{paths[-1]}: tables: found {sorted(experiment.tables)}, expected {table!r}")
     spec: TableSpec = experiment.tables[table]
     return [
-        _resolve_run(experiment, domain=domain, model=model, method=method, seed=seed, paths=paths)
+        resolve_run(experiment, domain=domain, model=model, method=method, seed=seed, paths=paths)
         for domain in spec.domains
         for model, keys in spec.methods.items()
         for method in keys
-        for seed in experiment.seeds
+        for seed in spec.seeds or experiment.seeds
     ]
 
 
-def all_runs(experiment: Experiment) -> list[RunSpec]:
-    """The runs of every table, each once."""
-    found = {run.run_id: run for table in experiment.tables for run in table_runs(experiment, table)}
+@dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """A run of a sweep, and where on the axis it stands."""
+
+    #: The value of the setting that varies.
+    value: Any
+    #: The method's key in the experiment; the run's own key names the value too, unless it is the default.
+    method: str
+    run: RunSpec
+
+
+def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[SweepRun]:
+    """The runs of one sweep: domain, model, method, point, seed. A point that says what the method's own settings say is
+    the method's ordinary run, and is not made twice.
+
+    Raises:
+        ConfigError: the experiment has no such sweep, or a point's settings are wrong for a method.
+    """
+    if sweep not in experiment.sweeps:
+        raise ConfigError(f"{paths[-1]}: sweeps: found {sorted(experiment.sweeps)}, expected {sweep!r}")
+    spec = experiment.sweeps[sweep]
+    return [
+        SweepRun(
+            value=point[spec.setting],
+            method=method,
+            run=_sweep_point(
+                experiment, domain=domain, model=model, method=method, seed=seed, setting=spec.setting, point=point, paths=paths
+            ),
+        )
+        for domain in spec.domains
+        for model in spec.models
+        for method in spec.methods
+        for point in spec.points
+        for seed in spec.seeds or experiment.seeds
+    ]
+
+
+def _sweep_point(experiment: Experiment, *, setting: str, point: Mapping[str, Any], method: str, **where: Any) -> RunSpec:
+    plain = resolve_run(experiment, method=method, **where)
+    run = resolve_run(experiment, method=method, point=point, **where)
+    if run == plain:
+        return plain
+    value = f"{point[setting]:g}" if isinstance(point[setting], float) else str(point[setting])
+    named = {"key": f"{method}.{setting}={value}", "label": f"{run.method.label} ({setting} = {value})"}
+    return run.model_copy(update={"method": run.method.model_copy(update=named)})
+
+
+def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[RunSpec]:
+    """The runs whose ranks are pruned, or none."""
+    spec = experiment.pruning
+    if spec is None:
+        return []
+    return [
+        resolve_run(experiment, domain=spec.domain, model=spec.model, method=method, seed=seed, paths=paths)
+        for method in spec.methods
+        for seed in spec.seeds or experiment.seeds
+    ]
+
+
+def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> dict[str, RunSpec]:
+    """Method -> the run that is timed, or none. Checkpoints and importance snapshots are off: they are not the method's."""
+    spec = experiment.timing
+    if spec is None:
+        return {}
+    runs = {
+        method: resolve_run(
+            experiment, domain=spec.domain, model=spec.model, method=method, seed=experiment.seeds[0], paths=paths
+        )
+        for method in spec.methods
+    }
+    off = {"importance_every": None, "save_steps": sys.maxsize}
+    return {method: run.model_copy(update={"training": run.training.model_copy(update=off)}) for method, run in runs.items()}
+
+
+def settings_runs(experiment: Experiment) -> list[RunSpec]:
+    """The runs whose settings Table 4 shows: BeamLoRA under its own name, one of each domain and model."""
+    found: dict[tuple[str, str], RunSpec] = {}
+    for table in experiment.tables:
+        for run in table_runs(experiment, table):
+            if run.method.key == run.method.name == "beamlora":
+                found.setdefault((run.domain, run.model_key), run)
     return list(found.values())
+
+
+def operation_runs(experiment: Experiment) -> list[RunSpec]:
+    """Every BeamLoRA run of the tables under its own name: the runs whose operations are shown."""
+    runs = (run for table in experiment.tables for run in table_runs(experiment, table))
+    return unique(run for run in runs if run.method.key == run.method.name == "beamlora")
+
+
+def sweep_baselines(experiment: Experiment, sweep: str) -> list[RunSpec]:
+    """Plain LoRA under the experiment's settings, where the sweep itself does not run it: its reference line."""
+    spec = experiment.sweeps[sweep]
+    if "lora" in spec.methods or "lora" not in experiment.methods:
+        return []
+    return [
+        resolve_run(experiment, domain=domain, model=model, method="lora", seed=seed, paths=(Path("experiment"),))
+        for domain in spec.domains
+        for model in spec.models
+        for seed in spec.seeds or experiment.seeds
+    ]
+
+
+#: The figures of one sweep each.
+SWEEP_FIGURES = ("rank_sweep", "delta_t", "p_init", "learning_rate")
+#: Every figure, in the order of the paper's, ours last.
+FIGURES = (
+    "rank_importance",
+    "pruning_curve",
+    "rank_sweep",
+    "delta_t",
+    "p_init",
+    "time_memory",
+    "operations",
+    "pareto",
+    "learning_rate",
+)
+
+
+def figure_runs(experiment: Experiment, figure: str) -> list[RunSpec]:
+    """The runs whose records a figure shows; none where the experiment does not plan it (and for time and memory, which
+    are measured apart).
+
+    Raises:
+        ConfigError: there is no such figure.
+    """
+    if figure not in FIGURES:
+        near = difflib.get_close_matches(figure, FIGURES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(FIGURES)}"
+        raise ConfigError(f"figure: found unknown {figure!r}; {hint}")
+    if figure in ("rank_importance", "pruning_curve"):
+        return pruning_runs(experiment)
+    if figure in SWEEP_FIGURES:
+        return sweep_and_baseline_runs(experiment, figure) if figure in experiment.sweeps else []
+    if figure == "operations":
+        return operation_runs(experiment)
+    if figure == "pareto":
+        return table_runs(experiment, "table1") if "table1" in experiment.tables else []
+    return []
+
+
+def planned_figures(experiment: Experiment) -> list[str]:
+    """The figures that the experiment has the runs or the measurements for."""
+    planned = [figure for figure in FIGURES if figure_runs(experiment, figure)]
+    if any(run.training.importance_every is None for run in pruning_runs(experiment)):
+        planned.remove("rank_importance")
+    if experiment.timing is not None:
+        planned.append("time_memory")
+    return [figure for figure in FIGURES if figure in planned]
+
+
+def unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
+    """Each run once, in the order of its first appearance."""
+    return list({run.run_id: run for run in runs}.values())
+
+
+def all_runs(experiment: Experiment) -> list[RunSpec]:
+    """The runs of every table, figure and pruning evaluation, each once."""
+    tables = [run for table in experiment.tables for run in table_runs(experiment, table)]
+    sweeps = [run for sweep in experiment.sweeps for run in sweep_and_baseline_runs(experiment, sweep)]
+    return unique([*tables, *sweeps, *pruning_runs(experiment)])
+
+
+def sweep_and_baseline_runs(experiment: Experiment, sweep: str) -> list[RunSpec]:
+    """The runs of a sweep and of its reference line."""
+    return unique([*(point.run for point in sweep_runs(experiment, sweep)), *sweep_baselines(experiment, sweep)])
+
+
+def target_runs(experiment: Experiment, target: str) -> list[RunSpec]:
+    """The runs that a target of the workflow needs: ``reproduce_table1``, ``reproduce_learning_rate``, ``reproduce_all``,
+    or a figure's name.
+
+    Raises:
+        ConfigError: there is no such target, or the experiment does not plan it.
+    """
+    if target == "reproduce_all":
+        return all_runs(experiment)
+    name = target.removeprefix("reproduce_")
+    if name == "table4":
+        return settings_runs(experiment)
+    if name in experiment.tables:
+        return table_runs(experiment, name)
+    known = [*(f"reproduce_{table}" for table in experiment.tables), "reproduce_table4", "reproduce_learning_rate", *FIGURES]
+    if name in FIGURES:
+        return figure_runs(experiment, name)
+    near = difflib.get_close_matches(target, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}, reproduce_all"
+    raise ConfigError(f"target: found unknown {target!r} in experiment {experiment.name!r}; {hint}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseEvaluation:
+    """A base model, evaluated without fine-tuning under one protocol."""
+
+    model_key: str
+    protocol: str
+    tasks: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def folder(self) -> str:
+        """Where its records lie, below the experiment's results."""
+        return f"base/{self.model_key}/{self.protocol}"
+
+
+def base_evaluations(experiment: Experiment) -> list[BaseEvaluation]:
+    """Every base evaluation that the experiment asks for, or none."""
+    spec = experiment.base_evaluation
+    if spec is None:
+        return []
+    return [
+        BaseEvaluation(model_key=model, protocol=protocol, tasks=spec.tasks)
+        for model in spec.models
+        for protocol in spec.protocols
+    ]
 
 
 def load_run(paths: Sequence[Path], overrides: Mapping[str, Any], run_id: str) -> tuple[Experiment, RunSpec]:
@@ -315,10 +314,16 @@ def base_model_folder(key: str, source: BuiltModel) -> str:
     return f"{key}-{content_hash(source)}"
 
 
-def base_models(runs: Iterable[RunSpec]) -> dict[str, tuple[str, BuiltModel]]:
-    """The stand-ins that must be built for ``runs``: folder name -> (model key, recipe)."""
-    return {
-        base_model_folder(run.model_key, run.model.source): (run.model_key, run.model.source)
-        for run in runs
-        if isinstance(run.model.source, BuiltModel)
-    }
+def base_models(experiment: Experiment) -> dict[str, tuple[str, BuiltModel]]:
+    """The stand-ins that must be built for an experiment: folder name -> (model key, recipe)."""
+    keys = {run.model_key for run in all_runs(experiment)} | {one.model_key for one in base_evaluations(experiment)}
+    if experiment.timing is not None:
+        keys.add(experiment.timing.model)
+    sources = {key: experiment.models[key].source for key in experiment.models if key in keys}
+    return {base_model_folder(key, source): (key, source) for key, source in sources.items() if isinstance(source, BuiltModel)}
+
+
+if __name__ == "__main__":
+    from harness import cli, plan_report
+
+    cli.run(plan_report.main)

@@ -51,8 +51,8 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
             if not records:
                 raise ConfigError("found no rows, expected at least one")
             if training:
-                for record in records:
-                    training_example(format_, record)
+                for row, record in enumerate(records):
+                    training_example(format_, record, row=row)
             else:
                 examples(format_, records)
         except ValueError as error:
@@ -64,6 +64,10 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
         for name, task in spec.evaluation.tasks.items():
             check_task(name, task)
             check(f"domains.{spec.domain}.evaluation.tasks.{name}.source", task.source, task.format, training=False)
+    for protocol in experiment.base_evaluation.protocols if experiment.base_evaluation else ():
+        for name, task in experiment.base_evaluation.evaluation(protocol).tasks.items():
+            check_task(name, task)
+            check(f"base_evaluation.tasks.{name}.source", task.source, task.format, training=False)
     return rows
 
 

@@ -163,3 +163,142 @@ def test_paper_table1_has_its_thirty_runs_and_settings() -> None:
     assert rates["lora", "mistral-7b"] == 3e-4
     batches = {r.method.name: r.training.per_device_train_batch_size * r.training.gradient_accumulation_steps for r in runs}
     assert batches["lora"] == 32 and batches["full-ft"] == 128
+
+
+# ------------------------------------------------------------------------------------------- protocols, sweeps, figures
+
+SWEEP = {
+    "setting": "r",
+    "points": [{"r": 4, "lora_alpha": 8}, {"r": 8, "lora_alpha": 16}],
+    "domains": ["math"],
+    "models": ["llama-mini"],
+    "methods": ["lora"],
+}
+
+
+def test_protocol_completes_what_a_task_leaves_out(tmp_path: Path) -> None:
+    content = miniature(protocol="paper")
+    task = content["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
+    del task["prompt_template"], task["grader"]
+    found = plan.load_experiment([write(tmp_path, content)]).domains["math"].evaluation
+    assert found.protocol == "paper"
+    asked = found.tasks["gsm8k"]
+    assert (asked.prompt_template, asked.grader, asked.stop_strings[0]) == ("alpaca-cot", "paper", "Instruction:")
+    assert asked.max_new_tokens == 16  # stated by the task itself
+    content["protocol"] = "sound"
+    asked = plan.load_experiment([write(tmp_path, content)]).domains["math"].evaluation.tasks["gsm8k"]
+    assert (asked.prompt_template, asked.grader, asked.stop_strings) == ("alpaca", "sound", ())
+
+
+def test_unknown_protocol_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="protocol: found 'papre'"):
+        plan.load_experiment([write(tmp_path, miniature(protocol="papre"))])
+
+
+def test_sweep_makes_runs_of_its_own_and_shares_the_ordinary_one(tmp_path: Path) -> None:
+    experiment = plan.load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": SWEEP}))])
+    found = {point.value: point.run for point in plan.sweep_runs(experiment, "rank_sweep")}
+    assert found[8] == plan.table_runs(experiment, "table1")[0]
+    assert found[4].run_id == "math/llama-mini/lora.r=4/seed0"
+    assert (found[4].method.settings["r"], found[4].method.settings["lora_alpha"]) == (4, 8)
+    assert len(plan.all_runs(experiment)) == 3
+
+
+def test_sweep_over_a_training_setting_reaches_the_training_spec(tmp_path: Path) -> None:
+    sweep = {
+        **SWEEP,
+        "setting": "learning_rate",
+        "points": [{"learning_rate": 0.001}, {"learning_rate": 0.01}],
+        "seeds": [3, 4],
+    }
+    experiment = plan.load_experiment([write(tmp_path, miniature(sweeps={"learning_rate": sweep}))])
+    runs = [point.run for point in plan.sweep_runs(experiment, "learning_rate")]
+    assert [(run.training.learning_rate, run.seed) for run in runs] == [(0.001, 3), (0.001, 4), (0.01, 3), (0.01, 4)]
+    assert runs[0].method.key == "lora.learning_rate=0.001"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"points": [{"r": 4}, {"r": 4}]}, "sweeps.rank_sweep.*expected another value of it in each point"),
+        ({"points": [{"r": 4}, {"lora_alpha": 4}]}, "sweeps.rank_sweep.*expected another value"),
+        ({"methods": ["lroa"]}, "sweeps.rank_sweep.methods.*did you mean 'lora'"),
+        ({"points": [{"r": 4}, {"r": 0}]}, "sweeps.*greater than or equal to 1"),
+    ],
+)
+def test_wrong_sweep_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan.load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": {**SWEEP, **change}}))])
+
+
+def test_pruning_of_an_unknown_task_is_refused(tmp_path: Path) -> None:
+    pruning = {"domain": "math", "model": "llama-mini", "methods": ["lora"], "tasks": ["gsm"]}
+    with pytest.raises(ConfigError, match="pruning.tasks.*did you mean 'gsm8k'"):
+        plan.load_experiment([write(tmp_path, miniature(pruning=pruning))])
+
+
+def test_a_tables_own_seeds_take_the_place_of_the_experiments(tmp_path: Path) -> None:
+    content = miniature()
+    content["tables"]["table1"]["seeds"] = [5, 6]
+    experiment = plan.load_experiment([write(tmp_path, content)])
+    assert {run.seed for run in plan.table_runs(experiment, "table1")} == {5, 6}
+
+
+def test_method_key_that_cannot_be_a_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="methods.lora.x: found a dot"):
+        plan.load_experiment([write(tmp_path, miniature(methods={"lora": {}, "dora": {}, "lora.x": {"method": "lora"}}))])
+
+
+def test_unknown_target_suggests_the_near_one(tmp_path: Path) -> None:
+    experiment = plan.load_experiment([write(tmp_path, miniature())])
+    with pytest.raises(ConfigError, match="did you mean 'reproduce_table1'"):
+        plan.target_runs(experiment, "reproduce_tabel1")
+
+
+#: What the paper's matrix needs for one seed, target by target.
+PAPER_COUNTS = {
+    "reproduce_table1": 30,  # 9 methods on LLaMA2-7B, 6 on Mistral-7B; math and code
+    "reproduce_table2": 13,  # 8 on LLaMA2-7B, 5 on LLaMA2-13B
+    "reproduce_table3": 5,  # three ablations beside LoRA and BeamLoRA
+    "reproduce_table4": 6,  # BeamLoRA in every column of the paper's Table 4
+    "rank_sweep": 10,
+    "delta_t": 8,  # seven intervals and LoRA
+    "p_init": 7,  # six thresholds and LoRA
+    "rank_importance": 2,
+    "pruning_curve": 2,
+    "operations": 6,
+    "pareto": 30,
+    "reproduce_learning_rate": 36,
+}
+
+
+@pytest.mark.parametrize(("target", "count"), PAPER_COUNTS.items())
+def test_the_papers_matrix(target: str, count: int) -> None:
+    experiment = plan.load_experiment([ROOT / "config/paper.yaml"])
+    runs = plan.target_runs(experiment, target)
+    assert len(runs) == len({run.run_id for run in runs}) == count
+    three_seeds = plan.load_experiment([ROOT / "config/paper.yaml"], {"seeds": 3})
+    per_seed = 1 if target == "reproduce_table4" else 3  # settings are the same at every seed
+    assert len(plan.target_runs(three_seeds, target)) == per_seed * count
+
+
+def test_a_run_that_several_targets_need_appears_once() -> None:
+    """Of the 155 runs of all targets 92 are left: Table 3 adds three to Table 1's, Figure 5 eight, Figures 6 and 7
+    eleven, the learning rates 27."""
+    experiment = plan.load_experiment([ROOT / "config/paper.yaml"])
+    assert len(plan.all_runs(experiment)) == 30 + 13 + 3 + 8 + 6 + 5 + 27
+    assert len({run.training_hash() for run in plan.all_runs(experiment)}) == 92
+
+
+def test_commonsense_runs_of_the_paper() -> None:
+    runs = plan.table_runs(plan.load_experiment([ROOT / "config/paper.yaml"]), "table2")
+    beam = {run.model_key: run for run in runs if run.method.key == "beamlora"}
+    settings = {key: [run.method.settings[name] for name in ("r", "p_init", "delta_t")] for key, run in beam.items()}
+    assert settings == {"llama2-7b": [32, 0.96, 3200], "llama2-13b": [32, 0.96, 2400]}
+    run = beam["llama2-7b"]
+    assert (run.data.loss_on, run.data.max_length, run.training.lr_scheduler_type) == ("all", 256, "linear")
+    assert run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps == 16
+    assert set(run.method.settings["target_modules"]) == {"q_proj", "k_proj", "v_proj", "up_proj", "down_proj"}
+    relora = next(run for run in runs if run.method.key == "relora")
+    assert relora.training.learning_rate == 3e-4  # A.2: in commonsense these settings are all methods'
+    assert {task.num_beams for task in run.evaluation.tasks.values()} == {4}

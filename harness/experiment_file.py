@@ -1,0 +1,151 @@
+"""Reading experiment files: YAML without repeated keys, dotted overrides, and errors that name file, line and key. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from harness.config import ConfigError, Frozen
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A key that stands twice is an error; YAML itself would silently keep the last one."""
+
+
+def _construct_unique(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            mark = key_node.start_mark
+            raise ConfigError(f"{mark.name}:{mark.line + 1}: {key}: found twice, expected once")
+        seen.add(key)
+    loader.flatten_mapping(node)  # "<<: *anchor" puts the anchor's keys first, so that the mapping's own win
+    pairs = [(loader.construct_object(key, deep=True), loader.construct_object(value, deep=True)) for key, value in node.value]
+    return dict(pairs)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_unique)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a file holds.
+
+    Raises:
+        ConfigError: no such file, not YAML, a key that stands twice, or no mapping.
+    """
+    try:
+        with path.open(encoding="utf-8") as stream:
+            content = yaml.load(stream, Loader=_UniqueKeyLoader)
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise ConfigError(f"{path}: found no such file, expected an experiment{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: found invalid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: found {type(content).__name__}, expected a mapping of keys")
+    return content
+
+
+def _line_of(path: Path, keys: Sequence[Any]) -> int | None:
+    """The line of the deepest of ``keys`` that the file has."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return None
+    line = None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(k, v) for k, v in node.value if k.value == str(key)]
+            if not pairs:
+                break
+            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def located(paths: Sequence[Path], keys: Sequence[Any], message: str) -> ConfigError:
+    """An error that names the last file that has the key, the line and the dotted key."""
+    dotted = ".".join(str(k) for k in keys)
+    for path in reversed(paths):
+        line = _line_of(path, keys)
+        if line is not None:
+            return ConfigError(f"{path}:{line}: {dotted}: {message}")
+    return ConfigError(f"{paths[-1]}: {dotted}: {message}")
+
+
+def _field_names() -> set[str]:
+    """Every key that some model of the schema has: what an unknown key is compared with."""
+    names: set[str] = set()
+    pending: list[type[BaseModel]] = [Frozen]
+    while pending:
+        model = pending.pop()
+        names |= set(model.model_fields)
+        pending += model.__subclasses__()
+    return names
+
+
+def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
+    """Keys and message of one pydantic error, with the union tags taken out of the keys."""
+    keys = [k for k in error["loc"] if k not in ("built", "hub", "local", "gguf", "generated", "files")]
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(keys[-1]), _field_names(), n=1)
+        return keys, "found an unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+    if error["type"] == "missing":
+        return keys, "found nothing, expected this key"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return keys, message
+    return keys, f"found {error['input']!r}: {message}"
+
+
+def validate(model: type[BaseModel], value: Any, *, paths: Sequence[Path], at: Sequence[Any] = ()) -> Any:
+    """``value`` as a ``model``; ``at`` are the keys under which it stands in the files.
+
+    Raises:
+        ConfigError: the first thing that is wrong with it.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        keys, message = _describe(error.errors()[0])
+        raise located(paths, [*at, *keys], message) from None
+
+
+def apply(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key. A mapping is merged into the one that stands there, as Snakemake's ``--config`` does."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{key}: found a plain value at {parent!r}, expected a mapping")
+    if isinstance(value, Mapping) and isinstance(content.get(last), dict):
+        for name, item in value.items():
+            apply(content[last], name, item)
+    else:
+        content[last] = value
+
+
+def as_seeds(value: Any) -> Any:
+    """``seeds=5`` means five seeds, 0 to 4; ``seeds=0,3`` names them."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return list(range(value))
+    if isinstance(value, str) and all(part.strip().isdigit() for part in value.split(",")):
+        return [int(part) for part in value.split(",")]
+    return value
