@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import cli, plan
-from harness.config import SCHEMA_VERSION, ConfigError, RunSpec, canonical_json
+from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec, canonical_json
 
 DEFAULT_RESULTS = Path("results")
 SNAKEMAKE = "snakemake --cores all"
@@ -59,6 +59,7 @@ class TrainRecord(_Record):
     wall_time_s: float = Field(ge=0)
     cpu_time_s: float | None = Field(None, ge=0)
     peak_memory_bytes: int | None = Field(ge=0)
+    steps: int | None = Field(None, ge=0, description="optimizer steps done")
 
 
 class TaskMetrics(_Record):
@@ -179,6 +180,19 @@ def _check_spec(path: Path, train: TrainRecord, run: RunSpec, command: str) -> N
         raise StaleRecord(f"{path}: spec: {what}; the record is stale, rerun: {_make(path, command)}")
 
 
+def _check_evaluation(path: Path, metrics: MetricsRecord, run: RunSpec, rerun: str) -> None:
+    """The record's evaluation is the experiment's; settings that came into the schema later have their defaults."""
+    if metrics.evaluation is None:
+        return
+    expected = run.evaluation.model_dump(mode="json")
+    try:
+        found = EvaluationSpec.model_validate(metrics.evaluation).model_dump(mode="json")
+    except ValidationError:
+        found = metrics.evaluation
+    if found != expected:
+        raise StaleRecord(f"{path}: evaluation: {_first_difference(found, expected)}; {rerun}")
+
+
 def _first_difference(found: Any, expected: Any, at: str = "") -> str:
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in sorted(found.keys() | expected.keys()):
@@ -208,6 +222,20 @@ def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predict
     return Predictions(ids=ids, correct=correct, gold_nll=np.array(losses, dtype=float) if measured else None)
 
 
+def load_train_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str = SNAKEMAKE) -> TrainRecord:
+    """Read and check one run's train.json.
+
+    Raises:
+        MissingRecord: it is not there.
+        StaleRecord: it was made with other settings.
+        RecordError: it cannot be read or has another schema version.
+    """
+    path = run_folder(run, results=results) / "train.json"
+    train = _read_record(path, TrainRecord, run, command)
+    _check_spec(path, train, run, command)
+    return train
+
+
 def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str = SNAKEMAKE) -> RunRecord:
     """Read and check one run's record.
 
@@ -217,16 +245,13 @@ def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str =
         RecordError: it cannot be read, has another schema version, or contradicts itself.
     """
     folder = run_folder(run, results=results)
-    train = _read_record(folder / "train.json", TrainRecord, run, command)
-    _check_spec(folder / "train.json", train, run, command)
+    train = load_train_record(run, results=results, command=command)
     path = folder / "metrics.json"
     metrics = _read_record(path, MetricsRecord, run, command)
     rerun = f"the record is stale, rerun: {_make(path, command)}"
     if metrics.status != train.status:
         raise StaleRecord(f"{path}: status: found {metrics.status!r}, train.json says {train.status!r}; {rerun}")
-    if metrics.evaluation is not None and canonical_json(metrics.evaluation) != run.evaluation_json():
-        what = _first_difference(metrics.evaluation, run.evaluation.model_dump(mode="json"))
-        raise StaleRecord(f"{path}: evaluation: {what}; {rerun}")
+    _check_evaluation(path, metrics, run, rerun)
     if train.status == "diverged":
         return RunRecord(run=run, folder=folder, train=train, metrics=metrics, predictions={})
     if set(metrics.tasks) != set(run.evaluation.tasks):
@@ -243,12 +268,14 @@ def load_records(
     *,
     results: Path = DEFAULT_RESULTS,
     command: str = SNAKEMAKE,
+    target: str | None = None,
     allow_missing: bool = False,
 ) -> Loaded:
     """Read and check the records of ``runs``.
 
     Args:
         command: how the experiment is run, for error messages (``snakemake_command``).
+        target: what makes all of them, such as ``reproduce_table1``; without it, messages name the first record's path.
         allow_missing: leave out runs without a record or with a stale one. Broken records are errors in any case.
 
     Raises:
@@ -265,19 +292,24 @@ def load_records(
         except StaleRecord as error:
             stale.append((run, error))
     if not allow_missing and stale:
-        raise stale[0][1] if len(stale) == 1 else StaleRecord(f"{len(stale)} of {len(runs)} runs: first {stale[0][1]}")
+        everything = "" if target is None else f"; make all: {command} -- {target}"
+        raise (
+            stale[0][1]
+            if len(stale) == 1
+            else StaleRecord(f"{len(stale)} of {len(runs)} runs are stale; the first: {stale[0][1]}{everything}")
+        )
     if not allow_missing and missing:
-        raise _missing_error([run for run, _ in missing], len(runs), results, command)
+        make = f"make the first: {_make(run_folder(missing[0][0], results=results) / 'metrics.json', command)}"
+        if target is not None:
+            make = f"make them: {command} -- {target}"
+        raise _missing_error([run for run, _ in missing], len(runs), results, make)
     return Loaded(records=records, missing=[run for run, _ in missing], stale=[run for run, _ in stale])
 
 
-def _missing_error(runs: Sequence[RunSpec], total: int, results: Path, command: str) -> MissingRecord:
-    paths = [run_folder(run, results=results) / "metrics.json" for run in runs]
+def _missing_error(runs: Sequence[RunSpec], total: int, results: Path, make: str) -> MissingRecord:
     names = ", ".join(run.run_id for run in runs[:3]) + (", ..." if len(runs) > 3 else "")
-    return MissingRecord(
-        f"{results / runs[0].experiment}: found no complete record for {len(runs)} of {total} runs: {names}; "
-        f"make the first: {_make(paths[0], command)}"
-    )
+    folder = results / runs[0].experiment
+    return MissingRecord(f"{folder}: found no complete record for {len(runs)} of {total} runs: {names}; {make}")
 
 
 # ----------------------------------------------------------------------------------------------------------- gathering
@@ -290,8 +322,7 @@ _SCHEMA = pa.schema([
     ("status", pa.string()),
     *((name, pa.int64()) for name in ("trainable_parameters", "base_parameters", "peak_memory_bytes")),
     *((name, pa.float64()) for name in ("train_wall_time_s", "evaluate_wall_time_s")),
-    ("task", pa.string()),
-    ("grader", pa.string()),
+    *((name, pa.string()) for name in ("task", "split", "grader")),
     ("n", pa.int64()),
     *((name, pa.float64()) for name in (
         "accuracy", "stderr", "unparseable", "truncated", "timed_out", "gold_nll", "gold_nll_stderr")),
@@ -323,7 +354,8 @@ def to_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
         }
         for task, spec in run.evaluation.tasks.items():
             metrics = record.metrics.tasks.get(task)
-            rows.append(common | {"task": task, "grader": spec.grader} | (metrics.model_dump() if metrics else {}))
+            asked = {"task": task, "split": spec.split, "grader": spec.grader}
+            rows.append(common | asked | (metrics.model_dump() if metrics else {}))
     return pa.Table.from_pylist(rows, schema=_SCHEMA).to_pandas()
 
 

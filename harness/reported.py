@@ -1,13 +1,20 @@
-"""The paper's numbers (config/paper_reported.csv) and where they apply."""
+"""The paper's numbers (config/paper_reported.csv), what lies behind them (config/paper_samples.csv) and where they apply.
+
+The paper says neither how many runs nor how many examples are behind a number, nor how much it varies. The second file
+infers both from the numbers themselves, which are multiples of 1 / (runs x examples).
+"""
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 
-PAPER_FILE = Path(__file__).resolve().parent.parent / "config" / "paper_reported.csv"
+CONFIG = Path(__file__).resolve().parent.parent / "config"
+PAPER_FILE = CONFIG / "paper_reported.csv"
+SAMPLES_FILE = CONFIG / "paper_samples.csv"
 MODEL_LABELS = {"llama2-7b": "LLaMA2-7B", "mistral-7b": "Mistral-7B", "llama2-13b": "LLaMA2-13B"}
 #: task -> (label, the domain that the paper fine-tunes on before this test).
 TASKS = {
@@ -16,7 +23,7 @@ TASKS = {
     "humaneval": ("HumanEval", "code"),
     "mbpp": ("MBPP", "code"),
     "arc_challenge": ("ARC-c", "commonsense"),
-    "social_iqa": ("SIQA", "commonsense"),
+    "siqa": ("SIQA", "commonsense"),
     "winogrande": ("WinoGrande", "commonsense"),
     "boolq": ("BoolQ", "commonsense"),
     "arc_easy": ("ARC-e", "commonsense"),
@@ -24,6 +31,8 @@ TASKS = {
     "openbookqa": ("OBQA", "commonsense"),
     "hellaswag": ("HellaSwag", "commonsense"),
 }
+#: A test set's name in the paper's file -> in ours.
+_OURS = {"social_iqa": "siqa"}
 
 
 def in_paper(domain: str, task: str) -> bool:
@@ -38,21 +47,51 @@ def value(*, table: str, model: str, method_names: Sequence[str], domain: str, t
     """
     if not in_paper(domain, task):
         return None
-    found = {t: values[task] for t, values in _entries(model, method_names).items() if task in values}
-    return _preferred(found, table)
+    entries = _entries(model, method_names)
+    source = _preferred([t for t, values in entries.items() if task in values], table)
+    return None if source is None else entries[source][task]
 
 
 def average(*, table: str, model: str, method_names: Sequence[str], parts: Collection[tuple[str, str]]) -> float | None:
     """The paper's average (a fraction), where it averages over exactly these (domain, task) pairs."""
-    if not all(in_paper(domain, task) for domain, task in parts):
+    entries = _entries(model, method_names)
+    source = _average_source(entries, table, parts)
+    return None if source is None else entries[source]["avg"]
+
+
+def stderr(*, table: str, model: str, method_names: Sequence[str], parts: Collection[tuple[str, str]]) -> float | None:
+    """Binomial standard error of the paper's number: of its accuracy on one test set, or of its average over several.
+
+    sqrt(p (1 - p) / (runs x examples)): as if every answer of every run were drawn anew. On one and the same test set only
+    the runs are, so that this is an upper bound as long as a run's answers do not change together.
+    """
+    entries = _entries(model, method_names)
+    if len(parts) == 1:
+        ((_, only),) = parts
+        source = _preferred([t for t, values in entries.items() if only in values], table)
+    else:
+        source = _average_source(entries, table, parts)
+    if source is None or not all(in_paper(domain, task) for domain, task in parts):
         return None
-    tasks = {task for _, task in parts}
-    found = {
-        t: values["avg"]
-        for t, values in _entries(model, method_names).items()
-        if "avg" in values and set(values) - {"avg"} == tasks
-    }
-    return _preferred(found, table)
+    variances = []
+    for _, task in parts:
+        p = entries[source][task]
+        examples, runs = sample(table=source, method_names=method_names, task=task)
+        variances.append(p * (1 - p) / (examples * runs))
+    return math.sqrt(sum(variances)) / len(variances)
+
+
+def sample(*, table: str, method_names: Sequence[str], task: str) -> tuple[int, int]:
+    """(examples, runs) behind one of the paper's accuracies.
+
+    Raises:
+        KeyError: config/paper_samples.csv has no line for it.
+    """
+    names = {_plain(name) for name in method_names}
+    found = {row["method"]: row for row in _samples() if (row["table"], row["task"]) == (table, task)}
+    own = [row for method, row in found.items() if _plain(method) in names]
+    row = own[0] if own else found["*"]
+    return int(row["examples"]), int(row["runs"])
 
 
 def parameters_millions(*, model: str, method_names: Sequence[str]) -> float | None:
@@ -64,6 +103,23 @@ def parameters_millions(*, model: str, method_names: Sequence[str]) -> float | N
         if row["model"] == model and _plain(row["method"]) in names and row["params_millions"]
     ]
     return found[0] if found else None
+
+
+@cache
+def settings() -> dict[tuple[str, str, str], float]:
+    """(domain, model, setting) -> value of the paper's Table 4; the settings are rank, p_init and delta_t."""
+    found = {}
+    for row in _rows():
+        if row["table"] == "table4":
+            domain, setting = row["metric"].split(":")
+            found[domain, row["model"], setting] = float(row["value"])
+    return found
+
+
+@cache
+def _samples() -> tuple[dict[str, str], ...]:
+    with SAMPLES_FILE.open(encoding="utf-8", newline="") as stream:
+        return tuple(csv.DictReader(stream))
 
 
 @cache
@@ -82,9 +138,18 @@ def _entries(model: str, method_names: Sequence[str]) -> dict[str, dict[str, flo
     found: dict[str, dict[str, float]] = {}
     for row in _rows():
         if row["model"] == model and _plain(row["method"]) in names and row["table"] != "table4":
-            found.setdefault(row["table"], {})[row["metric"]] = round(float(row["value"]) / 100, 6)
+            task = _OURS.get(row["metric"], row["metric"])
+            found.setdefault(row["table"], {})[task] = round(float(row["value"]) / 100, 6)
     return found
 
 
-def _preferred(found: dict[str, float], table: str) -> float | None:
-    return found.get(table, found[min(found)] if found else None)
+def _average_source(entries: dict[str, dict[str, float]], table: str, parts: Collection[tuple[str, str]]) -> str | None:
+    """The table that averages over exactly these pairs."""
+    if not all(in_paper(domain, task) for domain, task in parts):
+        return None
+    tasks = {task for _, task in parts}
+    return _preferred([t for t, v in entries.items() if "avg" in v and set(v) - {"avg"} == tasks], table)
+
+
+def _preferred(found: Collection[str], table: str) -> str | None:
+    return table if table in found else min(found, default=None)

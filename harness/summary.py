@@ -18,8 +18,10 @@ from rich.text import Text
 
 from harness import cli
 from harness import table_text as text
+from harness.cells import AVERAGE, Cell, Column, Row, Section, Table
 from harness.records import snakemake_command
-from harness.tables import AVERAGE, Cell, Column, Row, Section, Table, add_table_arguments, load_table, parse_table_arguments
+from harness.table_formats import WIDE
+from harness.tables import add_table_arguments, load_table, parse_table_arguments
 
 MAX_WIDTH = 120
 #: The method that the project is about: its comparisons are always spelt out.
@@ -32,16 +34,19 @@ def grid(table: Table, section: Section) -> Grid:
     paper = section.paper_label
     cells = "ours ± standard error, %" if paper is None else f"{paper} in the paper / ours ± standard error, %"
     title = Text(f"{section.title}\n{cells}", style="bold")
-    shown = Grid(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left")
+    wide = len(table.columns) > WIDE
+    padding = (0, 0, 0, 1) if wide else (0, 1)
+    shown = Grid(title=title, box=box.SIMPLE_HEAD, padding=padding, pad_edge=not wide, title_justify="left")
     shown.add_column("Method", no_wrap=True)
     for column in table.columns:
         shown.add_column(text.heading(column), justify="right")
     for row in section.rows:
         numbers = []
+        between = " /\n" if wide else " / "
         for column in table.columns:
             cell = row.cells["accuracy", column.key]
             ours = text.ours(cell, "accuracy").replace("; ", "\n")
-            numbers.append(Text(ours if paper is None else f"{text.reported(cell)} / {ours}"))
+            numbers.append(Text(ours if paper is None else f"{text.reported(cell)}{between}{ours}"))
         shown.add_row(Text(row.label), *numbers)
     return shown
 
@@ -61,9 +66,15 @@ def spelt_out(section: Section, columns: Sequence[Column]) -> list[tuple[Row, Co
 def tally(table: Table) -> str:
     """How the comparisons of single tasks and averages ended."""
     cells = [cell for s in table.sections for row in s.rows for (metric, _), cell in row.cells.items() if metric == "accuracy"]
-    verdicts = Counter(cell.verdict for cell in cells if cell.verdict)
-    words = ", ".join(f"{verdicts[word]} {word}" for word in ("better", "worse", "tie"))
-    return f"{sum(verdicts.values())} accuracy comparisons after Holm's correction: {words}."
+    found = [("accuracy comparisons after Holm's correction", [cell.comparison for cell in cells])]
+    if table.parent_comparisons:
+        found.append(("of variants with their full method", [cell.parent_comparison for cell in cells]))
+    sentences = []
+    for what, comparisons in found:
+        verdicts = Counter(comparison.verdict for comparison in comparisons if comparison)
+        words = ", ".join(f"{verdicts[word]} {word}" for word in ("better", "worse", "tie"))
+        sentences.append(f"{sum(verdicts.values())} {what}: {words}.")
+    return " ".join(sentences)
 
 
 def next_commands(table: Table, configfiles: Sequence[Path], overrides: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -95,19 +106,22 @@ def render(
         console.print(Text(content, style=style))
 
     console.print()
-    line(f"{table.name} · {table.experiment.name}: {table.experiment.title}", "bold")
+    line(text.file_title(table), "bold")
     for section in table.sections:
         console.print(grid(table, section))
         baseline = text.baseline_label(section)
         for row, column, cell in spelt_out(section, table.columns) if baseline else ():
             said = text.sentence(row, column, cell, baseline=baseline or "")
             line(f"  {said}", _STYLES.get(cell.verdict or "", ""))
+            if row.parent is not None:
+                word = cell.parent_comparison.verdict if cell.parent_comparison else ""
+                line(f"  {text.sentence(row, column, cell, baseline=row.parent)}", _STYLES.get(word, ""))
         console.print()
     line(tally(table))
     for note in [*text.context(table), *text.limits(table)]:
         line(f"· {note}", "dim")
     console.print()
-    files = [path for suffix in ("md", "tex", "csv") if (path := folder / "tables" / f"{table.name}.{suffix}").exists()]
+    files = [path for suffix in ("md", "tex", "csv") if (path := folder / "tables" / f"{table.file_name}.{suffix}").exists()]
     line("Files", "bold")
     for path in [*files, folder]:
         line(f"  {path}" + ("/  records of every run: train.json, metrics.json, predictions/" if path == folder else ""))
@@ -122,7 +136,9 @@ def main(argv: list[str] | None = None) -> int:
     add_table_arguments(parser)
     args = parser.parse_args(argv)
     configfiles, overrides = parse_table_arguments(args)
-    table = load_table(args.table, configfiles, overrides, results=args.results_dir, allow_missing=args.allow_missing)
+    table = load_table(
+        args.table, configfiles, overrides, results=args.results_dir, allow_missing=args.allow_missing, rates=args.rates
+    )
     console = Console(file=sys.stdout, highlight=False)
     console.width = min(console.width, MAX_WIDTH) if console.is_terminal else MAX_WIDTH
     folder = args.results_dir / table.experiment.name

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 
 from harness import stats
-from harness.tables import ALPHA, AVERAGE, METRICS, Cell, Column, Metric, Row, Section, Table
+from harness.against_paper import MARGIN, Gap, PaperCheck
+from harness.cells import ALPHA, AVERAGE, METRICS, Cell, Column, Comparison, Metric, Row, Section, Table
 
 #: What stands where nothing has run, or the paper has no number.
 NOTHING = "—"
@@ -71,11 +72,13 @@ def seeds(cell: Cell) -> str:
 
 
 def ours(cell: Cell, metric: Metric) -> str:
-    """Mean and standard error, or why there is none. At 0 or all of n no variance shows, and "± 0" would claim certainty
-    where there is none: there the interval takes its place."""
+    """Mean and standard error, or why there is none; a dash where the runs did not measure this metric.
+
+    At 0 or all of n no variance shows, and "± 0" would claim certainty where there is none: there the interval takes its place.
+    """
     diverged = f"diverged ({cell.n_diverged} of {cell.n_seeds_planned})" if cell.n_diverged else ""
     if cell.ours is None:
-        return diverged or NOTHING
+        return diverged or ("not run" if cell.n_missing else NOTHING)
     text = level(cell.ours.mean, metric)
     if cell.ours.stderr > 0:
         text += f" ± {level(cell.ours.stderr, metric)}"
@@ -84,11 +87,56 @@ def ours(cell: Cell, metric: Metric) -> str:
     return f"{text}; {diverged}" if diverged else text
 
 
-def verdict(cell: Cell) -> str:
+def verdict(comparison: Comparison | None) -> str:
     """better, worse or tie; with one seed it is about two trained models, not about the methods, and says so."""
-    if cell.verdict is None or cell.difference is None:
+    if comparison is None:
         return NOTHING
-    return f"{cell.verdict} (1 seed)" if cell.difference.n_seeds == 1 else str(cell.verdict)
+    return f"{comparison.verdict} (1 seed)" if comparison.difference.n_seeds == 1 else str(comparison.verdict)
+
+
+def comparison(found: Comparison | None, metric: Metric) -> list[str]:
+    """Difference, 95 % interval, adjusted p-value and verdict."""
+    if found is None:
+        return [NOTHING] * 4
+    d = found.difference
+    limits = interval(d.low, d.high, metric, with_sign=True)
+    return [signed(d.mean, metric), limits, p_value(found.p_adjusted), verdict(found)]
+
+
+def difference(found: Comparison | None, metric: Metric) -> str:
+    """A difference with its interval."""
+    return NOTHING if found is None else " ".join(comparison(found, metric)[:2])
+
+
+def paper_word(word: str | None, check: PaperCheck) -> str:
+    """A verdict against the paper; of one seed, it says so."""
+    if word is None:
+        return NOTHING
+    return f"{word} (1 seed)" if check.n_seeds == 1 and word in ("reproduced", "within noise", "not reproduced") else word
+
+
+def gap(found: Gap | None) -> str:
+    """Ours minus the paper's in points, with its interval."""
+    if found is None:
+        return NOTHING
+    return f"{signed(found.mean, 'accuracy')} {interval(found.low, found.high, 'accuracy', with_sign=True)}"
+
+
+def settle(needed: stats.SeedsNeeded | None) -> str:
+    """How many seeds would settle a comparison."""
+    if needed is None:
+        return NOTHING
+    words = {
+        "more": f"more than {stats.MOST_SEEDS}",
+        "too few examples": "none: too few examples",
+        "unknown": "unknown from 1 seed",
+    }
+    return words[needed] if isinstance(needed, str) else str(needed)
+
+
+def file_title(table: Table) -> str:
+    rates = ", best-tuned learning rates" if table.rates == "tuned" else ""
+    return f"{table.name}{rates} · {table.experiment.name}: {table.experiment.title}"
 
 
 def heading(column: Column) -> str:
@@ -107,7 +155,7 @@ def metrics_shown(table: Table) -> list[Metric]:
 
 def notes(table: Table) -> list[str]:
     """The sentences under the table: what was measured, on what, how sure it is, what it took."""
-    return [*context(table), *_uncertainty(table), *limits(table)]
+    return [*context(table), *_uncertainty(table), *_against_paper(table), *limits(table)]
 
 
 def context(table: Table) -> list[str]:
@@ -120,7 +168,7 @@ def context(table: Table) -> list[str]:
             f"Stand-ins: {pairs}. The paper's numbers are of the real models on the public test sets and cannot be compared "
             "with a stand-in's."
         )
-    found.append(_test_sets(table))
+    found += [_test_sets(table), *_rates(table)]
     if table.cost.diverged:
         found.append("Diverged runs are shown as such and are in no mean, difference or interval.")
     for what, names in (("have no record", table.missing), ("have a record of other settings, left out", table.stale)):
@@ -141,7 +189,15 @@ def _test_sets(table: Table) -> str:
             what += f" (the first of {column.spec.source.hub_id} {column.spec.source.split})"
         parts.append(f"{heading(column)} {what}")
     dagger = " †: generated records in the format of that set, not the public set." if _any_generated(table) else ""
-    return f"Test sets: {', '.join(parts)}.{dagger} Planned seeds: {', '.join(map(str, table.experiment.seeds))}."
+    return f"Test sets: {', '.join(parts)}.{dagger} Planned seeds: {', '.join(map(str, table.seeds))}."
+
+
+def _rates(table: Table) -> list[str]:
+    if table.rates == "tuned":
+        first = "Learning rates: each method's best of a shared grid, chosen on validation examples that are in no table."
+    else:
+        first = "Learning rates: as the experiment sets them (shared), not tuned for each method."
+    return [first, *table.rate_notes]
 
 
 def _any_generated(table: Table) -> bool:
@@ -149,25 +205,58 @@ def _any_generated(table: Table) -> bool:
 
 
 def _uncertainty(table: Table) -> list[str]:
-    if len(table.experiment.seeds) > 1:
+    if len(table.seeds) > 1:
         how = (
             "± is one standard error over seeds and test examples together; [..] is a 95 % interval for a new seed and new "
-            "examples of the same kind (Wilson with the effective sample size for one test set, else t)."
+            "examples of the same kind (accuracy: Wilson with the effective sample size; NLL: t)."
         )
         test = "Differences are paired by seed and example and tested with a two-level t test"
     else:
         how = (
-            "± is one standard error over test examples, [..] a 95 % interval (Wilson for one test set, else stratified "
-            "bootstrap). One seed: neither contains the noise of training, so verdicts are about these trained models."
+            "± is one standard error over test examples, [..] a 95 % interval (accuracy: Wilson; NLL: stratified bootstrap). "
+            "One seed: neither contains the noise of training, so verdicts are about these trained models."
         )
         test = "Differences are paired by example and tested exactly (McNemar) or by stratified bootstrap"
     families = [
-        f"{m} {'accuracy' if metric == 'accuracy' else 'NLL'} {'averages' if averages else 'cells'}"
-        for (metric, averages), m in table.comparisons.items()
+        f"{m} {'accuracy' if metric == 'accuracy' else 'NLL'} {'averages' if averages else 'cells'}{of}"
+        for counted, of in ((table.comparisons, ""), (table.parent_comparisons, " of variants with their full method"))
+        for (metric, averages), m in counted.items()
     ]
     correction = f"; p-values are Holm-adjusted over {', '.join(families)}" if families else ""
     rule = f"A verdict other than tie needs an adjusted p below {ALPHA}. For NLL less is better."
     return [how, f"{test}{correction}. {rule}"]
+
+
+def paper_checks(section: Section) -> list[tuple[Row, str, PaperCheck]]:
+    """(row, column key, check) of every accuracy that the paper has a number for."""
+    pairs = [(row, key[1], cell) for row in section.rows for key, cell in row.cells.items() if key[0] == "accuracy"]
+    return [(row, column, cell.paper) for row, column, cell in pairs if cell.paper is not None]
+
+
+def _against_paper(table: Table) -> list[str]:
+    """What the verdicts against the paper mean."""
+    checks = [check for section in table.sections for _, _, check in paper_checks(section)]
+    if not checks:
+        return []
+    found = []
+    if any(check.comparable for check in checks):
+        found.append(
+            "Against the paper, score: not reproduced if the 95 % interval of ours minus the paper's excludes zero, reproduced "
+            f"if it lies within {100 * MARGIN:.0f} points of zero, else within noise. Difference: not reproduced if that "
+            "interval excludes zero, reproduced if our own verdict also goes the paper's way, else within noise. The noise is "
+            "that of training runs on one test set: ours from the seeds (one seed: binomial), the paper's binomial for the "
+            "runs and examples that its numbers are multiples of (config/paper_samples.csv), since it reports no spread."
+        )
+    if any(not check.comparable for check in checks):
+        found.append(
+            "A stand-in, or another test set, says nothing about the paper's absolute numbers; shown is only whether our "
+            "verdict goes the same direction as the paper's difference."
+        )
+    found.append(
+        "Seeds to settle: the smallest number at which a true difference as large as the paper's would be found four times in "
+        f"five (one comparison at level {ALPHA}), from the variance over seeds and examples measured here."
+    )
+    return found
 
 
 def detectable(table: Table, column: Column, *, alpha: float) -> float | None:
@@ -182,8 +271,8 @@ def limits(table: Table) -> list[str]:
     parts = []
     for column in table.columns:
         m = table.comparisons.get(("accuracy", column.task == AVERAGE), 0)
-        if m:
-            plain, strict = (detectable(table, column, alpha=alpha) for alpha in (ALPHA, ALPHA / m))
+        plain, strict = (detectable(table, column, alpha=alpha) if m else None for alpha in (ALPHA, ALPHA / max(m, 1)))
+        if plain is not None and strict is not None:
             parts.append(f"{column.label} {_points(plain)} ({_points(strict)})")
     smallest = [
         "Minimum detectable difference in points (80 % power, median over methods), for one comparison alone and, in "
@@ -193,9 +282,7 @@ def limits(table: Table) -> list[str]:
     return [*(smallest if parts else []), cost(table)]
 
 
-def _points(value: float | None) -> str:
-    if value is None:
-        return NOTHING
+def _points(value: float) -> str:
     return "more than 100" if value > 1 else percent(value)
 
 
@@ -212,13 +299,18 @@ def reported(cell: Cell) -> str:
 
 
 def sentence(row: Row, column: Column, cell: Cell, *, baseline: str, metric: Metric = "accuracy") -> str:
-    """A comparison in words: BeamLoRA − LoRA on GSM8K: +0.4 [−1.1, +1.9], tie, 3 seeds."""
+    """A comparison in words: BeamLoRA − LoRA on GSM8K: +0.4 [−1.1, +1.9], tie, 3 seeds.
+
+    Args:
+        baseline: the label of the row to compare with: the section's baseline, or the row's ``parent``.
+    """
     subject = f"{row.label} {MINUS} {baseline} on {heading(column)}"
-    if cell.difference is None:
+    found = cell.parent_comparison if baseline == row.parent else cell.comparison
+    if found is None:
         return f"{subject}: {ours(cell, metric) if cell.ours is None else NOTHING}"
-    d = cell.difference
+    d = found.difference
     shown = f"{signed(d.mean, metric)} {interval(d.low, d.high, metric, with_sign=True)}"
     # An interval beside zero and a tie seem to disagree: the interval knows one comparison, the verdict the whole table.
-    lone = cell.verdict == "tie" and (d.low > 0 or d.high < 0)
-    remark = f" (p = {p_value(cell.p_adjusted)} after correction)" if lone else ""
-    return f"{subject}: {shown}, {cell.verdict}{remark}, {d.n_seeds} seed{'s' if d.n_seeds != 1 else ''}"
+    lone = found.verdict == "tie" and (d.low > 0 or d.high < 0)
+    remark = f" (p = {p_value(found.p_adjusted)} after correction)" if lone else ""
+    return f"{subject}: {shown}, {found.verdict}{remark}, {d.n_seeds} seed{'s' if d.n_seeds != 1 else ''}"

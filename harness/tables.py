@@ -7,259 +7,59 @@ CSV, ``harness.summary`` to the terminal.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+import methods
 from harness import cli, plan, reported, stats
-from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec, TaskSpec
-from harness.records import DEFAULT_RESULTS, Loaded, RecordError, RunRecord, load_records, snakemake_command
+from harness.against_paper import PaperCheck, Reported, check
+from harness.cells import (
+    AVERAGE,
+    METRICS,
+    Cell,
+    Column,
+    Comparison,
+    Cost,
+    Family,
+    Metric,
+    Rates,
+    Row,
+    Scores,
+    Section,
+    Table,
+    corrected,
+    family,
+    table_columns,
+)
+from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec
+from harness.records import DEFAULT_RESULTS, Loaded, RunRecord, load_records, snakemake_command
 
 #: The method that all others are compared with, by its registered name.
 BASELINE = "lora"
-#: Significance level of verdicts, after Holm's correction.
-ALPHA = 0.05
-AVERAGE = "avg"
 
-Metric = Literal["accuracy", "gold_nll"]
-METRICS: tuple[Metric, ...] = ("accuracy", "gold_nll")
-Verdict = Literal["better", "worse", "tie"]
+#: See ``Table.rates``.
+RATES: tuple[Rates, ...] = ("shared", "tuned")
+RATES_HELP = "learning rates: the experiment's, or each method's best on validation tasks (default: %(default)s)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A test set after fine-tuning on a domain; ``task`` is ``avg`` (and domain and spec None) for the mean of all.
-
-    ``generated``: our numbers come, at least in part, from generated records instead of the public set.
-    """
-
-    domain: str | None
-    task: str
-    label: str
-    spec: TaskSpec | None
-    generated: bool
-
-    @property
-    def key(self) -> str:
-        return f"{self.domain}/{self.task}" if self.domain else self.task
+# ---------------------------------------------------------------------------------------------------------------- rows
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One metric of one method on one model in one column. Accuracies are fractions, NLL is in nats per token."""
-
-    #: The paper's accuracy for the model that ours stands for; None where it has none.
-    reported: float | None
-    ours: stats.Estimate | None
-    #: Method minus baseline on matching seeds; None for the baseline, and where either has not run.
-    difference: stats.Difference | None
-    p_adjusted: float | None
-    verdict: Verdict | None
-    seeds: tuple[int, ...]
-    n_diverged: int
-    n_missing: int
-
-    @property
-    def n_seeds_planned(self) -> int:
-        return len(self.seeds) + self.n_diverged + self.n_missing
+def _row_key(runs: Iterable[RunSpec], name: str) -> str | None:
+    """The row that stands for a registered method: the one of that key, else the first that runs it."""
+    keys = [run.method.key for run in runs if run.method.name == name]
+    return name if name in keys else (keys[0] if keys else None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A method on one model. ``seconds`` is the mean training time of a seed, all domains together."""
-
-    method_key: str
-    label: str
-    is_baseline: bool
-    trainable_parameters: int | None
-    reported_millions: float | None
-    seconds: stats.Interval | None
-    peak_memory_bytes: int | None
-    cells: Mapping[tuple[Metric, str], Cell]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """All methods on one base model."""
-
-    model_key: str
-    model: BaseModelSpec
-    rows: tuple[Row, ...]
-
-    @property
-    def paper_label(self) -> str | None:
-        return reported.MODEL_LABELS[self.model.stands_for] if self.model.stands_for else None
-
-    @property
-    def ours_label(self) -> str:
-        unmarked = self.model.stands_for and self.model.is_stand_in and "stand-in" not in self.model.label.lower()
-        return f"{self.model.label} stand-in" if unmarked else self.model.label
-
-    @property
-    def title(self) -> str:
-        if self.paper_label is None:
-            return f"{self.ours_label} [ours; not in the paper]"
-        return f"{self.paper_label} [paper] | {self.ours_label} [ours]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What the records of a table took, in seconds; ``cpu_s`` is None unless every record says it."""
-
-    runs: int
-    diverged: int
-    wall_s: float
-    cpu_s: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Everything a rendering shows, unrounded."""
-
-    name: str
-    experiment: Experiment
-    columns: tuple[Column, ...]
-    sections: tuple[Section, ...]
-    #: Comparisons that Holm's correction counts: (metric, of averages or of single tasks) -> number.
-    comparisons: Mapping[tuple[Metric, bool], int]
-    n_examples: Mapping[str, int]
-    cost: Cost
-    missing: tuple[str, ...]
-    stale: tuple[str, ...]
-
-
-# --------------------------------------------------------------------------------------------------------------- cells
-
-
-def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
-    """One column per domain and task in the order of the runs, and their average where there are several."""
-    found: dict[tuple[str, str], Column] = {}
-    for run in runs:
-        for task, spec in run.evaluation.tasks.items():
-            label, home = reported.TASKS.get(task, (task, None))
-            if home != run.domain:
-                label = f"{label} (after {run.domain} fine-tuning)"
-            column = Column(domain=run.domain, task=task, label=label, spec=spec, generated=spec.source.kind == "generated")
-            found.setdefault((run.domain, task), column)
-    columns = tuple(found.values())
-    some_generated = any(column.generated for column in columns)
-    average = Column(domain=None, task=AVERAGE, label="Average", spec=None, generated=some_generated)
-    return (*columns, average) if len(columns) > 1 else columns
-
-
-class _Scores:
-    """Score matrices of a table's successful runs."""
-
-    def __init__(self, records: Sequence[RunRecord], columns: Sequence[Column]) -> None:
-        self.tasks = [column for column in columns if column.task != AVERAGE]
-        self._records = {(r.run.model_key, r.run.method.key, r.run.domain, r.run.seed): r for r in records}
-        self.n_examples: dict[str, int] = {}
-        for column in self.tasks:
-            done = [r for r in records if r.run.domain == column.domain and not r.diverged]
-            for record in done[1:]:
-                if record.predictions[column.task].ids != done[0].predictions[column.task].ids:
-                    raise RecordError(
-                        f"{record.folder}/predictions/{column.task}.jsonl: found other examples than "
-                        f"{done[0].folder}/predictions/{column.task}.jsonl, expected the same in the same order"
-                    )
-            if done:
-                self.n_examples[column.key] = len(done[0].predictions[column.task].ids)
-        if len(self.tasks) > 1 and len(self.n_examples) == len(self.tasks):
-            self.n_examples[AVERAGE] = sum(self.n_examples.values())
-
-    def parts(self, column: Column) -> list[Column]:
-        """The tasks that a column shows: itself, or all for the average."""
-        return self.tasks if column.task == AVERAGE else [column]
-
-    def outcomes(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> dict[int, str]:
-        """seed -> success, diverged or missing; of the average, the worst over its tasks."""
-        found = {}
-        for seed in seeds:
-            records = [self._records.get((model, method, part.domain, seed)) for part in self.parts(column)]
-            diverged = any(r is not None and r.diverged for r in records)
-            found[seed] = "diverged" if diverged else "missing" if None in records else "success"
-        return found
-
-    def matrices(
-        self, model: str, method: str, column: Column, seeds: Sequence[int], metric: Metric
-    ) -> list[NDArray[np.float64]] | None:
-        """(seeds, examples) for each task of a column; None where a run did not measure the metric."""
-        matrices = []
-        for part in self.parts(column):
-            found = [self._records[model, method, part.domain, seed].predictions[part.task] for seed in seeds]
-            rows = [p.correct if metric == "accuracy" else p.gold_nll for p in found]
-            if any(row is None for row in rows):
-                return None
-            matrices.append(np.stack(rows))
-        return matrices
-
-
-def _estimate_cell(
-    scores: _Scores, *, model: str, method: str, baseline: str | None, column: Column, seeds: Sequence[int], metric: Metric
-) -> Cell:
-    """A cell without the paper's number and before the correction over the table."""
-    binary = metric == "accuracy"
-    outcomes = scores.outcomes(model, method, column, seeds)
-    done = [seed for seed in seeds if outcomes[seed] == "success"]
-    own = scores.matrices(model, method, column, done, metric) if done else None
-    # A fresh generator for each number: none depends on which others are computed before it.
-    ours = stats.mean_score(own, rng=np.random.default_rng(0), binary=binary) if own else None
-    difference = None
-    if own and baseline is not None and baseline != method:
-        other = scores.outcomes(model, baseline, column, seeds)
-        shared = [seed for seed in done if other[seed] == "success"]
-        first = scores.matrices(model, method, column, shared, metric) if shared else None
-        second = scores.matrices(model, baseline, column, shared, metric) if shared else None
-        if first and second:
-            difference = stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=binary)
-    values = list(outcomes.values())
-    return Cell(
-        reported=None,
-        ours=ours,
-        difference=difference,
-        p_adjusted=None,
-        verdict=None,
-        seeds=tuple(done),
-        n_diverged=values.count("diverged"),
-        n_missing=values.count("missing"),
-    )
-
-
-def _verdict(difference: stats.Difference, p_adjusted: float, metric: Metric) -> Verdict:
-    if p_adjusted >= ALPHA or difference.mean == 0:
-        return "tie"
-    return "better" if (difference.mean > 0) == (metric == "accuracy") else "worse"
-
-
-CellKey = tuple[str, str, Metric, str]  # model, method, metric, column
-
-
-def _correct(cells: dict[CellKey, Cell]) -> dict[tuple[Metric, bool], int]:
-    """Adjust p-values and set verdicts in place. A family is one metric, and single tasks or averages, of all
-    models."""
-    families: dict[tuple[Metric, bool], list[CellKey]] = {}
-    for key, cell in cells.items():
-        if cell.difference is not None:
-            families.setdefault((key[2], key[3] == AVERAGE), []).append(key)
-    for keys in families.values():
-        adjusted = stats.holm([cells[key].difference.p_value for key in keys])
-        for key, p in zip(keys, adjusted, strict=True):
-            verdict = _verdict(cells[key].difference, p, key[2])
-            cells[key] = replace(cells[key], p_adjusted=p, verdict=verdict)
-    return {family: len(keys) for family, keys in families.items()}
-
-
-# --------------------------------------------------------------------------------------------------------------- table
-
-
-def _baseline_key(runs: Iterable[RunSpec]) -> str | None:
-    """The row to compare with: the one keyed ``lora``, else the first that runs the registered method of that name."""
-    keys = [run.method.key for run in runs if run.method.name == BASELINE]
-    return BASELINE if BASELINE in keys else (keys[0] if keys else None)
+def _parent_key(run: RunSpec, runs: Iterable[RunSpec]) -> str | None:
+    """The row of the method that a run's method is a registered variant of (an ablation of BeamLoRA: BeamLoRA)."""
+    named = methods.registry().get(run.method.name)
+    if named is None or named.cls.name == run.method.name:
+        return None
+    return _row_key(runs, named.cls.name)
 
 
 def _names(run: RunSpec) -> tuple[str, str]:
@@ -267,15 +67,27 @@ def _names(run: RunSpec) -> tuple[str, str]:
     return run.method.label, run.method.key
 
 
-def _reported(run: RunSpec, column: Column, parts: Sequence[Column], table: str) -> float | None:
+def _reported(run: RunSpec, column: Column, parts: Sequence[Column], table: str) -> Reported | None:
     """The paper's number for a cell, if the row's model stands for one of the paper's."""
     model = run.model.stands_for
     if model is None:
         return None
+    pairs = [(part.domain or "", part.task) for part in parts]
+    where = {"table": table, "model": model, "method_names": _names(run)}
     if column.task == AVERAGE:
-        pairs = [(part.domain, part.task) for part in parts]
-        return reported.average(table=table, model=model, method_names=_names(run), parts=pairs)
-    return reported.value(table=table, model=model, method_names=_names(run), domain=column.domain, task=column.task)
+        value = reported.average(**where, parts=pairs)
+    else:
+        ((domain, task),) = pairs
+        value = reported.value(**where, domain=domain, task=task)
+    stderr = reported.stderr(**where, parts=pairs)
+    return None if value is None or stderr is None else Reported(value=value, stderr=stderr)
+
+
+def _incomparable(model: BaseModelSpec, parts: Sequence[Column]) -> Literal["stand-in", "other test set"] | None:
+    """Why absolute numbers have nothing to do with the paper's, if they have not."""
+    if model.is_stand_in:
+        return "stand-in"
+    return "other test set" if any(part.generated or part.partial for part in parts) else None
 
 
 def _row(
@@ -284,6 +96,7 @@ def _row(
     cells: Mapping[tuple[Metric, str], Cell],
     *,
     is_baseline: bool,
+    parent: str | None,
 ) -> Row:
     mine = [r for r in records if (r.run.model_key, r.run.method.key) == (runs[0].model_key, runs[0].method.key)]
     domains = {run.domain for run in runs}
@@ -302,6 +115,7 @@ def _row(
         method_key=runs[0].method.key,
         label=runs[0].method.label,
         is_baseline=is_baseline,
+        parent=parent,
         trainable_parameters=max((r.train.trainable_parameters for r in mine), default=None),
         reported_millions=millions,
         seconds=stats.mean_over_seeds(seconds) if seconds else None,
@@ -320,51 +134,135 @@ def _cost(records: Sequence[RunRecord]) -> Cost:
     )
 
 
-def build(experiment: Experiment, name: str, runs: Sequence[RunSpec], loaded: Loaded) -> Table:
+CellKey = tuple[str, str, Metric, str]  # model, method, metric, column
+
+
+class _Builder:
+    """What ``build`` computes on its way from runs and records to cells."""
+
+    def __init__(self, name: str, runs: Sequence[RunSpec], loaded: Loaded) -> None:
+        self.name, self.records = name, loaded.records
+        self.columns = table_columns(runs)
+        self.scores = Scores(loaded.records, self.columns)
+        self.groups: dict[tuple[str, str], list[RunSpec]] = {}
+        for run in runs:
+            self.groups.setdefault((run.model_key, run.method.key), []).append(run)
+        by_model = {model: [run for run in runs if run.model_key == model] for model, _ in self.groups}
+        self.baselines = {model: _row_key(mine, BASELINE) for model, mine in by_model.items()}
+        self.parents = {key: _parent_key(group[0], by_model[key[0]]) for key, group in self.groups.items()}
+        self.comparisons, self.n_comparisons = self._compare(lambda key: self.baselines[key[0]])
+        self.parent_comparisons, self.n_parent_comparisons = self._compare(self.parents.get)
+
+    def seeds(self, key: tuple[str, str], column: Column) -> list[int]:
+        """Planned for what a column shows; domains may have different ones."""
+        domains = {part.domain for part in self.scores.parts(column)}
+        return sorted({run.seed for run in self.groups[key] if run.domain in domains})
+
+    def _compare(self, other: Callable[[tuple[str, str]], str | None]) -> tuple[dict[CellKey, Comparison], dict[Family, int]]:
+        """Every row against its other one, corrected over all models."""
+        found: dict[CellKey, stats.Difference] = {}
+        for (model, method), metric, column in product(self.groups, METRICS, self.columns):
+            baseline = other((model, method))
+            if baseline is None or baseline == method:
+                continue
+            seeds = self.seeds((model, method), column)
+            difference = self.scores.difference(model, method, baseline, column, seeds, metric)
+            if difference is not None:
+                found[model, method, metric, column.key] = difference
+        return corrected(found, {key: family(key[2], key[3]) for key in found})
+
+    def label(self, model: str, method: str) -> str:
+        return self.groups[model, method][0].method.label
+
+    def cell(self, model: str, method: str, metric: Metric, column: Column) -> Cell:
+        seeds = self.seeds((model, method), column)
+        outcomes = self.scores.outcomes(model, method, column, seeds)
+        values = list(outcomes.values())
+        key = (model, method, metric, column.key)
+        ours = self.scores.estimate(model, method, column, seeds, metric)
+        paper = self._reported(model, method, column) if metric == "accuracy" else None
+        return Cell(
+            reported=None if paper is None else paper.value,
+            ours=ours,
+            comparison=self.comparisons.get(key),
+            parent_comparison=self.parent_comparisons.get(key),
+            paper=None if paper is None else self._check(model, method, column, ours, paper),
+            seeds=tuple(seed for seed in seeds if outcomes[seed] == "success"),
+            n_diverged=values.count("diverged"),
+            n_missing=values.count("missing"),
+        )
+
+    def _reported(self, model: str, method: str, column: Column) -> Reported | None:
+        return _reported(self.groups[model, method][0], column, self.scores.parts(column), self.name)
+
+    def _check(self, model: str, method: str, column: Column, ours: stats.Estimate | None, paper: Reported) -> PaperCheck:
+        """Beside the paper: the score, and the difference to the parent, or to the baseline where there is none."""
+        parent = self.parents[model, method]
+        key: CellKey = (model, method, "accuracy", column.key)
+        other_key = parent or self.baselines[model]
+        other = None
+        if other_key is not None and other_key != method:
+            number = self._reported(model, other_key, column)
+            other = None if number is None else (self.label(model, other_key), number)
+        return check(
+            ours,
+            paper,
+            incomparable=_incomparable(self.groups[model, method][0].model, self.scores.parts(column)),
+            other=other,
+            comparison=(self.parent_comparisons if parent else self.comparisons).get(key),
+        )
+
+    def section(self, model: str, spec: BaseModelSpec) -> Section:
+        rows = []
+        for (m, method), group in self.groups.items():
+            if m != model:
+                continue
+            cells = {
+                (metric, column.key): self.cell(model, method, metric, column)
+                for column, metric in product(self.columns, METRICS)
+            }
+            parent = self.parents[m, method]
+            row = _row(
+                group,
+                self.records,
+                cells,
+                is_baseline=method == self.baselines[model],
+                parent=None if parent is None else self.label(model, parent),
+            )
+            rows.append(row)
+        return Section(model_key=model, model=spec, rows=tuple(rows))
+
+
+def build(
+    experiment: Experiment,
+    name: str,
+    runs: Sequence[RunSpec],
+    loaded: Loaded,
+    *,
+    rates: Rates = "shared",
+    rate_notes: Sequence[str] = (),
+) -> Table:
     """A table from the records of its runs.
 
     Args:
         runs: all planned runs (``plan.table_runs``).
         loaded: their records; planned runs without one become missing seeds.
+        rates: what the learning rates of these runs are.
+        rate_notes: sentences about them.
     """
-    columns = table_columns(runs)
-    scores = _Scores(loaded.records, columns)
-    groups: dict[tuple[str, str], list[RunSpec]] = {}
-    for run in runs:
-        groups.setdefault((run.model_key, run.method.key), []).append(run)
-    baselines = {model: _baseline_key(r for r in runs if r.model_key == model) for model, _ in groups}
-    cells: dict[CellKey, Cell] = {}
-    for (model, method), group in groups.items():
-        seeds = sorted({run.seed for run in group})
-        for column in columns:
-            paper = _reported(group[0], column, scores.parts(column), name)
-            for metric in METRICS:
-                cell = _estimate_cell(
-                    scores, model=model, method=method, baseline=baselines[model], column=column, seeds=seeds, metric=metric
-                )
-                shown = paper if metric == "accuracy" else None
-                cells[model, method, metric, column.key] = replace(cell, reported=shown)
-    comparisons = _correct(cells)
-    sections = []
-    for model in dict.fromkeys(model for model, _ in groups):
-        rows = [
-            _row(
-                group,
-                loaded.records,
-                {key[2:]: cell for key, cell in cells.items() if key[:2] == (model, method)},
-                is_baseline=method == baselines[model],
-            )
-            for (m, method), group in groups.items()
-            if m == model
-        ]
-        sections.append(Section(model_key=model, model=experiment.models[model], rows=tuple(rows)))
+    builder = _Builder(name, runs, loaded)
+    models = dict.fromkeys(model for model, _ in builder.groups)
     return Table(
         name=name,
         experiment=experiment,
-        columns=columns,
-        sections=tuple(sections),
-        comparisons=comparisons,
-        n_examples=scores.n_examples,
+        columns=builder.columns,
+        sections=tuple(builder.section(model, experiment.models[model]) for model in models),
+        seeds=tuple(sorted({run.seed for run in runs})),
+        rates=rates,
+        rate_notes=tuple(rate_notes),
+        comparisons=builder.n_comparisons,
+        parent_comparisons=builder.n_parent_comparisons,
+        n_examples=builder.scores.n_examples,
         cost=_cost(loaded.records),
         missing=tuple(r.run_id for r in loaded.missing),
         stale=tuple(r.run_id for r in loaded.stale),
@@ -372,26 +270,49 @@ def build(experiment: Experiment, name: str, runs: Sequence[RunSpec], loaded: Lo
 
 
 def load_table(
-    name: str, configfiles: Sequence[Path], overrides: Mapping[str, object], *, results: Path, allow_missing: bool
+    name: str,
+    configfiles: Sequence[Path],
+    overrides: Mapping[str, object],
+    *,
+    results: Path,
+    allow_missing: bool,
+    rates: Rates = "shared",
 ) -> Table:
     """Read an experiment and its records and build one of its tables.
+
+    Args:
+        rates: ``tuned`` takes each method's runs at the rate that was best on validation tasks (``harness.learning_rate``).
 
     Raises:
         ConfigError: bad input, or records that are missing (unless allowed) or broken.
     """
+    from harness import learning_rate
+
     experiment = plan.load_experiment(configfiles, overrides)
     runs = plan.table_runs(experiment, name, paths=configfiles)
     command = snakemake_command(configfiles, overrides)
-    loaded = load_records(runs, results=results, command=command, allow_missing=allow_missing)
-    return build(experiment, name, runs, loaded)
+    if rates == "shared":
+        target = f"reproduce_{name}"
+        loaded = load_records(runs, results=results, command=command, target=target, allow_missing=allow_missing)
+        return build(experiment, name, runs, loaded)
+    chosen = learning_rate.load(experiment, results=results, command=command, allow_missing=allow_missing)
+    runs, loaded, notes = learning_rate.tuned_runs(runs, chosen)
+    return build(experiment, name, runs, loaded, rates=rates, rate_notes=notes)
 
 
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that ``harness.tables`` and ``harness.summary`` share."""
-    parser.add_argument("table", help="a table of the experiment, such as table1")
+    parser.add_argument("table", help="a table of the experiment, such as table1; table4 (the settings used); learning_rate")
+    add_record_arguments(parser)
+    parser.add_argument("--rates", choices=RATES, default="shared", help=RATES_HELP)
+
+
+def add_record_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every command that renders an experiment's records."""
     cli.add_config_arguments(parser)
     parser.add_argument("--experiment", metavar="NAME", help="short for --configfile config/NAME.yaml")
     parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="default: {results-dir}/{experiment}/tables")
     parser.add_argument("--allow-missing", action="store_true", help="show what has not run as —, not as an error")
 
 
@@ -405,20 +326,35 @@ def parse_table_arguments(args: argparse.Namespace) -> tuple[list[Path], dict[st
     return [Path("config") / f"{args.experiment}.yaml"], overrides
 
 
+#: Tables of another form, and the modules that render them.
+_OTHERS = {"table4": "settings_table", "learning_rate": "learning_rate_table"}
+
+
 def main(argv: list[str] | None = None) -> int:
     from harness import table_formats
 
     description = "Write a table as Markdown, TeX and CSV."
     parser = argparse.ArgumentParser(prog="python -m harness.tables", description=description)
     add_table_arguments(parser)
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="default: {results-dir}/{experiment}/tables")
     args = parser.parse_args(argv)
+    if args.table in _OTHERS:
+        if args.rates != "shared":
+            raise ConfigError(
+                f"--rates: found {args.rates!r} for {args.table}, expected none: it shows no methods side by side"
+            )
+        return importlib.import_module(f"harness.{_OTHERS[args.table]}").render(args)
     configfiles, overrides = parse_table_arguments(args)
-    table = load_table(args.table, configfiles, overrides, results=args.results_dir, allow_missing=args.allow_missing)
-    folder = args.output_dir or args.results_dir / table.experiment.name / "tables"
+    table = load_table(
+        args.table, configfiles, overrides, results=args.results_dir, allow_missing=args.allow_missing, rates=args.rates
+    )
+    folder = output_folder(args, table.experiment)
     for path in table_formats.write(table, folder):
         print(path)
     return 0
+
+
+def output_folder(args: argparse.Namespace, experiment: Experiment) -> Path:
+    return args.output_dir or args.results_dir / experiment.name / "tables"
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
 
-from harness import records, summary, table_formats, table_text, tables
+from harness import records, stats, summary, table_formats, table_text, tables
 from harness.cli import parse_config
 from harness.config import ConfigError, Experiment
 from tests.paths import ROOT
@@ -66,13 +67,14 @@ def test_cpu_time_is_shown_if_every_record_has_it(tmp_path: Path) -> None:
 
 
 def test_interval_beside_zero_and_a_tie_is_explained(tmp_path: Path) -> None:
-    difference = tables.stats.Difference(mean=0.3, stderr=0.03, seed_stderr=0.03, example_stderr=0.01, low=0.2, high=0.4,
+    difference = stats.Difference(mean=0.3, stderr=0.03, seed_stderr=0.03, example_stderr=0.01, low=0.2, high=0.4,
                                          n_seeds=3, n_examples=100, p_value=0.01, test="t")  # fmt: skip
     experiment = small()
     fake_runs.populate(fake_runs.runs(experiment), tmp_path)
     table = build(experiment, tmp_path)
     row, column = table.sections[0].rows[1], table.columns[0]
-    cell = tables.replace(row.cells["accuracy", column.key], difference=difference, p_adjusted=0.21, verdict="tie")
+    comparison = tables.Comparison(difference=difference, p_adjusted=0.21, verdict="tie")
+    cell = replace(row.cells["accuracy", column.key], comparison=comparison)
     said = table_text.sentence(row, column, cell, baseline="LoRA")
     assert said == "BeamLoRA − LoRA on GSM8K†: +30.0 [+20.0, +40.0], tie (p = 0.210 after correction), 3 seeds"
 

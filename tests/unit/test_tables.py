@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,7 +213,7 @@ def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
     assert "diverged (3 of 3)" in table_formats.markdown(table) and not table.comparisons
 
 
-def test_what_has_not_run_is_a_dash_and_is_counted(tmp_path: Path) -> None:
+def test_what_has_not_run_says_so_and_is_counted(tmp_path: Path) -> None:
     experiment = small()
     runs = fake_runs.runs(experiment)
     fake_runs.populate([run for run in runs if run.method.key == "lora"], tmp_path)
@@ -221,7 +222,7 @@ def test_what_has_not_run_is_a_dash_and_is_counted(tmp_path: Path) -> None:
     table = build(experiment, tmp_path, allow_missing=True)
     text = table_formats.markdown(table)
     beam = next(line for line in text.splitlines() if line.startswith("| BeamLoRA"))
-    assert re.search(r"67.05 / —", beam)
+    assert re.search(r"67.05 / not run", beam)
     assert "Partial table: 3 planned runs have no record" in text
     assert one(frame(table), method_key="beamlora", task="gsm8k", metric="accuracy")["n_missing"] == 3
 
@@ -258,7 +259,7 @@ def test_nothing_solved_shows_an_interval_not_certainty(tmp_path: Path) -> None:
 def test_stand_in_is_said_once(full) -> None:
     section = full[2].sections[0]
     model = section.model.model_copy(update={"label": "Llama stand-in, 0.8M"})
-    assert tables.replace(section, model=model).title == "LLaMA2-7B [paper] | Llama stand-in, 0.8M [ours]"
+    assert replace(section, model=model).title == "LLaMA2-7B [paper] | Llama stand-in, 0.8M [ours]"
 
 
 def test_other_examples_are_not_paired(tmp_path: Path) -> None:
