@@ -1,0 +1,226 @@
+"""What a figure is drawn from: an experiment, its results folder, and the scores and files of its runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import records, reported, stats
+from harness.config import SCHEMA_VERSION, BaseModelSpec, ConfigError, Experiment, RunSpec
+from harness.experiment_file import located
+from harness.records import MissingRecord, RecordError, RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What ``rank_importance`` shows of all runs, modules and layers. None: its own choice."""
+
+    method: str | None = None
+    seed: int | None = None
+    #: Ends of module names, such as up_proj.
+    modules: tuple[str, ...] = ("up_proj", "v_proj")
+    layer: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """An experiment, where its results lie, and how it is run (for messages)."""
+
+    experiment: Experiment
+    configfiles: tuple[Path, ...]
+    results: Path
+    command: str
+    selection: Selection = Selection()
+
+    def unplanned(self, *keys: str, expected: str) -> ConfigError:
+        """The error of a figure that the experiment does not plan, with the key of the YAML file that it wants."""
+        return located(self.configfiles, keys, f"found nothing, expected {expected}")
+
+    def load(self, runs: Sequence[RunSpec], *, target: str) -> dict[str, RunRecord]:
+        """The records of all ``runs`` by run id; ``target`` is the figure that they are for.
+
+        Raises:
+            RecordError: a record is missing, stale or broken.
+        """
+        loaded = records.load_records(runs, results=self.results, command=self.command, target=target)
+        return {record.run.run_id: record for record in loaded.records}
+
+    def missing_file(self, path: Path, *, target: Path | None = None) -> MissingRecord:
+        """The error of a missing file; ``target`` is what the workflow makes together with it."""
+        made = f"--force -- {target}" if target else f"-- {path}"
+        return MissingRecord(f"{path}: found no such file; make it: {self.command} {made}")
+
+    def read_json(self, path: Path, *, keys: Sequence[str]) -> dict[str, Any]:
+        """A JSON record that is not a run's.
+
+        Raises:
+            RecordError: it is missing, broken, of another schema version, or lacks one of ``keys``.
+        """
+        remake = f"make it again: {self.command} --force -- {path}"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise self.missing_file(path) from None
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path}: found an incomplete record ({error}); {remake}") from error
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise RecordError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}; {remake}")
+        for key in keys:
+            if key not in content:
+                raise RecordError(f"{path}: {key}: found nothing, expected this key; {remake}")
+        return content
+
+
+# -------------------------------------------------------------------------------------------------------------- scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Accuracy of one method in one place, over its seeds. Diverged seeds are in neither mean nor interval."""
+
+    estimate: stats.Estimate | None
+    by_seed: Mapping[int, float]
+    diverged: tuple[int, ...]
+
+    def rows(self, **common: Any) -> list[dict[str, Any]]:
+        """Long form: a row ``mean`` with its interval, then a row per seed, ``seed`` or ``diverged``."""
+        found = []
+        if self.estimate is not None:
+            e = self.estimate
+            interval = {"low": e.low, "high": e.high, "n_seeds": e.n_seeds, "n_examples": e.n_examples}
+            found.append({**common, "row": "mean", "seed": None, "accuracy": e.mean, **interval})
+        found += [{**common, "row": "seed", "seed": seed, "accuracy": value} for seed, value in self.by_seed.items()]
+        return found + [{**common, "row": "diverged", "seed": seed, "accuracy": None} for seed in self.diverged]
+
+
+def long_form(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Rows as a table; numbers of seeds, examples and the like stay whole where some rows have none."""
+    data = pd.DataFrame(rows, columns=columns)
+    whole = ("seed", "n_seeds", "n_examples", "round", "layer", "decile", "step", "rank", "operation", "k")
+    return data.astype({name: "Int64" for name in whole if name in data})
+
+
+#: A test set: (domain, task).
+Task = tuple[str, str]
+
+
+def tasks_of(run: RunSpec) -> list[Task]:
+    """The run's test sets, without those that learning rates are chosen on."""
+    return [(run.domain, name) for name, spec in run.evaluation.tasks.items() if spec.split == "test"]
+
+
+def score(found: Sequence[RunRecord], tasks: Sequence[Task]) -> Score:
+    """Mean accuracy over ``tasks``, seeds and examples (``stats.mean_score``).
+
+    Args:
+        found: records of one method on one model; one per domain and seed.
+
+    Raises:
+        RecordError: two seeds answered different examples.
+    """
+    by_seed: dict[int, dict[str, RunRecord]] = {}
+    for record in found:
+        by_seed.setdefault(record.run.seed, {})[record.run.domain] = record
+    diverged = tuple(sorted(seed for seed, group in by_seed.items() if any(r.diverged for r in group.values())))
+    done = sorted(set(by_seed) - set(diverged))
+    if not done:
+        return Score(estimate=None, by_seed={}, diverged=diverged)
+    matrices = []
+    for domain, task in tasks:
+        predictions = [by_seed[seed][domain].predictions[task] for seed in done]
+        for seed, other in zip(done, predictions, strict=True):
+            if other.ids != predictions[0].ids:
+                first, second = (by_seed[s][domain].folder / "predictions" / f"{task}.jsonl" for s in (done[0], seed))
+                raise RecordError(f"{second}: found other examples than {first}, expected the same in the same order")
+        matrices.append(np.stack([p.correct for p in predictions]))
+    means = np.mean([matrix.mean(axis=1) for matrix in matrices], axis=0)
+    return Score(
+        estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=True),
+        by_seed=dict(zip(done, map(float, means), strict=True)),
+        diverged=diverged,
+    )
+
+
+def paper_accuracy(run: RunSpec, tasks: Sequence[Task]) -> float | None:
+    """The paper's mean accuracy for a run of its own model; a stand-in's axes have no place for it."""
+    if run.model.stands_for is None or run.model.is_stand_in:
+        return None
+    found = [
+        reported.value(
+            table="table1",
+            model=run.model.stands_for,
+            method_names=(run.method.label, run.method.key),
+            domain=domain,
+            task=task,
+        )
+        for domain, task in tasks
+    ]
+    return None if None in found else float(np.mean(found))
+
+
+# ------------------------------------------------------------------------------------------------------------ sentences
+
+
+def model_title(model: BaseModelSpec) -> str:
+    """A model's label, marked where it takes the place of one of the paper's."""
+    unmarked = model.stands_for and model.is_stand_in and "stand-in" not in model.label.lower()
+    return f"{model.label} (stand-in)" if unmarked else model.label
+
+
+def model_note(model: BaseModelSpec) -> str:
+    """What a reader must know about a base model that is not the paper's."""
+    if not model.is_stand_in:
+        return ""
+    if model.stands_for is None:
+        return f"{model.label} is not a model of the paper."
+    return f"{model.label}: stand-in, not the paper's {reported.MODEL_LABELS[model.stands_for]}."
+
+
+def provenance_notes(runs: Sequence[RunSpec]) -> list[str]:
+    """Sentences about stand-in models and generated test sets, each once."""
+    notes = [model_note(run.model) for run in runs]
+    if any(spec.source.kind == "generated" for run in runs for spec in run.evaluation.tasks.values()):
+        notes.append("Test sets are generated, not the public ones.")
+    return [note for note in dict.fromkeys(notes) if note]
+
+
+def interval_note(scores: Sequence[Score], *, dots: bool = True) -> str:
+    """How many seeds and examples are behind the intervals, and what they contain.
+
+    Args:
+        dots: whether the figure shows single seeds.
+    """
+    estimates = [s.estimate for s in scores if s.estimate is not None]
+    if not estimates:
+        return "Every run diverged."
+    examples = _range([e.n_examples for e in estimates])
+    seeds = sorted({seed for s in scores for seed in s.by_seed})
+    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    over = "examples only: one seed shows no noise of training" if len(seeds) == 1 else "seeds and examples"
+    single = "" if len(seeds) == 1 or not dots else "; small dots: single seeds"
+    remark = " Diverged runs are shown as such, in no mean." if any(s.diverged for s in scores) else ""
+    return f"n = {examples} test examples, {named}; 95 % intervals over {over}{single}.{remark}"
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def task_label(task: str) -> str:
+    return reported.TASKS.get(task, (task, None))[0]
+
+
+def group_by(runs: Sequence[RunSpec], key: Callable[[RunSpec], Any]) -> dict[Any, list[RunSpec]]:
+    """Runs by a key, in the order of first appearance."""
+    found: dict[Any, list[RunSpec]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    return found

@@ -1,0 +1,257 @@
+"""Every operation of BeamLoRA: threshold, operated ranks per module and layer, and the loss around it (ours)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from harness import plan
+from harness.figures import style
+from harness.figures.inputs import Inputs, group_by, long_form, model_title, provenance_notes
+from harness.records import RecordError, RunRecord
+
+FILE = Path("adapter") / "operations.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleOperation:
+    """What one operation did to one module: ``k`` ranks were pruned and replaced by copies of others."""
+
+    name: str
+    k: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One pruning and expansion, after ``step`` optimizer steps, with the threshold p of Eq. 14."""
+
+    step: int
+    p: float
+    modules: tuple[ModuleOperation, ...]
+
+
+def read_operations(inputs: Inputs, record: RunRecord) -> list[Operation]:
+    """The operations of a run of BeamLoRA, in order.
+
+    Raises:
+        RecordError: the file is missing or broken.
+    """
+    path, target = record.folder / FILE, record.folder / "train.json"
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [
+            Operation(
+                step=int(row["step"]),
+                p=float(row["p"]),
+                modules=tuple(ModuleOperation(name=str(m["name"]), k=int(m["K"])) for m in row["modules"]),
+            )
+            for row in rows
+        ]
+    except FileNotFoundError:
+        raise inputs.missing_file(path, target=target) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        remake = f"make it again: {inputs.command} --force -- {target}"
+        raise RecordError(f"{path}: found an incomplete or foreign line ({error!r}); {remake}") from error
+
+
+def split_name(module: str) -> tuple[int | None, str]:
+    """Layer and kind of a module, such as 3 and mlp.up_proj; None for one outside the layers."""
+    match = re.search(r"\.layers\.(\d+)\.(.+)$", f".{module}")
+    return (int(match[1]), match[2]) if match else (None, module)
+
+
+def short_kind(kind: str) -> str:
+    """The kind of a module as the paper names it: ffn.up_proj, attn.v_proj."""
+    return kind.replace("self_attn.", "attn.").replace("mlp.", "ffn.")
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+def read_losses(record: RunRecord) -> list[tuple[int, float]]:
+    """(optimizer step, training loss) as logged, from train.json; a loss that was not a number is left out."""
+    curve = json.loads((record.folder / "train.json").read_text(encoding="utf-8")).get("loss_curve", [])
+    return [(int(entry["step"]), float(entry["loss"])) for entry in curve if entry.get("loss") is not None]
+
+
+def build(inputs: Inputs) -> style.Plot:
+    """A row of panels per domain and model: thresholds, operated ranks per module, loss around each operation.
+
+    Raises:
+        ConfigError: no table of the experiment has BeamLoRA.
+        RecordError: a record or an operations file is missing or broken.
+    """
+    runs = plan.operation_runs(inputs.experiment)
+    if not runs:
+        raise inputs.unplanned("tables", expected="a table with the method beamlora")
+    found = inputs.load(runs, target="operations")
+    groups = group_by(runs, lambda run: (run.domain, run.model_key))
+    rows: list[dict[str, Any]] = []
+    lost = []
+    for (domain, model), group in groups.items():
+        for run in group:
+            record = found[run.run_id]
+            if record.diverged:
+                lost.append(run.run_id)
+                rows.append({"domain": domain, "model": model, "seed": run.seed, "row": "diverged"})
+                continue
+            common = {"domain": domain, "model": model, "seed": run.seed}
+            rows += _run_rows(common, read_operations(inputs, record), read_losses(record))
+    data = long_form(rows, columns=_COLUMNS)
+    figure = _draw(data, {key: model_title(group[0].model) for key, group in groups.items()})
+    seeds = sorted({run.seed for run in runs})
+    caption = [
+        f"Seed {seeds[0]}."
+        if len(seeds) == 1
+        else f"Seeds {', '.join(map(str, seeds))}; ranks and losses are means over seeds, the grey range spans them.",
+        "Layers are counted from 0.",
+        "Loss: as logged, minus the last value at or before the operation; it falls by itself during training.",
+        *([f"Diverged, left out: {', '.join(lost)}."] if lost else []),
+        *provenance_notes(runs),
+    ]
+    style.finish(figure, title="BeamLoRA's operations", caption=caption)
+    return style.Plot(figure=figure, data=data)
+
+
+_COLUMNS = ["domain", "model", "seed", "row", "operation", "step", "p", "layer", "module", "k", "steps_from_operation", "loss"]
+
+
+def _run_rows(common: dict[str, Any], operations: Sequence[Operation], losses: Sequence[tuple[int, float]]) -> list[dict]:
+    """Rows ``module`` (K of a module in an operation) and ``loss`` (a logged loss in the window of an operation)."""
+    rows = []
+    steps = [operation.step for operation in operations]
+    window = min(np.diff(steps), default=steps[0] if steps else 0)
+    for number, operation in enumerate(operations, start=1):
+        own = {**common, "operation": number, "step": operation.step, "p": operation.p}
+        for module in operation.modules:
+            layer, kind = split_name(module.name)
+            rows.append({**own, "row": "module", "layer": layer, "module": short_kind(kind), "k": module.k})
+        near = [(s - operation.step, loss) for s, loss in losses if abs(s - operation.step) <= window]
+        rows += [{**own, "row": "loss", "steps_from_operation": s, "loss": loss} for s, loss in near]
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------------------- drawing
+
+
+def _draw(data: pd.DataFrame, labels: dict[tuple[str, str], str]) -> Figure:
+    panels = list(labels.items())
+    tall = max(len(_modules(_part(data, key))) for key, _ in panels)
+    height = min(max(3.2, 0.115 * tall + 1.0), 5.5)
+    figure = style.new_figure(width=12.0, height=height * len(panels) + 0.8)
+    axes = figure.subplots(len(panels), 3, squeeze=False, width_ratios=[1.0, 1.15, 1.1])
+    for row, (key, label) in zip(axes, panels, strict=True):
+        part = _part(data, key)
+        where = f"{label}, {key[0]}"
+        if part[part["row"] == "module"].empty:
+            for axis in row:
+                axis.set_axis_off()
+            row[0].set_title(f"{where}: every run diverged", loc="left")
+            continue
+        _draw_threshold(row[0], part)
+        row[0].set_title(f"{where}\nThreshold p and operated ranks", loc="left")
+        _draw_heat_map(figure, row[1], part)
+        row[1].set_title("Ranks operated per module (K)", loc="left")
+        _draw_loss(row[2], part)
+        row[2].set_title("Loss around each operation", loc="left")
+    return figure
+
+
+def _part(data: pd.DataFrame, key: tuple[str, str]) -> pd.DataFrame:
+    return data[(data["domain"] == key[0]) & (data["model"] == key[1])]
+
+
+def _modules(part: pd.DataFrame) -> list[tuple[float, str]]:
+    """(layer, kind) in the order of the model."""
+    own = part[part["row"] == "module"].drop_duplicates(["layer", "module"])
+    return list(own[["layer", "module"]].itertuples(index=False, name=None))
+
+
+def _draw_threshold(axis: Axes, part: pd.DataFrame) -> None:
+    own = part[part["row"] == "module"]
+    totals = own.groupby(["operation", "seed"])["k"].sum().groupby("operation")
+    mean, low, high = totals.mean(), totals.min(), totals.max()
+    colour = style.colour_of("beamlora")
+    axis.bar(mean.index, mean, 0.6, color=colour, alpha=0.55, linewidth=0)
+    if own["seed"].nunique() > 1:
+        axis.errorbar(mean.index, mean, [mean - low, high - mean], fmt="none", color="#777777", capsize=2.5, linewidth=1.0)
+    axis.set_ylim(0, max(float(high.max()), 1) * 1.1)
+    axis.set_ylabel("Operated ranks, all modules (bars)")
+    thresholds = own.groupby("operation")[["p", "step"]].mean()
+    right = axis.twinx()
+    right.spines["right"].set_visible(True)
+    right.plot(thresholds.index, thresholds["p"], color=style.INK, marker="o", markersize=4, clip_on=False)
+    right.set_ylabel("Threshold p (line)")
+    span = 1 - thresholds["p"].min()
+    right.set_ylim(thresholds["p"].min() - 0.15 * (span or 0.1), 1 + 0.08 * (span or 0.1))
+    right.grid(visible=False)
+    _operation_ticks(axis, thresholds["step"])
+
+
+def _operation_ticks(axis: Axes, steps: pd.Series) -> None:
+    """Operations by their step; of very many, some."""
+    every = -(-len(steps) // 8)
+    shown = steps.iloc[::every]
+    axis.set_xticks(list(shown.index), [f"{step:.0f}" for step in shown])
+    axis.set_xlim(0.4, len(steps) + 0.6)
+    axis.set_xlabel("Operation after optimizer step")
+    axis.grid(axis="x", visible=False)
+
+
+def _draw_heat_map(figure: Figure, axis: Axes, part: pd.DataFrame) -> None:
+    own = part[part["row"] == "module"]
+    modules = _modules(part)
+    steps = own.groupby("operation")["step"].mean()
+    table = own.groupby(["layer", "module", "operation"], dropna=False, sort=False)["k"].mean()
+    values = np.array([[table.get((layer, kind, number), np.nan) for number in steps.index] for layer, kind in modules])
+    edges = np.arange(len(steps) + 1) + 0.5
+    mesh = axis.pcolormesh(edges, np.arange(len(modules) + 1), values, cmap="cividis", vmin=0, rasterized=False)
+    bar = figure.colorbar(mesh, ax=axis, pad=0.02)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    _operation_ticks(axis, steps)
+    axis.invert_yaxis()
+    axis.grid(visible=False)
+    if len(modules) <= 30:
+        names = [kind if pd.isna(layer) else f"{int(layer)} {kind}" for layer, kind in modules]
+        axis.set_yticks(np.arange(len(modules)) + 0.5, names, fontsize=6.5)
+        axis.set_ylabel("Layer and module")
+        return
+    starts = [i for i, (layer, _) in enumerate(modules) if i == 0 or layer != modules[i - 1][0]]
+    every = -(-len(starts) // 16)
+    axis.set_yticks(starts[::every], [f"{modules[i][0]:.0f}" for i in starts[::every]])
+    kinds = dict.fromkeys(kind.removeprefix("attn.").removeprefix("ffn.").removesuffix("_proj") for _, kind in modules)
+    axis.set_ylabel(f"Layer (in each: {', '.join(kinds)})")
+
+
+def _draw_loss(axis: Axes, part: pd.DataFrame) -> None:
+    own = part[part["row"] == "loss"]
+    numbers = sorted(own["operation"].unique())
+    palette = colormaps["viridis"]
+    for number in numbers:
+        one = own[own["operation"] == number]
+        before = one[one["steps_from_operation"] <= 0].sort_values("steps_from_operation").groupby("seed")["loss"].last()
+        change = one["loss"] - one["seed"].map(before)
+        grouped = change.groupby(one["steps_from_operation"])
+        mean, low, high = grouped.mean(), grouped.min(), grouped.max()
+        colour = palette(0.9 * (number - 1) / max(len(numbers) - 1, 1))
+        if one["seed"].nunique() > 1:
+            axis.fill_between(mean.index, low, high, color="#999999", alpha=0.18, linewidth=0)
+        label = f"step {one['step'].iloc[0]:.0f}, p = {one['p'].iloc[0]:.3f}"
+        axis.plot(mean.index, mean, color=colour, marker="o", markersize=3, label=label)
+    axis.axvline(0, color=style.INK, linewidth=0.9, linestyle=":")
+    axis.axhline(0, color=style.INK, linewidth=0.6)
+    axis.set_xlabel("Optimizer steps from the operation")
+    axis.set_ylabel("Change of training loss (nats per token)")
+    if 0 < len(numbers) <= 10:
+        axis.legend(fontsize=6.5, loc="upper right")

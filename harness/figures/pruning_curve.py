@@ -1,0 +1,144 @@
+"""Accuracy after pruning the least important ranks of every module, BeamLoRA against LoRA (Figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from harness import plan, pruning, stats
+from harness.config import ConfigError, RunSpec
+from harness.figures import style
+from harness.figures.inputs import Inputs, Score, interval_note, long_form, model_title, provenance_notes, task_label
+from harness.figures.sweeps import draw_seeds
+from harness.pruning import PruningCurve
+from harness.records import RecordError, RunRecord
+
+
+def read_curves(inputs: Inputs, record: RunRecord) -> dict[str, PruningCurve]:
+    """A run's pruning evaluation by task.
+
+    Raises:
+        RecordError: the file is missing, broken, or of another training or other shares than the experiment's.
+    """
+    path = record.folder / pruning.FILE
+    content = inputs.read_json(path, keys=("training_hash", "fractions", "tasks"))
+    remake = f"make it again: {inputs.command} --force -- {path}"
+    expected = {"training_hash": record.run.training_hash(), "fractions": list(inputs.experiment.pruning.fractions)}
+    for key, value in expected.items():
+        if content[key] != value:
+            raise RecordError(f"{path}: {key}: found {content[key]}, expected {value}; the record is stale, {remake}")
+    try:
+        curves = pruning.read(path)
+    except (ConfigError, KeyError, TypeError) as error:
+        raise RecordError(f"{error}; {remake}") from error
+    if not curves:
+        raise RecordError(f"{path}: tasks: found none, expected those of a run that did not diverge; {remake}")
+    return curves
+
+
+def pruned_scores(curves: Mapping[int, Mapping[str, PruningCurve]]) -> dict[float, Score]:
+    """Share of pruned ranks -> mean accuracy over tasks, seeds and examples.
+
+    Args:
+        curves: seed -> task -> curve, of one method.
+    """
+    if not curves:
+        return {}
+    first = next(iter(curves.values()))
+    found = {}
+    for i, fraction in enumerate(next(iter(first.values())).fractions.tolist()):
+        matrices = [np.stack([own[task].correct[i].astype(float) for own in curves.values()]) for task in first]
+        means = np.mean([m.mean(axis=1) for m in matrices], axis=0)
+        found[fraction] = Score(
+            estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=True),
+            by_seed=dict(zip(curves, map(float, means), strict=True)),
+            diverged=(),
+        )
+    return found
+
+
+def load_pruned(inputs: Inputs, *, figure: str) -> tuple[list[RunSpec], dict[str, RunRecord]]:
+    """The runs that are pruned, and their records by run id.
+
+    Raises:
+        ConfigError: the experiment does not plan a pruning evaluation.
+    """
+    runs = plan.pruning_runs(inputs.experiment, paths=inputs.configfiles)
+    if not runs:
+        raise inputs.unplanned("pruning", expected=f"domain, model and methods of figure {figure}")
+    return runs, inputs.load(runs, target=figure)
+
+
+def build(inputs: Inputs) -> style.Plot:
+    """Accuracy over the share of pruned ranks, a solid line per method and its trend, dashed."""
+    runs, found = load_pruned(inputs, figure="pruning_curve")
+    rows: list[dict[str, Any]] = []
+    scores: list[Score] = []
+    tasks: dict[str, None] = {}
+    for key in dict.fromkeys(run.method.key for run in runs):
+        own = [found[run.run_id] for run in runs if run.method.key == key]
+        curves = {record.run.seed: read_curves(inputs, record) for record in own if not record.diverged}
+        common = {"method": key, "label": own[0].run.method.label}
+        for fraction, one in pruned_scores(curves).items():
+            scores.append(one)
+            rows += one.rows(**common, pruned=fraction)
+        rows += [{**common, "row": "diverged", "seed": record.run.seed} for record in own if record.diverged]
+        tasks |= {task: None for by_task in curves.values() for task in by_task}
+    data = long_form(rows)
+    data["trend"] = _trends(data)
+    figure = style.new_figure(width=6.2, height=4.6)
+    legend = _draw(figure.subplots(), data)
+    title = f"Pruning ranks, least important first: {model_title(runs[0].model)}, {runs[0].domain}"
+    caption = [
+        f"Accuracy is the mean of {' and '.join(map(task_label, tasks))}.",
+        "Every module loses its own least important ranks first.",
+        "Dashed: trend, the least-squares line.",
+        interval_note(scores),
+        *provenance_notes(runs),
+    ]
+    style.finish(figure, title=title, caption=caption, legend=legend)
+    return style.Plot(figure=figure, data=data)
+
+
+def _trends(data: pd.DataFrame) -> pd.Series:
+    """The least-squares line through each method's curve, at its mean rows; missing elsewhere."""
+    found = pd.Series(np.nan, index=data.index)
+    for _, own in data[data["row"] == "mean"].groupby("method", sort=False):
+        slope, start = np.polyfit(own["pruned"].astype(float), own["accuracy"].astype(float), 1)
+        found[own.index] = start + slope * own["pruned"]
+    return found
+
+
+def _draw(axis: Axes, data: pd.DataFrame) -> list[Artist]:
+    """Draw the curves; returns the entries of the legend."""
+    legend: list[Artist] = []
+    keys = list(data.drop_duplicates("method")[["method", "label"]].itertuples(index=False, name=None))
+    for i, (key, label) in enumerate(keys):
+        own = data[data["method"] == key]
+        means = own[own["row"] == "mean"].sort_values("pruned")
+        shift = (i - (len(keys) - 1) / 2) * 0.012
+        colour = style.colour_of(key)
+        lost = own[own["row"] == "diverged"]
+        if len(lost):
+            total = len(lost) + own.loc[own["row"] == "seed", "seed"].nunique()
+            label = f"{label} ({len(lost)} of {total} diverged)"
+        legend.append(style.handle(key, label))
+        error = [means["accuracy"] - means["low"], means["high"] - means["accuracy"]]
+        look = {"color": colour, "marker": style.marker_of(key), "markersize": style.marker_size(key), "capsize": 2.5}
+        axis.errorbar(means["pruned"] + shift, means["accuracy"], error, elinewidth=0.9, zorder=3, **look)
+        axis.plot(means["pruned"], means["trend"], linestyle="--", color=colour, linewidth=1.1, alpha=0.8)
+        for fraction, point in own[own["row"] == "seed"].groupby("pruned"):
+            draw_seeds(axis, point, fraction + shift, key=key)
+    axis.set_ylim(bottom=min(0.0, float(data["trend"].min())))
+    axis.set_xlabel("Pruned ranks (%), from least to most important")
+    axis.set_ylabel("Accuracy (%)")
+    axis.set_xticks(sorted(data["pruned"].dropna().unique()))
+    style.percent_axis(axis)
+    style.percent_axis(axis, which="x")
+    return [*legend, Line2D([], [], color="#555555", linestyle="--", linewidth=1.1, label="trend")]

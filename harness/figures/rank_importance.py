@@ -1,0 +1,225 @@
+"""How the importance of ranks differs within a module (Figure 1) and over training (Figure 2), and in all modules."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness import importance
+from harness.config import ConfigError, RunSpec
+from harness.figures import style
+from harness.figures.inputs import Inputs, interval_note, long_form, model_title, provenance_notes, task_label
+from harness.figures.operations import short_kind, split_name
+from harness.figures.pruning_curve import load_pruned, pruned_scores, read_curves
+from harness.importance import ImportanceHistory
+from harness.records import RecordError, RunRecord
+
+
+def build(inputs: Inputs) -> style.Plot:
+    """Deciles of importance with the pruning curve, importance over steps, and the evenness of all modules, of one run.
+
+    Raises:
+        ConfigError: the experiment plans no pruning evaluation, or the selection names what there is not.
+        RecordError: a file is missing or broken, or the run diverged.
+    """
+    runs, found = load_pruned(inputs, figure="rank_importance")
+    run = _select_run(inputs, runs)
+    record = found[run.run_id]
+    if record.diverged:
+        raise RecordError(f"{record.folder / 'train.json'}: found a diverged run; choose another with --seed or --method")
+    history = _read_history(inputs, record)
+    layer, names = _select_modules(inputs, history)
+    curves = read_curves(inputs, record)
+    score = pruned_scores({run.seed: curves})
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        common = {"module": name, "layer": layer}
+        means = importance.deciles(history.last[name])
+        rows += [{**common, "row": "decile", "decile": i + 1, "importance": float(v)} for i, v in enumerate(means)]
+        for step, values in zip(history.steps, history.modules[name], strict=True):
+            own = {**common, "row": "history", "step": int(step)}
+            rows += [{**own, "rank": rank, "importance": float(v)} for rank, v in enumerate(values)]
+    for fraction, one in score.items():
+        e = one.estimate
+        rows.append({"row": "pruned", "pruned": fraction, "accuracy": e.mean, "low": e.low, "high": e.high})
+    for name, values in history.last.items():
+        own = {"row": "evenness", "module": name, "layer": split_name(name)[0]}
+        rows.append({**own, "evenness": float(importance.evenness(values)) if len(values) > 1 else None})
+    data = long_form(rows, columns=_COLUMNS)
+    tasks = [task_label(task) for task in curves]
+    figure = _draw(data, names)
+    caption = [
+        "Importance: Frobenius norm of a rank's share of the weight update; ranks ordered by their importance at the end.",
+        "Red: after pruning these shares in every module, each by its own importance; accuracy is the mean of "
+        f"{' and '.join(tasks)}.",
+        "Evenness: entropy of the importances over ln r; 1 where all ranks are equally important. Layers are counted from 0.",
+        interval_note(list(score.values())),
+        *provenance_notes([run]),
+    ]
+    title = f"Importance of ranks: {run.method.label} on {model_title(run.model)}, {run.domain}, seed {run.seed}"
+    style.finish(figure, title=title, caption=caption)
+    return style.Plot(figure=figure, data=data)
+
+
+_COLUMNS = [
+    "row", "layer", "module", "decile", "step", "rank", "importance", "pruned", "accuracy", "low", "high", "evenness",
+]  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- selection
+
+
+def _select_run(inputs: Inputs, runs: Sequence[RunSpec]) -> RunSpec:
+    """The run to show: plain LoRA's first seed unless the selection says otherwise."""
+    keys = list(dict.fromkeys(run.method.key for run in runs))
+    method = inputs.selection.method or ("lora" if "lora" in keys else keys[0])
+    if method not in keys:
+        raise ConfigError(f"--method: found {method!r}, {_expected(method, keys)} (pruning.methods)")
+    own = {run.seed: run for run in runs if run.method.key == method}
+    seed = inputs.selection.seed if inputs.selection.seed is not None else next(iter(own))
+    if seed not in own:
+        raise ConfigError(f"--seed: found {seed}, expected one of {', '.join(map(str, own))}")
+    return own[seed]
+
+
+def _expected(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+
+
+def _read_history(inputs: Inputs, record: RunRecord) -> ImportanceHistory:
+    path = record.folder / "adapter" / importance.FILE
+    if not path.exists():
+        if record.run.training.importance_every is None:
+            raise inputs.unplanned(
+                "training", "importance_every", expected="the optimizer steps between snapshots of the importance"
+            )
+        raise inputs.missing_file(path, target=record.folder / "train.json")
+    try:
+        return importance.read(path)
+    except ConfigError as error:
+        remake = f"make it again: {inputs.command} --force -- {record.folder / 'train.json'}"
+        raise RecordError(f"{error}; {remake}") from error
+
+
+def default_layer(layers: int) -> int:
+    """The paper's 30th of 32 layers (index 29) in a model of another depth."""
+    return round(29 / 31 * (layers - 1))
+
+
+def _select_modules(inputs: Inputs, history: ImportanceHistory) -> tuple[int, list[str]]:
+    """The layer, and the full names of the selected modules in it."""
+    layers = sorted({layer for layer, _ in map(split_name, history.modules) if layer is not None})
+    if not layers:
+        raise ConfigError(f"--layer: found modules {', '.join(history.modules)}, expected some inside layers")
+    layer = inputs.selection.layer if inputs.selection.layer is not None else default_layer(layers[-1] + 1)
+    if layer not in layers:
+        raise ConfigError(f"--layer: found {layer}, expected one of {', '.join(map(str, layers))}")
+    inside = {split_name(name)[1]: name for name in history.modules if split_name(name)[0] == layer}
+    names = []
+    for wanted in inputs.selection.modules:
+        found = [name for kind, name in inside.items() if kind == wanted or kind.endswith(f".{wanted}")]
+        if not found:
+            known = [kind.rpartition(".")[2] for kind in inside]
+            raise ConfigError(f"--module: found {wanted!r}, {_expected(wanted, known)} (layer {layer})")
+        names += found
+    return layer, list(dict.fromkeys(names))
+
+
+# ------------------------------------------------------------------------------------------------------------- drawing
+
+
+def _draw(data: pd.DataFrame, names: Sequence[str]) -> Figure:
+    columns = len(names)
+    grid = _evenness_grid(data)
+    overview = 1.2 + 0.19 * grid.shape[0] if columns > 1 else 1.4 + 0.22 * grid.shape[0]
+    figure = style.new_figure(width=max(4.4 * columns, 6.4), height=6.4 + overview)
+    shape = figure.add_gridspec(3, columns, height_ratios=[3.0, 3.0, overview])
+    letters = iter(ascii_lowercase)
+    for i, name in enumerate(names):
+        layer, kind = split_name(name)
+        title = f"{short_kind(kind)}, layer {layer}"
+        own = data[(data["module"] == name)]
+        axis = figure.add_subplot(shape[0, i])
+        _draw_spatial(axis, own[own["row"] == "decile"], data[data["row"] == "pruned"])
+        axis.set_title(f"({next(letters)}) Spatial: {title}")
+    for i, name in enumerate(names):
+        layer, kind = split_name(name)
+        axis = figure.add_subplot(shape[1, i])
+        _draw_temporal(figure, axis, data[(data["module"] == name) & (data["row"] == "history")])
+        axis.set_title(f"({next(letters)}) Temporal: {short_kind(kind)}, layer {layer}")
+    _draw_overview(figure, figure.add_subplot(shape[2, :]), grid)
+    figure.axes[-2].set_title(f"({next(letters)}) All modules: evenness of importance after training")
+    return figure
+
+
+def _draw_spatial(axis: Axes, deciles: pd.DataFrame, pruned: pd.DataFrame) -> None:
+    """Figure 1: a decile stands in the middle of the tenth of ranks whose pruning the red line shows at its end."""
+    x = (deciles["decile"] - 0.5) / 10
+    axis.plot(x, deciles["importance"], color=style.BLUE, marker="o", label="importance")
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel("Mean importance of a decile", color=style.BLUE)
+    axis.tick_params(axis="y", colors=style.BLUE)
+    axis.set_xlabel("Ranks (%), from least to most important")
+    axis.set_xticks(np.arange(0, 1.01, 0.1))
+    axis.set_xlim(-0.03, 1.03)
+    style.percent_axis(axis, which="x")
+    right = axis.twinx()
+    right.spines["right"].set_visible(True)
+    right.grid(visible=False)
+    error = [pruned["accuracy"] - pruned["low"], pruned["high"] - pruned["accuracy"]]
+    right.errorbar(pruned["pruned"], pruned["accuracy"], error, color=style.RED, marker="s", linestyle="--", capsize=2.5)
+    right.set_ylim(0, max(float(pruned["high"].max()) * 1.08, 0.05))
+    right.set_ylabel("Accuracy after pruning (%)", color=style.RED)
+    right.tick_params(axis="y", colors=style.RED)
+    style.percent_axis(right)
+
+
+def _draw_temporal(figure: Figure, axis: Axes, history: pd.DataFrame) -> None:
+    """Figure 2 as a heat map: a row per rank, most important at the end on top, a column per snapshot."""
+    table = history.pivot(index="rank", columns="step", values="importance")
+    table = table.loc[table.iloc[:, -1].sort_values(kind="stable").index]
+    steps = table.columns.to_numpy(float)
+    middles = (steps[1:] + steps[:-1]) / 2
+    half = (steps[-1] - steps[-2]) / 2 if len(steps) > 1 else 0.5
+    edges = np.concatenate([[steps[0] - (middles[0] - steps[0] if len(steps) > 1 else half)], middles, [steps[-1] + half]])
+    mesh = axis.pcolormesh(edges, np.arange(len(table) + 1), table.to_numpy(), cmap="cividis", vmin=0)
+    figure.colorbar(mesh, ax=axis, pad=0.02, label="Importance")
+    axis.set_xlabel("Fine-tuning steps")
+    axis.set_ylabel("Ranks, by importance at the end")
+    axis.set_yticks([0.5, len(table) - 0.5], ["least", "most"])
+    axis.grid(visible=False)
+
+
+def _evenness_grid(data: pd.DataFrame) -> pd.DataFrame:
+    """Kinds of modules x layers; a module outside the layers stands at layer -1, shown as "other"."""
+    own = data[data["row"] == "evenness"]
+    kinds = [short_kind(split_name(name)[1]) for name in own["module"]]
+    own = own.assign(kind=kinds, column=own["layer"].fillna(-1).astype(int))
+    return own.pivot(index="kind", columns="column", values="evenness").loc[list(dict.fromkeys(kinds))]
+
+
+def _draw_overview(figure: Figure, axis: Axes, grid: pd.DataFrame) -> None:
+    values = grid.to_numpy(float)
+    mesh = axis.pcolormesh(values, cmap="cividis", edgecolors="white", linewidth=0.4)
+    figure.colorbar(mesh, ax=axis, pad=0.01, label="Evenness")
+    axis.invert_yaxis()
+    axis.set_yticks(np.arange(len(grid)) + 0.5, list(grid.index))
+    every = -(-len(grid.columns) // 16)
+    columns: Mapping[int, str] = {c: "other" if c < 0 else str(c) for c in grid.columns}
+    axis.set_xticks(np.arange(len(grid.columns))[::every] + 0.5, list(columns.values())[::every])
+    axis.set_xlabel("Layer")
+    axis.grid(visible=False)
+    if values.size <= 60:
+        norm = mesh.norm
+        for (i, j), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                ink = "white" if norm(value) < 0.55 else style.INK
+                axis.text(j + 0.5, i + 0.5, f"{value:.3f}", ha="center", va="center", fontsize=7.5, color=ink)

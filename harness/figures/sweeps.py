@@ -1,0 +1,321 @@
+"""Figures over one setting: rank (Figure 5), interval of operations (Figure 6) and initial threshold (Figure 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+import methods
+from harness import plan
+from harness.figures import style
+from harness.figures.inputs import (
+    Inputs,
+    Score,
+    interval_note,
+    long_form,
+    model_title,
+    paper_accuracy,
+    provenance_notes,
+    score,
+    task_label,
+    tasks_of,
+)
+from harness.figures.operations import read_operations
+from harness.plan import SweepRun
+from harness.records import RunRecord
+
+#: With subscripts as characters: the fonts of matplotlib's formulas depend on the machine.
+P_INIT = "p\u1d62\u2099\u1d62\u209c"
+#: Setting -> its symbol in the paper.
+_SYMBOLS = {"r": "Rank r", "delta_t": "Step Δt", "p_init": f"Initial threshold {P_INIT}", "learning_rate": "Learning rate"}
+
+
+def setting_label(setting: str) -> str:
+    """How an axis of a setting is named."""
+    return _SYMBOLS.get(setting, setting)
+
+
+def load_sweep(inputs: Inputs, sweep: str) -> tuple[list[SweepRun], dict[str, RunRecord]]:
+    """The points of a sweep, and the records of its runs and of its reference line by run id.
+
+    Raises:
+        ConfigError: the experiment does not plan this sweep.
+        RecordError: a record is missing, stale or broken.
+    """
+    if sweep not in inputs.experiment.sweeps:
+        raise inputs.unplanned("sweeps", sweep, expected="setting, points, domains, models and methods of this figure")
+    points = plan.sweep_runs(inputs.experiment, sweep, paths=inputs.configfiles)
+    return points, inputs.load(plan.sweep_and_baseline_runs(inputs.experiment, sweep), target=sweep)
+
+
+def by_point(points: Sequence[SweepRun]) -> dict[tuple[str, str, str, Any], list[SweepRun]]:
+    """(domain, model, method, value) -> its runs, one per seed."""
+    found: dict[tuple[str, str, str, Any], list[SweepRun]] = {}
+    for point in points:
+        found.setdefault((point.run.domain, point.run.model_key, point.method, point.value), []).append(point)
+    return found
+
+
+def positions(values: Sequence[Any]) -> dict[Any, float]:
+    """Where the values of a setting stand on an axis: log-2 for powers of two, else evenly, smallest first."""
+    ordered = sorted(values)
+    powers = all(isinstance(v, int) and v > 0 and v & (v - 1) == 0 for v in ordered)
+    return {value: math.log2(value) if powers else float(i) for i, value in enumerate(ordered)}
+
+
+def _label(inputs: Inputs, key: str) -> str:
+    entry = inputs.experiment.methods[key]
+    return entry.label or methods.get(entry.method or key).label
+
+
+# --------------------------------------------------------------------------------------------------------- rank_sweep
+
+
+def build_rank_sweep(inputs: Inputs) -> style.Plot:
+    """LoRA and BeamLoRA over r: a panel per test set (Figure 5)."""
+    points, found = load_sweep(inputs, "rank_sweep")
+    setting = inputs.experiment.sweeps["rank_sweep"].setting
+    rows: list[dict[str, Any]] = []
+    scores: list[Score] = []
+    for (domain, model, method, value), group in by_point(points).items():
+        for task in tasks_of(group[0].run):
+            own = score([found[p.run.run_id] for p in group], [task])
+            scores.append(own)
+            common = {
+                "domain": domain,
+                "model": model,
+                "task": task[1],
+                setting: value,
+                "method": method,
+                "label": _label(inputs, method),
+                "paper": paper_accuracy(group[0].run, [task]) if group[0].run.method.key == method else None,
+            }
+            rows += own.rows(**common)
+    data = long_form(rows)
+    figure = _draw_rank_sweep(data, setting)
+    labels = ", ".join(dict.fromkeys(model_title(p.run.model) for p in points))
+    caption = [interval_note(scores), *_star_note(data), *provenance_notes([p.run for p in points])]
+    legend = [_patch(i, key, label) for i, (key, label) in enumerate(_methods(data))]
+    style.finish(figure, title=f"Accuracy under various rank settings: {labels}", caption=caption, legend=legend)
+    return style.Plot(figure=figure, data=data)
+
+
+def _star_note(data: pd.DataFrame) -> list[str]:
+    return ["Open stars: the paper's numbers (Table 1)."] if data["paper"].notna().any() else []
+
+
+def _draw_rank_sweep(data: pd.DataFrame, setting: str) -> Figure:
+    panels = list(data.groupby(["domain", "model", "task"], sort=False))
+    columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
+    lines = math.ceil(len(panels) / columns)
+    figure = style.new_figure(width=4.1 * columns if columns > 1 else 5.2, height=2.9 * lines + 0.9)
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=True).flatten()
+    several = data["model"].nunique() > 1 or data["domain"].nunique() > 1
+    at = positions(data[setting].unique().tolist())
+    for letter, axis, ((domain, model, task), panel) in zip(ascii_lowercase, axes, panels, strict=False):
+        where = f" ({model}, {domain})" if several else ""
+        axis.set_title(f"({letter}) {task_label(task)}{where}")
+        _grouped_bars(axis, panel, setting, at)
+        axis.set_ylabel("Accuracy (%)")
+        axis.set_xlabel(setting_label(setting))
+        axis.tick_params(labelbottom=True)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def _hatch(index: int) -> str | None:
+    """What tells neighbouring bars apart in grey print."""
+    return (None, "////", "....", "xxxx")[index % 4]
+
+
+def _patch(index: int, key: str, label: str) -> Patch:
+    return Patch(facecolor=style.colour_of(key), hatch=_hatch(index), edgecolor="white", label=label)
+
+
+def _grouped_bars(axis: Axes, panel: pd.DataFrame, setting: str, at: Mapping[Any, float]) -> None:
+    keys = list(dict.fromkeys(panel["method"]))
+    width = 0.8 / len(keys)
+    for i, key in enumerate(keys):
+        own = panel[panel["method"] == key]
+        shift = (i - (len(keys) - 1) / 2) * width
+        for value, point in own.groupby(setting):
+            x = at[value] + shift
+            for mean in point[point["row"] == "mean"].itertuples():
+                colour = style.colour_of(key)
+                axis.bar(x, mean.accuracy, width * 0.92, color=colour, hatch=_hatch(i), edgecolor="white", linewidth=0)
+                error = [[mean.accuracy - mean.low], [mean.high - mean.accuracy]]
+                axis.errorbar(x, mean.accuracy, error, color=style.INK, capsize=2.5, linewidth=1.0)
+                if pd.notna(mean.paper):
+                    axis.plot(x, mean.paper, marker="*", markersize=9, markerfacecolor="white", color=style.INK)
+            draw_seeds(axis, point, x, key=key, spread=width * 0.5)
+            mark_diverged(axis, point, x, key=key)
+    axis.set_xticks(list(at.values()), [f"{value:g}" for value in at])
+    axis.set_ylim(bottom=0)
+    axis.grid(axis="x", visible=False)
+    style.percent_axis(axis)
+
+
+def draw_seeds(axis: Axes, point: pd.DataFrame, x: float, *, key: str, spread: float = 0.0) -> None:
+    """Single seeds as small dots, where there are several."""
+    seeds = point[point["row"] == "seed"]
+    if len(seeds) > 1:
+        shifts = np.linspace(-spread / 2, spread / 2, len(seeds))
+        face = {"markerfacecolor": "white", "markeredgecolor": style.INK if spread else style.colour_of(key)}
+        axis.plot(x + shifts, seeds["accuracy"], "o", markersize=3.2, markeredgewidth=0.7, zorder=2.6, **face)
+
+
+def mark_diverged(axis: Axes, point: pd.DataFrame, x: float, *, key: str) -> None:
+    """How many runs of a point diverged, if any."""
+    lost, planned = int((point["row"] == "diverged").sum()), int((point["row"] != "mean").sum())
+    style.mark_diverged(axis, x, key=key, lost=lost, planned=planned)
+
+
+# ------------------------------------------------------------------------------------------------------ delta_t, p_init
+
+
+def build_delta_t(inputs: Inputs) -> style.Plot:
+    """Number of operations and accuracy over the interval between operations (Figure 6)."""
+    return _build_operated(
+        inputs,
+        "delta_t",
+        measure="operations",
+        bars="Number of Operations",
+        note="Operations that change no rank (at threshold 1) are not counted.",
+        title="Effect of the step Δt between operations",
+    )
+
+
+def build_p_init(inputs: Inputs) -> style.Plot:
+    """Operated ranks and accuracy over the initial threshold (Figure 7)."""
+    return _build_operated(
+        inputs,
+        "p_init",
+        measure="operated_ranks",
+        bars="Number of Operated Ranks",
+        note="Operated ranks: pruned and replaced, summed over all modules and operations of a run.",
+        title=f"Effect of the initial threshold {P_INIT}",
+    )
+
+
+def _build_operated(inputs: Inputs, sweep: str, *, measure: str, bars: str, note: str, title: str) -> style.Plot:
+    points, found = load_sweep(inputs, sweep)
+    setting = inputs.experiment.sweeps[sweep].setting
+    rows: list[dict[str, Any]] = []
+    scores: list[Score] = []
+    references = plan.sweep_baselines(inputs.experiment, sweep)
+    for (domain, model, method, value), group in by_point(points).items():
+        runs = [found[p.run.run_id] for p in group]
+        own = score(runs, tasks_of(group[0].run))
+        scores.append(own)
+        common = {"domain": domain, "model": model, setting: value, "method": method, "label": _label(inputs, method)}
+        counts = [_operated(inputs, record) for record in runs if not record.diverged]
+        rows += [row | _counts(row, counts) for row in own.rows(**common)]
+    for domain, model in dict.fromkeys((run.domain, run.model_key) for run in references):
+        group = [found[run.run_id] for run in references if (run.domain, run.model_key) == (domain, model)]
+        own = score(group, tasks_of(group[0].run))
+        scores.append(own)
+        common = {"domain": domain, "model": model, setting: None, "method": "lora", "label": group[0].run.method.label}
+        rows += own.rows(**common)
+    data = long_form(rows)
+    figure = _draw_operated(data, setting, measure=measure, bars=bars)
+    runs = [p.run for p in points]
+    tasks = dict.fromkeys(task_label(task) for run in runs for _, task in tasks_of(run))
+    band = ["Dashed line and band: LoRA and its interval."] if references else []
+    caption = [f"Accuracy is the mean of {' and '.join(tasks)}.", note, interval_note(scores), *band, *provenance_notes(runs)]
+    legend: list[Artist] = [style.handle(key, label) for key, label in _methods(data[data[setting].notna()])]
+    if references:
+        legend.append(Line2D([], [], color=style.colour_of("lora"), linestyle="--", label=references[0].method.label))
+    title = f"{title}: {', '.join(dict.fromkeys(model_title(run.model) for run in runs))}"
+    style.finish(figure, title=title, caption=caption, legend=legend)
+    return style.Plot(figure=figure, data=data)
+
+
+def _operated(inputs: Inputs, record: RunRecord) -> tuple[int, int, int]:
+    """(seed, operations that changed a rank, ranks that were replaced) of a run."""
+    totals = [sum(module.k for module in operation.modules) for operation in read_operations(inputs, record)]
+    return record.run.seed, sum(total > 0 for total in totals), sum(totals)
+
+
+def _counts(row: Mapping[str, Any], counts: Sequence[tuple[int, int, int]]) -> dict[str, float]:
+    """The counts of a row's seed, or their mean over seeds."""
+    own = [c for c in counts if row["row"] == "mean" or c[0] == row["seed"]]
+    if not own:
+        return {}
+    return {"operations": float(np.mean([c[1] for c in own])), "operated_ranks": float(np.mean([c[2] for c in own]))}
+
+
+def _draw_operated(data: pd.DataFrame, setting: str, *, measure: str, bars: str) -> Figure:
+    panels = list(data.groupby(["domain", "model"], sort=False))
+    figure = style.new_figure(width=8.2, height=2.9 * len(panels) + 0.9)
+    axes = figure.subplots(len(panels), 2, squeeze=False)
+    at = {value: float(i) for i, value in enumerate(sorted(data[setting].dropna().unique()))}
+    letters = iter(ascii_lowercase)
+    for (left, right), ((domain, model), panel) in zip(axes, panels, strict=True):
+        where = f" ({model})" if data["model"].nunique() > 1 else ""
+        points, reference = panel[panel[setting].notna()], panel[panel[setting].isna()]
+        _count_bars(left, points, setting, at, measure)
+        left.set_title(f"({next(letters)}) {bars}{where}")
+        left.set_ylabel(bars)
+        _accuracy_line(right, points, setting, at)
+        _reference_band(right, reference)
+        right.set_title(f"({next(letters)}) {domain.capitalize()} Performance{where}")
+        right.set_ylabel("Accuracy (%)")
+        style.percent_axis(right)
+        for axis in (left, right):
+            axis.set_xticks(list(at.values()), [f"{value:g}" for value in at])
+            axis.set_xlim(-0.6, len(at) - 0.4)
+            axis.set_xlabel(setting_label(setting))
+            axis.grid(axis="x", visible=False)
+    return figure
+
+
+def _methods(data: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(data.drop_duplicates("method")[["method", "label"]].itertuples(index=False, name=None))
+
+
+def _count_bars(axis: Axes, points: pd.DataFrame, setting: str, at: Mapping[Any, float], measure: str) -> None:
+    keys = _methods(points)
+    width = 0.62 / len(keys)
+    means = points[points["row"] == "mean"]
+    for i, (key, _) in enumerate(keys):
+        own = means[means["method"] == key]
+        x = own[setting].map(at) + (i - (len(keys) - 1) / 2) * width
+        drawn = axis.bar(x, own[measure], width, color=style.colour_of(key), hatch=_hatch(i), edgecolor="white", linewidth=0)
+        for value in set(points.loc[points["method"] == key, setting]) - set(own[setting]):
+            mark_diverged(axis, points[(points["method"] == key) & (points[setting] == value)], at[value], key=key)
+        axis.bar_label(drawn, labels=[f"{v:.3g}" if v < 1000 else f"{v:,.0f}" for v in own[measure]], padding=2, fontsize=8)
+    axis.margins(y=0.15)
+    axis.set_ylim(bottom=0)
+
+
+def _accuracy_line(axis: Axes, points: pd.DataFrame, setting: str, at: Mapping[Any, float]) -> None:
+    for key, _ in _methods(points):
+        own = points[points["method"] == key].sort_values(setting)
+        means = own[own["row"] == "mean"]
+        error = [means["accuracy"] - means["low"], means["high"] - means["accuracy"]]
+        look = {"color": style.colour_of(key), "marker": style.marker_of(key), "markersize": style.marker_size(key)}
+        axis.errorbar(means[setting].map(at), means["accuracy"], error, capsize=3, elinewidth=1.0, zorder=3, **look)
+        for value, point in own.groupby(setting):
+            draw_seeds(axis, point, at[value] + 0.12, key=key)
+            mark_diverged(axis, point, at[value], key=key)
+
+
+def _reference_band(axis: Axes, reference: pd.DataFrame) -> None:
+    for mean in reference[reference["row"] == "mean"].itertuples():
+        axis.axhspan(mean.low, mean.high, color=style.colour_of("lora"), alpha=0.13, linewidth=0, zorder=0)
+        axis.axhline(mean.accuracy, color=style.colour_of("lora"), linestyle="--", zorder=1)
+    if (reference["row"] == "diverged").any():
+        count, total = int((reference["row"] == "diverged").sum()), int((reference["row"] != "mean").sum())
+        text = f"LoRA: {count} of {total} diverged"
+        axis.text(0.99, 0.98, text, transform=axis.transAxes, ha="right", va="top", color=style.colour_of("lora"))

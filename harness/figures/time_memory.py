@@ -1,0 +1,126 @@
+"""Training time and peak memory of each method relative to LoRA, measured in interleaved runs (Figures 8 and 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness import plan, timing
+from harness.config import ConfigError, RunSpec
+from harness.figures import style
+from harness.figures.inputs import Inputs, long_form, model_note
+from harness.records import RecordError
+from harness.timing import Comparison, Measurement, Ratio, TimingRecord
+
+FILE = "timing.json"
+
+#: Column of the data -> (title of its panel, the ratio in a summary, the value in a measurement).
+_PANELS: dict[str, tuple[str, Callable[[Comparison], Ratio], Callable[[Measurement], float]]] = {
+    "time": ("Fine-tuning time", lambda c: c.time, lambda m: m.seconds_per_step),
+    "peak_memory": ("Peak memory", lambda c: c.peak, lambda m: m.peak_bytes),
+    "added_memory": ("Memory beyond the loaded model", lambda c: c.added, lambda m: m.added_bytes),
+}
+
+
+def build(inputs: Inputs) -> style.Plot:
+    """A panel of horizontal bars each for time, peak memory, and memory beyond the loaded model.
+
+    Raises:
+        ConfigError: the experiment plans no timing.
+        RecordError: timing.json is missing, broken, or of other settings than the experiment's.
+    """
+    if inputs.experiment.timing is None:
+        raise inputs.unplanned("timing", expected="domain, model and methods of figure time_memory")
+    runs = plan.timing_runs(inputs.experiment, paths=inputs.configfiles)
+    record = _read(inputs, runs)
+    summary = timing.summarise(record)
+    rows: list[dict[str, Any]] = []
+    for method, found in summary.items():
+        own = {m.round: m for m in record.measurements if m.method == method}
+        base = {m.round: m for m in record.measurements if m.method == record.timing.baseline}
+        absolute = {"time": found.seconds_per_step, "peak_memory": found.peak_bytes, "added_memory": found.added_bytes}
+        for panel, (_, of_summary, of_measurement) in _PANELS.items():
+            ratio = of_summary(found)
+            common = {"measure": panel, "method": method, "label": runs[method].method.label}
+            interval = {"ratio": ratio.median, "low": ratio.low, "high": ratio.high}
+            rows.append({**common, "row": "median", **interval, "absolute": absolute[panel]})
+            rows += [
+                {**common, "row": "round", "round": i, "ratio": of_measurement(own[i]) / of_measurement(base[i])} for i in own
+            ]
+    data = long_form(rows)
+    baseline = runs[record.timing.baseline]
+    figure = _draw(data, baseline=baseline.method.label)
+    style.finish(
+        figure, title=f"Cost relative to {baseline.method.label}: {baseline.model.label}", caption=_caption(record, runs)
+    )
+    return style.Plot(figure=figure, data=data)
+
+
+def _read(inputs: Inputs, runs: dict[str, RunSpec]) -> TimingRecord:
+    path = inputs.results / inputs.experiment.name / FILE
+    if not path.exists():
+        raise inputs.missing_file(path)
+    remake = f"make it again: {inputs.command} --force -- {path}"
+    try:
+        record = timing.read(path)
+    except ConfigError as error:
+        raise RecordError(f"{error}; {remake}") from error
+    expected = {method: run.training_hash() for method, run in runs.items()}
+    if record.timing != inputs.experiment.timing or record.settings != expected:
+        what = "timing" if record.timing != inputs.experiment.timing else "settings"
+        raise RecordError(f"{path}: {what}: found others than the experiment's; the record is stale, {remake}")
+    return record
+
+
+def _caption(record: TimingRecord, runs: dict[str, RunSpec]) -> list[str]:
+    accelerators = record.hardware.get("accelerators") or []
+    where = ", ".join(accelerators) or f"{record.hardware.get('cpu')}, threads: {record.hardware.get('threads')}"
+    first = next(iter(runs.values()))
+    return [
+        f"Median over {record.timing.rounds} rounds, in each of which every method is measured once; lines: 95 % bootstrap "
+        "intervals over rounds; small dots: single rounds. In brackets: seconds per optimizer step, MiB.",
+        f"Measured on {where}; memory is that of the {record.measurements[0].memory_of}.",
+        model_note(first.model),
+    ]
+
+
+def _draw(data: pd.DataFrame, *, baseline: str) -> Figure:
+    methods = list(dict.fromkeys(data["method"]))
+    figure = style.new_figure(width=11.0, height=0.36 * len(methods) + 1.9)
+    axes = figure.subplots(1, len(_PANELS), sharey=True)
+    for letter, axis, (panel, (title, _, _)) in zip("abc", axes, _PANELS.items(), strict=True):
+        own = data[data["measure"] == panel]
+        _draw_bars(axis, own, methods)
+        axis.set_title(f"({letter}) {title}")
+        axis.set_xlabel(f"Relative to {baseline}")
+    labels = data.drop_duplicates("method").set_index("method")["label"]
+    axes[0].set_yticks(range(len(methods)), [labels[method] for method in methods])
+    axes[0].invert_yaxis()
+    return figure
+
+
+def _draw_bars(axis: Axes, own: pd.DataFrame, methods: list[str]) -> None:
+    longest = float(np.nanmax([own["high"].max(), own["ratio"].max()]))
+    for i, method in enumerate(methods):
+        one = own[own["method"] == method]
+        median = one[one["row"] == "median"].iloc[0]
+        axis.barh(i, median["ratio"], 0.68, color=style.colour_of(method), linewidth=0, zorder=2)
+        error = [[median["ratio"] - median["low"]], [median["high"] - median["ratio"]]]
+        axis.errorbar(median["ratio"], i, xerr=error, color=style.INK, capsize=2.5, linewidth=1.0, zorder=3)
+        rounds = one.loc[one["row"] == "round", "ratio"]
+        dots = {"markerfacecolor": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.6}
+        axis.plot(rounds, i + np.linspace(-0.2, 0.2, len(rounds)), "o", markersize=2.6, zorder=4, **dots)
+        value = median["absolute"]
+        unit = f"{value:.3g} s" if median["measure"] == "time" else f"{value / 2**20:,.0f}"
+        end = max(median["high"], rounds.max())
+        text = f"{median['ratio']:.2f}× ({unit})"
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        axis.text(end + 0.02 * longest, i, text, va="center", ha="left", fontsize=8, zorder=6, bbox=ground)
+    axis.axvline(1.0, color=style.INK, linewidth=0.8, linestyle=":", zorder=5)
+    axis.set_xlim(0, longest * 1.38)
+    axis.grid(axis="y", visible=False)
