@@ -1,0 +1,132 @@
+"""What the records say on a question: paired differences, importance histories, pruning curves, time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import importance, plan, pruning, stats, timing
+from harness.cells import Scores, table_columns
+from harness.config import Experiment, RunSpec
+from harness.records import RunRecord, load_records, run_folder
+
+
+class Missing(Exception):
+    """The runs or the measurement that a claim needs are not there. The message says which."""
+
+
+class Evidence:
+    """The records of one experiment. What has not run is missing; broken records are errors."""
+
+    def __init__(self, experiment: Experiment, *, results: Path, command: str) -> None:
+        self.experiment, self.results, self.command = experiment, results, command
+        self._records: dict[str, RunRecord | None] = {}
+
+    def records(self, runs: Iterable[RunSpec]) -> list[RunRecord]:
+        """The finished ones among ``runs``."""
+        runs = list(runs)
+        for run in runs:
+            if run.run_id not in self._records:
+                found = load_records([run], results=self.results, command=self.command, allow_missing=True).records
+                self._records[run.run_id] = found[0] if found else None
+        return [record for run in runs if (record := self._records[run.run_id]) is not None]
+
+    def table(self, name: str) -> list[RunSpec]:
+        """The runs of a table, or none where the experiment has no such table."""
+        return plan.table_runs(self.experiment, name) if name in self.experiment.tables else []
+
+    def sweep(self, name: str) -> list[plan.SweepRun]:
+        """The runs of a sweep, or none where the experiment has no such sweep."""
+        return plan.sweep_runs(self.experiment, name) if name in self.experiment.sweeps else []
+
+    def matrices(self, runs: Sequence[RunSpec], *, of: str) -> tuple[dict[str, NDArray[np.float64]], tuple[int, ...]]:
+        """Whether each answer is correct, test task by test task, shape (seeds, examples), and the seeds.
+
+        Args:
+            runs: one method on one model and domain, a run for each seed.
+            of: what the runs are, for the message.
+
+        Raises:
+            Missing: no run of it has finished, or all have diverged.
+        """
+        done = sorted((r for r in self.records(runs) if not r.diverged), key=lambda record: record.run.seed)
+        if not done:
+            raise Missing(f"no finished run of {of}")
+        columns = table_columns([record.run for record in done])
+        scores = Scores(done, columns)  # refuses runs that answered different examples
+        found = {task.task: np.stack([record.predictions[task.task].correct for record in done]) for task in scores.tasks}
+        return found, tuple(record.run.seed for record in done)
+
+    def difference(self, runs: Sequence[RunSpec], others: Sequence[RunSpec], *, of: str, and_of: str) -> stats.Difference:
+        """Accuracy of ``runs`` minus that of ``others``, averaged over the domain's test tasks, on the seeds of both.
+
+        Raises:
+            Missing: one of them has not run, or they share no seed.
+        """
+        first, second, _ = self.paired(runs, others, of=of, and_of=and_of)
+        return stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=True)
+
+    def paired(
+        self, runs: Sequence[RunSpec], others: Sequence[RunSpec], *, of: str, and_of: str
+    ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]], tuple[int, ...]]:
+        """The matrices of both on the seeds that both finished, task by task, and these seeds.
+
+        Raises:
+            Missing: one of them has not run, or they share no seed.
+        """
+        first, seeds = self.matrices(runs, of=of)
+        second, other_seeds = self.matrices(others, of=and_of)
+        shared = [seed for seed in seeds if seed in other_seeds]
+        if not shared:
+            raise Missing(f"{of} and {and_of} have no seed in common")
+        rows, other_rows = ([all_.index(seed) for seed in shared] for all_ in (seeds, other_seeds))
+        return [first[t][rows] for t in first], [second[t][other_rows] for t in first], tuple(shared)
+
+    def histories(self, method: str) -> dict[int, importance.ImportanceHistory]:
+        """seed -> importance of the ranks during training, of the runs that are pruned.
+
+        Raises:
+            Missing: the experiment prunes no such run, or none has finished with snapshots.
+        """
+        runs = [run for run in plan.pruning_runs(self.experiment) if run.method.key == method]
+        if any(run.training.importance_every is None for run in runs) or not runs:
+            raise Missing(f"no snapshots of {method}: training.importance_every and pruning are not set")
+        found = {}
+        for record in self.records(runs):
+            if not record.diverged:
+                found[record.run.seed] = importance.read(record.folder / "adapter" / importance.FILE)
+        if not found:
+            raise Missing(f"no finished run of {method} with snapshots")
+        return found
+
+    def pruning_curves(self, method: str) -> dict[int, dict[float, float]]:
+        """seed -> share of ranks pruned -> accuracy, averaged over tasks.
+
+        Raises:
+            Missing: no pruning evaluation of the method.
+        """
+        found = {}
+        for run in plan.pruning_runs(self.experiment):
+            path = run_folder(run, results=self.results) / pruning.FILE
+            if run.method.key == method and path.exists():
+                curves = list(pruning.read(path).values())
+                if curves:
+                    accuracy = np.mean([curve.accuracy for curve in curves], axis=0)
+                    found[run.seed] = dict(zip(curves[0].fractions.tolist(), accuracy.tolist(), strict=True))
+        if not found:
+            raise Missing(f"no pruning evaluation of {method}")
+        return found
+
+    def costs(self) -> dict[str, timing.Comparison]:
+        """method -> time and memory relative to the baseline.
+
+        Raises:
+            Missing: no measurement.
+        """
+        path = self.results / self.experiment.name / "timing.json"
+        if self.experiment.timing is None or not path.exists():
+            raise Missing("no measurement of time and memory")
+        return timing.summarise(timing.read(path))

@@ -1,0 +1,119 @@
+"""Claims in words, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, get_args
+
+from harness.claims.verdicts import Claim, Part, Quantity, Range, Verdict
+from harness.config import SCHEMA_VERSION, Experiment
+from harness.grids import markdown_grid
+from harness.table_text import NOTHING, p_value, signed
+
+
+def _number(value: float | None, quantity: Quantity) -> str:
+    if value is None:
+        return "?"
+    if quantity.unit == "points":
+        return signed(value, "accuracy")
+    return f"{100 * value:.0f} %" if quantity.unit == "share" else f"{value:.3g}"
+
+
+def measured(quantity: Quantity) -> str:
+    """Such as "-0.4 [-3.1, +2.3] points, 3 seeds"."""
+    unit = {"points": " points", "ratio": "x"}.get(quantity.unit, "")
+    interval = f"[{_number(quantity.low, quantity)}, {_number(quantity.high, quantity)}]"
+    if quantity.low is None:
+        interval = "(one seed: no interval)"
+    seeds = "" if quantity.unit == "ratio" and quantity.n_seeds == 1 else f", {_seeds(quantity.n_seeds)}"
+    return f"{_number(quantity.mean, quantity)} {interval}{unit}{seeds}"
+
+
+def _seeds(n: int) -> str:
+    return "1 seed" if n == 1 else f"{n} seeds"
+
+
+def expected(where: Range, quantity: Quantity | None) -> str:
+    """The range that the claim puts the number in."""
+    percent = quantity is not None and quantity.unit == "share"
+    show = (lambda v: f"{100 * v:.0f} %") if percent else (lambda v: f"{v:.3g}")
+    if where.above is not None and where.below is not None:
+        return f"{show(where.above)} to {show(where.below)}"
+    return f"> {show(where.above)}" if where.above is not None else f"< {show(where.below or 0)}"
+
+
+def ours(part: Part) -> str:
+    """The number of a part, or why there is none."""
+    return measured(part.quantity) if part.quantity is not None else f"untested: {part.reason}"
+
+
+def detectable(part: Part) -> str:
+    """The difference that could have been detected."""
+    found = part.quantity.detectable if part.quantity is not None else None
+    return NOTHING if found is None else f"{100 * found:.1f} points"
+
+
+def tally(claims: Sequence[Claim]) -> str:
+    """How the verdicts are spread."""
+    counts = Counter(claim.verdict for claim in claims)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict))
+
+
+def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:
+    """The page ``claims.md``."""
+    lines = [
+        f"# The paper's claims, tested: {experiment.title}",
+        "",
+        *(f"> {note}" for note in experiment.notes),
+        *([""] if experiment.notes else []),
+        f"{len(claims)} claims: {tally(claims)}. The tests were fixed in harness/claims before any result; intervals are 95 %; "
+        "a verdict is about the models named here, which are stand-ins where they say so.",
+        "",
+        *markdown_grid(
+            ["Claim", "Paper", "Ours", "Verdict"],
+            [
+                [
+                    f"{claim.statement}{_stand_in(experiment, claim)}",
+                    f"{claim.paper} ({claim.source})",
+                    "; ".join(f"{part.label}: {ours(part)}" for part in claim.parts),
+                    claim.verdict,
+                ]
+                for claim in claims
+            ],
+        ),
+    ]
+    for claim in claims:
+        lines += ["", f"## {claim.statement}{_stand_in(experiment, claim)}", "", f"**{claim.verdict}** · {claim.source}", ""]
+        lines += [f"Paper: {claim.paper}.", "", f"Test: {claim.test}", ""]
+        rows = [
+            [
+                part.label,
+                expected(part.expected, part.quantity),
+                ours(part),
+                p_value(part.p_adjusted),
+                detectable(part),
+                part.verdict,
+            ]
+            for part in claim.parts
+        ]
+        lines += markdown_grid(["Number", "Expected", "Ours", "p (Holm)", "Detectable", "Verdict"], rows)
+    return "\n".join(lines) + "\n"
+
+
+def _stand_in(experiment: Experiment, claim: Claim) -> str:
+    stand_in = claim.model is not None and experiment.models[claim.model].is_stand_in
+    return " [stand-in]" if stand_in else ""
+
+
+def record(experiment: Experiment, claims: Sequence[Claim]) -> dict[str, Any]:
+    """What ``claims.json`` holds."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": experiment.name,
+        "claims": [
+            asdict(claim) | {"stand_in": claim.model is not None and experiment.models[claim.model].is_stand_in}
+            for claim in claims
+        ],
+    }
