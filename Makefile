@@ -1,4 +1,5 @@
-# make demo: the first taste; make table1: the main job; make test: the default tests. All work from any folder with -C.
+# make demo: the first taste; make table1: the main job; make all: everything in the paper, and the report; make test: the
+# default tests. All work from any folder with -C.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -10,7 +11,10 @@ CORES ?= all
 SNAKEMAKE_ARGS ?=
 SNAKEMAKE = cd $(ROOT) && $(BIN)/snakemake --cores $(CORES) --quiet rules host
 
-.PHONY: help setup demo table1 test test-all lint
+# Arguments of the report, such as REPORT_ARGS="--configfile config/small.yaml --allow-missing".
+REPORT_ARGS ?=
+
+.PHONY: help setup demo table1 all report test test-all lint
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -25,6 +29,12 @@ demo: setup ## LoRA against BeamLoRA on a small stand-in: a minute, no network
 
 table1: setup ## Table 1 of the default experiment (tiny)
 	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) -- reproduce_table1
+
+all: setup ## Every table, figure and claim of the default experiment (tiny), and the report
+	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) -- reproduce_all
+
+report: setup ## The report alone, from the records that are there
+	cd $(ROOT) && $(BIN)/python -m harness.report $(REPORT_ARGS)
 
 test: setup ## The default tests
 	cd $(ROOT) && $(BIN)/python -m pytest

@@ -178,7 +178,7 @@ def compare(
         RuntimeError: lm-eval asked other rows or prompts than ours.
     """
     from harness.data import load_records
-    from harness.evaluate import evaluate_task
+    from harness.evaluate_task import evaluate_task
     from harness.lm_eval_tasks import evaluate, kept_mode
 
     with kept_mode(model):

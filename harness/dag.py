@@ -35,24 +35,24 @@ def _modules(*names: str) -> list[Path]:
 
 
 #: Source files behind each stage: an edit reruns the stage, and nothing before it.
-PRETRAIN_CODE = _modules(
-    "pretrain",
-    *(
-        f"synthetic/{name}"
-        for name in ("arithmetic", "competition", "corpus", "programs", "split", "tokenizer", "word_problems")
-    ),
-)
+_CORPUS = ("arithmetic", "competition", "corpus", "programs", "records", "split", "tokenizer", "word_problems")
+PRETRAIN_CODE = _modules("pretrain", *(f"synthetic/{name}" for name in _CORPUS))
+#: Generated training and test sets, beyond what the bases depend on.
+_GENERATORS = _modules("synthetic/commonsense")
 TRAIN_CODE = [
     *_modules("train", "trainer", "data", "models", "attention", "checkpoints", "record_blocks", "importance"),
+    *_GENERATORS,
     Path("methods/base.py"),
     Path("methods/importance.py"),
     Path("evaluation/prompts.py"),
     Path("evaluation/tasks.py"),
+    Path("evaluation/commonsense.py"),
 ]
 #: Commands of the evaluation package that no run depends on.
 _EVALUATION_TOOLS = ("audit", "grade", "lm_eval_check")
 EVALUATE_CODE = [
-    *_modules("evaluate", "generate", "models"),
+    *_modules("evaluate", "evaluate_task", "generate", "models"),
+    *_GENERATORS,
     *(path for path in sorted(Path("evaluation").glob("*.py")) if path.stem not in _EVALUATION_TOOLS),
 ]
 PRUNING_CODE = [*EVALUATE_CODE, *_modules("pruning"), Path("methods/importance.py"), Path("methods/peft_support.py")]
@@ -72,7 +72,10 @@ CLAIM_CODE = [
     *_modules("importance", "pruning", "timing"),
     *sorted((_HARNESS / "claims").glob("*.py")),
 ]
-REPORT_CODE = [*CLAIM_CODE, *sorted(path for path in (_HARNESS / "report").glob("**/*") if path.is_file())]
+REPORT_CODE = [
+    *CLAIM_CODE,
+    *sorted(p for p in (_HARNESS / "report").glob("**/*") if p.is_file() and p.parent.name != "__pycache__"),
+]
 
 
 def method_code(name: str) -> list[Path]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, BaseModelSpec, ConfigError, EvaluationSpec, Experiment, Protocol
-from harness.evaluate import UNFINISHED, check_task, evaluate_tasks
+from harness.evaluate import UNFINISHED, evaluate_tasks
+from harness.evaluate_task import check_task
 from harness.files import write_json
 from harness.finished_tasks import FinishedTasks
 from harness.plan import load_experiment

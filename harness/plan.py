@@ -261,7 +261,7 @@ def target_runs(experiment: Experiment, target: str) -> list[RunSpec]:
     if name in experiment.tables:
         return table_runs(experiment, name)
     known = [*(f"reproduce_{table}" for table in experiment.tables), "reproduce_table4", "reproduce_learning_rate", *FIGURES]
-    if name in FIGURES:
+    if name in planned_figures(experiment):
         return figure_runs(experiment, name)
     near = difflib.get_close_matches(target, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}, reproduce_all"

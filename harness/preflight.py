@@ -36,7 +36,7 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     """
     from evaluation.tasks import examples, training_example
     from harness.data import load_records
-    from harness.evaluate import check_task
+    from harness.evaluate_task import check_task
 
     rows: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()

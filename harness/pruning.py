@@ -301,7 +301,7 @@ def _evaluate_fraction(
     *,
     title: str,
 ) -> dict[str, Any]:
-    from harness.evaluate import evaluate_task
+    from harness.evaluate_task import evaluate_task
     from harness.progress import Progress
 
     start = time.perf_counter()

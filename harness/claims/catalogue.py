@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
-from harness import importance, plan, reported, stats
-from harness.claims.evidence import Evidence, Missing
-from harness.claims.verdicts import Claim, Part, Quantity, Range, of_difference, over_seeds
+from harness import plan, reported, stats
+from harness.claims.evidence import Evidence, Missing, part_of
+from harness.claims.ranks import importance_claims
+from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Part, Quantity, Range, of_difference
 from harness.config import RunSpec
 
-POSITIVE = Range(above=0)
-NEGATIVE = Range(below=0)
 #: Costs within this factor of LoRA's count as "about the same", the usual margin of equivalence tests.
 ABOUT_THE_SAME = Range(above=0.8, below=1.25)
-#: The most important tenth of a module's ranks against the least important one.
-DIFFERENT = Range(above=2)
-#: Share of the accuracy that is left after pruning: "limited change", and "drops sharply".
-LIMITED_CHANGE, SHARP_DROP = Range(above=0.9), Range(below=0.5)
-FEW, MANY = 0.3, 0.9
-#: Growth of the differences in the last third of training over all growth; a third would be a straight line.
-SETTLED = Range(below=1 / 3)
-
 _PAIRED = (
     "Difference of the mean accuracy over the domain's test sets, paired over seeds and examples; Holm's correction over {}."
 )
-
-
-def _part(label: str, expected: Range, runs: Sequence[RunSpec], measure: Callable[[], Quantity]) -> Part:
-    names = tuple(run.run_id for run in runs)
-    try:
-        return Part(label=label, expected=expected, quantity=measure(), runs=names)
-    except Missing as error:
-        return Part(label=label, expected=expected, quantity=None, reason=str(error), runs=names)
 
 
 def _of(runs: Sequence[RunSpec], *, domain: str, model: str, method: str) -> list[RunSpec]:
@@ -65,7 +48,7 @@ def _difference_part(
     evidence: Evidence, runs: Sequence[RunSpec], *, domain: str, model: str, method: str, other: str, expected: Range
 ) -> Part:
     first, second = (_of(runs, domain=domain, model=model, method=key) for key in (method, other))
-    return _part(
+    return part_of(
         f"{method} - {other}",
         expected,
         [*first, *second],
@@ -159,7 +142,7 @@ def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
         return
     model = points[0].run.model_key
     parts = [
-        _part(
+        part_of(
             f"beamlora - lora at r = {rank}",
             POSITIVE,
             [*beam[rank], *lora[rank]],
@@ -199,7 +182,7 @@ def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
         test="Gain at the smallest rank minus the mean gain at the others, paired over seeds and examples.",
         model=model,
         parts=(
-            _part(
+            part_of(
                 f"gain at r = {ranks[0]} - mean gain at {', '.join(map(str, ranks[1:]))}",
                 NEGATIVE,
                 [run for rank in ranks for run in [*beam[rank], *lora[rank]]],
@@ -228,7 +211,7 @@ def _interior_optimum(evidence: Evidence, sweep: str, what: str, source: str, pa
         return of_difference(evidence.difference(values[centre], values[end], of=first, and_of=second))
 
     parts = [
-        _part(
+        part_of(
             f"{sweep} = {'?' if centre is None else f'{centre:g}'} - {sweep} = {end:g}",
             POSITIVE,
             [*(values[centre] if centre is not None else []), *values[end]],
@@ -248,125 +231,6 @@ def _interior_optimum(evidence: Evidence, sweep: str, what: str, source: str, pa
     )
 
 
-# ---------------------------------------------------------------------------------------------------- importance of ranks
-
-
-def _mean_decile_ratio(history: importance.ImportanceHistory) -> float:
-    """Most over least important tenth, geometric mean over modules."""
-    ratios = [deciles[-1] / deciles[0] for deciles in map(importance.deciles, history.last.values())]
-    return float(np.exp(np.mean(np.log(ratios))))
-
-
-def _mean_variation(history: importance.ImportanceHistory) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, coefficient of variation as the mean over modules) of the snapshots after the first step."""
-    later = history.steps > 0
-    return history.steps[later], np.mean([importance.variation(values[later]) for values in history.modules.values()], axis=0)
-
-
-def _share_settling(history: importance.ImportanceHistory) -> float:
-    steps, variation = _mean_variation(history)
-    two_thirds = float(np.interp(2 / 3 * steps[-1], steps, variation))
-    return float((variation[-1] - two_thirds) / (variation[-1] - variation[0]))
-
-
-def _growth(history: importance.ImportanceHistory) -> float:
-    _, variation = _mean_variation(history)
-    return float(variation[-1] - variation[0])
-
-
-def _mean_evenness(history: importance.ImportanceHistory) -> float:
-    return float(np.mean([importance.evenness(values) for values in history.last.values()]))
-
-
-def _left(curve: dict[float, float], share: float) -> float:
-    """Share of the accuracy that is left after pruning a share of the ranks."""
-    if curve.get(0.0, 0.0) == 0:
-        raise Missing("the run solves nothing before pruning")
-    shares = sorted(curve)
-    return float(np.interp(share, shares, [curve[s] for s in shares]) / curve[0.0])
-
-
-def _area(curve: dict[float, float]) -> float:
-    """Mean share of the accuracy that is left, over all shares of pruned ranks."""
-    shares = sorted(curve)
-    left = [_left(curve, share) for share in shares]
-    return float(np.trapezoid(left, shares) / (shares[-1] - shares[0]))
-
-
-def _importance(evidence: Evidence) -> Iterator[Claim]:
-    runs = plan.pruning_runs(evidence.experiment)
-    if not runs:
-        return
-    model = runs[0].model_key
-    lora, beam = ([run for run in runs if run.method.key == key] for key in ("lora", "beamlora"))
-
-    def seedwise(measure: Callable[[importance.ImportanceHistory], float], unit: str) -> Quantity:
-        return over_seeds([measure(history) for history in evidence.histories("lora").values()], unit)  # type: ignore[arg-type]
-
-    def left(share: float) -> Quantity:
-        return over_seeds([_left(curve, share) for curve in evidence.pruning_curves("lora").values()], "share")
-
-    yield Claim(
-        key="ranks_differ",
-        statement="After LoRA training, ranks within a module differ in importance, and the less important ones can be pruned",
-        source="section 2.2, Figure 1",
-        paper="hierarchical deciles; limited change when less important ranks are pruned, a sharp drop for important ones",
-        test=f"LoRA, over seeds: the most important tenth at least {DIFFERENT.above:g} times the least important one "
-        f"(geometric mean over modules); at least {LIMITED_CHANGE.above:.0%} of the accuracy left with {FEW:.0%} of the ranks "
-        f"pruned, less than {SHARP_DROP.below:.0%} with {MANY:.0%} pruned.",
-        model=model,
-        parts=(
-            _part("most over least important tenth", DIFFERENT, lora, lambda: seedwise(_mean_decile_ratio, "ratio")),
-            _part(f"accuracy left with {FEW:.0%} pruned", LIMITED_CHANGE, lora, lambda: left(FEW)),
-            _part(f"accuracy left with {MANY:.0%} pruned", SHARP_DROP, lora, lambda: left(MANY)),
-        ),
-        family="ranks_differ",
-    )
-    yield Claim(
-        key="differences_grow_and_settle",
-        statement="Differences in importance grow during LoRA training, then settle",
-        source="section 2.2, Figure 2",
-        paper="differences increase with the steps and tend to stabilize",
-        test="Coefficient of variation of a module's importances, mean over modules: it grows from the first snapshot to the "
-        "last, and the last third of training has less than a third of the growth. LoRA, over seeds.",
-        model=model,
-        parts=(
-            _part("growth of the variation", POSITIVE, lora, lambda: seedwise(_growth, "number")),
-            _part("share of the growth in the last third", SETTLED, lora, lambda: seedwise(_share_settling, "share")),
-        ),
-        family="differences_grow_and_settle",
-    )
-
-    def even() -> Quantity:
-        first, second = evidence.histories("beamlora"), evidence.histories("lora")
-        shared = sorted(first.keys() & second.keys())
-        if not shared:
-            raise Missing("beamlora and lora have no seed in common")
-        return over_seeds([_mean_evenness(first[s]) - _mean_evenness(second[s]) for s in shared], "number")
-
-    def faster() -> Quantity:
-        first, second = evidence.pruning_curves("beamlora"), evidence.pruning_curves("lora")
-        shared = sorted(first.keys() & second.keys())
-        if not shared:
-            raise Missing("beamlora and lora have no seed in common")
-        return over_seeds([_area(first[s]) - _area(second[s]) for s in shared], "number")
-
-    yield Claim(
-        key="more_even",
-        statement="BeamLoRA's importance is spread more evenly over ranks than LoRA's, and its pruning curve falls faster",
-        source="section 4.5, Figure 4",
-        paper="accuracy decreases more rapidly as ranks are pruned",
-        test="BeamLoRA - LoRA, paired over seeds: normalised entropy of a module's importances (mean over modules) is larger; "
-        "the mean share of accuracy left, over all shares of pruned ranks, is smaller.",
-        model=model,
-        parts=(
-            _part("evenness of importance", POSITIVE, [*beam, *lora], even),
-            _part("area under the pruning curve", NEGATIVE, [*beam, *lora], faster),
-        ),
-        family="more_even",
-    )
-
-
 # --------------------------------------------------------------------------------------------------------------- costs
 
 
@@ -383,7 +247,7 @@ def _costs(evidence: Evidence) -> Iterator[Claim]:
         return Quantity(mean=found.median, low=found.low, high=found.high, n_seeds=1, unit="ratio")
 
     def parts(method: str, expected: Range) -> tuple[Part, ...]:
-        return tuple(_part(f"{method}, {of}", expected, (), partial(ratio, method, of)) for of in ("time", "memory"))
+        return tuple(part_of(f"{method}, {of}", expected, (), partial(ratio, method, of)) for of in ("time", "memory"))
 
     measured = "Ratio to LoRA within a round of interleaved runs, median over rounds with its 95 % interval: {}."
     for key, statement, paper, expected in (
@@ -421,7 +285,7 @@ def all_claims(evidence: Evidence) -> list[Claim]:
     return [
         *_better_than(evidence, "lora", "LoRA"),
         *_better_than(evidence, "full-ft", "full fine-tuning"),
-        *_importance(evidence),
+        *importance_claims(evidence),
         *_mechanisms(evidence),
         *_gain_at_every_rank(evidence),
         *_interior_optimum(

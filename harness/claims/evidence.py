@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from harness import importance, plan, pruning, stats, timing
 from harness.cells import Scores, table_columns
+from harness.claims.verdicts import Part, Quantity, Range
 from harness.config import Experiment, RunSpec
 from harness.records import RunRecord, load_records, run_folder
 
@@ -130,3 +131,12 @@ class Evidence:
         if self.experiment.timing is None or not path.exists():
             raise Missing("no measurement of time and memory")
         return timing.summarise(timing.read(path))
+
+
+def part_of(label: str, expected: Range, runs: Sequence[RunSpec], measure: Callable[[], Quantity]) -> Part:
+    """A part of a claim; without its evidence it says what is missing."""
+    names = tuple(run.run_id for run in runs)
+    try:
+        return Part(label=label, expected=expected, quantity=measure(), runs=names)
+    except Missing as error:
+        return Part(label=label, expected=expected, quantity=None, reason=str(error), runs=names)

@@ -76,6 +76,10 @@ class Range:
         return "contradicted" if outside else "inconclusive"
 
 
+POSITIVE = Range(above=0)
+NEGATIVE = Range(below=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One number of a claim. A claim holds if all its parts do."""

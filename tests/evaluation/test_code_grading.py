@@ -16,7 +16,7 @@ from evaluation.oracle import OracleError, TimeLimits
 from evaluation.sandbox import Limits, run
 from evaluation.tasks import Example, examples
 from harness.config import ConfigError, GeneratedData, TaskSpec
-from harness.evaluate import evaluate_task
+from harness.evaluate_task import evaluate_task
 from tests.paths import SHARED, needs_shared
 
 LIMITS = Limits(timeout_s=10)

@@ -29,7 +29,8 @@ from harness.config import (
     TrainingData,
     TrainingSpec,
 )
-from harness.evaluate import TaskError, evaluate_run, evaluate_task
+from harness.evaluate import TaskError, evaluate_run
+from harness.evaluate_task import evaluate_task
 from harness.generate import Completion
 from tests.unit.test_generate import SIZES, tokenizer  # noqa: F401
 

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from evaluation.prompts import continuation
 from evaluation.protocols import COMMONSENSE, PROTOCOLS, with_defaults
 from harness.config import ConfigError, TaskSpec
-from harness.evaluate import evaluate_task
+from harness.evaluate_task import evaluate_task
 from harness.generate import choice_loglikelihoods
 from harness.synthetic import GENERATORS
 from tests.unit.test_evaluate import answering

@@ -237,6 +237,12 @@ def test_pruning_of_an_unknown_task_is_refused(tmp_path: Path) -> None:
         plan.load_experiment([write(tmp_path, miniature(pruning=pruning))])
 
 
+def test_pruning_of_a_method_without_ranks_to_prune_is_refused(tmp_path: Path) -> None:
+    pruning = {"domain": "math", "model": "llama-mini", "methods": ["dora"]}
+    with pytest.raises(ConfigError, match="pruning.methods: found 'dora', expected methods whose ranks can be pruned"):
+        plan.load_experiment([write(tmp_path, miniature(pruning=pruning))])
+
+
 def test_a_tables_own_seeds_take_the_place_of_the_experiments(tmp_path: Path) -> None:
     content = miniature()
     content["tables"]["table1"]["seeds"] = [5, 6]

@@ -144,11 +144,14 @@ def test_files_and_modules_exist() -> None:
     modules = re.findall(r"python -m ([\w.]+)", readme.TEXT)
     files = {
         *configs,
-        *(code for code in inline_code() if re.fullmatch(r"(methods|config|harness)/[\w/]+\.\w+", code)),
-        *(f"{module.replace('.', '/')}.py" for module in modules),
+        *(code for code in inline_code() if re.fullmatch(r"(methods|config|harness|evaluation)/[\w/]+\.\w+", code)),
     }
     assert "methods/base.py" in files
     assert [file for file in sorted(files) if not (ROOT / file).is_file()] == []
+    assert len(modules) >= 8
+    for module in modules:
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
 
 
 def test_anchors_exist() -> None:
@@ -183,11 +186,12 @@ def test_workflow_commands_plan_their_runs(command: str, tmp_path: Path) -> None
     """With fresh results, where none of them can be done already: the plan is read from the experiment."""
     if "/path/to/data" in command:
         for local in re.findall(r"local: (\S+)", (ROOT / "config/small.yaml").read_text()):
-            (tmp_path / local).parent.mkdir(exist_ok=True)
+            (tmp_path / local).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / local).touch()
         command = command.replace("/path/to/data", str(tmp_path))
     planned = snakemake([*shlex.split(command)[1:], "--forceall"])
-    promised = re.search(r"paper.yaml` lists its (\d+) runs", readme.TEXT)
+    promised = re.search(r"paper.yaml reproduce_table1`: its (\d+) runs", readme.TEXT)
+    assert promised is not None
     assert planned["train"] == planned["evaluate"] == (int(promised.group(1)) if "paper" in command else 2)
 
 

@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness import plan
 from harness.cli import SCRATCH
+from harness.dag import TARGETS
 from tests.experiments import miniature
 from tests.paths import ROOT
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
-SOURCES = ("Snakefile", "reproduce_table1", "reproduce_all", "methods", "harness", "evaluation", "config", "profiles")
+SOURCES = ("Snakefile", *TARGETS, "methods", "harness", "evaluation", "config", "profiles")
 
 
 class Copy:
@@ -224,3 +226,38 @@ def test_killed_anywhere_and_repeated_it_finishes(tmp_path: Path) -> None:
     done = copy.snakemake()
     assert done.returncode == 0, done.stderr + done.stdout
     assert copy.planned() == {}
+
+
+# ---------------------------------------------------------------------------------------------------------- dry runs
+
+#: Training runs of a dry run of the paper's matrix, one seed.
+PAPER_TARGETS = {
+    "reproduce_table1": 30,
+    "reproduce_table2": 13,
+    "reproduce_table3": 5,
+    "reproduce_table4": 6,
+    "rank_sweep": 10,
+    "delta_t": 8,
+    "p_init": 7,
+    "reproduce_learning_rate": 36,
+    "reproduce_all": 92,
+}
+
+
+@pytest.mark.parametrize(("target", "runs"), PAPER_TARGETS.items())
+def test_dry_run_of_the_papers_matrix(unchanged: Copy, target: str, runs: int) -> None:
+    planned = unchanged.planned("--configfile", "config/paper.yaml", "--", target)
+    assert (planned["train"], planned["evaluate"]) == (runs, runs)
+
+
+def test_the_paper_needs_one_measurement_and_two_prunings_for_its_figures(unchanged: Copy) -> None:
+    planned = unchanged.planned("--configfile", "config/paper.yaml", "--", "reproduce_all")
+    assert (planned["timing"], planned["prune"], planned["figure"], planned["table"]) == (1, 2, len(plan.FIGURES), 5)
+
+
+@pytest.mark.parametrize("target", ["reproduce_table2", "reproduce_learning_rate"])
+def test_a_target_that_the_experiment_does_not_plan_is_refused(unchanged: Copy, target: str) -> None:
+    """Snakemake alone would take the file of that name for made."""
+    done = unchanged.snakemake("--dry-run", target)
+    assert done.returncode != 0
+    assert f"found unknown '{target}' in experiment 'mini'" in done.stdout + done.stderr

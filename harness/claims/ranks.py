@@ -1,0 +1,135 @@
+"""What the paper says about the importance of ranks (sections 2.2 and 4.5), and how it is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from harness import importance, plan
+from harness.claims.evidence import Evidence, Missing, part_of
+from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Quantity, Range, over_seeds
+
+#: The most important tenth of a module's ranks against the least important one.
+DIFFERENT = Range(above=2)
+#: Share of the accuracy that is left after pruning: "limited change", and "drops sharply".
+LIMITED_CHANGE, SHARP_DROP = Range(above=0.9), Range(below=0.5)
+FEW, MANY = 0.3, 0.9
+#: Growth of the differences in the last third of training over all growth; a third would be a straight line.
+SETTLED = Range(below=1 / 3)
+
+
+def _mean_decile_ratio(history: importance.ImportanceHistory) -> float:
+    """Most over least important tenth, geometric mean over modules."""
+    ratios = [deciles[-1] / deciles[0] for deciles in map(importance.deciles, history.last.values())]
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+def _mean_variation(history: importance.ImportanceHistory) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, coefficient of variation as the mean over modules) of the snapshots after the first step."""
+    later = history.steps > 0
+    return history.steps[later], np.mean([importance.variation(values[later]) for values in history.modules.values()], axis=0)
+
+
+def _share_settling(history: importance.ImportanceHistory) -> float:
+    steps, variation = _mean_variation(history)
+    two_thirds = float(np.interp(2 / 3 * steps[-1], steps, variation))
+    return float((variation[-1] - two_thirds) / (variation[-1] - variation[0]))
+
+
+def _growth(history: importance.ImportanceHistory) -> float:
+    _, variation = _mean_variation(history)
+    return float(variation[-1] - variation[0])
+
+
+def _mean_evenness(history: importance.ImportanceHistory) -> float:
+    return float(np.mean([importance.evenness(values) for values in history.last.values()]))
+
+
+def _left(curve: dict[float, float], share: float) -> float:
+    """Share of the accuracy that is left after pruning a share of the ranks."""
+    if curve.get(0.0, 0.0) == 0:
+        raise Missing("the run solves nothing before pruning")
+    shares = sorted(curve)
+    return float(np.interp(share, shares, [curve[s] for s in shares]) / curve[0.0])
+
+
+def _area(curve: dict[float, float]) -> float:
+    """Mean share of the accuracy that is left, over all shares of pruned ranks."""
+    shares = sorted(curve)
+    left = [_left(curve, share) for share in shares]
+    return float(np.trapezoid(left, shares) / (shares[-1] - shares[0]))
+
+
+def importance_claims(evidence: Evidence) -> Iterator[Claim]:
+    runs = plan.pruning_runs(evidence.experiment)
+    if not runs:
+        return
+    model = runs[0].model_key
+    lora, beam = ([run for run in runs if run.method.key == key] for key in ("lora", "beamlora"))
+
+    def seedwise(measure: Callable[[importance.ImportanceHistory], float], unit: str) -> Quantity:
+        return over_seeds([measure(history) for history in evidence.histories("lora").values()], unit)  # type: ignore[arg-type]
+
+    def left(share: float) -> Quantity:
+        return over_seeds([_left(curve, share) for curve in evidence.pruning_curves("lora").values()], "share")
+
+    yield Claim(
+        key="ranks_differ",
+        statement="After LoRA training, ranks within a module differ in importance, and the less important ones can be pruned",
+        source="section 2.2, Figure 1",
+        paper="hierarchical deciles; limited change when less important ranks are pruned, a sharp drop for important ones",
+        test=f"LoRA, over seeds: the most important tenth at least {DIFFERENT.above:g} times the least important one "
+        f"(geometric mean over modules); at least {LIMITED_CHANGE.above:.0%} of the accuracy left with {FEW:.0%} of the ranks "
+        f"pruned, less than {SHARP_DROP.below:.0%} with {MANY:.0%} pruned.",
+        model=model,
+        parts=(
+            part_of("most over least important tenth", DIFFERENT, lora, lambda: seedwise(_mean_decile_ratio, "ratio")),
+            part_of(f"accuracy left with {FEW:.0%} pruned", LIMITED_CHANGE, lora, lambda: left(FEW)),
+            part_of(f"accuracy left with {MANY:.0%} pruned", SHARP_DROP, lora, lambda: left(MANY)),
+        ),
+        family="ranks_differ",
+    )
+    yield Claim(
+        key="differences_grow_and_settle",
+        statement="Differences in importance grow during LoRA training, then settle",
+        source="section 2.2, Figure 2",
+        paper="differences increase with the steps and tend to stabilize",
+        test="Coefficient of variation of a module's importances, mean over modules: it grows from the first snapshot to the "
+        "last, and the last third of training has less than a third of the growth. LoRA, over seeds.",
+        model=model,
+        parts=(
+            part_of("growth of the variation", POSITIVE, lora, lambda: seedwise(_growth, "number")),
+            part_of("share of the growth in the last third", SETTLED, lora, lambda: seedwise(_share_settling, "share")),
+        ),
+        family="differences_grow_and_settle",
+    )
+
+    def even() -> Quantity:
+        first, second = evidence.histories("beamlora"), evidence.histories("lora")
+        shared = sorted(first.keys() & second.keys())
+        if not shared:
+            raise Missing("beamlora and lora have no seed in common")
+        return over_seeds([_mean_evenness(first[s]) - _mean_evenness(second[s]) for s in shared], "number")
+
+    def faster() -> Quantity:
+        first, second = evidence.pruning_curves("beamlora"), evidence.pruning_curves("lora")
+        shared = sorted(first.keys() & second.keys())
+        if not shared:
+            raise Missing("beamlora and lora have no seed in common")
+        return over_seeds([_area(first[s]) - _area(second[s]) for s in shared], "number")
+
+    yield Claim(
+        key="more_even",
+        statement="BeamLoRA's importance is spread more evenly over ranks than LoRA's, and its pruning curve falls faster",
+        source="section 4.5, Figure 4",
+        paper="accuracy decreases more rapidly as ranks are pruned",
+        test="BeamLoRA - LoRA, paired over seeds: normalised entropy of a module's importances (mean over modules) is larger; "
+        "the mean share of accuracy left, over all shares of pruned ranks, is smaller.",
+        model=model,
+        parts=(
+            part_of("evenness of importance", POSITIVE, [*beam, *lora], even),
+            part_of("area under the pruning curve", NEGATIVE, [*beam, *lora], faster),
+        ),
+        family="more_even",
+    )
