@@ -97,8 +97,9 @@ class Evidence:
             raise Missing(f"no snapshots of {method}: training.importance_every and pruning are not set")
         found = {}
         for record in self.records(runs):
-            if not record.diverged:
-                found[record.run.seed] = importance.read(record.folder / "adapter" / importance.FILE)
+            path = record.folder / "adapter" / importance.FILE
+            if not record.diverged and path.exists():
+                found[record.run.seed] = importance.read(path)
         if not found:
             raise Missing(f"no finished run of {method} with snapshots")
         return found

@@ -1,0 +1,369 @@
+"""``--check``: whether a page says what the raw files say."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from harness import plan, stats
+from harness import table_text as text
+from harness.config import ConfigError
+from harness.records import RecordError
+from harness.report import recompute
+from harness.report.recompute import Raw, TableNumbers, mean, read_rows
+from harness.report.sources import CLAIMS, OPERATIONS, Source, state
+
+#: Mismatches named; more are counted.
+NAMED = 50
+_NUMBER = re.compile(r"[+\-−]?\d+(?:\.\d+)?(?:e[+\-]?\d+)?")
+_SENTENCE = re.compile(r": (\S+) \[(\S+), (\S+)\], (better|worse|tie)\b.*, (\d+) seeds?$")
+#: What the page should say: numbers in the order of the text, or the very text.
+Expected = tuple[float, ...] | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """How many printed numbers, cells and runs were compared with the records, and what did not agree."""
+
+    words: int = 0
+    cells: int = 0
+    runs: int = 0
+    mismatches: tuple[str, ...]
+
+
+class _Page(HTMLParser):
+    """The marked numbers of a page, in order, and its packed data."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.numbers: list[tuple[str, str]] = []
+        self.packed: str | None = None
+        self._open: list[tuple[str, str | None]] = []
+        self._text: dict[int, list[str]] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag == "script" and found.get("id") == "page-data":
+            self.packed = ""
+        if tag in ("span", "a", "dd", "script"):
+            self._open.append((tag, found.get("data-number")))
+            self._text[len(self._open)] = []
+
+    def handle_data(self, data: str) -> None:
+        for depth in self._text:
+            self._text[depth].append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self._open or self._open[-1][0] != tag:
+            return
+        words = "".join(self._text.pop(len(self._open)))
+        _, key = self._open.pop()
+        if tag == "script" and self.packed == "":
+            self.packed = words
+        if key is not None:
+            self.numbers.append((key, words))
+
+
+def read_page(path: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """The marked numbers (key, text) of a page, and its data.
+
+    Raises:
+        ConfigError: there is no page, or it is none of ours.
+    """
+    from harness.report.page import unpack
+
+    parser = _Page()
+    try:
+        parser.feed(path.read_text(encoding="utf-8"))
+        parser.close()
+        if not parser.packed:
+            raise ValueError("no data")
+        return parser.numbers, unpack(parser.packed)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: found no such page; write it: python -m harness.report") from None
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ConfigError(f"{path}: found no report ({error}), expected the output of python -m harness.report") from error
+
+
+# ----------------------------------------------------------------------------------------------------------- comparing
+
+
+def figures_of(words: str) -> list[tuple[float, float]]:
+    """The numbers in a text, each with half a unit of its last digit."""
+    found = []
+    for match in _NUMBER.findall(words):
+        plain = match.replace("−", "-")
+        digits, _, exponent = plain.partition("e")
+        places = len(digits.partition(".")[2])
+        found.append((float(plain), 0.5 * 10.0 ** (int(exponent or 0) - places)))
+    return found
+
+
+def agrees(words: str, expected: Expected) -> bool:
+    """Whether a text says the expected numbers, to the precision that it gives."""
+    if isinstance(expected, str):
+        return words == expected
+    found = figures_of(words)
+    if len(found) != len(expected):
+        return False
+    return all(abs(a - b) <= unit * (1 + 1e-6) + 1e-12 for (a, unit), b in zip(found, expected, strict=True))
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Whether two values of JSON are the same, floats to nine digits."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in found)
+    if isinstance(found, list) and isinstance(expected, list):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in (found, expected)]
+    return math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-12) if all(numbers) else found == expected
+
+
+# ------------------------------------------------------------------------------------------------------ what is expected
+
+
+def _p(value: float) -> Expected:
+    return "<0.001" if value < 0.001 else (value,)
+
+
+def _expected_cell(table: TableNumbers, key: str, model: str, method: str, metric: str, column: Any) -> dict[str, Expected]:
+    scale = 100 if metric == "accuracy" else 1
+    found: dict[str, Expected] = {}
+    estimate = table.estimate(model, method, column, metric)
+    if estimate is not None:
+        plain, whole = estimate
+        found |= {f"{key}|mean": (scale * plain,), f"{key}|stderr": (scale * whole.stderr,)}
+        found |= {f"{key}|low": (scale * whole.low,), f"{key}|high": (scale * whole.high,)}
+    for parent, prefix in ((False, ""), (True, "parent_")):
+        compared = table.compared.get((model, method, metric, column, parent))
+        if compared is not None:
+            d = compared.difference
+            word = compared.verdict(metric) + (" (1 seed)" if d.n_seeds == 1 else "")
+            found |= {f"{key}|{prefix}difference": (scale * compared.mean,), f"{key}|{prefix}p": _p(compared.p_adjusted),
+                      f"{key}|{prefix}difference_low": (scale * d.low,), f"{key}|{prefix}verdict": word,
+                      f"{key}|{prefix}difference_high": (scale * d.high,)}  # fmt: skip
+    return found
+
+
+def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
+    from harness.tables import load_table
+
+    found: dict[str, Expected] = {}
+    for key, model, method, metric, column in table.cells():
+        found |= _expected_cell(table, key, model, method, metric, column)
+    for model, method in table.rows:
+        facts = table.facts(model, method)
+        write: dict[str, Callable[[Any], str]] = {
+            "trainable_parameters": text.count, "seconds": text.duration,
+            "peak_memory_bytes": lambda value: f"{value / 2**30:.2f} GiB",
+        }  # fmt: skip
+        found |= {f"{table.name}|{model}|{method}|||{name}": write[name](value) for name, value in facts.items()}
+    counts: list[float] = []
+    for verdicts in (table.verdicts(parent=False), table.verdicts(parent=True)):
+        if verdicts or not counts:
+            counts += [sum(verdicts.values()), verdicts["better"], verdicts["worse"], verdicts["tie"]]
+    found[f"{table.name}|tally"] = tuple(counts)
+    whole = load_table(table.name, source.configfiles, source.overrides, results=source.results, allow_missing=True)
+    return found | {f"{table.name}|note|{i}": note for i, note in enumerate(text.notes(whole))}
+
+
+def _expected_others(raw: Raw) -> dict[str, Expected]:
+    from harness.claims import text as words
+    from harness.claims.__main__ import load_claims
+
+    source = raw.source
+    found: dict[str, Expected] = dict(recompute.timing_numbers(source))
+    for base in plan.base_evaluations(source.experiment):
+        for task in base.tasks:
+            if not (source.folder / base.folder / "predictions" / f"{task}.jsonl").is_file():
+                continue
+            rows = raw.rows(base.folder, task)
+            golds = [row.get("gold") for row in rows]
+            found |= {f"{base.folder}|{task}|accuracy": (100 * mean(row["correct"] for row in rows),),
+                      f"{base.folder}|{task}|n": (len(rows),),
+                      f"{base.folder}|{task}|floor": (100 * max(map(golds.count, golds)) / len(golds),)}  # fmt: skip
+    claims = []
+    if (source.folder / CLAIMS).is_file():
+        _, claims = load_claims(source.configfiles, source.overrides, results=source.results, allow_missing=True)
+    found |= {f"claim|{c.key}|verdict": c.verdict for c in claims}
+    found |= {f"claim|{c.key}|{i}": words.ours(part) for c in claims for i, part in enumerate(c.parts)}
+    planned = plan.all_runs(source.experiment)
+    statuses = list(raw.status.values())
+    left = len(planned) - len(statuses)
+    counts = (len(planned), statuses.count("success"), statuses.count("diverged"), *((left,) if left else ()))
+    return found | {"made|Runs": tuple(map(float, counts))}
+
+
+def _single(raw: Raw, key: str) -> Expected | None:
+    """What a key names that is worked out on its own: a setting, a learning-rate number, a count of overlaps."""
+    kind, *parts = key.split("|")
+    if kind == "learning_rate":
+        return recompute.rate_number(raw, parts)
+    if kind == "contamination":
+        run, task, name = parts
+        record = json.loads((raw.source.folder / run / "metrics.json").read_text(encoding="utf-8"))
+        return (len(raw.rows(run, task)) if name == "n" else record["contamination"][task][name],)
+    if kind == "table4":
+        from harness.report.others import shown_value
+
+        run, name = parts
+        spec = raw.train(run)["spec"]
+        block, _, setting = name.partition(".")
+        return shown_value((spec["method"]["settings"] if block == "method" else spec[block]).get(setting))
+    return None
+
+
+def _sentence(table: TableNumbers, key: str, words: str) -> bool:
+    """Whether a comparison in words has the recomputed numbers and verdict."""
+    place, _, name = key.rpartition("|")
+    cell = next(found for found in table.cells() if found[0] == place)
+    compared = table.compared.get((cell[1], cell[2], "accuracy", cell[4], name.startswith("parent_")))
+    match = _SENTENCE.search(words)
+    if compared is None or match is None:
+        return compared is None and match is None
+    d = compared.difference
+    numbers = (100 * compared.mean, 100 * d.low, 100 * d.high, float(d.n_seeds))
+    return match[4] == compared.verdict("accuracy") and agrees(" ".join(match.group(1, 2, 3, 5)), numbers)
+
+
+def _check_words(source: Source, raw: Raw, tables: Mapping[str, TableNumbers], page: list[tuple[str, str]]) -> Iterable[str]:
+    """Mismatches of the numbers that stand in the page's HTML."""
+    expected: dict[str, Expected] = _expected_others(raw)
+    for table in tables.values():
+        expected |= _expected_table(source, table)
+    seen = set()
+    for key, words in page:
+        seen.add(key)
+        if key.startswith("made|") and key != "made|Runs":
+            continue
+        name = key.partition("|")[0]
+        if key.endswith("sentence"):
+            if not _sentence(tables[name], key, words):
+                yield f"{key}: the page says {words!r}, the records say otherwise"
+            continue
+        value = expected.get(key) if key in expected else _single(raw, key)
+        if value is None:
+            yield f"{key}: the page says {words!r}, the records have no such number"
+        elif not agrees(words, value):
+            yield f"{key}: the page says {words!r}, the records say {value}"
+    for key in expected.keys() - seen:
+        if key.endswith(("|mean", "|difference", "|verdict")):
+            yield f"{key}: the records say {expected[key]}, the page has no such number"
+
+
+# ------------------------------------------------------------------------------------------------------- the packed data
+
+
+def _check_details(tables: Mapping[str, TableNumbers], numbers: list[dict[str, Any]]) -> Iterable[str]:
+    """Mismatches of the unrounded numbers behind the page's own views."""
+    found = {entry["key"]: entry for entry in numbers}
+    for table in tables.values():
+        for key, model, method, metric, column in table.cells():
+            if (entry := found.get(key)) is None:
+                continue
+            estimate = table.estimate(model, method, column, metric)
+            pairs = [("ours", entry["ours"], None if estimate is None else {
+                "mean": estimate[0], **{k: getattr(estimate[1], k) for k in ("stderr", "low", "high", "n_seeds", "n_examples")},
+            })]  # fmt: skip
+            for name, parent in (("versus", False), ("parent", True)):
+                c = table.compared.get((model, method, metric, column, parent))
+                left = ("other",)
+                shown = None if entry[name] is None else {k: v for k, v in entry[name].items() if k not in left}
+                pairs.append((name, shown, None if c is None else {
+                    "mean": c.mean, "low": c.difference.low, "high": c.difference.high, "p": c.difference.p_value,
+                    "p_adjusted": c.p_adjusted, "verdict": c.verdict(metric), "test": c.difference.test,
+                    "n_seeds": c.difference.n_seeds, "detectable": stats.minimum_detectable_difference(c.difference),
+                }))  # fmt: skip
+            yield from (f"{key}|{name}: the page's data say {a}, the records say {b}" for name, a, b in pairs if not same(a, b))
+
+
+def _scores(rows: list[dict[str, Any]], shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the shown scores those that follow from predictions."""
+    found: dict[str, Any] = {"accuracy": mean(row["correct"] for row in rows), "n": len(rows)}
+    if shown.get("gold_nll") is not None:
+        found["gold_nll"] = mean(row["gold_nll"] for row in rows)
+    for name in ("unparseable", "truncated"):
+        if shown.get(name) is not None and name in rows[0]:
+            found[name] = mean(row[name] for row in rows)
+    if shown.get("timed_out") is not None and "outcome" in rows[0]:
+        found["timed_out"] = mean(row["outcome"] == "timed_out" for row in rows)
+    if shown.get("graders") is not None:
+        found["graders"] = {grader: mean(row["verdicts"][grader] for row in rows) for grader in shown["graders"]}
+    return found
+
+
+def _check_run(raw: Raw, entry: dict[str, Any], data: dict[str, Any]) -> Iterable[str]:
+    folder = raw.source.folder / entry["id"]
+    for task, shown in entry["tasks"].items():
+        rows = raw.rows(entry["id"], task)
+        for name, value in _scores(rows, shown).items():
+            if not same(shown[name], value):
+                yield f"{entry['id']}: {task}: {name}: the page's data say {shown[name]}, the predictions say {value}"
+        answers = data["answers"]["runs"][entry["id"]][task]
+        group = data["answers"]["groups"][answers["group"]]
+        if [str(row["id"]) for row in rows] != group["ids"]:
+            yield f"{entry['id']}: {task}: the page's data name other examples than the predictions"
+        if answers["bits"] != "".join("1" if row["correct"] else "0" for row in rows):
+            yield f"{entry['id']}: {task}: the page's data say that other examples were solved than the predictions"
+        for position, answer in zip(group["shown"], answers["answers"], strict=True):
+            completion = rows[position].get("completion")
+            if completion is not None and not completion.startswith((answer[0] or "").removesuffix(" [cut]")):
+                yield f"{entry['id']}: {task}: {group['ids'][position]}: the page shows another completion than the predictions"
+    if entry["id"] not in raw.status:
+        return
+    train = raw.train(entry["id"])
+    if not same(entry["train"], {name: train.get(name) for name in entry["train"]}):
+        yield f"{entry['id']}: the page's data say something else than train.json"
+    if entry["loss"] != [[point["step"], point["loss"]] for point in train.get("loss_curve", []) if "loss" in point]:
+        yield f"{entry['id']}: the page's loss curve is not that of train.json"
+    if entry["operations"] is not None:
+        totals = [sum(module["K"] for module in row["modules"]) for row in read_rows(folder / OPERATIONS)]
+        if [sum(row["ranks"]) for row in entry["operations"]["rows"]] != totals:
+            yield f"{entry['id']}: the page's operations are not those of {OPERATIONS}"
+    for task, curve in (entry["pruning"] or {}).items():
+        record = json.loads((folder / "pruning.json").read_text(encoding="utf-8"))["tasks"][task]
+        if not same(curve["accuracy"], [row.count("1") / len(row) for row in record["correct"]]):
+            yield f"{entry['id']}: {task}: the page's accuracies after pruning are not those of pruning.json"
+
+
+def _check_state(source: Source, found: Mapping[str, str]) -> Iterable[str]:
+    """Files that are not those that the page was written from."""
+    now = state(source)
+    for path in sorted(found.keys() | now.keys()):
+        if path not in now:
+            yield f"{path}: the page was written from it, and it is gone"
+        elif path not in found:
+            yield f"{path}: is newer than the page, which does not know it"
+        elif found[path] != now[path]:
+            yield f"{path}: has changed since the page was written"
+
+
+def check(source: Source, path: Path) -> Checked:
+    """Recompute the numbers of a page.
+
+    Raises:
+        ConfigError: there is no page, or records that it needs are broken.
+    """
+    words, data = read_page(path)
+    found = list(_check_state(source, data["state"]))
+    try:
+        raw = Raw(source)
+    except RecordError as error:
+        return Checked(mismatches=(str(error), *found))
+    tables = {name: TableNumbers(raw, name) for name in source.experiment.tables}
+    shown = [entry for entry in data["runs"] if entry["tasks"] or entry["status"] == "diverged"]
+    try:
+        found += _check_words(source, raw, tables, words)
+        found += _check_details(tables, data["numbers"])
+        for entry in shown:
+            found += _check_run(raw, entry, data)
+    except (ConfigError, FileNotFoundError, KeyError, StopIteration) as error:
+        found.append(f"{path}: the records no longer have what the page shows: {error!r}")
+    more = [f"... and {len(found) - NAMED} more"] if len(found) > NAMED else []
+    return Checked(words=len(words), cells=len(data["numbers"]), runs=len(shown), mismatches=(*found[:NAMED], *more))

@@ -1,0 +1,325 @@
+"""The numbers of the tables as the page shows them, each with the key that the check recomputes it by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness import stats
+from harness import table_text as text
+from harness.cells import AVERAGE, Cell, Column, Comparison, Metric, Row, Section, Table
+from harness.config import RunSpec
+from harness.figures.style import colour_of
+from harness.summary import SUBJECT, spelt_out, tally
+
+#: Width of an interval bar, in its own units; zero lies in the middle.
+BAR = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One number as it is printed, and what it is: ``table|model|method|metric|column|quantity``."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """An interval as a picture: positions from 0 to ``BAR``, ``BAR / 2`` is zero."""
+
+    low: float
+    middle: float
+    high: float
+    verdict: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versus:
+    """A comparison with another row."""
+
+    other: str
+    mean: Shown
+    low: Shown
+    high: Shown
+    p: Shown
+    verdict: Shown
+    bar: Bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellView:
+    """One cell; ``empty`` says why there is no number."""
+
+    link: str
+    name: str
+    order: float | None
+    mean: Shown | None
+    stderr: Shown | None
+    low: Shown | None
+    high: Shown | None
+    paper: str | None
+    empty: str
+    failed: str
+    versus: tuple[Versus, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowView:
+    model: str
+    method_key: str
+    label: str
+    colour: str
+    is_baseline: bool
+    cells: tuple[CellView, ...]
+    facts: tuple[tuple[float | None, Shown | None], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """All rows of a table for one metric."""
+
+    metric: Metric
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[RowView, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """A comparison in words, and the cell that it is about."""
+
+    key: str
+    text: str
+    verdict: str
+    link: str
+    colour: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableView:
+    name: str
+    title: str
+    grids: tuple[Grid, ...]
+    notes: tuple[Shown, ...]
+    tally: Shown
+    #: (heading, sentences) of each model.
+    sentences: tuple[tuple[str, tuple[Sentence, ...]], ...]
+
+
+def cell_key(table: Table, section: Section, row: Row, metric: Metric, column: Column) -> str:
+    return "|".join((table.name, section.model_key, row.method_key, metric, column.key))
+
+
+def link_of(key: str) -> str:
+    """The address of a number's own view inside the page."""
+    return "#number/" + key.replace("|", "/")
+
+
+# --------------------------------------------------------------------------------------------------------------- cells
+
+
+def _reach(table: Table, metric: Metric) -> float:
+    """The largest limit of any interval of a difference: the half width of every bar."""
+    cells = [cell for s in table.sections for row in s.rows for (m, _), cell in row.cells.items() if m == metric]
+    found = [c.difference for cell in cells for c in (cell.comparison, cell.parent_comparison) if c is not None]
+    return max((max(abs(d.low), abs(d.high)) for d in found), default=0.0)
+
+
+def _versus(key: str, found: Comparison | None, other: str, metric: Metric, reach: float, prefix: str) -> Versus | None:
+    if found is None:
+        return None
+    d = found.difference
+
+    def shown(name: str, words: str) -> Shown:
+        return Shown(key=f"{key}|{prefix}{name}", text=words)
+
+    def place(value: float) -> float:
+        return round(BAR / 2 * (1 + (value / reach if reach else 0.0)), 2)
+
+    return Versus(
+        other=other,
+        mean=shown("difference", text.signed(d.mean, metric)),
+        low=shown("difference_low", text.signed(d.low, metric)),
+        high=shown("difference_high", text.signed(d.high, metric)),
+        p=shown("p", text.p_value(found.p_adjusted)),
+        verdict=shown("verdict", text.verdict(found)),
+        bar=Bar(
+            low=place(d.low),
+            middle=place(d.mean),
+            high=place(d.high),
+            verdict=found.verdict,
+            label=text.interval(d.low, d.high, metric, with_sign=True),
+        ),
+    )
+
+
+def _failed(cell: Cell) -> str:
+    return f"{cell.n_diverged} of {cell.n_seeds_planned} diverged" if cell.n_diverged else ""
+
+
+def _empty(cell: Cell) -> str:
+    if cell.n_diverged:
+        return "failed"
+    return "not run" if cell.n_missing else "not measured"
+
+
+def _cell(table: Table, section: Section, row: Row, metric: Metric, column: Column, reach: float) -> CellView:
+    cell = row.cells[metric, column.key]
+    key = cell_key(table, section, row, metric, column)
+    ours = cell.ours
+
+    def shown(name: str, value: float) -> Shown:
+        return Shown(key=f"{key}|{name}", text=text.level(value, metric))
+
+    pairs = (
+        (cell.comparison, text.baseline_label(section) or "", ""),
+        (cell.parent_comparison, row.parent or "", "parent_"),
+    )
+    versus = (_versus(key, found, other, metric, reach, prefix) for found, other, prefix in pairs)
+    spread = ours is not None and ours.stderr > 0
+    return CellView(
+        link=link_of(key),
+        name=f"{row.label} on {column.label}, {section.ours_label}",
+        order=None if ours is None else ours.mean,
+        mean=None if ours is None else shown("mean", ours.mean),
+        stderr=shown("stderr", ours.stderr) if ours is not None and spread else None,
+        low=shown("low", ours.low) if ours is not None and not spread else None,
+        high=shown("high", ours.high) if ours is not None and not spread else None,
+        paper=text.reported(cell) if cell.reported is not None and metric == "accuracy" else None,
+        empty="" if ours is not None else _empty(cell),
+        failed=_failed(cell),
+        versus=tuple(v for v in versus if v is not None),
+    )
+
+
+def _facts(table: Table, section: Section, row: Row) -> tuple[tuple[float | None, Shown | None], ...]:
+    """Trainable parameters, training time of a seed, peak memory: the value to sort by, and how it is written."""
+
+    def fact(name: str, value: float | None, words: str) -> tuple[float | None, Shown | None]:
+        key = "|".join((table.name, section.model_key, row.method_key, "", "", name))
+        return value, None if value is None else Shown(key=key, text=words)
+
+    seconds = None if row.seconds is None else row.seconds.mean
+    memory = row.peak_memory_bytes
+    return (
+        fact("trainable_parameters", row.trainable_parameters, text.count(row.trainable_parameters)),
+        fact("seconds", seconds, "" if seconds is None else text.duration(seconds)),
+        fact("peak_memory_bytes", memory, "" if memory is None else f"{memory / 2**30:.2f} GiB"),
+    )
+
+
+def _grid(table: Table, metric: Metric) -> Grid:
+    reach = _reach(table, metric)
+    rows = tuple(
+        RowView(
+            model=section.ours_label,
+            method_key=row.method_key,
+            label=row.label,
+            colour=colour_of(row.method_key),
+            is_baseline=row.is_baseline,
+            cells=tuple(_cell(table, section, row, metric, column, reach) for column in table.columns),
+            facts=_facts(table, section, row) if metric == "accuracy" else (),
+        )
+        for section in table.sections
+        for row in section.rows
+    )
+    titles = {"accuracy": "Accuracy, %", "gold_nll": "NLL of the gold answer, nats per token (less is better)"}
+    return Grid(metric=metric, title=titles[metric], columns=tuple(map(text.heading, table.columns)), rows=rows)
+
+
+# ----------------------------------------------------------------------------------------------------------- sentences
+
+
+def _sentences(table: Table, section: Section) -> Iterator[Sentence]:
+    baseline = text.baseline_label(section)
+    found = spelt_out(section, table.columns) if baseline else []
+    for row, column, cell in sorted(found, key=lambda one: not one[0].method_key.startswith(SUBJECT)):
+        key = cell_key(table, section, row, "accuracy", column)
+        for other, found, prefix in (
+            (baseline, cell.comparison, ""),
+            (row.parent, cell.parent_comparison, "parent_"),
+        ):
+            if other is not None:
+                yield Sentence(
+                    key=f"{key}|{prefix}sentence",
+                    text=text.sentence(row, column, cell, baseline=other),
+                    verdict=found.verdict if found else "failed" if cell.n_diverged else "none",
+                    link=link_of(key),
+                    colour=colour_of(row.method_key),
+                )
+
+
+def table_view(table: Table) -> TableView:
+    """Everything that the page shows of a table."""
+    sentences = tuple((section.title, tuple(_sentences(table, section))) for section in table.sections)
+    return TableView(
+        name=table.name,
+        title=text.file_title(table),
+        grids=tuple(_grid(table, metric) for metric in text.metrics_shown(table)),
+        notes=tuple(Shown(key=f"{table.name}|note|{i}", text=note) for i, note in enumerate(text.notes(table))),
+        tally=Shown(key=f"{table.name}|tally", text=tally(table)),
+        sentences=sentences,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- details
+
+
+def _comparison(found: Comparison | None, other: str | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    d = found.difference
+    return {
+        "other": other, "mean": d.mean, "low": d.low, "high": d.high, "p": d.p_value, "p_adjusted": found.p_adjusted,
+        "verdict": found.verdict, "test": d.test, "n_seeds": d.n_seeds,
+        "detectable": stats.minimum_detectable_difference(d),
+    }  # fmt: skip
+
+
+def _paper(cell: Cell) -> dict[str, Any] | None:
+    if cell.paper is None:
+        return None
+    return {
+        "value": cell.reported, "score": text.paper_word(cell.paper.score, cell.paper), "other": cell.paper.other,
+        "difference": cell.paper.reported_difference,
+        "difference_verdict": text.paper_word(cell.paper.difference, cell.paper),
+        "settle": text.settle(cell.paper.seeds_to_settle),
+    }  # fmt: skip
+
+
+def _ours(estimate: stats.Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    names = ("mean", "stderr", "low", "high", "n_seeds", "n_examples")
+    return {name: getattr(estimate, name) for name in names}
+
+
+def details(table: Table, runs: Sequence[RunSpec], commands: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every cell of a table, unrounded, with the ids of the runs behind it.
+
+    Args:
+        runs: the table's runs.
+        commands: cell key -> what prints it in a terminal.
+    """
+    found = []
+    for section in table.sections:
+        for row in section.rows:
+            mine = [r for r in runs if (r.model_key, r.method.key) == (section.model_key, row.method_key)]
+            for column in table.columns:
+                behind = [r.run_id for r in mine if column.task == AVERAGE or r.domain == column.domain]
+                for metric in text.metrics_shown(table):
+                    cell = row.cells[metric, column.key]
+                    key = cell_key(table, section, row, metric, column)
+                    found.append({
+                        "key": key, "table": table.name, "model": section.ours_label, "method": row.label,
+                        "method_key": row.method_key, "column": text.heading(column), "metric": metric,
+                        "task": None if column.task == AVERAGE else column.task, "ours": _ours(cell.ours),
+                        "seeds": list(cell.seeds), "failed": _failed(cell), "missing": cell.n_missing,
+                        "versus": _comparison(cell.comparison, text.baseline_label(section)),
+                        "parent": _comparison(cell.parent_comparison, row.parent),
+                        "paper": _paper(cell), "runs": behind, "trace": commands.get(key),
+                    })  # fmt: skip
+    return found

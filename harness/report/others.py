@@ -1,0 +1,305 @@
+"""The parts of the page that are no table of scores: settings, learning rates, base models, time and memory, claims."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import learning_rate, learning_rate_table, plan, reported, settings_table, timing
+from harness import table_text as text
+from harness.config import SCHEMA_VERSION, ConfigError
+from harness.figures.style import colour_of
+from harness.records import RecordError
+from harness.report.sources import CLAIMS, Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell of plain text. ``key``: it is a number that the check recomputes; ``link``: its runs."""
+
+    text: str
+    key: str | None = None
+    order: float | None = None
+    link: str | None = None
+    colour: str | None = None
+    mark: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A plain table with its heading, notes and the command that makes its numbers again."""
+
+    name: str
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    command: str | None = None
+
+
+def shown_value(value: Any) -> str:
+    """A setting or a number as the page writes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return text.NOTHING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+def settings_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
+    """Table 4 in two parts; none where no table has BeamLoRA."""
+    if not plan.settings_runs(source.experiment):
+        return []
+    table = settings_table.build(
+        source.experiment,
+        paths=source.configfiles,
+        overrides=source.overrides,
+        results=source.results,
+        command=source.command,
+        allow_missing=allow_missing,
+    )
+    command = source.harness("tables table4")
+    paper, others = [], []
+    for one in table.used:
+        run = one.run.run_id
+        where = (Cell(text=one.run.domain), Cell(text=one.run.model.label, link=f"#run/{run}"))
+        stands_for = reported.MODEL_LABELS.get(str(one.run.model.stands_for), text.NOTHING)
+        for row in one.paper:
+            key = f"table4|{run}|method.{settings_table.PAPER_SETTINGS[row.setting][0]}"
+            ours = Cell(text=shown_value(row.ours), key=key if row.ours is not None else None, order=row.ours)
+            label = settings_table.PAPER_SETTINGS[row.setting][1]
+            theirs = Cell(text=shown_value(row.paper), order=row.paper)
+            rest = (Cell(text=row.verdict), Cell(text=row.source))
+            paper.append((*where, Cell(text=stands_for), Cell(text=label), theirs, ours, *rest))
+        if one.train is not None:
+            for name, value in one.values.items():
+                shown = Cell(text=shown_value(value), key=f"table4|{run}|{name}")
+                others.append((*where, Cell(text=name), shown, Cell(text=one.sources[name])))
+    header = ("Domain", "Our model", "Paper's model", "Setting", "Paper", "Ours", "Verdict", "Source of ours")
+    return [
+        Block(name="table4", title="Table 4: settings of BeamLoRA's runs", header=header, rows=tuple(paper), command=command,
+              notes=("Ours are read from train.json: what was used, not what was planned.",)),
+        Block(name="table4-all", title="All other settings of these runs", rows=tuple(others),
+              header=("Domain", "Our model", "Setting", "Value", "Source"), command=command),
+    ]  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------- learning rate
+
+
+def rate_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
+    """The learning-rate sweep: validation scores of the grid, and test scores at shared and best rates."""
+    if learning_rate.SWEEP not in source.experiment.sweeps:
+        return []
+    tuning = learning_rate.load(source.experiment, results=source.results, command=source.command, allow_missing=allow_missing)
+    found = learning_rate_table.build(source.experiment, tuning, results=source.results, command=source.command)
+    command = source.harness("tables learning_rate")
+    blocks = []
+    for group in found.groups:
+        rates = sorted({point.rate for line in group.lines for point in line.choice.points})
+        grid = tuple(_grid_row(line, rates) for line in group.lines)
+        baseline = next((line for line in group.lines if line.is_baseline), None)
+        ranks = tuple(_rank_row(line, baseline) for line in group.lines)
+        name = f"learning-rate-{len(blocks)}"
+        blocks.append(Block(name=name, title=f"Validation accuracy by learning rate, %: {group.title}", command=command,
+                            header=("Method", *(f"{rate:g}" for rate in rates)), rows=grid, notes=found.notes))  # fmt: skip
+        header = ("Method", "Shared rate", "Test accuracy, %", "Rank", "Difference to LoRA", "Best rate", "Test accuracy, %",
+                  "Rank", "Difference to LoRA", "End of the grid")  # fmt: skip
+        blocks.append(Block(name=f"{name}-ranks", rows=ranks, header=header, command=command,
+                            title=f"Test accuracy at the shared and at each method's best rate: {group.title}"))  # fmt: skip
+    return blocks
+
+
+def _method(line: learning_rate_table.Line) -> Cell:
+    return Cell(text=line.label, colour=colour_of(line.where[2]))
+
+
+def _grid_row(line: learning_rate_table.Line, rates: Sequence[float]) -> tuple[Cell, ...]:
+    points = {point.rate: point for point in line.choice.points}
+    cells = [_method(line)]
+    for rate in rates:
+        point = points.get(rate)
+        if point is None:
+            cells.append(Cell(text=text.NOTHING))
+            continue
+        where = "|".join(("learning_rate", *line.where[:2], point.run_key))
+        failed = f"{point.n_diverged} failed" if point.n_diverged else ""
+        best = "best" if point == line.choice.best else None
+        link = f"#run/{line.where[0]}/{line.where[1]}/{point.run_key}/seed{point.seeds[0]}" if point.seeds else None
+        if point.accuracy is None:
+            cells.append(Cell(text=failed or "not run", mark="failed" if failed else None, link=link))
+        else:
+            cells.append(Cell(text=text.percent(point.accuracy), key=f"{where}|validation", order=point.accuracy, link=link,
+                              mark=best or ("failed" if failed else None)))  # fmt: skip
+    return tuple(cells)
+
+
+def _rank_row(line: learning_rate_table.Line, baseline: learning_rate_table.Line | None) -> tuple[Cell, ...]:
+    """``baseline``: the row that differences are to."""
+
+    def best(one: learning_rate_table.Line | None) -> str | None:
+        return one.choice.best.run_key if one is not None and one.choice.best else None
+
+    cells = [_method(line)]
+    others = (baseline.where[2] if baseline else None, best(baseline))
+    for score, run_key, other in zip((line.shared, line.tuned), (line.where[2], best(line)), others, strict=True):
+        where = "|".join(("learning_rate", *line.where[:2], str(run_key)))
+        e, d = score.estimate, score.difference
+        cells.append(Cell(text=shown_value(score.rate), order=score.rate))
+        cells.append(Cell(text="not run") if e is None else
+                     Cell(text=text.percent(e.mean), key=f"{where}|test", order=e.mean))  # fmt: skip
+        cells.append(Cell(text=shown_value(score.rank), order=score.rank))
+        limits = "" if d is None else text.interval(d.low, d.high, "accuracy", with_sign=True)
+        cells.append(Cell(text=text.NOTHING) if d is None else
+                     Cell(text=f"{text.signed(d.mean, 'accuracy')} {limits}", key=f"{where}|minus|{other}",
+                          order=d.mean))  # fmt: skip
+    return (*cells, Cell(text=line.choice.edge or ""))
+
+
+# ---------------------------------------------------------------------------------------------------------- base models
+
+
+def base_block(source: Source) -> Block | None:
+    """The base models without fine-tuning, as far as they have been evaluated."""
+    rows = []
+    for base in plan.base_evaluations(source.experiment):
+        path = source.folder / base.folder / "metrics.json"
+        if not path.is_file():
+            continue
+        metrics = read_object(path)
+        for task, found in metrics["tasks"].items():
+            key = f"{base.folder}|{task}"
+            floor = found.get("floor")
+            rows.append((
+                Cell(text=source.experiment.models[base.model_key].label, link=f"#run/{base.folder}"),
+                Cell(text=reported.TASKS.get(task, (task, None))[0]),
+                Cell(text=text.percent(found["accuracy"]), key=f"{key}|accuracy", order=found["accuracy"]),
+                Cell(text=text.NOTHING) if floor is None else
+                Cell(text=text.percent(floor), key=f"{key}|floor", order=floor),
+                Cell(text=str(found["n"]), key=f"{key}|n", order=found["n"]),
+                Cell(text=found["grader"]),
+                Cell(text=base.protocol),
+            ))  # fmt: skip
+    header = ("Base model", "Test set", "Accuracy, %", "Best constant answer, %", "n", "Grader", "Protocol")
+    notes = ("Without fine-tuning, asked and graded as the runs are.",)
+    command = f"{source.command} -- base_evaluations"
+    title = "Base models without fine-tuning"
+    return Block(name="base", title=title, header=header, rows=tuple(rows), notes=notes, command=command) if rows else None
+
+
+# --------------------------------------------------------------------------------------------------------------- timing
+
+
+def timing_block(source: Source) -> Block | None:
+    """Time and memory relative to the baseline, if they have been measured."""
+    path = source.folder / timing.FILE
+    if source.experiment.timing is None or not path.is_file():
+        return None
+    record = timing.read(path)
+    rows = []
+    for method, found in timing.summarise(record).items():
+        cells = [Cell(text=_label(source, method), colour=colour_of(method))]
+        cells.append(Cell(text=f"{1000 * found.seconds_per_step:.1f}", key=f"timing|{method}|ms_per_step",
+                          order=found.seconds_per_step))  # fmt: skip
+        for name, ratio in (("time", found.time), ("peak", found.peak)):
+            cells.append(Cell(text=f"{ratio.median:.2f}", key=f"timing|{method}|{name}", order=ratio.median))
+            cells.append(Cell(text=f"[{ratio.low:.2f}, {ratio.high:.2f}]", key=f"timing|{method}|{name}_interval"))
+        rows.append(tuple(cells))
+    return Block(
+        name="timing", title=f"Time and memory relative to {_label(source, record.timing.baseline)}", rows=tuple(rows),
+        header=("Method", "ms per step", "Time", "95 % interval", "Peak memory", "95 % interval"),
+        notes=(f"Medians of {record.timing.rounds} interleaved rounds; intervals: bootstrap over rounds.",),
+        command=f"{source.command} -- time_memory",
+    )  # fmt: skip
+
+
+def _label(source: Source, method: str) -> str:
+    import methods
+
+    entry = source.experiment.methods[method]
+    return entry.label or methods.get(entry.method or method).label
+
+
+# --------------------------------------------------------------------------------------------------------------- claims
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of this schema version.
+
+    Raises:
+        RecordError: it is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: cannot be read as JSON: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise RecordError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}")
+    return content
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimPart:
+    label: str
+    expected: str
+    ours: str
+    key: str | None
+    p: str
+    detectable: str
+    verdict: str
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimView:
+    key: str
+    statement: str
+    verdict: str
+    source: str
+    paper: str
+    test: str
+    stand_in: bool
+    parts: tuple[ClaimPart, ...]
+
+
+def claim_views(source: Source) -> list[ClaimView] | None:
+    """The claims in claims.json; None where there is no such file."""
+    from harness.claims import text as words
+    from harness.claims.verdicts import Part, Quantity, Range
+
+    path = source.folder / CLAIMS
+    if not path.is_file():
+        return None
+
+    def part(content: Mapping[str, Any], key: str) -> ClaimPart:
+        quantity = None if content["quantity"] is None else Quantity(**content["quantity"])
+        made = Part(**{**content, "expected": Range(**content["expected"]), "quantity": quantity})
+        return ClaimPart(
+            label=made.label,
+            expected=words.expected(made.expected, quantity),
+            ours=words.ours(made),
+            key=key if quantity is not None and math.isfinite(quantity.mean) else None,
+            p=text.p_value(made.p_adjusted),
+            detectable=words.detectable(made),
+            verdict=made.verdict,
+            runs=tuple(made.runs),
+        )
+
+    try:
+        return [
+            ClaimView(
+                **{name: claim[name] for name in ("key", "statement", "verdict", "source", "paper", "test", "stand_in")},
+                parts=tuple(part(one, f"claim|{claim['key']}|{i}") for i, one in enumerate(claim["parts"])),
+            )
+            for claim in read_object(path)["claims"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: found a claim of another form ({error!r}); make it: {source.command} -- {path}") from error

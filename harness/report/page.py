@@ -1,0 +1,197 @@
+"""The page: everything gathered, put into the template, and packed into one file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from PIL import Image
+
+from harness import plan, tables
+from harness.cells import AVERAGE
+from harness.config import ConfigError, RunSpec
+from harness.figures.catalogue import CATALOGUE
+from harness.figures.style import METHOD_COLOURS
+from harness.files import json_text
+from harness.records import Loaded, load_records
+from harness.report import made, others, runs
+from harness.report.numbers import TableView, details, table_view
+from harness.report.sources import Source, require_complete, state
+
+#: Upper limit of a page, in bytes.
+MAX_BYTES = 5_000_000
+#: Examples of a test set whose text is kept: the largest number with which the page is small enough.
+SAMPLES = (10_000, 1000, 400, 150, 60, 25, 10, 4)
+#: Bytes of predictions that are read at most: far more than fit into a page after compression.
+MAX_TEXT = 60_000_000
+#: CSS pixels for one pixel of a figure: its letters get about the size of the page's.
+SCALE = 0.55
+#: Order in which scripts are run: the table library, then ours.
+SCRIPTS = ("vendor/dataTables.min.js", "core.js", "views.js", "flips.js", "main.js")
+TABLE_TITLES = {"table1": "Table 1: math and code", "table2": "Table 2: commonsense", "table3": "Table 3: ablations"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureView:
+    """A figure as a picture, or the reason why there is none."""
+
+    name: str
+    paper: str
+    shows: str
+    picture: str | None
+    #: CSS pixels, width and height; zero without a picture.
+    size: tuple[int, int]
+    runs: tuple[str, ...]
+    command: str
+    reason: str
+
+
+def _picture(path: Path) -> tuple[str, tuple[int, int]]:
+    """A figure as base64 of a PNG with a palette, a third of the bytes and to the eye the same; and its size on the page."""
+    packed = io.BytesIO()
+    with Image.open(path) as image:
+        size = tuple(round(pixels * SCALE) for pixels in image.size)
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    return base64.b64encode(packed.getvalue()).decode(), size
+
+
+def _figures(source: Source) -> list[FigureView]:
+    found = []
+    for name in plan.planned_figures(source.experiment):
+        path = source.figures / f"{name}.png"
+        command = f"{source.command} -- {name}"
+        picture, size = _picture(path) if path.is_file() else (None, (0, 0))
+        entry = CATALOGUE[name]
+        found.append(
+            FigureView(
+                name=name,
+                paper=entry.paper,
+                shows=entry.shows,
+                picture=picture,
+                size=size,
+                runs=tuple(run.run_id for run in plan.figure_runs(source.experiment, name)),
+                command=command,
+                reason="" if path.is_file() else f"Not drawn: found no {path}; draw it: {command}",
+            )
+        )
+    return found
+
+
+def _part(loaded: Loaded, mine: Sequence[RunSpec]) -> Loaded:
+    """Of all records those of one table."""
+    ids = {run.run_id for run in mine}
+    return Loaded(
+        records=[record for record in loaded.records if record.run.run_id in ids],
+        missing=[run for run in loaded.missing if run.run_id in ids],
+        stale=[run for run in loaded.stale if run.run_id in ids],
+    )
+
+
+def _tables(source: Source, loaded: Loaded) -> tuple[list[TableView], list[dict[str, Any]]]:
+    views, numbers = [], []
+    for name in source.experiment.tables:
+        mine = plan.table_runs(source.experiment, name, paths=source.configfiles)
+        table = tables.build(source.experiment, name, mine, _part(loaded, mine))
+        commands = {
+            f"{name}|{section.model_key}|{row.method_key}|{metric}|{column.key}": source.harness(
+                f"trace {name} {section.model_key} {row.method_key} {AVERAGE if column.task == AVERAGE else column.key}"
+            )
+            for section in table.sections
+            for row in section.rows
+            for metric, _ in row.cells
+            for column in table.columns
+        }
+        views.append(table_view(table))
+        numbers += details(table, mine, commands)
+    return views, numbers
+
+
+def pack(content: dict[str, Any]) -> str:
+    """JSON, compressed (RFC 1950) and in base64: no character of it means anything in HTML."""
+    return base64.b64encode(zlib.compress(json_text(content).encode(), 9)).decode()
+
+
+def unpack(packed: str) -> dict[str, Any]:
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
+
+
+def _script() -> str:
+    folder = files("harness.report")
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
+
+
+def _environment() -> Environment:
+    loader = PackageLoader("harness.report", "templates")
+    return Environment(
+        loader=loader, autoescape=select_autoescape(("j2",)), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def render(source: Source, *, allow_missing: bool = False, max_bytes: int = MAX_BYTES) -> str:
+    """The page. The same records give the same text.
+
+    Raises:
+        ConfigError: records are missing (unless allowed) or broken.
+        ConfigError: without any sample prediction the page is still larger than ``max_bytes``.
+    """
+    if not allow_missing:
+        require_complete(source)
+    loaded = load_records(
+        plan.all_runs(source.experiment), results=source.results, command=source.command, allow_missing=allow_missing
+    )
+    views, numbers = _tables(source, loaded)
+    entries = runs.run_entries(source, loaded) + runs.base_entries(source)
+    blocks = {
+        "settings": others.settings_blocks(source, allow_missing=allow_missing),
+        "rates": others.rate_blocks(source, allow_missing=allow_missing),
+        "base": others.base_block(source),
+        "timing": others.timing_block(source),
+    }
+    script = _script()
+    content = {
+        "source": source,
+        "tables": views,
+        "titles": TABLE_TITLES,
+        "figures": _figures(source),
+        "claims": others.claim_views(source),
+        "made": made.made(source, entries),
+        "missing": [entry["id"] for entry in entries if entry["status"] in ("missing", "stale")],
+        "failed": [entry for entry in entries if entry["status"] == "diverged"],
+        "entries": entries,
+        "script": script,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "style": (files("harness.report") / "report.css").read_text(encoding="utf-8"),
+        "state": hashlib.sha256(json_text(state(source)).encode()).hexdigest()[:16],
+        **blocks,
+    }
+    data = {"experiment": source.experiment.name, "numbers": numbers, "runs": entries, "state": state(source),
+            "colours": METHOD_COLOURS}  # fmt: skip
+    return _fitting(source, content, data, max_bytes=max_bytes)
+
+
+def _fitting(source: Source, content: dict[str, Any], data: dict[str, Any], *, max_bytes: int) -> str:
+    """The page with as many sample predictions as its size allows."""
+    template = _environment().get_template("page.html.j2")
+    around = template.render(**content, data="", sampled="")
+    room = max_bytes - len(around.encode()) - 200
+    choices = runs.readable(data["runs"], SAMPLES, max_bytes=MAX_TEXT)
+    predictions = runs.read_answers(data["runs"], most=choices[0])
+    for most in choices:
+        packed = pack({**data, "answers": runs.answers(predictions, most=most)})
+        if len(packed) <= room:
+            largest = max((len(one.ids) for one in predictions), default=0)
+            sampled = "all examples" if most >= largest else f"{most} evenly spread examples of each test set"
+            return template.render(**content, data=packed, sampled=sampled)
+    raise ConfigError(
+        f"the page of {source.experiment.name} has {len(around.encode()) + len(packed)} bytes with {SAMPLES[-1]} sample "
+        f"predictions, expected at most {max_bytes}"
+    )

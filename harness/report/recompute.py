@@ -1,0 +1,246 @@
+"""The numbers of a report, computed a second time from ``predictions/*.jsonl``, ``train.json``, ``pruning.json`` and
+``timing.json``, without the code that puts them on the page. Means and differences are plain sums; intervals and p-values come
+from ``harness.stats``.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import methods
+from harness import plan, stats, timing
+from harness.config import RunSpec
+from harness.records import load_records
+from harness.report.sources import Source
+
+#: A column of a table: domain and task; both None for the average.
+Column = tuple[str | None, str | None]
+#: The fields of a prediction that the metrics are.
+FIELDS = {"accuracy": "correct", "gold_nll": "gold_nll"}
+LEVEL = 0.05
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One row minus another."""
+
+    difference: stats.Difference
+    mean: float
+    p_adjusted: float
+
+    def verdict(self, metric: str) -> str:
+        if self.p_adjusted >= LEVEL or self.mean == 0:
+            return "tie"
+        return "better" if (self.mean > 0) == (metric == "accuracy") else "worse"
+
+
+class Raw:
+    """The raw files of an experiment's usable runs."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        runs = plan.all_runs(source.experiment)
+        loaded = load_records(runs, results=source.results, command=source.command, allow_missing=True)
+        self.status = {record.run.run_id: record.train.status for record in loaded.records}
+        #: Of (run, task): its scores by metric. Not its texts: those of a large experiment do not fit in memory.
+        self._values: dict[tuple[str, str], dict[str, np.ndarray | None]] = {}
+
+    def rows(self, folder: str, task: str) -> list[dict[str, Any]]:
+        """Predictions of a run, or of a base evaluation, by its folder below the experiment's."""
+        return read_rows(self.source.folder / folder / "predictions" / f"{task}.jsonl")
+
+    def train(self, run_id: str) -> dict[str, Any]:
+        return json.loads((self.source.folder / run_id / "train.json").read_text(encoding="utf-8"))
+
+    def values(self, run_id: str, task: str, metric: str) -> np.ndarray | None:
+        """The examples' scores; None where one was not measured."""
+        if (run_id, task) not in self._values:
+            rows = self.rows(run_id, task)
+            found = {name: [row.get(field) for row in rows] for name, field in FIELDS.items()}
+            arrays = {name: None if None in scores else np.array(scores, dtype=float) for name, scores in found.items()}
+            self._values[run_id, task] = arrays
+        return self._values[run_id, task][metric]
+
+    def matrices(self, ids: Sequence[Sequence[str]], tasks: Sequence[str], metric: str) -> list[np.ndarray] | None:
+        """One (seeds, examples) matrix per task from the run ids of each task; None without any, or where not measured."""
+        found = [[self.values(run, task, metric) for run in runs] for runs, task in zip(ids, tasks, strict=True)]
+        if not found or not found[0] or any(values is None for rows in found for values in rows):
+            return None
+        return [np.stack(rows) for rows in found]
+
+
+def plain_mean(matrices: Sequence[np.ndarray]) -> float:
+    """Mean over tasks of the means over seeds and examples, by plain sums."""
+    return mean(mean(mean(row) for row in matrix.tolist()) for matrix in matrices)
+
+
+class TableNumbers:
+    """One table: means, differences and verdicts of every cell."""
+
+    def __init__(self, raw: Raw, name: str) -> None:
+        self.raw, self.name = raw, name
+        self.runs = plan.table_runs(raw.source.experiment, name, paths=raw.source.configfiles)
+        self.rows = list(dict.fromkeys((run.model_key, run.method.key) for run in self.runs))
+        tasks = dict.fromkeys(
+            (run.domain, task) for run in self.runs for task, spec in run.evaluation.tasks.items() if spec.split == "test"
+        )
+        self.columns: list[Column] = [*tasks, *([(None, None)] if len(tasks) > 1 else [])]
+        self.parts = {column: [column] if column[0] else list(tasks) for column in self.columns}
+
+    def runs_of(self, model: str, method: str) -> list[RunSpec]:
+        return [run for run in self.runs if (run.model_key, run.method.key) == (model, method)]
+
+    def _key(self, model: str, registered: str) -> str | None:
+        keys = [run.method.key for run in self.runs if run.model_key == model and run.method.name == registered]
+        return registered if registered in keys else next(iter(keys), None)
+
+    def other(self, model: str, method: str, *, parent: bool) -> str | None:
+        """The row that a row is compared with, if any."""
+        if not parent:
+            found = self._key(model, "lora")
+        else:
+            name = self.runs_of(model, method)[0].method.name
+            plugin = methods.registry().get(name)
+            found = None if plugin is None or plugin.cls.name == name else self._key(model, plugin.cls.name)
+        return None if found == method else found
+
+    def seeds(self, model: str, method: str, column: Column) -> list[int]:
+        """Seeds that finished on every domain of a column."""
+        domains = {domain for domain, _ in self.parts[column]}
+        planned = sorted({run.seed for run in self.runs_of(model, method)})
+        status = self.raw.status
+        return [s for s in planned if all(status.get(f"{d}/{model}/{method}/seed{s}") == "success" for d in domains)]
+
+    def matrices(self, model: str, method: str, column: Column, seeds: Sequence[int], metric: str) -> list[np.ndarray] | None:
+        parts = self.parts[column]
+        ids = [[f"{domain}/{model}/{method}/seed{seed}" for seed in seeds] for domain, _ in parts]
+        return self.raw.matrices(ids, [str(task) for _, task in parts], metric)
+
+    def estimate(self, model: str, method: str, column: Column, metric: str) -> tuple[float, stats.Estimate] | None:
+        """The mean by plain sums, and the estimate with its interval."""
+        found = self.matrices(model, method, column, self.seeds(model, method, column), metric)
+        if found is None:
+            return None
+        rng = np.random.default_rng(0)
+        return plain_mean(found), stats.mean_score(found, rng=rng, binary=metric == "accuracy")
+
+    @cached_property
+    def compared(self) -> Mapping[tuple[str, str, str, Column, bool], Compared]:
+        """(model, method, metric, column, with the parent) -> comparison, Holm-corrected as the tables say."""
+        raw: dict[tuple[str, str, str, Column, bool], tuple[float, stats.Difference]] = {}
+        for (model, method), metric, column, parent in product(self.rows, FIELDS, self.columns, (False, True)):
+            other = self.other(model, method, parent=parent)
+            if other is None:
+                continue
+            finished = self.seeds(model, other, column)
+            seeds = [seed for seed in self.seeds(model, method, column) if seed in finished]
+            first = self.matrices(model, method, column, seeds, metric)
+            second = self.matrices(model, other, column, seeds, metric)
+            if first is None or second is None:
+                continue
+            rng = np.random.default_rng(0)
+            found = stats.paired_difference(first, second, rng=rng, binary=metric == "accuracy")
+            raw[model, method, metric, column, parent] = plain_mean(first) - plain_mean(second), found
+        adjusted: dict[tuple[str, str, str, Column, bool], float] = {}
+        for metric, average, parent in product(FIELDS, (False, True), (False, True)):
+            family = [k for k in raw if k[2] == metric and (k[3][0] is None) == average and k[4] == parent]
+            adjusted |= dict(zip(family, stats.holm([raw[k][1].p_value for k in family]), strict=True))
+        return {k: Compared(difference=d, mean=m, p_adjusted=adjusted[k]) for k, (m, d) in raw.items()}
+
+    def verdicts(self, *, parent: bool) -> Counter[str]:
+        """How the comparisons of accuracy ended."""
+        return Counter(c.verdict("accuracy") for k, c in self.compared.items() if k[2] == "accuracy" and k[4] == parent)
+
+    def cells(self) -> Iterator[tuple[str, str, str, str, Column]]:
+        """(key, model, method, metric, column) of every cell."""
+        for (model, method), metric, column in product(self.rows, FIELDS, self.columns):
+            place = f"{column[0]}/{column[1]}" if column[0] else "avg"
+            yield "|".join((self.name, model, method, metric, place)), model, method, metric, column
+
+    def facts(self, model: str, method: str) -> dict[str, float]:
+        """Trainable parameters, seconds of a seed and peak memory."""
+        runs = [run for run in self.runs_of(model, method) if run.run_id in self.raw.status]
+        records = {run.run_id: self.raw.train(run.run_id) for run in runs}
+        domains = {run.domain for run in self.runs_of(model, method)}
+        seconds = []
+        for seed in {run.seed for run in runs}:
+            mine = [records[run.run_id] for run in runs if run.seed == seed]
+            if len(mine) == len(domains) and all(record["status"] == "success" for record in mine):
+                seconds.append(sum(record["wall_time_s"] for record in mine))
+        memory = [r["peak_memory_bytes"] for r in records.values() if r["peak_memory_bytes"] is not None]
+        found = {"trainable_parameters": max((r["trainable_parameters"] for r in records.values()), default=None),
+                 "seconds": mean(seconds) if seconds else None, "peak_memory_bytes": max(memory, default=None)}  # fmt: skip
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def timing_numbers(source: Source) -> dict[str, tuple[float, ...]]:
+    """Milliseconds per step and ratios of medians from timing.json."""
+    path = source.folder / timing.FILE
+    if source.experiment.timing is None or not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    baseline = content["timing"]["baseline"]
+    found: dict[str, tuple[float, ...]] = {}
+
+    def series(method: str, of: Any) -> list[float]:
+        mine = [m for m in content["measurements"] if m["method"] == method]
+        return [of(m) for m in sorted(mine, key=lambda m: m["round"])]
+
+    def seconds(m: dict[str, Any]) -> float:
+        steps = sum(work["steps_in_run"] for work in m["work"])
+        return sum(work["steps_in_run"] * statistics.median(work["seconds"]) for work in m["work"]) / steps
+
+    for method, summary in timing.summarise(timing.read(path)).items():
+        found[f"timing|{method}|ms_per_step"] = (1000 * statistics.median(series(method, seconds)),)
+        for name, of, ratio in (("time", seconds, summary.time), ("peak", lambda m: m["peak_bytes"], summary.peak)):
+            ratios = [a / b for a, b in zip(series(method, of), series(baseline, of), strict=True)]
+            found[f"timing|{method}|{name}"] = (statistics.median(ratios),)
+            found[f"timing|{method}|{name}_interval"] = (ratio.low, ratio.high)
+    return found
+
+
+def rate_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...] | None:
+    """A number of the learning-rate tables by the parts of its key: domain, model, run key, quantity[, other's run key]."""
+    domain, model, key, quantity, *other = parts
+    experiment = raw.source.experiment
+    planned = experiment.sweeps["learning_rate"].seeds or experiment.seeds
+    split = "validation" if quantity == "validation" else "test"
+    tasks = [task for task, spec in experiment.domains[domain].evaluation.tasks.items() if spec.split == split]
+
+    def ids(key: str, seeds: Iterable[int]) -> list[str]:
+        found = [f"{domain}/{model}/{key}/seed{seed}" for seed in seeds]
+        return [run for run in found if raw.status.get(run) == "success"]
+
+    def matrices(runs: Sequence[str]) -> list[np.ndarray] | None:
+        return raw.matrices([runs] * len(tasks), tasks, "accuracy")
+
+    if quantity != "minus":
+        found = matrices(ids(key, sorted(planned)))
+        return None if found is None else (100 * plain_mean(found),)
+    finished = {run.rpartition("/")[2] for run in ids(other[0], planned)}
+    shared = [int(run.rpartition("seed")[2]) for run in ids(key, sorted(planned)) if run.rpartition("/")[2] in finished]
+    first, second = matrices(ids(key, shared)), matrices(ids(other[0], shared))
+    if first is None or second is None:
+        return None
+    d = stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=True)
+    return 100 * (plain_mean(first) - plain_mean(second)), 100 * d.low, 100 * d.high

@@ -1,0 +1,206 @@
+"""What the page holds of every run: settings, loss, operations, scores by grader, who solved what, and sample predictions.
+
+Examples are stored once, answers by run: the same examples are shown of all runs, so that two runs can be held side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import plan, pruning
+from harness.config import RunSpec, content_hash
+from harness.figures.style import colour_of
+from harness.records import Loaded
+from harness.report.others import read_object
+from harness.report.sources import OPERATIONS, Source
+from harness.run_files import read_predictions
+
+#: Characters kept of one prompt or completion.
+LONGEST = 4000
+_METRICS = ("accuracy", "n", "grader", "graders", "unparseable", "truncated", "timed_out", "gold_nll", "floor")
+_TRAIN = (
+    "status", "reason", "created_at", "trainable_parameters", "base_parameters", "steps", "tokens", "tokens_per_second",
+    "wall_time_s", "cpu_time_s", "peak_memory_bytes", "peak_memory_of", "data", "base_model_hash", "training_hash", "versions",
+    "git", "hardware", "world_size", "evidence", "artefact", "spec",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """One run's answers on one task; texts of some examples only."""
+
+    run_id: str
+    task: str
+    #: The same for all runs that were asked the same, in the same words.
+    group: str
+    ids: list[str]
+    #: One character an example, 1 for a correct answer.
+    bits: str
+    #: Position -> row with its texts.
+    rows: dict[int, dict[str, Any]]
+
+
+def sample(n: int, most: int) -> list[int]:
+    """``most`` of ``n`` positions, evenly spread, or all: chosen without a look at the answers. A smaller sample is a part of
+    a larger one."""
+    golden = (math.sqrt(5) - 1) / 2
+    return sorted(sorted(range(n), key=lambda i: i * golden % 1)[:most])
+
+
+def _cut(text: Any) -> str | None:
+    if text is None:
+        return None
+    words = str(text)
+    return words if len(words) <= LONGEST else words[:LONGEST] + " [cut]"
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+def _operations(path: Path) -> dict[str, Any] | None:
+    """Operated ranks by operation and module; None where the method has none."""
+    if not path.is_file():
+        return None
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    modules = [module["name"].removeprefix("base_model.model.") for module in rows[0]["modules"]] if rows else []
+    return {
+        "modules": modules,
+        "rows": [
+            {"step": row["step"], "p": row["p"], "before": row.get("loss_before"), "after": row.get("loss_after"),
+             "ranks": [module["K"] for module in row["modules"]]}
+            for row in rows
+        ],
+    }  # fmt: skip
+
+
+def _pruned(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    curves = pruning.read(path)
+    return {task: {"fractions": c.fractions.tolist(), "accuracy": c.accuracy.tolist()} for task, c in curves.items()}
+
+
+def _commands(source: Source, folder: Path) -> dict[str, str]:
+    return {
+        "again": f"{source.command} --force -- {folder / 'train.json'} && {source.command} -- {folder / 'metrics.json'}",
+        "card": f"less {folder / 'adapter' / 'README.md'}",
+    }
+
+
+def _entry(source: Source, run: RunSpec, status: str) -> dict[str, Any]:
+    """What is known of a run before its records are read."""
+    folder = source.run_folder(run)
+    return {
+        "id": run.run_id, "domain": run.domain, "model": run.model.label, "model_key": run.model_key,
+        "method": run.method.label, "method_key": run.method.key, "colour": colour_of(run.method.key), "seed": run.seed,
+        "status": status, "folder": str(folder), "commands": _commands(source, folder), "tasks": {},
+    }  # fmt: skip
+
+
+def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
+    """Every planned run in the order of the plan, finished, failed or not run."""
+    done = {record.run.run_id for record in loaded.records}
+    stale = {run.run_id for run in loaded.stale}
+    entries = []
+    for run in plan.all_runs(source.experiment):
+        if run.run_id not in done:
+            entries.append(_entry(source, run, "stale" if run.run_id in stale else "missing"))
+            continue
+        folder = source.run_folder(run)
+        train, metrics = read_object(folder / "train.json"), read_object(folder / "metrics.json")
+        entry = _entry(source, run, train["status"])
+        entry["train"] = {name: train.get(name) for name in _TRAIN}
+        entry["loss"] = [[point["step"], point["loss"]] for point in train.get("loss_curve", []) if "loss" in point]
+        entry["operations"] = _operations(folder / OPERATIONS)
+        entry["pruning"] = _pruned(folder / pruning.FILE)
+        entry["contamination"] = metrics.get("contamination")
+        entry["tasks"] = {name: {key: task.get(key) for key in _METRICS} for name, task in metrics["tasks"].items()}
+        entries.append(entry)
+    return entries
+
+
+def base_entries(source: Source) -> list[dict[str, Any]]:
+    """The base models as runs of their own, as far as they have been evaluated."""
+    entries = []
+    for base in plan.base_evaluations(source.experiment):
+        folder = source.folder / base.folder
+        if not (folder / "metrics.json").is_file():
+            continue
+        metrics = read_object(folder / "metrics.json")
+        again = f"{source.command} --force -- {folder / 'metrics.json'}"
+        entries.append({
+            "id": base.folder, "domain": "base", "model": source.experiment.models[base.model_key].label,
+            "model_key": base.model_key, "method": f"no fine-tuning ({base.protocol})", "method_key": "base",
+            "colour": "#8a8a8a", "seed": None, "status": metrics["status"], "folder": str(folder),
+            "commands": {"again": again}, "loss": [], "operations": None, "pruning": None, "contamination": None,
+            "train": {name: metrics.get(name) for name in ("created_at", "base_model_hash", "versions", "git", "hardware")},
+            "tasks": {name: {key: task.get(key) for key in _METRICS} for name, task in metrics["tasks"].items()},
+        })  # fmt: skip
+    return entries
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+def read_answers(entries: Sequence[dict[str, Any]], *, most: int) -> list[Answers]:
+    """The predictions of every finished run, with the texts of ``most`` examples."""
+    found = []
+    for entry in entries:
+        for task in entry["tasks"]:
+            rows = read_predictions(Path(entry["folder"]), task, fields=("id", "correct"))
+            found.append(
+                Answers(
+                    run_id=entry["id"],
+                    task=task,
+                    group=content_hash([[row["id"], row.get("prompt"), row.get("gold")] for row in rows]),
+                    ids=[str(row["id"]) for row in rows],
+                    bits="".join("01"[bool(row["correct"])] for row in rows),
+                    rows={i: rows[i] for i in sample(len(rows), most)},
+                )
+            )
+    return found
+
+
+def readable(entries: Sequence[dict[str, Any]], choices: Sequence[int], *, max_bytes: int) -> list[int]:
+    """Of ``choices`` of sample sizes, largest first, those whose texts have at most ``max_bytes`` in the files."""
+
+    def size(most: int) -> float:
+        return sum(
+            (Path(entry["folder"]) / "predictions" / f"{task}.jsonl").stat().st_size * min(1.0, most / found["n"])
+            for entry in entries
+            for task, found in entry["tasks"].items()
+        )
+
+    return [most for most in choices if size(most) <= max_bytes] or list(choices[-1:])
+
+
+def _answer(row: dict[str, Any]) -> list[Any]:
+    """completion, extracted, verdicts by grader, outcome, truncated: what is not there is None."""
+    texts = [_cut(row.get(name)) for name in ("completion", "extracted")]
+    return [*texts, row.get("verdicts"), row.get("outcome"), row.get("truncated")]
+
+
+def answers(found: Iterable[Answers], *, most: int) -> dict[str, Any]:
+    """Questions by group, and by run and task its group, its bits and its sample answers.
+
+    Args:
+        most: examples of each group whose text is kept; not more than were read.
+    """
+    groups: dict[str, Any] = {}
+    runs: dict[str, dict[str, Any]] = {}
+    for one in found:
+        shown = sample(len(one.ids), most)
+        if one.group not in groups:
+            groups[one.group] = {
+                "task": one.task, "ids": one.ids, "shown": shown,
+                "prompts": [_cut(one.rows[i].get("prompt")) for i in shown],
+                "gold": [_cut(one.rows[i].get("gold")) for i in shown],
+            }  # fmt: skip
+        kept = {"group": one.group, "bits": one.bits, "answers": [_answer(one.rows[i]) for i in shown]}
+        runs.setdefault(one.run_id, {})[one.task] = kept
+    return {"groups": groups, "runs": runs}

@@ -1,0 +1,128 @@
+"""Where a report's content comes from: an experiment, its folders, and the state of every record behind the page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import plan, pruning, timing
+from harness.cli import DEFAULT_CONFIGFILE, FIGURES
+from harness.config import Experiment, RunSpec, canonical_json
+from harness.provenance import file_sha256
+from harness.records import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
+
+PAGE = "report.html"
+CLAIMS = "claims.json"
+OPERATIONS = Path("adapter") / "operations.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An experiment and where its records and figures lie."""
+
+    experiment: Experiment
+    configfiles: tuple[Path, ...]
+    overrides: Mapping[str, Any]
+    results: Path
+    #: The folder with the experiment's figures.
+    figures: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.results / self.experiment.name
+
+    @property
+    def command(self) -> str:
+        """The workflow, but for its target."""
+        return snakemake_command(self.configfiles, self.overrides)
+
+    @property
+    def arguments(self) -> str:
+        """``--configfile``, ``--set`` and ``--results-dir`` for commands of the harness, where they are not the default."""
+        words: list[str] = []
+        if list(self.configfiles) != [DEFAULT_CONFIGFILE]:
+            words += ["--configfile", *map(str, self.configfiles)]
+        if self.overrides:
+            words += ["--set", *(f"{key}={canonical_json(value)}" for key, value in sorted(self.overrides.items()))]
+        if self.results != DEFAULT_RESULTS:
+            words += ["--results-dir", str(self.results)]
+        return shlex.join(words)
+
+    def harness(self, words: str) -> str:
+        """A command of the harness for this experiment, such as ``python -m harness.trace ...``."""
+        return f"python -m harness.{words} {self.arguments}".strip()
+
+    def run_folder(self, run: RunSpec) -> Path:
+        return run_folder(run, results=self.results)
+
+
+def open_source(
+    configfiles: Sequence[Path], overrides: Mapping[str, Any], *, results: Path, figures: Path | None = None
+) -> Source:
+    """Read and check an experiment.
+
+    Args:
+        figures: the folder that holds its figures; by default that of the workflow.
+
+    Raises:
+        ConfigError: bad experiment.
+    """
+    experiment = plan.load_experiment(configfiles, overrides)
+    return Source(
+        experiment=experiment,
+        configfiles=tuple(configfiles),
+        overrides=overrides,
+        results=results,
+        figures=figures or FIGURES / experiment.name,
+    )
+
+
+def require_complete(source: Source) -> None:
+    """Refuse to render an experiment that has not been run to its end.
+
+    Raises:
+        MissingRecord: records, claims or figures are missing; the message names the command that makes them.
+        RecordError: a record is broken.
+    """
+    target = "reproduce_all"
+    load_records(plan.all_runs(source.experiment), results=source.results, command=source.command, target=target)
+    due = [source.run_folder(run) / pruning.FILE for run in plan.pruning_runs(source.experiment)]
+    due += [source.folder / base.folder / "metrics.json" for base in plan.base_evaluations(source.experiment)]
+    due += [source.folder / timing.FILE] if source.experiment.timing else []
+    due += [source.folder / CLAIMS]
+    due += [source.figures / f"{name}.png" for name in plan.planned_figures(source.experiment)]
+    missing = [path for path in due if not path.is_file()]
+    if missing:
+        names = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise MissingRecord(
+            f"{source.folder}: found no {names} ({len(missing)} of {len(due)} files); make them: {source.command} -- {target}; "
+            "or show what is there: --allow-missing"
+        )
+
+
+def record_files(source: Source) -> Iterator[Path]:
+    """Every file that a number, picture or word of the page comes from, as far as it exists."""
+    folders = [source.run_folder(run) for run in plan.all_runs(source.experiment)]
+    folders += [source.folder / base.folder for base in plan.base_evaluations(source.experiment)]
+    for folder in folders:
+        yield from (
+            path for name in ("train.json", "metrics.json", pruning.FILE, OPERATIONS) if (path := folder / name).is_file()
+        )
+        yield from sorted((folder / "predictions").glob("*.jsonl"))
+    yield from (path for name in (timing.FILE, CLAIMS) if (path := source.folder / name).is_file())
+    names = plan.planned_figures(source.experiment)
+    yield from (path for name in names if (path := source.figures / f"{name}.png").is_file())
+
+
+def state(source: Source) -> dict[str, str]:
+    """The first 16 hex digits of the SHA-256 of every file behind the page, by its path below the results or figures."""
+
+    def name(path: Path) -> str:
+        if path.is_relative_to(source.folder):
+            return path.relative_to(source.folder).as_posix()
+        return f"figures/{path.relative_to(source.figures).as_posix()}"
+
+    return {name(path): file_sha256(path)[:16] for path in record_files(source)}
