@@ -205,9 +205,10 @@ def main(arguments: list[str] | None = None) -> int:
             f"gold NLL {task['gold_nll']:.3f}"
         )
     if record["status"] == "success":
-        from harness import model_card
+        from harness import lm_eval_export, model_card
 
         model_card.write(args.run_dir)
+        lm_eval_export.write(args.run_dir)
     return 0
 
 

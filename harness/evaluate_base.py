@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from harness import lm_eval_export
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, BaseModelSpec, ConfigError, EvaluationSpec, Experiment, Protocol
 from harness.evaluate import UNFINISHED, evaluate_tasks
@@ -97,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     record = evaluate_base(
         experiment, model_key=args.model, protocol=args.protocol, run_dir=args.run_dir, models_dir=args.models_dir
     )
+    lm_eval_export.write(args.run_dir)
     for name, task in record["tasks"].items():
         print(f"{record['run_id']} {name}: accuracy {100 * task['accuracy']:.1f} % of {task['n']} ({task['grader']})")
     return 0

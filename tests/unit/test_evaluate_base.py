@@ -53,3 +53,13 @@ def test_an_evaluation_that_the_experiment_does_not_ask_for_is_refused(tmp_path:
 def test_a_malformed_task_is_named_when_the_experiment_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="base_evaluation.tasks.gsm8k.source: found nothing"):
         plan.load_experiment([experiment_file(tmp_path, {"tasks": {"gsm8k": {"format": "gsm8"}}})])
+
+
+def test_results_are_written_in_lm_evals_form_too(tmp_path: Path) -> None:
+    file = experiment_file(tmp_path)
+    folder = tmp_path / "sound"
+    evaluate_base.main(["--configfile", str(file), "--model", "llama-mini", "--protocol", "sound", "--run-dir", str(folder)])
+    (results,) = (folder / "lm_eval").glob("*/results_*.json")
+    (samples,) = (folder / "lm_eval").glob("*/samples_*.jsonl")
+    assert "gsm8k" in json.loads(results.read_text())["results"]
+    assert {json.loads(row)["doc_id"] for row in samples.read_text().splitlines()} == {0, 1, 2, 3}
