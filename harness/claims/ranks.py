@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -61,6 +62,23 @@ def _area(curve: dict[float, float]) -> float:
     return float(np.trapezoid(left, shares) / (shares[-1] - shares[0]))
 
 
+ItemT = TypeVar("ItemT")
+
+
+def _seedwise_difference(
+    beamlora: Mapping[int, ItemT], lora: Mapping[int, ItemT], measure: Callable[[ItemT], float]
+) -> Quantity:
+    """The measure of BeamLoRA minus that of LoRA, over the seeds that both have.
+
+    Raises:
+        Missing: there are none.
+    """
+    shared = sorted(beamlora.keys() & lora.keys())
+    if not shared:
+        raise Missing("beamlora and lora have no seed in common")
+    return over_seeds([measure(beamlora[seed]) - measure(lora[seed]) for seed in shared], "number")
+
+
 def importance_claims(evidence: Evidence) -> Iterator[Claim]:
     runs = plan.pruning_runs(evidence.experiment)
     if not runs:
@@ -106,18 +124,10 @@ def importance_claims(evidence: Evidence) -> Iterator[Claim]:
     )
 
     def even() -> Quantity:
-        first, second = evidence.histories("beamlora"), evidence.histories("lora")
-        shared = sorted(first.keys() & second.keys())
-        if not shared:
-            raise Missing("beamlora and lora have no seed in common")
-        return over_seeds([_mean_evenness(first[s]) - _mean_evenness(second[s]) for s in shared], "number")
+        return _seedwise_difference(evidence.histories("beamlora"), evidence.histories("lora"), _mean_evenness)
 
     def faster() -> Quantity:
-        first, second = evidence.pruning_curves("beamlora"), evidence.pruning_curves("lora")
-        shared = sorted(first.keys() & second.keys())
-        if not shared:
-            raise Missing("beamlora and lora have no seed in common")
-        return over_seeds([_area(first[s]) - _area(second[s]) for s in shared], "number")
+        return _seedwise_difference(evidence.pruning_curves("beamlora"), evidence.pruning_curves("lora"), _area)
 
     yield Claim(
         key="more_even",
