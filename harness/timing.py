@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -249,11 +250,14 @@ def measure_all(
         RuntimeError: a measurement failed; its words are on stderr.
     """
     from harness.progress import Progress
+    import torch
+
     from harness.provenance import git_state, hardware, versions
 
     spec = experiment.timing
     if spec is None:
         raise ConfigError("timing: found nothing in the experiment, expected the methods to measure")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as every measured process does: it is recorded
     head: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,
