@@ -249,9 +249,9 @@ def measure_all(
         ConfigError: the experiment has no timing.
         RuntimeError: a measurement failed; its words are on stderr.
     """
-    from harness.progress import Progress
     import torch
 
+    from harness.progress import Progress
     from harness.provenance import git_state, hardware, versions
 
     spec = experiment.timing
