@@ -63,11 +63,13 @@ def _cut(text: Any) -> str | None:
 
 
 def _operations(path: Path) -> dict[str, Any] | None:
-    """Operated ranks by operation and module; None where the method has none."""
+    """BeamLoRA's operated ranks by operation and module; None for other methods, whose events have other forms."""
     if not path.is_file():
         return None
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    modules = [module["name"].removeprefix("base_model.model.") for module in rows[0]["modules"]] if rows else []
+    if not rows or "modules" not in rows[0]:
+        return None
+    modules = [module["name"].removeprefix("base_model.model.") for module in rows[0]["modules"]]
     return {
         "modules": modules,
         "rows": [

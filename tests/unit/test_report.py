@@ -237,3 +237,12 @@ def test_the_command_writes_the_page(copy: Source, text: str, capsys: pytest.Cap
     assert (copy.folder / "report.html").stat().st_size == len((copy.folder / "report.html").read_bytes())
     assert "MB, opens in a browser" in capsys.readouterr().out
     assert command.main([*arguments, "--check"]) == 0
+
+
+def test_events_of_other_methods_are_no_beam_operations(tmp_path: Path) -> None:
+    """AdaLoRA, IncreLoRA and ReLoRA log their own events in the file of that name."""
+    path = tmp_path / "operations.jsonl"
+    path.write_text('{"operation": "allocate", "ranks": {"model.layers.0.mlp.up_proj": 4}, "step": 8}\n')
+    assert runs._operations(path) is None
+    path.write_text('{"step": 8, "p": 0.9, "modules": [{"name": "base_model.model.up_proj", "K": 2}]}\n')
+    assert runs._operations(path)["rows"][0]["ranks"] == [2]
