@@ -260,11 +260,16 @@ def target_runs(experiment: Experiment, target: str) -> list[RunSpec]:
         return settings_runs(experiment)
     if name in experiment.tables:
         return table_runs(experiment, name)
-    known = [*(f"reproduce_{table}" for table in experiment.tables), "reproduce_table4", "reproduce_learning_rate", *FIGURES]
-    if name in planned_figures(experiment):
+    planned = planned_figures(experiment)
+    if name in planned:
         return figure_runs(experiment, name)
+    if name in FIGURES or name in ("table1", "table2", "table3"):
+        raise ConfigError(
+            f"target: the experiment {experiment.name!r} plans no runs for {target!r}; it lacks the key that names them"
+        )
+    known = [*(f"reproduce_{table}" for table in experiment.tables), "reproduce_table4", "reproduce_all", *planned]
     near = difflib.get_close_matches(target, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}, reproduce_all"
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
     raise ConfigError(f"target: found unknown {target!r} in experiment {experiment.name!r}; {hint}")
 
 

@@ -260,4 +260,4 @@ def test_a_target_that_the_experiment_does_not_plan_is_refused(unchanged: Copy, 
     """Snakemake alone would take the file of that name for made."""
     done = unchanged.snakemake("--dry-run", target)
     assert done.returncode != 0
-    assert f"found unknown '{target}' in experiment 'mini'" in done.stdout + done.stderr
+    assert f"the experiment 'mini' plans no runs for '{target}'" in done.stdout + done.stderr
