@@ -138,3 +138,12 @@ def test_packed_attention_refuses_a_batch_that_is_not_packed() -> None:
     _, padded = packed_and_padded()
     with pytest.raises(ValueError, match="segment_lengths"):
         llama(attn_implementation=attention.NAME)(input_ids=padded["input_ids"])
+
+
+def test_fingerprint_of_records_that_hold_infinities_and_broken_text() -> None:
+    """MBPP+ has tasks whose inputs are infinite; a model's or a scraper's broken bytes are lone surrogates."""
+    rows = [{"base_input": [float("inf"), float("nan")], "text": "\udcff"}]
+    assert len(data.source_fingerprint(rows)) == 64
+    assert data.source_fingerprint(rows) != data.source_fingerprint(
+        [{"base_input": [float("-inf"), float("nan")], "text": "\udcff"}]
+    )
