@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from harness import tables
 from tests.paths import ROOT
 
@@ -32,3 +34,17 @@ def test_the_committed_runs_come_from_a_clean_commit_and_did_what_they_say() -> 
             assert metrics["accuracy"] == sum(row["correct"] for row in predictions) / rows
     operations = [json.loads(line) for line in (runs["beamlora"] / "adapter/operations.jsonl").read_text().splitlines()]
     assert [operation["step"] for operation in operations] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("protocol", ["sound", "paper"])
+def test_the_committed_base_records_are_whole(protocol: str) -> None:
+    folder = SMALL / "base/smollm2-135m" / protocol
+    record = json.loads((folder / "metrics.json").read_text())
+    assert record["status"] == "success" and record["git"]["dirty"] is False
+    assert record["evaluation"]["protocol"] == protocol and len(record["tasks"]) == 12
+    for task, metrics in record["tasks"].items():
+        rows = [json.loads(line) for line in (folder / f"predictions/{task}.jsonl").read_text().splitlines()]
+        assert len(rows) == metrics["n"] == (164 if task == "humaneval" else 200)
+        assert metrics["accuracy"] == sum(row["correct"] for row in rows) / len(rows)
+        for grader, share in metrics["graders"].items():
+            assert share == sum(row["verdicts"][grader] for row in rows) / len(rows)
