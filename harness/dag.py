@@ -34,8 +34,8 @@ def _modules(*names: str) -> list[Path]:
     return [_HARNESS / f"{name}.py" for name in names]
 
 
-#: Source files behind each stage: an edit reruns the stage, and nothing before it.
 _CORPUS = ("arithmetic", "competition", "corpus", "programs", "records", "split", "tokenizer", "word_problems")
+#: Source files behind each stage: an edit reruns the stage, and nothing before it.
 PRETRAIN_CODE = _modules("pretrain", *(f"synthetic/{name}" for name in _CORPUS))
 #: Generated training and test sets, beyond what the bases depend on.
 _GENERATORS = _modules("synthetic/commonsense")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import re
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from evaluation.prompts import TEMPLATES, continuation
 from evaluation.tasks import training_example
 from harness.config import ConfigError, DataSource, FileData, GeneratedData, TrainingData, content_hash
 from harness.data_files import local_file
+from harness.files import replacing
 from harness.provenance import file_sha256
 
 if TYPE_CHECKING:
@@ -221,11 +220,8 @@ def training_set(
         tensors = load_file(path)
     else:
         tensors = _tokenize(records, data, tokenizer)
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=cache_dir, suffix=".tmp")
-        os.close(handle)
-        save_file(tensors, temporary)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary)
     if not bool((tensors["labels"] != IGNORE_INDEX).any()):
         raise ConfigError(f"data.max_length: found {data.max_length} tokens, which cuts every response off")
     return TokenizedSet(

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import cli, plan
 from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec, canonical_json
+from harness.files import replacing
 
 DEFAULT_RESULTS = Path("results")
 SNAKEMAKE = "snakemake --cores all"
@@ -362,10 +363,8 @@ def to_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
 def write_parquet(records: Sequence[RunRecord], path: Path) -> None:
     """Write ``to_frame`` as Parquet: the same records give the same bytes."""
     table = pa.Table.from_pandas(to_frame(records), schema=_SCHEMA, preserve_index=False).replace_schema_metadata(None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def main(argv: list[str] | None = None) -> int:
