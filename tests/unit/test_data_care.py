@@ -42,7 +42,7 @@ def preflight_with(tmp_path: Path, name: str, content: bytes, **changes: Any) ->
         ("set.jsonl", GOOD.encode() + b"7\n", "set.jsonl: row 1: found int, expected a JSON object"),
         ("set.jsonl", GOOD.encode().replace(b"?", b"\xff"), "'utf-8' codec can't decode byte 0xff"),
         ("set.jsonl", GOOD.encode()[:-5], "set.jsonl: cannot be read as JSON records"),
-        ("set.jsonl.gz", gzip.compress(GOOD.encode() * 50)[:-20], "set.jsonl.gz: cannot be read as JSON records"),
+        ("set.jsonl.gz", gzip.compress(GOOD.encode() * 50, mtime=0)[:-20], "set.jsonl.gz: cannot be read as JSON records"),
         ("set.jsonl.gz", GOOD.encode(), "set.jsonl.gz: cannot be read as JSON records"),
         ("set.jsonl", GOOD.encode() + b'{"question": "2 + 2?"}\n', "gsm8k row 1: field 'answer' is missing"),
         ("set.jsonl", b'{"question": "a", "answer": null}\n', "gsm8k row 0: field 'answer': found NoneType, expected text"),
