@@ -161,10 +161,7 @@ def evaluate_tasks(
             model, tokenizer = load()
         with _naming("lm_eval", kept=tuple(found)):
             lm_eval = run_lm_eval(model, tokenizer, evaluation.lm_eval, tasks=outside)
-        for name, result in lm_eval.items():
-            samples = result.pop("samples")
-            if "subtasks" not in result:
-                write_jsonl(folder / "predictions" / "lm_eval" / f"{name}.jsonl", samples)
+        _write_lm_eval_samples(lm_eval, folder)
     return {
         "tasks": found,
         "lm_eval": lm_eval,
@@ -174,6 +171,14 @@ def evaluate_tasks(
         "hardware": hardware(),
         "git": git_state(Path(__file__).resolve().parent.parent),
     }
+
+
+def _write_lm_eval_samples(results: dict[str, Any], folder: Path) -> None:
+    """Move the samples of each task, which a group has none of, from its result to a file."""
+    for name, result in results.items():
+        samples = result.pop("samples")
+        if "subtasks" not in result:
+            write_jsonl(folder / "predictions" / "lm_eval" / f"{name}.jsonl", samples)
 
 
 @contextmanager

@@ -61,13 +61,16 @@ def _positions(model: PreTrainedModel) -> int | float:
     return getattr(model.config, "max_position_embeddings", None) or math.inf
 
 
-def _batches(lengths: Sequence[int], batch_size: int, *, kinds: Sequence[float] | None = None) -> list[list[int]]:
+def _batches(
+    lengths: Sequence[int], batch_size: int, *, kinds: Sequence[float] | None = None, max_tokens: float = math.inf
+) -> list[list[int]]:
     """Indices in batches of similar length, longest first, so that memory runs out at once or never. Indices of different
-    ``kinds`` are never in one batch."""
+    ``kinds`` are never in one batch; a batch of several has at most ``max_tokens`` tokens, padding included."""
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
         last = batches[-1] if batches else []
-        if last and len(last) < batch_size and (kinds is None or kinds[last[0]] == kinds[index]):
+        fits = last and len(last) < batch_size and (len(last) + 1) * lengths[last[0]] <= max_tokens
+        if fits and (kinds is None or kinds[last[0]] == kinds[index]):
             last.append(index)
         else:
             batches.append([index])
@@ -270,6 +273,10 @@ def _up_to_end(generated: list[int], ends: set[int]) -> list[int]:
 # ------------------------------------------------------------------------------------------------------------- scoring
 
 
+#: Tokens of one scoring pass: a few long references must not make every other one as long.
+SCORED_TOKENS = 16_384
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Scored:
     """A sequence whose tokens from ``start`` on are scored, and tokens that could come next."""
@@ -348,7 +355,7 @@ def _score_all(
     """For each row: the summed log-likelihood of its scored tokens, and that of each of its ``nexts`` after them."""
     results: dict[int, tuple[float, list[float]]] = {}
     with _evaluating(model):
-        for batch in _batches([len(row.tokens) for row in rows], batch_size):
+        for batch in _batches([len(row.tokens) for row in rows], batch_size, max_tokens=SCORED_TOKENS):
             results |= zip(batch, _score(model, [rows[index] for index in batch]), strict=True)
             if on_batch is not None:
                 on_batch(len(results), len(rows))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import cli
 from harness.config import BuiltModel, ConfigError, PretrainingSpec, content_hash
+from harness.files import replacing
 from harness.plan import load_experiment
 from harness.progress import Progress
 from harness.provenance import file_sha256, versions
@@ -127,19 +128,16 @@ class _Training:
         """Write the checkpoint atomically."""
         import torch
 
-        temporary = path.with_suffix(".tmp")
-        torch.save(
-            {
-                "fingerprint": fingerprint,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-                "losses": self.losses,
-            },
-            temporary,
-        )
-        os.replace(temporary, path)
+        contents = {
+            "fingerprint": fingerprint,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+        }
+        with replacing(path) as temporary:
+            torch.save(contents, temporary)
 
     def restore(self, path: Path, fingerprint: str) -> None:
         """Continue from the checkpoint; one of another recipe or of other text is left alone."""

@@ -6,13 +6,12 @@ PiSSA takes the largest singular triplets of a weight, MiLoRA the smallest; one 
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.config import ConfigError
+from harness.files import replacing
 from methods.base import TrainingContext
 from methods.lora import Lora
 from methods.peft_support import ADAPTER, LoraFactors, adapted_layers, save_plain_lora
@@ -91,10 +90,8 @@ def cached_decomposition(weight: torch.Tensor, *, r: int, name: str, model_hash:
             for part in ("top", "bottom")
             for k in ("u", "s", "v")
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
-        save_file(tensors, draft)
-        os.replace(draft, path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary)
     tensors = load_file(path, device=str(weight.device))
     shapes = (tuple(tensors["top.u"].shape), tuple(tensors["top.v"].shape))
     expected = ((weight.shape[0], r), (weight.shape[1], r))

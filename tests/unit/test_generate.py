@@ -144,3 +144,20 @@ def test_nll_is_that_of_the_response_and_end_token_only(model, tokenizer) -> Non
         found = reference_nll(model, tokenizer, PROMPTS, references, batch_size=batch_size)
         assert [n for _, n in found] == [n for _, n in expected]
         assert [nll for nll, _ in found] == pytest.approx([nll for nll, _ in expected], rel=1e-4)
+
+
+def test_one_long_reference_does_not_widen_the_others(model, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[torch.Size] = []
+    references = ["r" * 100, *["short"] * 6]
+    expected = reference_nll(model, tokenizer, PROMPTS, references, batch_size=7)
+    hook = model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    monkeypatch.setattr("harness.generate.SCORED_TOKENS", 150)
+    try:
+        found = reference_nll(model, tokenizer, PROMPTS, references, batch_size=7)
+    finally:
+        hook.remove()
+    assert passes[0] == (1, 104) and len(passes) > 2
+    assert all(rows == 1 or rows * width <= 150 for rows, width in passes)
+    assert [nll for nll, _ in found] == pytest.approx([nll for nll, _ in expected], rel=1e-4)
