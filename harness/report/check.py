@@ -140,6 +140,8 @@ def _expected_cell(table: TableNumbers, key: str, model: str, method: str, metri
         plain, whole = estimate
         found |= {f"{key}|mean": (scale * plain,), f"{key}|stderr": (scale * whole.stderr,)}
         found |= {f"{key}|low": (scale * whole.low,), f"{key}|high": (scale * whole.high,)}
+    if (paper := table.paper(model, method, metric, column)) is not None:
+        found[f"{key}|paper"] = (100 * paper,)
     for parent, prefix in ((False, ""), (True, "parent_")):
         compared = table.compared.get((model, method, metric, column, parent))
         if compared is not None:
@@ -253,7 +255,7 @@ def _check_words(source: Source, raw: Raw, tables: Mapping[str, TableNumbers], p
         elif not agrees(words, value):
             yield f"{key}: the page says {words!r}, the records say {value}"
     for key in expected.keys() - seen:
-        if key.endswith(("|mean", "|difference", "|verdict")):
+        if key.endswith(("|mean", "|difference", "|verdict", "|paper")):
             yield f"{key}: the records say {expected[key]}, the page has no such number"
 
 
@@ -280,6 +282,8 @@ def _check_details(tables: Mapping[str, TableNumbers], numbers: list[dict[str, A
                     "p_adjusted": c.p_adjusted, "verdict": c.verdict(metric), "test": c.difference.test,
                     "n_seeds": c.difference.n_seeds, "detectable": stats.minimum_detectable_difference(c.difference),
                 }))  # fmt: skip
+            paper = table.paper(model, method, metric, column)
+            pairs.append(("paper", entry["paper"] and entry["paper"]["value"], paper))
             yield from (f"{key}|{name}: the page's data say {a}, the records say {b}" for name, a, b in pairs if not same(a, b))
 
 

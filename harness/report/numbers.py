@@ -60,7 +60,7 @@ class CellView:
     stderr: Shown | None
     low: Shown | None
     high: Shown | None
-    paper: str | None
+    paper: Shown | None
     empty: str
     failed: str
     versus: tuple[Versus, ...]
@@ -188,7 +188,9 @@ def _cell(table: Table, section: Section, row: Row, metric: Metric, column: Colu
         stderr=shown("stderr", ours.stderr) if ours is not None and spread else None,
         low=shown("low", ours.low) if ours is not None and not spread else None,
         high=shown("high", ours.high) if ours is not None and not spread else None,
-        paper=text.reported(cell) if cell.reported is not None and metric == "accuracy" else None,
+        paper=Shown(key=f"{key}|paper", text=text.reported(cell))
+        if cell.reported is not None and metric == "accuracy"
+        else None,
         empty="" if ours is not None else _empty(cell),
         failed=_failed(cell),
         versus=tuple(v for v in versus if v is not None),

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import methods
-from harness import plan, stats, timing
+from harness import plan, reported, stats, timing
 from harness.config import RunSpec
 from harness.records import load_records
 from harness.report.sources import Source
@@ -166,6 +166,17 @@ class TableNumbers:
             family = [k for k in raw if k[2] == metric and (k[3][0] is None) == average and k[4] == parent]
             adjusted |= dict(zip(family, stats.holm([raw[k][1].p_value for k in family]), strict=True))
         return {k: Compared(difference=d, mean=m, p_adjusted=adjusted[k]) for k, (m, d) in raw.items()}
+
+    def paper(self, model: str, method: str, metric: str, column: Column) -> float | None:
+        """The paper's accuracy (a fraction) for a cell, from its own file."""
+        run = self.runs_of(model, method)[0]
+        if metric != "accuracy" or run.model.stands_for is None:
+            return None
+        where = {"table": self.name, "model": run.model.stands_for, "method_names": (run.method.label, run.method.key)}
+        domain, task = column
+        if domain is None or task is None:
+            return reported.average(**where, parts=[(str(d), str(t)) for d, t in self.parts[column]])
+        return reported.value(**where, domain=domain, task=task)
 
     def verdicts(self, *, parent: bool) -> Counter[str]:
         """How the comparisons of accuracy ended."""

@@ -58,6 +58,7 @@ PRINTED = [
     "table1|llama-tiny|adalora|accuracy|avg|sentence", "table1|tally", "timing|beamlora|time", "base/llama-tiny/sound|gsm8k|n",
     "learning_rate|math|llama-tiny|lora|validation", "learning_rate|math|llama-tiny|beamlora|minus|lora",
     "table4|math/llama-tiny/beamlora/seed0|method.delta_t", "contamination|math/llama-tiny/full-ft/seed0|gsm8k|near",
+    "table1|llama-tiny|full-ft|accuracy|math/gsm8k|paper", "table1|mistral-tiny|lora|accuracy|avg|paper",
     "made|Runs", "claim|better_than_lora/math/llama-tiny|0",
 ]  # fmt: skip
 
@@ -125,6 +126,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "other examples were solved": lambda data: answers(data).update(bits="0" * 40),
     "another completion": lambda data: answers(data)["answers"][1].__setitem__(0, "something else"),
     "|ours: ": lambda data: data["numbers"][0]["ours"].update(mean=0.1),
+    "|paper: ": lambda data: next(n for n in data["numbers"] if n["paper"])["paper"].update(value=0.9),
     "|versus: ": lambda data: next(n for n in data["numbers"] if n["versus"])["versus"].update(p_adjusted=0.001),
 }
 
