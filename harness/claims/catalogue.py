@@ -56,6 +56,30 @@ def _difference_part(
     )
 
 
+def _accuracy_claim(
+    evidence: Evidence,
+    runs: Sequence[RunSpec],
+    *,
+    table: str,
+    domain: str,
+    model: str,
+    method: str,
+    other: str,
+    expected: Range,
+    corrected_over: str,
+    **described: str,
+) -> Claim:
+    """One method against another on one model and domain. ``described``: key, statement, source and family."""
+    where = dict(domain=domain, model=model, method=method, other=other)
+    return Claim(
+        paper=_paper_difference(evidence, table=table, **where),
+        test=_PAIRED.format(corrected_over),
+        model=model,
+        parts=(_difference_part(evidence, runs, expected=expected, **where),),
+        **described,
+    )
+
+
 # ------------------------------------------------------------------------------------------------------------ accuracy
 
 
@@ -66,15 +90,19 @@ def _better_than(evidence: Evidence, other: str, title: str) -> Iterator[Claim]:
         for domain, model in dict.fromkeys((run.domain, run.model_key) for run in runs):
             if not _of(runs, domain=domain, model=model, method=other):
                 continue
-            where = dict(domain=domain, model=model, method="beamlora", other=other)
-            yield Claim(
+            yield _accuracy_claim(
+                evidence,
+                runs,
+                table=table,
+                domain=domain,
+                model=model,
+                method="beamlora",
+                other=other,
+                expected=POSITIVE,
+                corrected_over="models and domains",
                 key=f"better_than_{other}/{domain}/{model}",
                 statement=f"BeamLoRA is more accurate than {title}: {domain}, {evidence.experiment.models[model].label}",
                 source=source,
-                paper=_paper_difference(evidence, table=table, **where),
-                test=_PAIRED.format("models and domains"),
-                model=model,
-                parts=(_difference_part(evidence, runs, expected=POSITIVE, **where),),
                 family=f"better_than_{other}",
             )
 
@@ -89,15 +117,19 @@ def _mechanisms(evidence: Evidence) -> Iterator[Claim]:
     }
     for domain, model in dict.fromkeys((run.domain, run.model_key) for run in runs):
         for key, name in names.items():
-            where = dict(domain=domain, model=model, method="beamlora", other=key)
-            yield Claim(
+            yield _accuracy_claim(
+                evidence,
+                runs,
+                table="table3",
+                domain=domain,
+                model=model,
+                method="beamlora",
+                other=key,
+                expected=POSITIVE,
+                corrected_over="the three mechanisms",
                 key=f"needed/{key}/{domain}/{model}",
                 statement=f"BeamLoRA needs {name}: without it accuracy falls ({evidence.experiment.models[model].label})",
                 source="section 4.4, Table 3",
-                paper=_paper_difference(evidence, table="table3", **where),
-                test=_PAIRED.format("the three mechanisms"),
-                model=model,
-                parts=(_difference_part(evidence, runs, expected=POSITIVE, **where),),
                 family="needed",
             )
 
@@ -108,16 +140,20 @@ def _weak_on_commonsense(evidence: Evidence) -> Iterator[Claim]:
         for key in ("adalora", "increlora"):
             if not _of(runs, domain=domain, model=model, method=key):
                 continue
-            where = dict(domain=domain, model=model, method=key, other="lora")
             label = next(run.method.label for run in runs if run.method.key == key)
-            yield Claim(
+            yield _accuracy_claim(
+                evidence,
+                runs,
+                table="table2",
+                domain=domain,
+                model=model,
+                method=key,
+                other="lora",
+                expected=NEGATIVE,
+                corrected_over="methods and models",
                 key=f"weak_on_commonsense/{key}/{model}",
                 statement=f"{label} is weaker than LoRA on commonsense ({evidence.experiment.models[model].label})",
                 source="section 4.3, Table 2",
-                paper=_paper_difference(evidence, table="table2", **where),
-                test=_PAIRED.format("methods and models"),
-                model=model,
-                parts=(_difference_part(evidence, runs, expected=NEGATIVE, **where),),
                 family="weak_on_commonsense",
             )
 
