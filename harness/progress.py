@@ -25,24 +25,32 @@ def duration(seconds: float) -> str:
 
 
 def write_plan(path: Path, files: list[Path]) -> None:
-    """Remember the files that this invocation is to make, and how many stood there before it began."""
+    """Remember the files that this invocation is to make, and when it began."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = sum(file.exists() for file in files)
-    path.write_text(json.dumps({"started": time.time(), "done_before": done, "files": [str(f) for f in files]}))
+    path.write_text(json.dumps({"started": time.time(), "files": [str(f) for f in files]}))
+
+
+def _made_at(file: str) -> float | None:
+    """None without the file, which Snakemake may remove at any moment to make it again."""
+    try:
+        return os.path.getmtime(file)
+    except FileNotFoundError:
+        return None
 
 
 def overall() -> str:
-    """``runs 12 of 90, about 14 min left``; empty without a plan."""
+    """``12 of 90 runs done, about 14 min left in all``; empty without a plan. The pace is that of the runs since the first
+    one that this invocation finished: what came before it, base models among it, is not repeated."""
     path = os.environ.get(ENVIRONMENT_VARIABLE)
     if not path or not Path(path).exists():
         return ""
     plan = json.loads(Path(path).read_text())
     total = len(plan["files"])
-    done = sum(os.path.exists(file) for file in plan["files"])
-    text = f"{done} of {total} runs done"
-    made = done - plan["done_before"]
-    if made > 0:
-        left = (time.time() - plan["started"]) / made * (total - done)
+    finished = sorted(when for file in plan["files"] if (when := _made_at(file)) is not None)
+    text = f"{len(finished)} of {total} runs done"
+    made = [when for when in finished if when >= plan["started"]]
+    if len(made) > 1:
+        left = (time.time() - made[0]) / (len(made) - 1) * (total - len(finished))
         text += f", about {duration(left)} left in all"
     return text
 
