@@ -203,7 +203,7 @@ rule timing:
         spec=canonical_json(PLAN.experiment.timing),
     log:
         f"{FOLDER}/logs/timing.log",
-    threads: workflow.cores
+    threads: workflow.resource_settings.cores or 1  # workflow.cores refuses commands without --cores, such as --report
     resources:
         gpu=GPUS,
         overrides=OVERRIDES,
@@ -263,7 +263,8 @@ rule table:
         records=lambda wildcards: PLAN.target_records(f"reproduce_{wildcards.table}", "train.json", "metrics.json"),
         code=TABLE_CODE,
     output:
-        multiext(f"{FOLDER}/tables/{{table}}", ".md", ".tex", ".csv"),
+        multiext(f"{FOLDER}/tables/{{table}}", ".md", ".tex"),
+        report(f"{FOLDER}/tables/{{table}}.csv", category="Tables", labels={"table": "{table}"}),
     params:
         seeds=lambda wildcards: canonical_json(PLAN.seeds_of(wildcards.table)),
     log:
@@ -283,7 +284,8 @@ rule figure:
         records=lambda wildcards: PLAN.figure_files(wildcards.figure),
         code=FIGURE_CODE,
     output:
-        multiext(f"{PLAN.figures}/{{figure}}", ".png", ".pdf", ".csv"),
+        multiext(f"{PLAN.figures}/{{figure}}", ".pdf", ".csv"),
+        report(f"{PLAN.figures}/{{figure}}.png", category="Figures", labels={"figure": "{figure}"}),
     log:
         f"{FOLDER}/logs/figure/{{figure}}.log",
     resources:

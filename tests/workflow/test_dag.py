@@ -42,11 +42,9 @@ class Copy:
     def configure(self, **changes: object) -> None:
         (self.root / "config/tiny.yaml").write_text(yaml.safe_dump(miniature(**changes)))
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def snakemake(self, *arguments: str, cores: tuple[str, ...] = ("--cores", "2")) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(self.root)}
-        return subprocess.run(
-            [SNAKEMAKE, "--cores", "2", *arguments], cwd=self.root, env=environment, capture_output=True, text=True
-        )
+        return subprocess.run([SNAKEMAKE, *cores, *arguments], cwd=self.root, env=environment, capture_output=True, text=True)
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Rule -> number of jobs that a run would start now."""
@@ -117,6 +115,12 @@ def test_it_shows_progress_and_ends_with_the_table(finished: Copy) -> None:
     assert "train math/llama-mini/lora/seed0 · 12/12" in finished.output
     assert re.search(r"\d of 2 runs done", finished.output)
     assert "LoRA" in finished.output and "results/mini/tables/table1.md" in finished.output
+
+
+def test_snakemakes_own_report_holds_the_table(finished: Copy, tmp_path: Path) -> None:
+    done = finished.snakemake("--report", str(tmp_path / "report.html"), cores=())
+    assert done.returncode == 0, done.stderr
+    assert "Adding table1.csv" in done.stderr and (tmp_path / "report.html").stat().st_size > 100_000
 
 
 def test_nothing_is_left_to_do(unchanged: Copy) -> None:
