@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from harness import plan, timing
 from harness.config import ConfigError, RunSpec
 from harness.figures import style
-from harness.figures.inputs import Inputs, long_form, model_note
+from harness.figures.inputs import Inputs, long_form, model_note, model_title
 from harness.records import RecordError
 from harness.timing import Comparison, Measurement, Ratio, TimingRecord
 
@@ -56,7 +56,7 @@ def build(inputs: Inputs) -> style.Plot:
     baseline = runs[record.timing.baseline]
     figure = _draw(data, baseline=baseline.method.label)
     style.finish(
-        figure, title=f"Cost relative to {baseline.method.label}: {baseline.model.label}", caption=_caption(record, runs)
+        figure, title=f"Cost relative to {baseline.method.label}: {model_title(baseline.model)}", caption=_caption(record, runs)
     )
     return style.Plot(figure=figure, data=data)
 
