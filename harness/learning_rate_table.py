@@ -175,8 +175,8 @@ def _notes(experiment: Experiment, tuning: Tuning) -> list[str]:
         "The best rate has the highest mean accuracy on the domain's validation tasks, which are in no table (ties: the lower "
         "NLL of the gold answer). A rate at which a seed diverged or has not run cannot win.",
         "Shared: the rate that the experiment sets for a method, as in the paper one for all low-rank methods.",
-        "± is one standard error, [..] a 95 % interval of the difference at the same rule. A rank is no verdict: table1_tuned "
-        "tests the differences.",
+        "± is one standard error, [..] a 95 % interval of the difference at the same rule. A rank is no verdict: "
+        "python -m harness.tables table1 --rates tuned tests the differences.",
     ]
     edges = [f"{'/'.join(where)} ({choice.edge})" for where, choice in tuning.choices.items() if choice.edge]
     if edges:
