@@ -140,7 +140,7 @@
   Report.item = (question, gold, shown, id) => {
     const answers = shown.map(([name, colour, answer, correct]) => {
       const [completion, extracted, verdicts, outcome, truncated] = answer;
-      const graders = Object.entries(verdicts ?? {}).map(([grader, right]) => make("span", { class: right ? "right" : "wrong" }, `${right ? "✓" : "✗"} ${grader} `));
+      const graders = Object.entries(verdicts ?? {}).map(([grader, right]) => make("span", { class: right ? "right" : "wrong" }, `${right ? "✓" : "✗"}\u00a0${grader} `));
       const remarks = [outcome, truncated ? "truncated" : null].filter(Boolean).join(", ");
       return make("div", {}, make("p", { class: "meta" }, colour ? Report.swatch(colour) : null, make("strong", {}, name), " ", make("span", { class: correct ? "right" : "wrong" }, correct ? "✓ solved" : "✗ not solved"), ` · extracted: ${extracted ?? "nothing"} `, graders, remarks), make("pre", { tabindex: "0" }, completion ?? "(no text in the record)"));
     });
