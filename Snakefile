@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
 from harness.dag import (
-    CLAIM_CODE, EVALUATE_CODE, FIGURE_CODE, PRETRAIN_CODE, PRUNING_CODE, RECORD_CODE, REPORT_CODE, TABLE_CODE, TARGETS,
+    CLAIM_CODE, EVALUATE_CODE, FIGURE_CODE, PRETRAIN_CODE, PRUNING_CODE, RECORD_CODE, REPORT_CODE, TABLE_CODE, TABLE_TARGETS,
     TIMING_CODE, TRAIN_CODE, Dag, hold_lock, method_code,
 )
 from harness.plan import FIGURES
@@ -46,8 +46,8 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-# One target per table. An experiment that does not plan it says so; Snakemake alone would take the file of that name for made.
-for TARGET in TARGETS[:-1]:
+# One target per table. An experiment that does not plan it says so.
+for TARGET in TABLE_TARGETS:
 
     rule:
         name:
@@ -64,13 +64,15 @@ for FIGURE in FIGURES:
         name:
             FIGURE
         input:
-            f"{PLAN.figures}/{FIGURE}.png",
+            lambda wildcards, figure=FIGURE: PLAN.figure_of(figure),
+        default_target: PLAN.target == FIGURE
 
 
 rule base_evaluations:
     """The base models as they are, without fine-tuning, under each protocol that the experiment names."""
     input:
-        PLAN.base_metrics,
+        lambda wildcards: PLAN.planned_base_metrics(),
+    default_target: PLAN.target == "base_evaluations"
 
 
 rule reproduce_all:

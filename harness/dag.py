@@ -15,17 +15,18 @@ from harness.cli import DEFAULT_CONFIGFILE, FIGURES, MODELS, RESULTS, WORKFLOW_P
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json
 from harness.data_files import local_file
 
-#: Snakemake's ``--configfile FILE ...`` takes every word after it for a file, also the target in
-#: ``snakemake --configfile config/paper.yaml reproduce_table1``. An empty file of the target's name makes that command mean
-#: what it says.
-TARGETS = (
+#: Targets that make one table.
+TABLE_TARGETS = (
     "reproduce_table1",
     "reproduce_table2",
     "reproduce_table3",
     "reproduce_table4",
     "reproduce_learning_rate",
-    "reproduce_all",
 )
+#: Snakemake's ``--configfile FILE ...`` takes every word after it for a file, also the target in
+#: ``snakemake --configfile config/paper.yaml reproduce_table1``. An empty file of the target's name makes that command mean
+#: what it says.
+TARGETS = (*TABLE_TARGETS, *plan.FIGURES, "base_evaluations", "reproduce_all")
 
 _HARNESS = Path("harness")
 
@@ -205,17 +206,39 @@ class Dag:
 
     @property
     def base_metrics(self) -> list[str]:
-        """The records of the base models without fine-tuning."""
+        """The records of the base models without fine-tuning, if the experiment asks for them."""
         return [str(self.folder / folder / "metrics.json") for folder in self.base_evaluations]
 
+    def planned_base_metrics(self) -> list[str]:
+        """The same.
+
+        Raises:
+            ConfigError: the experiment asks for none.
+        """
+        if not self.base_evaluations:
+            raise ConfigError(
+                f"target: the experiment {self.experiment.name!r} plans no runs for 'base_evaluations'; it lacks the key "
+                "base_evaluation"
+            )
+        return self.base_metrics
+
     def table_of(self, target: str) -> str:
-        """The file that a target of TARGETS stands for.
+        """The file that a target of TABLE_TARGETS stands for.
 
         Raises:
             ConfigError: the experiment does not plan it.
         """
         plan.target_runs(self.experiment, target)
         return str(self.folder / "tables" / f"{target.removeprefix('reproduce_')}.md")
+
+    def figure_of(self, figure: str) -> str:
+        """The picture that a figure's target stands for.
+
+        Raises:
+            ConfigError: the experiment does not plan it.
+        """
+        plan.target_runs(self.experiment, figure)
+        return str(self.figures / f"{figure}.png")
 
     def seeds_of(self, table: str) -> tuple[int, ...]:
         """The seeds of a table's runs: another number of them renders it again."""
@@ -231,7 +254,7 @@ class Dag:
     @property
     def drawn(self) -> list[str]:
         """Every figure that the experiment plans."""
-        return [str(self.figures / f"{figure}.png") for figure in plan.planned_figures(self.experiment)]
+        return [self.figure_of(figure) for figure in plan.planned_figures(self.experiment)]
 
     def watch(self) -> None:
         """Tell the jobs which runs this invocation is about, so that they can say how many are done, and whom to end with."""
