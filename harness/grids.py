@@ -42,12 +42,13 @@ _PUNCTUATION = "–“”‘’…"
 
 
 def tex_escape(plain: str) -> str:
-    """Text for pdflatex; a character that it does not know becomes its code point."""
+    """Text for pdflatex; a character that it does not know becomes its code point, and two hyphens (as in ``--set``) stay
+    two."""
 
     def one(c: str) -> str:
         return c if ord(c) < 0x180 or c in _PUNCTUATION else f"[U+{ord(c):04X}]"
 
-    return "".join(_TEX.get(c) or one(c) for c in plain)
+    return "-{}-".join("".join(_TEX.get(c) or one(c) for c in part) for part in plain.split("--"))
 
 
 def tex_document(title: str, body: Iterable[str], notes: Iterable[str]) -> str:

@@ -322,6 +322,10 @@ def test_tex_special_characters_are_escaped(character: str) -> None:
     assert table_formats.tex_escape(character) != character
 
 
+def test_an_option_keeps_both_hyphens_in_tex() -> None:
+    assert table_formats.tex_escape("table1 --rates") == "table1 -{}-rates" and table_formats.tex_escape("a-b") == "a-b"
+
+
 def test_csv_has_every_cell_unrounded(full) -> None:
     data = frame(full[2])
     assert len(data) == (9 + 6) * 5 * 2
