@@ -29,15 +29,17 @@ CACHE = RESULTS / ".cache"
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--configfile`` and ``--set`` (Snakemake's ``--configfile`` and ``--config``)."""
-    parser.add_argument(
+    """Add ``--configfile`` and ``--set`` (Snakemake's ``--configfile`` and ``--config``), and ``--experiment``."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--configfile",
         type=Path,
         nargs="+",
         default=[DEFAULT_CONFIGFILE],
         metavar="FILE",
-        help="experiment file(s), later ones win (default: %(default)s)",
+        help=f"experiment file(s), later ones win (default: {DEFAULT_CONFIGFILE})",
     )
+    which.add_argument("--experiment", metavar="NAME", help="short for --configfile config/NAME.yaml")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -74,7 +76,8 @@ def parse_config(args: argparse.Namespace) -> tuple[list[Path], dict[str, Any]]:
             overrides[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {key}: found {value!r}, expected a YAML value ({error})") from error
-    return list(args.configfile), overrides
+    files = args.configfile if args.experiment is None else [DEFAULT_CONFIGFILE.with_name(f"{args.experiment}.yaml")]
+    return list(files), overrides
 
 
 #: Process id of the workflow that started this job, set by the Snakefile.

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from scipy.stats import rankdata
 
-from harness import plan, stats
+from harness import cli, plan, stats
 from harness import table_text as text
 from harness.cells import Column, Scores, table_columns
 from harness.config import Experiment, RunSpec
 from harness.grids import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
 from harness.learning_rate import Choice, Point, Tuning, Where, load
 from harness.records import Loaded, load_records, snakemake_command
-from harness.tables import BASELINE, output_folder, parse_table_arguments
+from harness.tables import BASELINE, output_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +304,7 @@ def write(comparison: RateComparison, folder: Path) -> list[Path]:
 
 def render(args: argparse.Namespace) -> int:
     """What ``python -m harness.learning_rate`` does, with parsed ``tables.add_record_arguments``."""
-    configfiles, overrides = parse_table_arguments(args)
+    configfiles, overrides = cli.parse_config(args)
     experiment = plan.load_experiment(configfiles, overrides)
     command = snakemake_command(configfiles, overrides)
     tuning = load(experiment, results=args.results_dir, command=command, allow_missing=args.allow_missing)

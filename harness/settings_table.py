@@ -14,7 +14,7 @@ from harness.config import ConfigError, Experiment, RunSpec, canonical_json
 from harness.grids import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
 from harness.records import MissingRecord, StaleRecord, TrainRecord, load_train_record, snakemake_command
 from harness.setting_sources import TAGS, origins, read_sources, source_of
-from harness.tables import add_record_arguments, output_folder, parse_table_arguments
+from harness.tables import add_record_arguments, output_folder
 
 NAME = "table4"
 #: The paper's name of a setting -> (ours, how it is written).
@@ -234,7 +234,7 @@ def write(table: SettingsTable, folder: Path) -> list[Path]:
 
 def render(args: argparse.Namespace) -> int:
     """What ``python -m harness.settings_table`` does, with parsed ``tables.add_record_arguments``."""
-    configfiles, overrides = parse_table_arguments(args)
+    configfiles, overrides = cli.parse_config(args)
     experiment = plan.load_experiment(configfiles, overrides)
     table = build(
         experiment,

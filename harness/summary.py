@@ -21,7 +21,7 @@ from harness import table_text as text
 from harness.cells import AVERAGE, Cell, Column, Row, Section, Table
 from harness.records import snakemake_command
 from harness.table_formats import WIDE
-from harness.tables import add_table_arguments, load_table, parse_table_arguments
+from harness.tables import add_table_arguments, load_table
 
 MAX_WIDTH = 120
 #: The method that the project is about: its comparisons are always spelt out.
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.summary", description="Show a table in the terminal.")
     add_table_arguments(parser)
     args = parser.parse_args(argv)
-    configfiles, overrides = parse_table_arguments(args)
+    configfiles, overrides = cli.parse_config(args)
     table = load_table(
         args.table, configfiles, overrides, results=args.results_dir, allow_missing=args.allow_missing, rates=args.rates
     )

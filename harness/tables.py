@@ -310,20 +310,9 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
 def add_record_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every command that renders an experiment's records."""
     cli.add_config_arguments(parser)
-    parser.add_argument("--experiment", metavar="NAME", help="short for --configfile config/NAME.yaml")
     parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="default: {results-dir}/{experiment}/tables")
     parser.add_argument("--allow-missing", action="store_true", help="show what has not run as —, not as an error")
-
-
-def parse_table_arguments(args: argparse.Namespace) -> tuple[list[Path], dict[str, object]]:
-    """Experiment files and overrides of parsed arguments."""
-    configfiles, overrides = cli.parse_config(args)
-    if args.experiment is None:
-        return configfiles, overrides
-    if configfiles != [cli.DEFAULT_CONFIGFILE]:
-        raise ConfigError("--experiment: found --configfile as well, expected one of them")
-    return [Path("config") / f"{args.experiment}.yaml"], overrides
 
 
 #: Tables of another form, and the modules that render them.
@@ -343,7 +332,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"--rates: found {args.rates!r} for {args.table}, expected none: it shows no methods side by side"
             )
         return importlib.import_module(f"harness.{_OTHERS[args.table]}").render(args)
-    configfiles, overrides = parse_table_arguments(args)
+    configfiles, overrides = cli.parse_config(args)
     table = load_table(
         args.table, configfiles, overrides, results=args.results_dir, allow_missing=args.allow_missing, rates=args.rates
     )

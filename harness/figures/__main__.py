@@ -9,7 +9,6 @@ from harness import cli, plan
 from harness.config import ConfigError
 from harness.figures.inputs import Inputs, Selection
 from harness.records import DEFAULT_RESULTS, snakemake_command
-from harness.tables import parse_table_arguments
 
 DEFAULT_FIGURES = Path("figures")
 
@@ -19,7 +18,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.figures", description=description)
     parser.add_argument("figure", nargs="?", metavar="NAME", help="a figure; without it, all are listed")
     cli.add_config_arguments(parser)
-    parser.add_argument("--experiment", metavar="NAME", help="short for --configfile config/NAME.yaml")
     parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help=f"default: {DEFAULT_FIGURES}/{{experiment}}")
     only = parser.add_argument_group("rank_importance only")
@@ -49,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     catalogue.check_name(args.figure)
     selection = _selection(args)
-    configfiles, overrides = parse_table_arguments(args)
+    configfiles, overrides = cli.parse_config(args)
     experiment = plan.load_experiment(configfiles, overrides)
     inputs = Inputs(
         experiment=experiment,

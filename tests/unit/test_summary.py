@@ -16,7 +16,7 @@ from rich.console import Console
 
 from harness import records, stats, summary, table_formats, table_text, tables
 from harness.cli import parse_config
-from harness.config import ConfigError, Experiment
+from harness.config import Experiment
 from tests.paths import ROOT
 from tests.unit import fake_runs
 from tests.unit.fake_runs import build, full_table, small
@@ -129,16 +129,23 @@ def test_tables_command(tmp_path: Path) -> None:
         assert (tmp_path / "fake" / "tables" / f"table1.{suffix}").exists()
 
 
-def test_experiment_names_its_file() -> None:
+def test_experiment_names_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     tables.add_table_arguments(parser)
     args = parser.parse_args(["table1", "--experiment", "small", "--set", "seeds=2"])
-    files, overrides = tables.parse_table_arguments(args)
-    assert (files, overrides) == ([Path("config/small.yaml")], {"seeds": 2})
-    both = parser.parse_args(["table1", "--experiment", "small", "--configfile", "config/paper.yaml"])
-    with pytest.raises(ConfigError, match="expected one of them"):
-        tables.parse_table_arguments(both)
+    assert parse_config(args) == ([Path("config/small.yaml")], {"seeds": 2})
     assert parse_config(parser.parse_args(["table1"]))[0] == [Path("config/tiny.yaml")]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["table1", "--experiment", "small", "--configfile", "config/paper.yaml"])
+    assert "not allowed with argument --experiment" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["claims", "report", "figures", "tables", "trace", "plan", "records"])
+def test_every_command_on_records_takes_the_name_of_an_experiment(module: str) -> None:
+    arguments = {"figures": ["pareto"], "tables": ["table1"], "trace": ["table1", "x", "y", "z"], "records": ["--output", "x"]}
+    command = [sys.executable, "-m", f"harness.{module}", *arguments.get(module, []), "--experiment", "nothing"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "config/nothing.yaml" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_no_torch_behind_records_and_tables() -> None:
