@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.protocols import COMMONSENSE
 from harness import tables
 from tests.paths import ROOT
 
@@ -48,3 +49,13 @@ def test_the_committed_base_records_are_whole(protocol: str) -> None:
         assert metrics["accuracy"] == sum(row["correct"] for row in rows) / len(rows)
         for grader, share in metrics["graders"].items():
             assert share == sum(row["verdicts"][grader] for row in rows) / len(rows)
+
+
+@pytest.mark.parametrize("task", sorted(COMMONSENSE))
+def test_the_committed_cross_check_with_lm_eval_agrees(task: str) -> None:
+    """Written by ``python -m evaluation.lm_eval_check --experiment small --limit 200 --tasks beamlora_{task}``."""
+    record = json.loads((SMALL / f"base/smollm2-135m/lm_eval_check/{task}.json").read_text())
+    found = record["tasks"][f"beamlora_{task}"]
+    assert (record["model"], found["kind"], found["n"]) == ("smollm2-135m", "loglikelihood", 200)
+    assert abs(found["ours"] - found["lm_eval"]) <= 1e-3 and found["agrees"] and found["disagreements"] == []
+    assert 0 < found["score_difference"] < 1e-3  # nats: computed apart, not copied
