@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation import code_tests, extraction, oracle
-from evaluation.sandbox import Limits, Sandbox
+from evaluation.sandbox import Job, Limits, Sandbox
 from evaluation.tasks import Example
 from evaluation.verdicts import Grading, Verdict
 
@@ -136,10 +136,6 @@ def _assertion_outcomes(format: str, examples: Sequence[Example], programs: Sequ
     return {program: {"base": result.outcome} for program, result in zip(programs, results, strict=True)}
 
 
-#: Programs whose outputs are held in memory at once; some reach a hundred megabytes.
-_BATCH = 16
-
-
 def _evalplus_outcomes(
     format: str,
     examples: Sequence[Example],
@@ -154,16 +150,20 @@ def _evalplus_outcomes(
     suites = {row: [suite for suite in _suites(examples[row]) if plus or suite == "base"] for row, _ in programs}
     tasks = {row: task for row in suites if (task := examples[row].evalplus) is not None}
     truths.prepare([(tasks[row], suite) for row, found in suites.items() for suite in found])
+    # Expected outputs reach a hundred megabytes: they are read when a program's turn comes, and let go with its result.
+    expected: dict[int, list[oracle.Truth]] = {}
+
+    def jobs() -> Iterator[Job]:
+        for place, (row, text) in enumerate(programs):
+            expected[place] = [truths.truth(tasks[row], suite) for suite in suites[row]]
+            source = code_tests.source_of(format, examples[row], text)
+            yield oracle.program_job(tasks[row], source, expected[place], oracle.TimeLimits())
+
     found: Outcomes = {}
-    for start in range(0, len(programs), _BATCH):
-        batch = programs[start : start + _BATCH]
-        expected = [[truths.truth(tasks[row], suite) for suite in suites[row]] for row, _ in batch]
-        jobs = [
-            oracle.program_job(tasks[row], code_tests.source_of(format, examples[row], text), truth, oracle.TimeLimits())
-            for (row, text), truth in zip(batch, expected, strict=True)
-        ]
-        for (row, text), truth, result in zip(batch, expected, sandbox.run_all(jobs), strict=True):
-            found[row, text] = dict(zip(suites[row], oracle.outcomes(tasks[row], result, truth), strict=True))
+    for place, result in sandbox.run_each(jobs()):
+        row, text = programs[place]
+        outcomes = oracle.outcomes(tasks[row], result, expected.pop(place))
+        found[row, text] = dict(zip(suites[row], outcomes, strict=True))
     return found
 
 

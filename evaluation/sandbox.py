@@ -25,10 +25,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,14 @@ class Sandbox:
 
     def run_all(self, jobs: Sequence[Job]) -> list[Result]:
         """See the function of this name."""
-        workers = min(self.limits.workers or len(os.sched_getaffinity(0)), max(len(jobs), 1))
-        while len(self._testers) < workers:
-            self._testers.append(_Tester(self._how))
+        results = dict(self.run_each(jobs))
+        return [results[place] for place in range(len(jobs))]
+
+    def run_each(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
+        """(place, result) of each job as it ends; those that time out among others come last, run once more alone. A job is
+        drawn when its turn is near, so that jobs and outputs of many programs are never held at once."""
+        workers = self.limits.workers or len(os.sched_getaffinity(0))
+        self._testers += [_Tester(self._how) for _ in range(workers - len(self._testers))]
         idle: queue.SimpleQueue[_Tester] = queue.SimpleQueue()
         for tester in self._testers[:workers]:
             idle.put(tester)
@@ -205,14 +211,26 @@ class Sandbox:
             finally:
                 idle.put(tester)
 
+        drawn = enumerate(jobs)
+        late: list[tuple[int, Job, Result]] = []
+        ended = 0
         with ThreadPoolExecutor(workers) as pool:
-            results = list(pool.map(run_one, jobs))
-        if len(jobs) == 1:
-            return results
-        return [
-            replace(self._testers[0].run(job, self.limits), retried=True) if result.outcome == "timed_out" else result
-            for job, result in zip(jobs, results, strict=True)
-        ]
+            running: dict[Future[Result], tuple[int, Job]] = {}
+            while True:
+                # One more than run at once: the next begins while the results of the last are looked at.
+                for place, job in islice(drawn, workers + 1 - len(running)):
+                    running[pool.submit(run_one, job)] = place, job
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    place, job = running.pop(future)
+                    ended += 1
+                    if future.result().outcome == "timed_out":
+                        late.append((place, job, future.result()))
+                    else:
+                        yield place, future.result()
+        for place, job, result in sorted(late, key=lambda one: one[0]):
+            yield place, result if ended == 1 else replace(self._testers[0].run(job, self.limits), retried=True)
 
 
 class _NoReply(Exception):

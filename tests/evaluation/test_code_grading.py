@@ -198,8 +198,9 @@ def test_a_headline_without_tests_is_refused_before_anything_is_generated() -> N
 
 def test_each_distinct_program_runs_once_and_only_the_wanted_inputs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     jobs = []
-    run_all = sandbox.Sandbox.run_all
-    monkeypatch.setattr(sandbox.Sandbox, "run_all", lambda self, found: jobs.extend(found) or run_all(self, found))
+    run_each = sandbox.Sandbox.run_each
+    seen = lambda self, found: run_each(self, (jobs.append(job) or job for job in found))  # noqa: E731
+    monkeypatch.setattr(sandbox.Sandbox, "run_each", seen)
     asked = examples("humaneval", [PLUS])
     completion = "```python\ndef f(x):\n    return sum(x)\n```"
     grade("humaneval", asked, [completion], graders=["code_tests"], cache_dir=tmp_path)

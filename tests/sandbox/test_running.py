@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,27 @@ def test_a_timed_out_program_gets_a_second_chance_alone(monkeypatch: pytest.Monk
         ("failed", False),
     ]
     assert sorted(runs[:4]) == ["a", "b", "c", "d"] and runs[4:] == ["a", "c"]
+
+
+def test_programs_are_drawn_when_their_turn_comes_and_a_slow_one_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def fake(self: object, job: Job, limits: Limits) -> Result:
+        time.sleep(0.3 if job.source == "0" else 0.01)
+        return Result(outcome="passed", detail=job.source, seconds=0)
+
+    def jobs() -> Iterator[Job]:
+        for number in range(8):
+            drawn.append(number)
+            yield Job(source=str(number))
+
+    monkeypatch.setattr(sandbox._Tester, "run", fake)
+    ended = []
+    with Sandbox(limits=Limits(workers=2)) as box:
+        for place, result in box.run_each(jobs()):
+            ended.append(place)
+            assert result.detail == str(place) and len(drawn) <= len(ended) + 3
+    assert sorted(ended) == list(range(8)) and ended[-1] == 0
 
 
 def test_a_program_that_ran_alone_is_not_run_again() -> None:
