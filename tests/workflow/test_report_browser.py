@@ -176,6 +176,7 @@ def test_an_unknown_address_is_no_dead_end(opened: Any, path: Path) -> None:
     headed(opened, "No such run")
     opened.locator("#view a.back").click()
     opened.locator("#report").wait_for(state="visible")
+    assert not opened.locator("#view").is_visible()
 
 
 # ---------------------------------------------------------------------------------------------------------------- flips
