@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -87,6 +88,10 @@ class BuiltModel(Frozen):
             raise ValueError(f"sliding_window: found {self.sliding_window}, expected null for architecture llama")
         return self
 
+    def folder_name(self, key: str) -> str:
+        """The name of the stand-in's folder, below the models folder: its key and the hash of its recipe."""
+        return f"{key}-{content_hash(self)}"
+
 
 class HubModel(Frozen):
     """A model on the Hugging Face hub."""
@@ -157,6 +162,13 @@ class FileData(Frozen):
     local: str | None = Field(None, description="path below data_dir: .jsonl, .jsonl.gz or .json")
     sha256: str | None = Field(None, min_length=64, max_length=64, description="of the local file")
     rows: int | None = Field(None, ge=1, description="expected number of rows; another number is an error")
+
+
+def local_file(source: GeneratedData | FileData, *, data_dir: str | None) -> Path | None:
+    """Where a set's local copy lies; None where it is generated or read from the hub."""
+    if isinstance(source, FileData) and data_dir is not None and source.local is not None:
+        return Path(data_dir) / source.local
+    return None
 
 
 DataSource = Annotated[GeneratedData | FileData, Field(discriminator="kind")]

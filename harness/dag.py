@@ -12,8 +12,7 @@ from typing import IO, Any
 import methods
 from harness import plan, progress
 from harness.cli import DEFAULT_CONFIGFILE, FIGURES, MODELS, RESULTS, WORKFLOW_PID
-from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json
-from harness.data_files import local_file
+from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json, local_file
 
 #: Targets that make one table.
 TABLE_TARGETS = (
@@ -141,7 +140,7 @@ class Dag:
         """The folder of a base model if the DAG builds it."""
         source = self.experiment.models[model_key].source
         if isinstance(source, BuiltModel):
-            return [str(MODELS / plan.base_model_folder(model_key, source))]
+            return [str(MODELS / source.folder_name(model_key))]
         return []
 
     def training_files(self, run: RunSpec) -> list[str]:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.prompts import TEMPLATES, continuation
 from evaluation.tasks import training_example
-from harness.config import ConfigError, DataSource, FileData, GeneratedData, TrainingData, content_hash
-from harness.data_files import local_file
+from harness.config import ConfigError, DataSource, FileData, GeneratedData, TrainingData, content_hash, local_file
 from harness.files import replacing
 from harness.provenance import file_sha256
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import BaseModelSpec, BuiltModel, ConfigError, GgufModel, HubModel, LocalModel, RunSpec
-from harness.plan import base_model_folder
 from harness.provenance import file_sha256, folder_sha256
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def local_folder(key: str, spec: BaseModelSpec, *, models_dir: Path) -> Path | N
     """The folder with the model's files, or None for a model on the hub or in a package."""
     match spec.source:
         case BuiltModel():
-            return models_dir / base_model_folder(key, spec.source)
+            return models_dir / spec.source.folder_name(key)
         case LocalModel(path=path):
             return Path(path)
     return None

@@ -16,7 +16,6 @@ from harness.config import (
     Experiment,
     RunSpec,
     TableSpec,
-    content_hash,
 )
 from harness.experiment_file import apply, as_seeds, read_yaml, validate
 from harness.resolve import check_names, resolve_run
@@ -314,18 +313,13 @@ def load_run(paths: Sequence[Path], overrides: Mapping[str, Any], run_id: str) -
     return experiment, runs[run_id]
 
 
-def base_model_folder(key: str, source: BuiltModel) -> str:
-    """The folder name, below the models folder, of a stand-in: its key and the hash of its recipe."""
-    return f"{key}-{content_hash(source)}"
-
-
 def base_models(experiment: Experiment) -> dict[str, tuple[str, BuiltModel]]:
     """The stand-ins that must be built for an experiment: folder name -> (model key, recipe)."""
     keys = {run.model_key for run in all_runs(experiment)} | {one.model_key for one in base_evaluations(experiment)}
     if experiment.timing is not None:
         keys.add(experiment.timing.model)
     sources = {key: experiment.models[key].source for key in experiment.models if key in keys}
-    return {base_model_folder(key, source): (key, source) for key, source in sources.items() if isinstance(source, BuiltModel)}
+    return {source.folder_name(key): (key, source) for key, source in sources.items() if isinstance(source, BuiltModel)}
 
 
 if __name__ == "__main__":

@@ -15,8 +15,17 @@ from typing import Any
 
 import methods
 from harness import cli, plan, records, reported
-from harness.config import BuiltModel, ConfigError, Experiment, GeneratedData, HubModel, RunSpec, TrainingData, canonical_json
-from harness.data_files import local_file
+from harness.config import (
+    BuiltModel,
+    ConfigError,
+    Experiment,
+    GeneratedData,
+    HubModel,
+    RunSpec,
+    TrainingData,
+    canonical_json,
+    local_file,
+)
 from harness.files import json_text
 from harness.parameter_counts import Parameters, architecture, count
 from harness.plan_settings import Setting, table4_check, used_settings

@@ -156,7 +156,7 @@ def test_tokens_are_bounded_then_measured_then_recorded(tmp_path: Path, capsys: 
     assert bounded["tokens"] == {"count": 12 * 8 * 256, "how": "at most"}
 
     tokenizer = build_tokenizer(run.model.source.pretraining)
-    folder = tmp_path / plan.base_model_folder("llama-mini", run.model.source)
+    folder = tmp_path / run.model.source.folder_name("llama-mini")
     tokenizer.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(model_config(run.model.source).to_dict()))
     tokens = training_set(run.data, tokenizer, data_dir=None, cache_dir=tmp_path / "cache")
