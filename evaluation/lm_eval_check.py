@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.labels import LOGLIKELIHOOD, likeliest
+from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
 from evaluation.lm_eval_documents import task_spec
 from harness import cli
 from harness.config import ConfigError, EvaluationSpec, Experiment, LmEvalSpec, RunSpec, TaskSpec

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from evaluation import grading
 from evaluation.commonsense import statement
+from evaluation.graders import registry as grading
 from evaluation.prompts import TEMPLATES, continuation
 from evaluation.protocols import with_defaults
 from evaluation.tasks import Example, examples

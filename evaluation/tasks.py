@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evaluation import commonsense, evalplus
-from evaluation.extraction import last_boxed
+from evaluation import commonsense
 from evaluation.fields import Record
 from evaluation.fields import field as _field
 from evaluation.fields import text as _text
+from evaluation.graders import evalplus
+from evaluation.graders.extraction import last_boxed
 from evaluation.protocols import COMMONSENSE
 
 

@@ -214,7 +214,7 @@ class TaskSpec(Frozen):
     score_choices: bool = Field(False, description="commonsense: log-likelihood of each choice, beside generation")
     batch_size: int = Field(32, ge=1)
     limit: int | None = Field(None, ge=1, description="evaluate the first rows only")
-    grader: str = Field(description="a name in evaluation.grading.GRADERS: the headline accuracy")
+    grader: str = Field(description="a name in evaluation.graders.registry.GRADERS: the headline accuracy")
     timeout_s: float = Field(3.0, gt=0, description="code tasks: wall-clock seconds per program")
     memory_mb: int = Field(1024, ge=64, description="code tasks: address space per program, MiB")
     allow_unsafe: bool = Field(False, description="code tasks: run programs even where no isolation works")

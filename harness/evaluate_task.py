@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evaluation.commonsense import statement
-from evaluation.grading import Grading, Verdict, check_available, grade, graders_of
-from evaluation.labels import LOGLIKELIHOOD, likeliest
+from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
+from evaluation.graders.registry import Grading, Verdict, check_available, grade, graders_of
 from evaluation.prompts import TEMPLATES, continuation
 from evaluation.protocols import COMMONSENSE
 from evaluation.tasks import Example, examples

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.commonsense import statement
-from evaluation.labels import LOGLIKELIHOOD
+from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.prompts import continuation
 from harness import cli
 from harness.config import ConfigError

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from evaluation.commonsense import labels_of, statement
-from evaluation.grading import grade
-from evaluation.labels import likeliest, released_label, stated_label
+from evaluation.graders.labels import likeliest, released_label, stated_label
+from evaluation.graders.registry import grade
 from evaluation.prompts import TEMPLATES, continuation
 from evaluation.protocols import COMMONSENSE, with_defaults
 from evaluation.tasks import examples, training_example

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from evaluation import oracle
-from evaluation.evalplus import Comparison, Task, restore, task_of
+from evaluation.graders import evalplus_oracle
+from evaluation.graders.evalplus import Comparison, Task, restore, task_of
 from evaluation.sandbox import Limits, Sandbox
 from tests.evaluation.evalplus_cases import CHANGES, VERDICTS, cases, evalplus_missing, program, reference_verdicts, releases
 from tests.paths import needs_shared
@@ -54,17 +54,17 @@ def suite_outcomes(programs: list[tuple[Task, str]], cache_dir: Path, *, batch: 
     """The outcomes of whole programs on base and plus inputs."""
     found = []
     with Sandbox(limits=Limits()) as sandbox:
-        truths = oracle.Oracle(cache_dir, sandbox)
+        truths = evalplus_oracle.Oracle(cache_dir, sandbox)
         truths.prepare([(task, suite) for task, _ in programs for suite in ("base", "plus")])
         for start in range(0, len(programs), batch):
             now = programs[start : start + batch]
             expected = [[truths.truth(task, "base"), truths.truth(task, "plus")] for task, _ in now]
             jobs = [
-                oracle.program_job(task, source, truth, oracle.TimeLimits())
+                evalplus_oracle.program_job(task, source, truth, evalplus_oracle.TimeLimits())
                 for (task, source), truth in zip(now, expected, strict=True)
             ]
             for (task, _), truth, result in zip(now, expected, sandbox.run_all(jobs), strict=True):
-                found.append(dict(zip(("base", "plus"), oracle.outcomes(task, result, truth), strict=True)))
+                found.append(dict(zip(("base", "plus"), evalplus_oracle.outcomes(task, result, truth), strict=True)))
     return found
 
 
@@ -316,7 +316,7 @@ def test_expected_outputs_are_kept_and_a_changed_task_has_its_own(tmp_path: Path
     task, other = (task_of(HUMANEVAL | change, dataset="humaneval") for change in ({}, {"plus_input": [[3]]}))
     assert task is not None and other is not None
     with Sandbox(limits=Limits()) as sandbox:
-        truths = oracle.Oracle(tmp_path, sandbox)
+        truths = evalplus_oracle.Oracle(tmp_path, sandbox)
         truths.prepare([(task, "base"), (task, "plus"), (other, "base"), (other, "plus"), (task, "base")])
         files = {path: path.stat().st_mtime_ns for path in (tmp_path / "evalplus").iterdir()}
         truths.prepare([(task, "base"), (task, "plus"), (other, "plus")])
@@ -329,13 +329,13 @@ def test_a_reference_that_does_not_run_is_named(tmp_path: Path) -> None:
     assert task is not None
     with (
         Sandbox(limits=Limits()) as sandbox,
-        pytest.raises(oracle.OracleError, match="HumanEval/29: reference solution: found"),
+        pytest.raises(evalplus_oracle.OracleError, match="HumanEval/29: reference solution: found"),
     ):
-        oracle.Oracle(tmp_path, sandbox).prepare([(task, "base")])
+        evalplus_oracle.Oracle(tmp_path, sandbox).prepare([(task, "base")])
 
 
 def test_time_limits_follow_the_reference() -> None:
-    limits = oracle.TimeLimits()
+    limits = evalplus_oracle.TimeLimits()
     assert limits.of_inputs([0.1, 0.5]) == [1.0, 2.0]
     assert limits.of_suite([0.1, 0.5]) == 4.0 and limits.of_suite([0.1] * 100) == 61.0
     assert limits.as_dict() == {"input_min_s": 1.0, "input_factor": 4.0, "suite_max_s": 60.0}

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from evaluation.extraction import answer_text, last_boxed, metamath_answer, metamath_number, pissa_code, sound_code
+from evaluation.graders.extraction import answer_text, last_boxed, metamath_answer, metamath_number, pissa_code, sound_code
 
 
 @pytest.mark.parametrize(

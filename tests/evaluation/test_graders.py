@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.algebra import AlgebraWorker
-from evaluation.grading import GRADERS, algebra, grade, graders_of
-from evaluation.math_equal import hendrycks_equal
+from evaluation.graders.algebra import AlgebraWorker
+from evaluation.graders.math_lineages import hendrycks_equal
+from evaluation.graders.registry import GRADERS, algebra, grade, graders_of
 from evaluation.tasks import Example, examples
 from tests.paths import SHARED, needs_shared
 

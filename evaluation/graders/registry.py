@@ -24,11 +24,12 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from evaluation import code_grading, extraction, labels, math_equal, math_strict
-from evaluation.algebra import AlgebraWorker
+from evaluation.graders import code as code_grading
+from evaluation.graders import extraction, labels, math_lineages, math_strict
+from evaluation.graders.algebra import AlgebraWorker
+from evaluation.graders.verdicts import Grading, Verdict
 from evaluation.protocols import COMMONSENSE
 from evaluation.tasks import Example
-from evaluation.verdicts import Grading, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +74,7 @@ def _number_equal(prediction: str, gold: str) -> bool:
 
 
 def _released_number_equal(prediction: str, gold: str) -> bool:
-    return _number_equal(prediction, gold) or math_equal.tolerant_equal(
+    return _number_equal(prediction, gold) or math_lineages.tolerant_equal(
         prediction, gold.replace(",", ""), algebra().expression_equal
     )
 
@@ -84,7 +85,7 @@ def _strict_number_equal(prediction: str, gold: str) -> bool:
 
 
 def _released_equal(prediction: str, gold: str) -> bool:
-    return math_equal.released_equal(prediction, gold, algebra().expression_equal)
+    return math_lineages.released_equal(prediction, gold, algebra().expression_equal)
 
 
 def _strict_equal(prediction: str, gold: str) -> bool:
@@ -103,7 +104,7 @@ _ANSWER_GRADERS: dict[str, dict[str, AnswerGrader]] = {
     },
     "metamath": {
         "gsm8k": _answer_grader(_lineage_number, _number_equal),
-        "math": _answer_grader(extraction.metamath_answer, math_equal.hendrycks_equal),
+        "math": _answer_grader(extraction.metamath_answer, math_lineages.hendrycks_equal),
     },
     "paper": {
         "gsm8k": _answer_grader(_lineage_number, _released_number_equal),

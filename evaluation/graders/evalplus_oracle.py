@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from evaluation.evalplus import Comparison, Task, is_none_or_object
+from evaluation.graders.evalplus import Comparison, Task, is_none_or_object
 from evaluation.sandbox import Job, Output, Result, Sandbox
 from harness.files import replacing
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import code_tests, extraction, oracle
+from evaluation.graders import code_tests, evalplus_oracle, extraction
+from evaluation.graders.verdicts import Grading, Verdict
 from evaluation.sandbox import Job, Limits, Sandbox
 from evaluation.tasks import Example
-from evaluation.verdicts import Grading, Verdict
 
 FORMATS = ("humaneval", "mbpp")
 
@@ -29,7 +29,7 @@ class CodeGrader:
     """How a program is taken from (example, completion), and the last suite of tests that it must pass."""
 
     program: Callable[[Example, str], str]
-    suite: oracle.Suite
+    suite: evalplus_oracle.Suite
 
 
 def _sound_program(example: Example, completion: str) -> str:
@@ -54,7 +54,7 @@ def graders_for(examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple(name for name, grader in GRADERS.items() if all(grader.suite in _suites(example) for example in examples))
 
 
-def _suites(example: Example) -> tuple[oracle.Suite, ...]:
+def _suites(example: Example) -> tuple[evalplus_oracle.Suite, ...]:
     """The suites of tests that an example's record has."""
     if example.evalplus is None:
         return ("base",)
@@ -103,10 +103,10 @@ def grade(
     programs = sorted({(row, text) for found in texts.values() for row, text in enumerate(found) if text})
     with Sandbox(limits=limits, allow_unsafe=allow_unsafe) as sandbox, _folder(cache_dir) as folder:
         outcomes = _assertion_outcomes(format, examples, programs, sandbox)
-        outcomes |= _evalplus_outcomes(format, examples, programs, sandbox, oracle.Oracle(folder, sandbox), plus=plus)
+        outcomes |= _evalplus_outcomes(format, examples, programs, sandbox, evalplus_oracle.Oracle(folder, sandbox), plus=plus)
         level, recorded = sandbox.level, sandbox.limits.as_dict()
     if any(example.evalplus for example in examples):
-        recorded |= oracle.TimeLimits().as_dict()
+        recorded |= evalplus_oracle.TimeLimits().as_dict()
     if all(example.evalplus for example in examples):
         del recorded["timeout_s"]
     verdicts = {
@@ -141,7 +141,7 @@ def _evalplus_outcomes(
     examples: Sequence[Example],
     programs: Sequence[Program],
     sandbox: Sandbox,
-    truths: oracle.Oracle,
+    truths: evalplus_oracle.Oracle,
     *,
     plus: bool,
 ) -> Outcomes:
@@ -151,18 +151,18 @@ def _evalplus_outcomes(
     tasks = {row: task for row in suites if (task := examples[row].evalplus) is not None}
     truths.prepare([(tasks[row], suite) for row, found in suites.items() for suite in found])
     # Expected outputs reach a hundred megabytes: they are read when a program's turn comes, and let go with its result.
-    expected: dict[int, list[oracle.Truth]] = {}
+    expected: dict[int, list[evalplus_oracle.Truth]] = {}
 
     def jobs() -> Iterator[Job]:
         for place, (row, text) in enumerate(programs):
             expected[place] = [truths.truth(tasks[row], suite) for suite in suites[row]]
             source = code_tests.source_of(format, examples[row], text)
-            yield oracle.program_job(tasks[row], source, expected[place], oracle.TimeLimits())
+            yield evalplus_oracle.program_job(tasks[row], source, expected[place], evalplus_oracle.TimeLimits())
 
     found: Outcomes = {}
     for place, result in sandbox.run_each(jobs()):
         row, text = programs[place]
-        outcomes = oracle.outcomes(tasks[row], result, expected.pop(place))
+        outcomes = evalplus_oracle.outcomes(tasks[row], result, expected.pop(place))
         found[row, text] = dict(zip(suites[row], outcomes, strict=True))
     return found
 

@@ -1,6 +1,6 @@
 """When two math answers count as equal in published evaluations: Hendrycks's normalisation, and the tolerant
 comparison of the released one. No text of a model is ever evaluated as Python: algebra is left to
-``evaluation.algebra``."""
+``evaluation.graders.algebra``."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import itertools
 import re
 from fractions import Fraction
 
-from evaluation.math_equal import Algebra, NotNormalisable, brace_fractions
+from evaluation.graders.math_lineages import Algebra, NotNormalisable, brace_fractions
 
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "

@@ -1,6 +1,6 @@
 """Algebra on answers that a model wrote, in a process of its own that can hang or die without harm.
 
-``AlgebraWorker`` is a client; ``python -m evaluation.algebra`` is its server. The server imports sympy once and forks
+``AlgebraWorker`` is a client; ``python -m evaluation.graders.algebra`` is its server. The server imports sympy once and forks
 a child that answers requests; a request that exceeds its time or memory kills only that child, and a fresh one is
 forked in milliseconds. No text is evaluated as Python: LaTeX goes to Math-Verify's parser, plain expressions through
 a whitelist of syntax-tree nodes.
@@ -89,11 +89,11 @@ class AlgebraWorker:
     def _start(self) -> None:
         self._buffer = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "evaluation.algebra"],
+            [sys.executable, "-m", "evaluation.graders.algebra"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=Path(__file__).resolve().parent.parent,
+            cwd=Path(__file__).resolve().parents[2],
             start_new_session=True,
             env={"PATH": os.defpath, "OMP_NUM_THREADS": "1"},
         )

@@ -1,9 +1,9 @@
 """EvalPlus's tasks and its rules of comparison: what HumanEval+ (v0.1.10) and MBPP+ (v0.2.0) ask, and what counts as right.
 
 A task gives inputs and a reference solution; the expected outputs are what the reference returns on them
-(``evaluation.oracle``). The rules are those of evalplus 0.3.1, with its repaired check of HumanEval/32. Two departures,
-both towards the safe side: an argument that a program changed is not used to judge its own answer, and lists of numbers
-are close only where their shapes agree (NumPy would stretch ``[[1.0]]`` to fit ``[[1.0, 1.0]]``). Nothing runs here;
+(``evaluation.graders.evalplus_oracle``). The rules are those of evalplus 0.3.1, with its repaired check of HumanEval/32. Two
+departures, both towards the safe side: an argument that a program changed is not used to judge its own answer, and lists of
+numbers are close only where their shapes agree (NumPy would stretch ``[[1.0]]`` to fit ``[[1.0, 1.0]]``). Nothing runs here;
 standard library only.
 """
 
