@@ -135,7 +135,7 @@ def _grade(
     task: TaskSpec, asked: Sequence[Example], completions: Sequence[Completion], choices: Sequence[dict[str, float]]
 ) -> Grading:
     """Every grader's verdicts; that of the likeliest choice too, where choices are scored."""
-    from evaluation.sandbox import Limits
+    from evaluation.sandbox.run import Limits
 
     limits = Limits(timeout_s=task.timeout_s, memory_mb=task.memory_mb)
     texts = [completion.text for completion in completions]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from evaluation.graders import code_tests, evalplus_oracle, extraction
 from evaluation.graders.verdicts import Grading, Verdict
-from evaluation.sandbox import Job, Limits, Sandbox
+from evaluation.sandbox.run import Job, Limits, Sandbox
 from evaluation.tasks import Example
 
 FORMATS = ("humaneval", "mbpp")

@@ -12,7 +12,7 @@ import re
 import warnings
 from typing import Any
 
-from evaluation.sandbox import Job
+from evaluation.sandbox.run import Job
 from evaluation.tasks import Example
 
 

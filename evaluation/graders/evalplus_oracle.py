@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.graders.evalplus import Comparison, Task, is_none_or_object
-from evaluation.sandbox import Job, Output, Result, Sandbox
+from evaluation.sandbox.run import Job, Output, Result, Sandbox
 from harness.files import replacing
 
 #: base: the original set's inputs. plus: those that EvalPlus added.

@@ -34,7 +34,7 @@ from evaluation.tasks import Example
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evaluation.sandbox import Limits
+    from evaluation.sandbox.run import Limits
 
 #: Longer extracted answers are wrong without a comparison.
 MAX_ANSWER_CHARACTERS = 1000

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import sandbox
 from evaluation.graders.code import GraderUnavailable
 from evaluation.graders.code_tests import job_of
 from evaluation.graders.evalplus_oracle import OracleError, TimeLimits
 from evaluation.graders.registry import check_available, grade, graders_for, graders_of
-from evaluation.sandbox import Limits, run
+from evaluation.sandbox import run as sandbox
+from evaluation.sandbox.run import Limits, run
 from evaluation.tasks import Example, examples
 from harness.config import ConfigError, GeneratedData, TaskSpec
 from harness.evaluate_task import evaluate_task

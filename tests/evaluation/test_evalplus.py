@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.graders import evalplus_oracle
 from evaluation.graders.evalplus import Comparison, Task, restore, task_of
-from evaluation.sandbox import Limits, Sandbox
+from evaluation.sandbox.run import Limits, Sandbox
 from tests.evaluation.evalplus_cases import CHANGES, VERDICTS, cases, evalplus_missing, program, reference_verdicts, releases
 from tests.paths import needs_shared
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.sandbox import Job, Limits, Result, Sandbox, SandboxUnavailable
+from evaluation.sandbox.run import Job, Limits, Result, Sandbox, SandboxUnavailable
 from tests.sandbox.hostile import EXPECTED, INPUTS, Hostile
 
 LIMITS = Limits(workers=1)
@@ -90,7 +90,7 @@ class Target:
 
 
 def _testers() -> list[int]:
-    return [pid for pid in _children(os.getpid()) if b"evaluation.sandbox_tester" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in _children(os.getpid()) if b"evaluation.sandbox.tester" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def _children(pid: int) -> list[int]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from evaluation import sandbox
+from evaluation.sandbox import __main__ as command_line
+from evaluation.sandbox.run import level
 
 SPEC = {"entry_point": "f", "inputs": [[1], [2]], "expected": [2, 3], "timeout_s": 1, "memory_mb": 300}
 
@@ -31,7 +32,7 @@ def test_a_program_is_run_and_its_record_printed(tmp_path: Path) -> None:
         "outcome": "passed",
         "detail": "",
         "retried": False,
-        "level": sandbox.level(),
+        "level": level(),
         "timeout_s": 1,
         "memory_mb": 300,
         "scratch_mb": 16,
@@ -56,7 +57,7 @@ def test_the_exit_status_is_0_whatever_the_outcome(
     program, tests = tmp_path / "p.py", tmp_path / "t.json"
     program.write_text(source, errors="surrogateescape")
     tests.write_text(json.dumps(SPEC))
-    assert sandbox.main([str(program), "--tests", str(tests)]) == 0
+    assert command_line.main([str(program), "--tests", str(tests)]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == outcome
 
 
@@ -87,7 +88,7 @@ def test_bad_tests_are_named(spec: Any, named: str, tmp_path: Path, capsys: pyte
     program, tests = tmp_path / "p.py", tmp_path / "t.json"
     program.write_text("")
     tests.write_text(spec if isinstance(spec, str) else json.dumps(spec), errors="surrogateescape")
-    assert sandbox.main([str(program), "--tests", str(tests)]) == 2
+    assert command_line.main([str(program), "--tests", str(tests)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tests}: ") and named in error and error.count("\n") == 1
 
@@ -98,7 +99,7 @@ def test_a_missing_file_is_named(missing: str, tmp_path: Path, capsys: pytest.Ca
     program.write_text("")
     tests.write_text(json.dumps(SPEC))
     (tmp_path / missing).unlink()
-    assert sandbox.main([str(program), "--tests", str(tests)]) == 2
+    assert command_line.main([str(program), "--tests", str(tests)]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / missing}: No such file or directory\n"
 
 
@@ -106,7 +107,7 @@ def test_the_least_memory_is_enough_to_start(tmp_path: Path, capsys: pytest.Capt
     program, tests = tmp_path / "p.py", tmp_path / "t.json"
     program.write_text("def f(x): return x + 1")
     tests.write_text(json.dumps({**SPEC, "memory_mb": 32, "timeout_s": 10}))
-    assert sandbox.main([str(program), "--tests", str(tests)]) == 0
+    assert command_line.main([str(program), "--tests", str(tests)]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == "passed"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluation.sandbox import Result
+from evaluation.sandbox.run import Result
 from tests.sandbox.hostile import Hostile, attempt, forbidden, kernel, system_call
 
 SEEN = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.sandbox import Result
+from evaluation.sandbox.run import Result
 from tests.sandbox.hostile import Hostile, forbidden, kernel
 
 PROJECT = str(Path(__file__).parents[2] / "README.md")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluation.sandbox import Result
+from evaluation.sandbox.run import Result
 from tests.sandbox.hostile import Hostile, each_level, kernel, looping
 
 IGNORE_SIGNALS = (

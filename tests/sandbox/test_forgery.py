@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluation.sandbox import Job, Result, Sandbox
+from evaluation.sandbox.run import Job, Result, Sandbox
 from tests.sandbox.hostile import Hostile, each_level, kernel
 
 #: Writes messages in the channel's form to every descriptor that is open.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import bubblewrap, confinement, isolation, seccomp
-from evaluation.isolation import BUBBLEWRAP, LANDLOCK, UNSAFE, SandboxUnavailable, choose
-from evaluation.sandbox import Job, run
+from evaluation.sandbox import bubblewrap, confinement, isolation, seccomp
+from evaluation.sandbox.isolation import BUBBLEWRAP, LANDLOCK, UNSAFE, SandboxUnavailable, choose
+from evaluation.sandbox.run import Job, run
 
 JOB = Job(source="def f(x): return x + 1", entry_point="f", inputs=((1,),), expected=(2,))
 
@@ -107,10 +107,10 @@ def test_the_self_test_says_what_bubblewrap_says(working_bubblewrap: None) -> No
 
 def test_a_sandbox_that_breaks_is_an_error_and_not_a_wrong_program() -> None:
     printed = in_tester(
-        "from evaluation import sandbox_tester\nsandbox_tester._STARTS = 1\n"
+        "from evaluation.sandbox import tester\ntester._STARTS = 1\n"
         "isolation.bubblewrap.interpreter = lambda: '/none'\n"
         "limits = confinement.ProcessLimits(cpu_s=1, memory_mb=64)\n"
-        "try: sandbox_tester._start_child('landlock', timeout_s=1, limits=limits)\n"
+        "try: tester._start_child('landlock', timeout_s=1, limits=limits)\n"
         "except isolation.SandboxUnavailable as error: print(error)"
     )
     assert printed.startswith("a program could not be started under landlock: ") and "/none" in printed
@@ -119,7 +119,7 @@ def test_a_sandbox_that_breaks_is_an_error_and_not_a_wrong_program() -> None:
 def test_the_filter_is_for_x86_64_linux_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("platform.machine", "aarch64"), ("sys.platform", "darwin")):
         with monkeypatch.context() as patch:
-            patch.setattr(f"evaluation.seccomp.{name}", (lambda v=value: v) if name == "platform.machine" else value)
+            patch.setattr(f"evaluation.sandbox.seccomp.{name}", (lambda v=value: v) if name == "platform.machine" else value)
             assert seccomp.program.__wrapped__() is None
     assert seccomp.program() is None or len(seccomp.program() or b"") % 8 == 0
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from evaluation import sandbox
-from evaluation.sandbox import Job, Limits, Output, Result, Sandbox, run, run_all
+from evaluation.sandbox import run as sandbox
+from evaluation.sandbox.run import Job, Limits, Output, Result, Sandbox, run, run_all
 
 RIGHT = "def f(x):\n    return x + 1"
 

@@ -15,9 +15,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from evaluation import confinement, isolation
-from evaluation.bubblewrap import Missing
-from evaluation.sandbox_process import Child, Ended, ProgramError
+from evaluation.sandbox import confinement, isolation
+from evaluation.sandbox.bubblewrap import Missing
+from evaluation.sandbox.process import Child, Ended, ProgramError
 
 _STARTS = 3
 _MEMORY_BYTES = 4 << 30

@@ -20,15 +20,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation import confinement, isolation
-from evaluation.sandbox_child import BOOT, Codec, decode_plain
+from evaluation.sandbox import confinement, isolation
+from evaluation.sandbox.child import BOOT, Codec, decode_plain
 
 _MAX_MESSAGE_BYTES = 128 << 20
 _START_UP_S = 10.0
 #: How often a folder outside a namespace is checked for its size.
 _CHECK_S = 0.05
-_CHILD_SOURCE = Path(__file__).with_name("sandbox_child.py").read_text(encoding="utf-8")
-_CHILD = marshal.dumps(compile(_CHILD_SOURCE, "sandbox_child.py", "exec"))
+_CHILD_SOURCE = Path(__file__).with_name("child.py").read_text(encoding="utf-8")
+_CHILD = marshal.dumps(compile(_CHILD_SOURCE, "child.py", "exec"))
 _PLAIN_ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
 

@@ -1,7 +1,7 @@
 """How a process is kept apart that runs an untrusted program, and which way works on this machine.
 
 ==============  =========================================================================================================
-``bubblewrap``  namespaces (``evaluation.bubblewrap``), seccomp, resource limits; as nobody if the harness runs as root
+``bubblewrap``  namespaces (``evaluation.sandbox.bubblewrap``), seccomp, resource limits; as nobody if the harness runs as root
 ``landlock``    Landlock, seccomp, resource limits; as nobody if the harness runs as root
 ``unsafe``      resource limits; as nobody if the harness runs as root. Only on request
 ==============  =========================================================================================================
@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation import bubblewrap, confinement, seccomp
+from evaluation.sandbox import bubblewrap, confinement, seccomp
 
 BUBBLEWRAP, LANDLOCK, UNSAFE = "bubblewrap", "landlock", "unsafe"
 _PROBE_LIMITS = confinement.ProcessLimits(cpu_s=5, memory_mb=512)

@@ -5,7 +5,7 @@
 - ``restrict_files``: Landlock; files can be read below the interpreter's and the system's libraries only, written in the
   working folder.
 
-``evaluation.isolation`` puts them together; the seccomp filter is in ``evaluation.seccomp``.
+``evaluation.sandbox.isolation`` puts them together; the seccomp filter is in ``evaluation.sandbox.seccomp``.
 """
 
 from __future__ import annotations
