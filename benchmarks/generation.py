@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from evaluation.prompts import alpaca
+from evaluation.sets.prompts import alpaca
 from harness.config import BaseModelSpec, GgufModel, LocalModel
 from harness.generate import generate
 from harness.models import load_base

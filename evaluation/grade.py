@@ -17,7 +17,7 @@ from evaluation.graders.code import FORMATS as _CODE_TASKS
 from evaluation.graders.code import GraderUnavailable
 from evaluation.graders.evalplus_oracle import OracleError
 from evaluation.graders.registry import DEFAULT_GRADER, GRADERS, grade, graders_of
-from evaluation.tasks import Example, examples
+from evaluation.sets.examples import Example, examples
 
 
 class BadCase(ValueError):

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from evaluation.commonsense import statement
 from evaluation.graders import registry as grading
-from evaluation.prompts import TEMPLATES, continuation
-from evaluation.protocols import with_defaults
-from evaluation.tasks import Example, examples
+from evaluation.sets.commonsense import statement
+from evaluation.sets.examples import Example, examples
+from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.config import FileData, TaskSpec
 from harness.data import load_records
+from harness.protocols import with_defaults
 
 
 def task_spec(format: str, source: dict[str, Any], **settings: Any) -> TaskSpec:

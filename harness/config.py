@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evaluation import protocols
+from harness import protocols
 
 #: Raised when the meaning of a record changes; records of another version are refused.
 SCHEMA_VERSION = 1
@@ -207,7 +207,7 @@ class TaskSpec(Frozen):
     split: Literal["test", "validation"] = Field(
         "test", description="validation: learning rates are chosen on it; it is in no table"
     )
-    prompt_template: str = Field(description="a name in evaluation.prompts.TEMPLATES")
+    prompt_template: str = Field(description="a name in evaluation.sets.prompts.TEMPLATES")
     max_new_tokens: int = Field(ge=1)
     stop_strings: tuple[str, ...] = ()
     num_beams: int = Field(1, ge=1, description="1: greedy")

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.protocols import COMMONSENSE
-from evaluation.tasks import Example, examples, training_example
+from evaluation.sets.commonsense import COMMONSENSE
+from evaluation.sets.examples import Example, examples, training_example
 from harness import files
 from harness.config import ConfigError, FileData, TaskSpec, TrainingData, content_hash
 from harness.data import load_records, source_fingerprint

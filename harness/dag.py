@@ -44,9 +44,9 @@ TRAIN_CODE = [
     *_GENERATORS,
     Path("methods/base.py"),
     Path("methods/importance.py"),
-    Path("evaluation/prompts.py"),
-    Path("evaluation/tasks.py"),
-    Path("evaluation/commonsense.py"),
+    Path("evaluation/sets/prompts.py"),
+    Path("evaluation/sets/examples.py"),
+    Path("evaluation/sets/commonsense.py"),
 ]
 #: Commands of the evaluation package that no run depends on.
 _EVALUATION_TOOLS = ("audit", "grade", "lm_eval_check")

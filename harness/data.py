@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.prompts import TEMPLATES, continuation
-from evaluation.tasks import training_example
+from evaluation.sets.examples import training_example
+from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.config import ConfigError, DataSource, FileData, GeneratedData, TrainingData, content_hash, local_file
 from harness.files import replacing
 from harness.provenance import file_sha256

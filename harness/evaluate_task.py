@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from evaluation.commonsense import statement
 from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
 from evaluation.graders.registry import Grading, Verdict, check_available, grade, graders_of
-from evaluation.prompts import TEMPLATES, continuation
-from evaluation.protocols import COMMONSENSE
-from evaluation.tasks import Example, examples
+from evaluation.sets.commonsense import COMMONSENSE, statement
+from evaluation.sets.examples import Example, examples
+from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.cli import CACHE
 from harness.config import ConfigError, TaskSpec
 from harness.finished_tasks import TaskResult

@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evaluation.commonsense import statement
 from evaluation.graders.labels import LOGLIKELIHOOD
-from evaluation.prompts import continuation
+from evaluation.sets.commonsense import statement
+from evaluation.sets.prompts import continuation
 from harness import cli
 from harness.config import ConfigError
 from harness.files import write_json, write_jsonl

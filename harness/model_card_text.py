@@ -10,7 +10,7 @@ from typing import Any, Literal
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from evaluation.prompts import TEMPLATES
+from evaluation.sets.prompts import TEMPLATES
 from harness import reported
 from harness.config import BuiltModel, DataSource, FileData, GgufModel, HubModel, RunSpec, TaskSpec
 from harness.stats import wilson_interval

@@ -34,7 +34,7 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     Raises:
         ConfigError: names the key of the set that is missing or malformed.
     """
-    from evaluation.tasks import examples, training_example
+    from evaluation.sets.examples import examples, training_example
     from harness.data import load_records
     from harness.evaluate_task import check_task
 

@@ -66,7 +66,7 @@ def model_config(source: BuiltModel) -> PretrainedConfig:
 
 def build_tokenizer(spec: PretrainingSpec) -> PreTrainedTokenizerFast:
     """The stand-in's tokenizer, trained on its pre-training text and a sample of fine-tuning text."""
-    from evaluation.prompts import alpaca
+    from evaluation.sets.prompts import alpaca
     from harness.synthetic import GENERATORS, pretraining_documents
     from harness.synthetic.tokenizer import train_tokenizer
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from evaluation.graders import code_tests, evalplus_oracle, extraction
 from evaluation.graders.verdicts import Grading, Verdict
 from evaluation.sandbox.run import Job, Limits, Sandbox
-from evaluation.tasks import Example
+from evaluation.sets.examples import Example
 
 FORMATS = ("humaneval", "mbpp")
 

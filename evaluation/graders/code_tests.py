@@ -13,7 +13,7 @@ import warnings
 from typing import Any
 
 from evaluation.sandbox.run import Job
-from evaluation.tasks import Example
+from evaluation.sets.examples import Example
 
 
 def job_of(format: str, example: Example, program: str) -> Job:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from evaluation.commonsense import FAMILIES, labels_of
+from evaluation.sets.commonsense import FAMILIES, labels_of
 
 #: The grader that reads the choices' log-likelihoods instead of the completion.
 LOGLIKELIHOOD = "loglikelihood"

@@ -28,8 +28,8 @@ from evaluation.graders import code as code_grading
 from evaluation.graders import extraction, labels, math_lineages, math_strict
 from evaluation.graders.algebra import AlgebraWorker
 from evaluation.graders.verdicts import Grading, Verdict
-from evaluation.protocols import COMMONSENSE
-from evaluation.tasks import Example
+from evaluation.sets.commonsense import COMMONSENSE
+from evaluation.sets.examples import Example
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from evaluation.graders.evalplus_oracle import OracleError, TimeLimits
 from evaluation.graders.registry import check_available, grade, graders_for, graders_of
 from evaluation.sandbox import run as sandbox
 from evaluation.sandbox.run import Limits, run
-from evaluation.tasks import Example, examples
+from evaluation.sets.examples import Example, examples
 from harness.config import ConfigError, GeneratedData, TaskSpec
 from harness.evaluate_task import evaluate_task
 from tests.paths import SHARED, needs_shared

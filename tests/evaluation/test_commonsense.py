@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from evaluation.commonsense import labels_of, statement
 from evaluation.graders.labels import likeliest, released_label, stated_label
 from evaluation.graders.registry import grade
-from evaluation.prompts import TEMPLATES, continuation
-from evaluation.protocols import COMMONSENSE, with_defaults
-from evaluation.tasks import examples, training_example
+from evaluation.sets.commonsense import COMMONSENSE, labels_of, statement
+from evaluation.sets.examples import examples, training_example
+from evaluation.sets.prompts import TEMPLATES, continuation
+from harness.protocols import with_defaults
 from harness.synthetic import GENERATORS
 from tests.paths import SHARED, needs_shared
 

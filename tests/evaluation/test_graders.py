@@ -11,7 +11,7 @@ import pytest
 from evaluation.graders.algebra import AlgebraWorker
 from evaluation.graders.math_lineages import hendrycks_equal
 from evaluation.graders.registry import GRADERS, algebra, grade, graders_of
-from evaluation.tasks import Example, examples
+from evaluation.sets.examples import Example, examples
 from tests.paths import SHARED, needs_shared
 
 

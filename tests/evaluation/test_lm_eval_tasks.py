@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from evaluation import commonsense
-from evaluation.prompts import TEMPLATES, continuation
-from evaluation.protocols import COMMONSENSE, PROTOCOLS
-from evaluation.tasks import examples
+from evaluation.sets import commonsense
+from evaluation.sets.commonsense import COMMONSENSE
+from evaluation.sets.examples import examples
+from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.config import ConfigError, LmEvalSpec
 from harness.data import load_records
+from harness.protocols import PROTOCOLS
 from tests.paths import ROOT, SHARED, needs_shared
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
@@ -177,7 +178,7 @@ def test_the_yaml_files_read_the_sets_of_the_paper_experiment() -> None:
 
 
 def test_the_folder_of_tasks_does_not_hide_the_module_of_that_name() -> None:
-    assert Path(examples.__code__.co_filename) == ROOT / "evaluation/tasks.py"
+    assert Path(examples.__code__.co_filename) == ROOT / "evaluation/sets/examples.py"
 
 
 @needs_shared

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from evaluation.prompts import TEMPLATES, alpaca
-from evaluation.tasks import examples
+from evaluation.sets.examples import examples
+from evaluation.sets.prompts import TEMPLATES, alpaca
 from tests.paths import SHARED, needs_shared
 
 

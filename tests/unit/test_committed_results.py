@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.protocols import COMMONSENSE
+from evaluation.sets.commonsense import COMMONSENSE
 from harness import tables
 from tests.paths import ROOT
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.tasks import Example, examples
+from evaluation.sets.examples import Example, examples
 from harness import contamination, data_check
 from harness.config import ConfigError, FileData, TaskSpec, TrainingData
 from harness.contamination import LISTED_IDS, contamination_summary, question_of

@@ -8,11 +8,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from evaluation.prompts import continuation
-from evaluation.protocols import COMMONSENSE, PROTOCOLS, with_defaults
+from evaluation.sets.commonsense import COMMONSENSE
+from evaluation.sets.prompts import continuation
 from harness.config import ConfigError, TaskSpec
 from harness.evaluate_task import evaluate_task
 from harness.generate import choice_loglikelihoods
+from harness.protocols import PROTOCOLS, with_defaults
 from harness.synthetic import GENERATORS
 from tests.unit.test_evaluate import answering
 from tests.unit.test_generate import SIZES, tokenizer  # noqa: F401

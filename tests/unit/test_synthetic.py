@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.prompts import alpaca
-from evaluation.protocols import COMMONSENSE
-from evaluation.tasks import examples
+from evaluation.sets.commonsense import COMMONSENSE
+from evaluation.sets.examples import examples
+from evaluation.sets.prompts import alpaca
 from harness.synthetic import GENERATORS, pretraining_documents
 from harness.synthetic.arithmetic import all_equations, apply, equation, equation_is_held_out, operand
 from harness.synthetic.programs import FUNCTION_NAMES

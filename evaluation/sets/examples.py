@@ -3,7 +3,7 @@
 Field names are those of the Hugging Face hub: ``openai/gsm8k``, ``EleutherAI/hendrycks_math``,
 ``openai/openai_humaneval``, ``google-research-datasets/mbpp`` and EvalPlus's MBPP+ for evaluation; ``meta-math/MetaMathQA``,
 ``openai/gsm8k``, ``fxmeng/CodeFeedback-Python105K``, LLM-Adapters' commonsense_170k and Stanford Alpaca for training. The
-commonsense sets are read in LLM-Adapters' format or the hub's (``evaluation.commonsense``).
+commonsense sets are read in LLM-Adapters' format or the hub's (``evaluation.sets.commonsense``).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evaluation import commonsense
-from evaluation.fields import Record
-from evaluation.fields import field as _field
-from evaluation.fields import text as _text
 from evaluation.graders import evalplus
 from evaluation.graders.extraction import last_boxed
-from evaluation.protocols import COMMONSENSE
+from evaluation.sets import commonsense
+from evaluation.sets.commonsense import COMMONSENSE
+from evaluation.sets.fields import Record
+from evaluation.sets.fields import field as _field
+from evaluation.sets.fields import text as _text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-#: The eight commonsense sets, under the names of LLM-Adapters in our spelling.
-COMMONSENSE = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
+from evaluation.sets.commonsense import COMMONSENSE
 
 #: Where the released math evaluation cuts a completion.
 _METAMATH_STOPS = ("Instruction:", "Instruction", "Response:", "Response")

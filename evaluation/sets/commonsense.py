@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evaluation.fields import Record, field, text
+from evaluation.sets.fields import Record, field, text
 
+#: The eight sets, under the names of LLM-Adapters in our spelling.
+COMMONSENSE = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 #: Format -> the word that its labels are made of and how many it may offer at most; BoolQ's labels are words themselves.
 FAMILIES: dict[str, tuple[str, int]] = {
     "piqa": ("solution", 2),
