@@ -13,7 +13,7 @@ from harness.dag import (
     CLAIM_CODE, EVALUATE_CODE, FIGURE_CODE, PRETRAIN_CODE, PRUNING_CODE, RECORD_CODE, REPORT_CODE, TABLE_CODE, TABLE_TARGETS,
     TIMING_CODE, TRAIN_CODE, Dag, hold_lock, method_code,
 )
-from harness.plan import FIGURES
+from harness.experiment.runs import FIGURES
 
 
 container: "docker://python:3.11-slim-bookworm"

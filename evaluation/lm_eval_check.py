@@ -292,7 +292,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line. Exit status 1 where a log-likelihood task differs."""
     import torch
 
-    from harness.plan import load_experiment
+    from harness.experiment.runs import load_experiment
 
     args = _parser().parse_args(arguments)
     experiment = load_experiment(*cli.parse_config(args))

@@ -1,8 +1,8 @@
 """The schema of an experiment and of a run.
 
-An experiment file (``config/*.yaml``) says what to run; ``harness.plan`` expands it to one ``RunSpec`` per run. ``RunSpec``
-holds everything that can change a run's numbers; its canonical JSON is the rerun trigger. All models are frozen and refuse
-unknown keys. This module imports neither torch nor any method.
+An experiment file (``config/*.yaml``) says what to run; ``harness.experiment.runs`` expands it to one ``RunSpec`` per run.
+``RunSpec`` holds everything that can change a run's numbers; its canonical JSON is the rerun trigger. All models are frozen and
+refuse unknown keys. This module imports neither torch nor any method.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import methods
-from harness import plan, progress
+from harness import progress
 from harness.cli import DEFAULT_CONFIGFILE, FIGURES, MODELS, RESULTS, WORKFLOW_PID
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json, local_file
+from harness.experiment import runs as plan
 
 #: Targets that make one table.
 TABLE_TARGETS = (

@@ -20,9 +20,9 @@ from harness import cli
 from harness.config import BaseModelSpec, BuiltModel, ConfigError, Experiment, FileData, RunSpec
 from harness.contamination import LISTED_IDS, MBPP, find_overlap, repetitions, task_overlap
 from harness.data import IGNORE_INDEX, load_records, source_fingerprint, training_set
+from harness.experiment.runs import all_runs, load_experiment
 from harness.files import json_text
 from harness.overlap import LONG, NEAR_SHARE, SHORT
-from harness.plan import all_runs, load_experiment
 
 if TYPE_CHECKING:
     from harness.data import TokenizedSet

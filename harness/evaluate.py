@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from harness.cli import CACHE, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec
 from harness.evaluate_task import check_task, evaluate_task
+from harness.experiment.runs import load_run
 from harness.files import write_json, write_jsonl
 from harness.finished_tasks import FinishedTasks, task_key
-from harness.plan import load_run
 from harness.provenance import file_sha256
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from harness.cli import add_config_arguments, add_models_argument, parse_config,
 from harness.config import SCHEMA_VERSION, BaseModelSpec, ConfigError, EvaluationSpec, Experiment, Protocol
 from harness.evaluate import UNFINISHED, evaluate_tasks
 from harness.evaluate_task import check_task
+from harness.experiment.runs import load_experiment
 from harness.files import write_json
 from harness.finished_tasks import FinishedTasks
-from harness.plan import load_experiment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

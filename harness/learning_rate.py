@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from harness import cli, plan
+from harness import cli
 from harness.config import ConfigError, Experiment, RunSpec
-from harness.plan import SweepRun
+from harness.experiment.runs import SweepRun, sweep_runs, unique
 from harness.records import Loaded, RunRecord, load_records
 
 #: The sweep of an experiment that varies ``learning_rate``.
@@ -143,8 +143,8 @@ def load(experiment: Experiment, *, results: Path, command: str, allow_missing: 
             f"sweeps: found {sorted(experiment.sweeps)} in experiment {experiment.name!r}, expected {SWEEP!r}: without its "
             "runs no learning rate can be chosen"
         )
-    points = plan.sweep_runs(experiment, SWEEP)
-    runs = plan.unique(point.run for point in points)
+    points = sweep_runs(experiment, SWEEP)
+    runs = unique(point.run for point in points)
     loaded = load_records(runs, results=results, command=command, target=TARGET, allow_missing=allow_missing)
     return Tuning(points=tuple(points), loaded=loaded, choices=best_rates(points, loaded.records))
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from scipy.stats import rankdata
 
-from harness import cli, plan, stats
+from harness import cli, stats
 from harness import table_text as text
 from harness.cells import Column, Scores, table_columns
 from harness.config import Experiment, RunSpec
+from harness.experiment.runs import all_runs, load_experiment, unique
 from harness.grids import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
 from harness.learning_rate import Choice, Point, Tuning, Where, load
 from harness.records import Loaded, load_records, snakemake_command
@@ -73,7 +74,7 @@ def build(experiment: Experiment, tuning: Tuning, *, results: Path, command: str
     keys = {method for _, _, method in tuning.choices}
     ordinary = [
         run
-        for run in plan.all_runs(experiment)
+        for run in all_runs(experiment)
         if run.method.key in keys and (run.domain, run.model_key) in places and run.seed in seeds
     ]
     shared = load_records(ordinary, results=results, command=command, allow_missing=True)
@@ -81,7 +82,7 @@ def build(experiment: Experiment, tuning: Tuning, *, results: Path, command: str
     for domain, model in dict.fromkeys(where[:2] for where in tuning.choices):
         runs = [p.run for p in tuning.points if (p.run.domain, p.run.model_key) == (domain, model)]
         runs += [run for run in ordinary if (run.domain, run.model_key) == (domain, model)]
-        groups.append(_group(experiment, plan.unique(runs), tuning, shared, domain=domain, model=model))
+        groups.append(_group(experiment, unique(runs), tuning, shared, domain=domain, model=model))
     return RateComparison(experiment=experiment, groups=tuple(groups), notes=tuple(_notes(experiment, tuning)))
 
 
@@ -305,7 +306,7 @@ def write(comparison: RateComparison, folder: Path) -> list[Path]:
 def render(args: argparse.Namespace) -> int:
     """What ``python -m harness.learning_rate`` does, with parsed ``tables.add_record_arguments``."""
     configfiles, overrides = cli.parse_config(args)
-    experiment = plan.load_experiment(configfiles, overrides)
+    experiment = load_experiment(configfiles, overrides)
     command = snakemake_command(configfiles, overrides)
     tuning = load(experiment, results=args.results_dir, command=command, allow_missing=args.allow_missing)
     comparison = build(experiment, tuning, results=args.results_dir, command=command)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import methods
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError, DataSource, Experiment, LocalModel, RunSpec, canonical_json
-from harness.plan import all_runs, load_experiment
+from harness.experiment.runs import all_runs, load_experiment
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import cli
 from harness.config import BuiltModel, ConfigError, PretrainingSpec, content_hash
+from harness.experiment.runs import load_experiment
 from harness.files import replacing
-from harness.plan import load_experiment
 from harness.progress import Progress
 from harness.provenance import file_sha256, versions
 

@@ -25,7 +25,7 @@ import methods
 from harness import files
 from harness.cli import SCRATCH, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, ConfigError, Experiment, PruningSpec, RunSpec, TaskSpec, content_hash
-from harness.plan import load_run
+from harness.experiment.runs import load_run
 
 if TYPE_CHECKING:
     import torch

@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness import cli, plan
+from harness import cli
 from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec, canonical_json
+from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.files import replacing
 
 DEFAULT_RESULTS = Path("results")
@@ -376,8 +377,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
     args = parser.parse_args(argv)
     configfiles, overrides = cli.parse_config(args)
-    experiment = plan.load_experiment(configfiles, overrides)
-    runs = plan.table_runs(experiment, args.table, paths=configfiles) if args.table else plan.all_runs(experiment)
+    experiment = load_experiment(configfiles, overrides)
+    runs = table_runs(experiment, args.table, paths=configfiles) if args.table else all_runs(experiment)
     command = snakemake_command(configfiles, overrides)
     loaded = load_records(runs, results=args.results_dir, command=command)
     write_parquet(loaded.records, args.output)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import cli, plan, reported
+from harness import cli, reported
 from harness import table_text as text
 from harness.config import ConfigError, Experiment, RunSpec, canonical_json
+from harness.experiment.runs import load_experiment, settings_runs
+from harness.experiment.sources import TAGS, origins, read_sources, source_of
 from harness.grids import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
 from harness.records import MissingRecord, StaleRecord, TrainRecord, load_train_record, snakemake_command
-from harness.setting_sources import TAGS, origins, read_sources, source_of
 from harness.tables import add_record_arguments, output_folder
 
 NAME = "table4"
@@ -75,7 +76,7 @@ def build(
     Raises:
         ConfigError: no BeamLoRA in any table; records that are missing (unless allowed) or broken.
     """
-    runs = plan.settings_runs(experiment)
+    runs = settings_runs(experiment)
     if not runs:
         raise ConfigError(f"{paths[-1]}: tables: found no method 'beamlora', expected one whose settings Table 4 shows")
     sources = read_sources(paths, overrides)
@@ -235,7 +236,7 @@ def write(table: SettingsTable, folder: Path) -> list[Path]:
 def render(args: argparse.Namespace) -> int:
     """What ``python -m harness.settings_table`` does, with parsed ``tables.add_record_arguments``."""
     configfiles, overrides = cli.parse_config(args)
-    experiment = plan.load_experiment(configfiles, overrides)
+    experiment = load_experiment(configfiles, overrides)
     table = build(
         experiment,
         paths=configfiles,

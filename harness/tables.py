@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import methods
-from harness import cli, plan, reported, stats
+from harness import cli, reported, stats
 from harness.against_paper import PaperCheck, Reported, check
 from harness.cells import (
     AVERAGE,
@@ -35,6 +35,7 @@ from harness.cells import (
     table_columns,
 )
 from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec
+from harness.experiment.runs import load_experiment, table_runs
 from harness.records import DEFAULT_RESULTS, Loaded, RunRecord, load_records, snakemake_command
 
 #: The method that all others are compared with, by its registered name.
@@ -288,8 +289,8 @@ def load_table(
     """
     from harness import learning_rate
 
-    experiment = plan.load_experiment(configfiles, overrides)
-    runs = plan.table_runs(experiment, name, paths=configfiles)
+    experiment = load_experiment(configfiles, overrides)
+    runs = table_runs(experiment, name, paths=configfiles)
     command = snakemake_command(configfiles, overrides)
     if rates == "shared":
         target = f"reproduce_{name}"

@@ -19,7 +19,7 @@ from torch.utils.data import Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.config import ConfigError, Experiment, RunSpec
-from harness.plan import timing_runs
+from harness.experiment.runs import timing_runs
 from harness.timing import PlannedStep, kinds_of_steps, plan_steps
 from harness.train import Folders, load_inputs, make_trainer
 

@@ -32,7 +32,7 @@ from pydantic import Field, ValidationError
 from harness import files
 from harness.cli import CACHE, SCRATCH, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, ConfigError, Experiment, Frozen, TimingSpec, content_hash
-from harness.plan import load_experiment, timing_runs
+from harness.experiment.runs import load_experiment, timing_runs
 
 #: Name of the record in an experiment's results folder.
 FILE = "timing.json"

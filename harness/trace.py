@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness import cli, plan, reported, stats
+from harness import cli, reported, stats
 from harness import table_text as text
 from harness.cells import AVERAGE, Cell, Column, Row, Section, Table
 from harness.config import ConfigError, RunSpec
+from harness.experiment.runs import table_runs
 from harness.provenance import file_sha256
 from harness.records import DEFAULT_RESULTS
 from harness.report.made import describe
@@ -219,7 +220,7 @@ def trace(source: Source, number: Number) -> tuple[list[str], bool]:
     lines = [*_header(number), _line("recomputed", words)]
     runs = [
         run
-        for run in plan.table_runs(source.experiment, number.table.name, paths=source.configfiles)
+        for run in table_runs(source.experiment, number.table.name, paths=source.configfiles)
         if (run.model_key, run.method.key) == (number.section.model_key, number.row.method_key)
         and run.domain in {part.domain for part in parts}
     ]

@@ -19,7 +19,7 @@ import methods
 from harness import files, importance
 from harness.cli import CACHE, SCRATCH, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError, Experiment, RunSpec
-from harness.plan import load_run
+from harness.experiment.runs import load_run
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness import cli, plan
+from harness import cli
 from harness.config import ConfigError
+from harness.experiment.runs import load_experiment
 from harness.figures.inputs import Inputs, Selection
 from harness.records import DEFAULT_RESULTS, snakemake_command
 
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     catalogue.check_name(args.figure)
     selection = _selection(args)
     configfiles, overrides = cli.parse_config(args)
-    experiment = plan.load_experiment(configfiles, overrides)
+    experiment = load_experiment(configfiles, overrides)
     inputs = Inputs(
         experiment=experiment,
         configfiles=tuple(configfiles),

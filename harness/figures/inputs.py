@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness import records, reported, stats
 from harness.config import SCHEMA_VERSION, BaseModelSpec, ConfigError, Experiment, RunSpec
-from harness.experiment_file import located
+from harness.experiment.yaml_file import located
 from harness.records import MissingRecord, RecordError, RunRecord
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import learning_rate, learning_rate_table, plan, reported, settings_table, timing
+from harness import learning_rate, learning_rate_table, reported, settings_table, timing
 from harness import table_text as text
 from harness.config import SCHEMA_VERSION, ConfigError
+from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
 from harness.records import RecordError
 from harness.report.sources import CLAIMS, Source
@@ -55,7 +56,7 @@ def shown_value(value: Any) -> str:
 
 def settings_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
     """Table 4 in two parts; none where no table has BeamLoRA."""
-    if not plan.settings_runs(source.experiment):
+    if not settings_runs(source.experiment):
         return []
     table = settings_table.build(
         source.experiment,
@@ -169,7 +170,7 @@ def _rank_row(line: learning_rate_table.Line, baseline: learning_rate_table.Line
 def base_block(source: Source) -> Block | None:
     """The base models without fine-tuning, as far as they have been evaluated."""
     rows = []
-    for base in plan.base_evaluations(source.experiment):
+    for base in base_evaluations(source.experiment):
         path = source.folder / base.folder / "metrics.json"
         if not path.is_file():
             continue

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 import methods
-from harness import plan
+from harness.experiment.runs import load_run
 from harness.train import Folders, train
 from tests.experiments import miniature, write
 from tests.methods.test_resume import models_dir, settings_of
@@ -73,7 +73,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_make_what_one_makes(name: str, trained: Path, models_dir: Path) -> None:
     folder = trained / name
-    experiment, spec = plan.load_run([folder / "experiment.yaml"], {}, f"math/llama-mini/{name}/seed0")
+    experiment, spec = load_run([folder / "experiment.yaml"], {}, f"math/llama-mini/{name}/seed0")
     train(
         spec,
         experiment,

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.text import Text
 
-from harness import importance, plan
+from harness import importance
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
+from harness.experiment.runs import all_runs, pruning_runs, timing_runs
 from harness.figures import catalogue, style
 from harness.figures.inputs import Inputs, Selection
 from tests.unit import fake_runs
@@ -137,7 +138,7 @@ def write_timing(made: Experiment, results: Path, rng: np.random.Generator) -> P
             })  # fmt: skip
     record = {
         "schema_version": SCHEMA_VERSION, "experiment": made.name, "timing": made.timing.model_dump(mode="json"),
-        "settings": {key: run.training_hash() for key, run in plan.timing_runs(made).items()}, "versions": {},
+        "settings": {key: run.training_hash() for key, run in timing_runs(made).items()}, "versions": {},
         "git": {}, "hardware": {"cpu": "a CPU", "threads": 1, "accelerators": []}, "measurements": measurements,
     }  # fmt: skip
     path = results / made.name / "timing.json"
@@ -150,9 +151,9 @@ def write_all(made: Experiment, results: Path, *, rng_seed: int = 0) -> None:
     rng = np.random.default_rng(rng_seed)
     if made.timing is not None:
         write_timing(made, results, rng)
-    runs = plan.all_runs(made)
+    runs = all_runs(made)
     fake_runs.populate(runs, results, effects={"full-ft": 0.6, "adalora": -0.8, "beamlora": 0.3}, rng_seed=rng_seed)
-    pruned = {run.run_id for run in plan.pruning_runs(made)}
+    pruned = {run.run_id for run in pruning_runs(made)}
     for run in runs:
         folder = fake_runs.run_folder(run, results)
         write_losses(folder, rng)

@@ -12,9 +12,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from harness import plan
 from harness.claims import __main__ as claims
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
+from harness.experiment.runs import all_runs, base_evaluations, planned_figures, pruning_runs
 from harness.records import run_folder
 from harness.report.sources import Source, open_source
 from tests.unit import fake_figures, fake_runs
@@ -72,7 +72,7 @@ def _with_text(folder: Path, run_id: str) -> None:
 
 
 def _base(made: Experiment, results: Path, rng: np.random.Generator) -> None:
-    for base in plan.base_evaluations(made):
+    for base in base_evaluations(made):
         folder = results / made.name / base.folder
         n = 40
         correct = rng.random(n) < 0.1
@@ -88,7 +88,7 @@ def _base(made: Experiment, results: Path, rng: np.random.Generator) -> None:
 def fill(made: Experiment, results: Path, *, effects: Mapping[str, float] | None = None) -> None:
     """Records of every run, one of them diverged; and all measurements."""
     rng = np.random.default_rng(3)
-    runs = plan.all_runs(made)
+    runs = all_runs(made)
     fake_runs.populate(runs, results, effects={"adalora": -2.5, "full-ft": 0.6, **(effects or {})})
     lost = diverged(made)
     (run_folder(lost, results=results) / "predictions").mkdir(exist_ok=True)
@@ -108,7 +108,7 @@ def fill(made: Experiment, results: Path, *, effects: Mapping[str, float] | None
         )  # fmt: skip
         if run.method.name.startswith("beamlora"):
             fake_figures.write_operations(run, folder, rng)
-    for run in plan.pruning_runs(made):
+    for run in pruning_runs(made):
         fake_figures.write_pruning(made, run, run_folder(run, results=results), rng)
         fake_figures.write_importance(run, run_folder(run, results=results), rng)
     fake_figures.write_timing(made, results, rng)
@@ -117,7 +117,7 @@ def fill(made: Experiment, results: Path, *, effects: Mapping[str, float] | None
 
 def diverged(made: Experiment) -> RunSpec:
     """The run of the fake experiment that failed."""
-    return next(run for run in plan.all_runs(made) if run.run_id == "math/llama-tiny/dora/seed1")
+    return next(run for run in all_runs(made) if run.run_id == "math/llama-tiny/dora/seed1")
 
 
 def write(folder: Path, made: Experiment | None = None, *, picture: bytes = b"") -> Source:
@@ -130,7 +130,7 @@ def write(folder: Path, made: Experiment | None = None, *, picture: bytes = b"")
     fill(made, results)
     claims.main(["--configfile", str(file), "--results-dir", str(results)])
     source = open_source([file], {}, results=results, figures=folder / "figures")
-    for name in plan.planned_figures(made):
+    for name in planned_figures(made):
         (source.figures).mkdir(exist_ok=True)
         (source.figures / f"{name}.png").write_bytes(picture)
     return source

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import importance, plan
+from harness import importance
 from harness.claims import __main__ as command
 from harness.claims import catalogue
 from harness.claims.evidence import Evidence
 from harness.claims.verdicts import Claim, Part, Quantity, Range, combine, judged
 from harness.config import ConfigError, Experiment, RunSpec
+from harness.experiment.runs import all_runs, load_experiment, pruning_runs, table_runs
 from tests.experiments import miniature, write
 from tests.unit.fake_runs import run_folder, write_json, write_run
 
@@ -112,11 +113,11 @@ def sweep(setting: str, values: list[int], methods: list[str]) -> dict[str, Any]
 
 def fill(experiment: Experiment, results: Path, accuracy: Callable[[RunSpec], float]) -> None:
     """Records of all runs in which a run solves its first examples, with a little noise that runs of a seed share."""
-    for run in plan.all_runs(experiment):
+    for run in all_runs(experiment):
         noise = np.random.default_rng(run.seed).random(ROWS) * 0.05
         solved = (np.arange(ROWS) + 0.5) / ROWS + noise < accuracy(run)
         write_run(run, results, correct={"gsm8k": solved.tolist()})
-    for run in plan.pruning_runs(experiment):
+    for run in pruning_runs(experiment):
         folder = run_folder(run, results)
         steps = np.array([0, 4, 8, 12])
         spread = 1.0 if run.method.key == "lora" else 0.2
@@ -140,7 +141,7 @@ def pruned(run: RunSpec, left: Callable[[float], float]) -> Mapping[str, Any]:
 
 def verdicts(tmp_path: Path, accuracy: Callable[[RunSpec], float], **changes: Any) -> dict[str, str]:
     file = write(tmp_path, content(**changes))
-    experiment = plan.load_experiment([file])
+    experiment = load_experiment([file])
     fill(experiment, tmp_path / "results", accuracy)
     _, claims = command.load_claims([file], {}, results=tmp_path / "results")
     return {claim.key: claim.verdict for claim in claims}
@@ -188,9 +189,9 @@ def test_an_optimum_at_the_edge_of_the_sweep_cannot_be_tested(tmp_path: Path) ->
 
 def test_missing_runs_are_an_error_that_names_the_command(tmp_path: Path) -> None:
     file = write(tmp_path, content())
-    experiment = plan.load_experiment([file])
+    experiment = load_experiment([file])
     fill(experiment, tmp_path / "results", as_in_the_paper)
-    lost = run_folder(plan.pruning_runs(experiment)[0], tmp_path / "results") / "pruning.json"
+    lost = run_folder(pruning_runs(experiment)[0], tmp_path / "results") / "pruning.json"
     lost.unlink()
     with pytest.raises(ConfigError, match=r"pruning.json: found no such file; make it: snakemake"):
         command.load_claims([file], {}, results=tmp_path / "results")
@@ -203,10 +204,10 @@ def test_missing_runs_are_an_error_that_names_the_command(tmp_path: Path) -> Non
 def test_a_difference_in_a_claim_is_that_of_the_answers(tmp_path: Path) -> None:
     """Recomputed by hand from the records: mean over seeds of the difference of accuracies."""
     file = write(tmp_path, content())
-    experiment = plan.load_experiment([file])
+    experiment = load_experiment([file])
     fill(experiment, tmp_path / "results", as_in_the_paper)
     means = {"beamlora": [], "full-ft": []}
-    for run in plan.table_runs(experiment, "table1"):
+    for run in table_runs(experiment, "table1"):
         if run.method.key in means:
             rows = (run_folder(run, tmp_path / "results") / "predictions/gsm8k.jsonl").read_text().splitlines()
             means[run.method.key].append(np.mean([json.loads(row)["correct"] for row in rows]))
@@ -218,7 +219,7 @@ def test_a_difference_in_a_claim_is_that_of_the_answers(tmp_path: Path) -> None:
 
 def test_files_name_stand_ins_and_are_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path, content())
-    fill(plan.load_experiment([file]), tmp_path / "results", as_in_the_paper)
+    fill(load_experiment([file]), tmp_path / "results", as_in_the_paper)
     arguments = ["--configfile", str(file), "--results-dir", str(tmp_path / "results")]
     texts = []
     for _ in range(2):

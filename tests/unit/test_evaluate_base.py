@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness import evaluate_base, plan
+from harness import evaluate_base
 from harness.config import ConfigError
+from harness.experiment.runs import load_experiment
 from tests.experiments import miniature, write
 from tests.tiny_models import byte_tokenizer, llama
 
@@ -45,14 +46,14 @@ def test_protocols_ask_and_grade_differently(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_that_the_experiment_does_not_ask_for_is_refused(tmp_path: Path) -> None:
-    experiment = plan.load_experiment([experiment_file(tmp_path, {"protocols": ["sound"]})])
+    experiment = load_experiment([experiment_file(tmp_path, {"protocols": ["sound"]})])
     with pytest.raises(ConfigError, match="base_evaluation: found models .*expected model 'llama-mini' under protocol 'paper'"):
         evaluate_base.evaluate_base(experiment, model_key="llama-mini", protocol="paper", run_dir=tmp_path, models_dir=tmp_path)
 
 
 def test_a_malformed_task_is_named_when_the_experiment_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="base_evaluation.tasks.gsm8k.source: found nothing"):
-        plan.load_experiment([experiment_file(tmp_path, {"tasks": {"gsm8k": {"format": "gsm8"}}})])
+        load_experiment([experiment_file(tmp_path, {"tasks": {"gsm8k": {"format": "gsm8"}}})])
 
 
 def test_results_are_written_in_lm_evals_form_too(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import importance, learning_rate, plan, pruning, records, tables, timing
+from harness import importance, learning_rate, pruning, records, tables, timing
 from harness.config import ConfigError, Experiment
+from harness.experiment.runs import FIGURES, all_runs, sweep_runs, table_runs
 from harness.figures import __main__ as command
 from harness.figures import catalogue, style
 from harness.figures.rank_importance import default_layer
@@ -49,13 +50,13 @@ def accuracy(results: Path, run_id: str, task: str) -> float:
 
 
 def test_the_catalogue_has_the_planned_figures():
-    assert tuple(catalogue.CATALOGUE) == plan.FIGURES
+    assert tuple(catalogue.CATALOGUE) == FIGURES
 
 
 def test_without_a_name_every_figure_is_listed_with_a_line(capsys):
     assert command.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(plan.FIGURES)
+    assert [line.split()[0] for line in lines] == list(FIGURES)
     assert all(len(line.split()) > 5 for line in lines)
 
 
@@ -141,7 +142,7 @@ def test_the_reference_line_is_plain_lora(made: Experiment, results: Path):
 
 def test_pareto_shows_the_average_of_table_1(made: Experiment, results: Path):
     data = data_of("pareto", made, results)
-    runs = plan.table_runs(made, "table1")
+    runs = table_runs(made, "table1")
     table = tables.build(made, "table1", runs, records.load_records(runs, results=results))
     for row in table.sections[0].rows:
         own, cell = data[(data["row"] == "mean") & (data["method"] == row.method_key)].iloc[0], row.cells["accuracy", "avg"]
@@ -256,7 +257,7 @@ def test_a_selection_of_what_is_not_there_is_an_error(made: Experiment, results:
 
 
 def test_a_diverged_run_is_shown_and_in_no_mean(made: Experiment, own_results: Path):
-    lost = next(p.run for p in plan.sweep_runs(made, "rank_sweep") if p.run.run_id.endswith("beamlora.r=8/seed1"))
+    lost = next(p.run for p in sweep_runs(made, "rank_sweep") if p.run.run_id.endswith("beamlora.r=8/seed1"))
     fake_figures.diverge(lost, own_results)
     data = data_of("rank_sweep", made, own_results)
     own = data[(data["r"] == 8) & (data["method"] == "beamlora") & (data["task"] == "math")].set_index("row")
@@ -267,7 +268,7 @@ def test_a_diverged_run_is_shown_and_in_no_mean(made: Experiment, own_results: P
 
 @pytest.mark.parametrize("figure", ["pruning_curve", "operations", "pareto", "delta_t", "learning_rate"])
 def test_figures_survive_a_method_of_which_every_run_diverged(made: Experiment, own_results: Path, figure: str):
-    for run in plan.all_runs(made):
+    for run in all_runs(made):
         if run.method.key == "beamlora":
             fake_figures.diverge(run, own_results)
     data = data_of(figure, made, own_results)
@@ -376,7 +377,7 @@ def test_other_examples_in_one_seed_are_refused(made: Experiment, own_results: P
 # ------------------------------------------------------------------------------------------------------------- honesty
 
 
-@pytest.mark.parametrize("figure", plan.FIGURES)
+@pytest.mark.parametrize("figure", FIGURES)
 def test_a_stand_in_is_called_one(made: Experiment, results: Path, figure: str):
     words = words_of(figure, made, results)
     assert "stand-in, not the paper's LLaMA2-7B" in words
@@ -387,7 +388,7 @@ def test_a_stand_in_is_called_one(made: Experiment, results: Path, figure: str):
 def test_the_papers_numbers_stand_only_beside_its_own_models(made: Experiment, results: Path):
     from harness.figures.inputs import paper_accuracy
 
-    run = plan.table_runs(made, "table1")[0]
+    run = table_runs(made, "table1")[0]
     assert paper_accuracy(run, [("math", "gsm8k")]) is None
     source = {"kind": "hub", "model_name_or_path": "meta-llama/Llama-2-7b-hf"}
     real = run.model_validate(run.model_dump() | {"model": run.model.model_dump() | {"source": source}})

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import importance, plan
+from harness import importance
 from harness.config import ConfigError
+from harness.experiment.runs import load_run
 from harness.importance import ImportanceHistory, deciles, evenness, variation
 from tests.experiments import miniature, write
 from tests.methods.test_resume import models_dir
@@ -122,7 +123,7 @@ def trained(folder: Path, models_dir: Path, method: str, **changes: object) -> P
             **changes,
         }
     )
-    experiment, spec = plan.load_run([write(folder, content)], {}, f"math/llama-mini/{method}/seed0")
+    experiment, spec = load_run([write(folder, content)], {}, f"math/llama-mini/{method}/seed0")
     output = folder / "run"
     train(spec, experiment, Folders(output=output, scratch=folder / "scratch", models=models_dir, cache=folder / "cache"))
     return output

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from harness import learning_rate, learning_rate_table, plan, records, tables
+from harness import learning_rate, learning_rate_table, records, tables
 from harness.config import ConfigError, Experiment, RunSpec
+from harness.experiment.runs import load_experiment, sweep_runs, table_runs
 from harness.learning_rate import best_rates
 from tests import experiments
 from tests.unit import fake_runs
@@ -37,13 +38,13 @@ def content(**changes: object) -> dict:
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Experiment:
-    return plan.load_experiment([experiments.write(tmp_path, content())])
+    return load_experiment([experiments.write(tmp_path, content())])
 
 
 def fill(experiment: Experiment, results: Path, validation: dict[tuple[str, float], int], *, test: int = 10,
          nll: dict[float, float] | None = None, diverged: tuple[str, float, int] | None = None) -> None:  # fmt: skip
     """Records of the sweep: ``validation`` of 20 solved for (method, rate), ``test`` of 20 everywhere."""
-    for point in plan.sweep_runs(experiment, "learning_rate"):
+    for point in sweep_runs(experiment, "learning_rate"):
         rate = point.run.training.learning_rate
         if diverged == (point.method, rate, point.run.seed):
             fake_runs.write_run(point.run, results)
@@ -76,7 +77,7 @@ def test_test_scores_never_change_the_choice(experiment: Experiment, tmp_path: P
     fill(experiment, tmp_path, BEST)
     before = choose(experiment, tmp_path)
     rng = np.random.default_rng(seed)
-    for point in plan.sweep_runs(experiment, "learning_rate"):
+    for point in sweep_runs(experiment, "learning_rate"):
         folder = fake_runs.run_folder(point.run, tmp_path)
         record = records.load_record(point.run, results=tmp_path)
         kept = record.predictions["validation"]
@@ -112,7 +113,7 @@ def test_a_rate_that_diverged_cannot_win(experiment: Experiment, tmp_path: Path)
 
 def test_an_unfinished_rate_cannot_win(experiment: Experiment, tmp_path: Path) -> None:
     fill(experiment, tmp_path, BEST)
-    run = next(p.run for p in plan.sweep_runs(experiment, "learning_rate") if p.run.training.learning_rate == 1e-2
+    run = next(p.run for p in sweep_runs(experiment, "learning_rate") if p.run.training.learning_rate == 1e-2
                and p.method == "dora" and p.run.seed == 1)  # fmt: skip
     (fake_runs.run_folder(run, tmp_path) / "metrics.json").unlink()
     with pytest.raises(records.MissingRecord, match="-- reproduce_learning_rate"):
@@ -124,13 +125,13 @@ def test_an_unfinished_rate_cannot_win(experiment: Experiment, tmp_path: Path) -
 def test_validation_tasks_are_required(tmp_path: Path) -> None:
     without = content()
     del without["domains"]["math"]["evaluation"]["tasks"]["validation"]
-    experiment = plan.load_experiment([experiments.write(tmp_path, without)])
+    experiment = load_experiment([experiments.write(tmp_path, without)])
     with pytest.raises(ConfigError, match="no task with split: validation"):
-        best_rates(plan.sweep_runs(experiment, "learning_rate"), [])
+        best_rates(sweep_runs(experiment, "learning_rate"), [])
 
 
 def test_experiment_without_the_sweep_says_so(tmp_path: Path) -> None:
-    experiment = plan.load_experiment([experiments.write(tmp_path, content(sweeps={}))])
+    experiment = load_experiment([experiments.write(tmp_path, content(sweeps={}))])
     with pytest.raises(ConfigError, match="expected 'learning_rate'"):
         learning_rate.load(experiment, results=tmp_path, command="snakemake", allow_missing=True)
 
@@ -147,7 +148,7 @@ def test_ranks_at_the_shared_and_at_the_best_rate(experiment: Experiment, tmp_pa
     """DoRA is worse at the shared rate and better at its own best: the ranks swap."""
     fill(experiment, tmp_path, BEST)
     test_scores = {("lora", 3e-3): 10, ("dora", 3e-3): 4, ("dora", 1e-2): 16}
-    for point in plan.sweep_runs(experiment, "learning_rate"):
+    for point in sweep_runs(experiment, "learning_rate"):
         at = (point.method, point.run.training.learning_rate)
         solved = {"gsm8k": test_scores.get(at, 5), "validation": BEST.get(at, 5)}
         fake_runs.write_run(point.run, tmp_path, correct={t: [i < n for i in range(20)] for t, n in solved.items()})
@@ -166,7 +167,7 @@ def test_ranks_at_the_shared_and_at_the_best_rate(experiment: Experiment, tmp_pa
 
 def test_table_at_tuned_rates_takes_the_sweeps_runs(experiment: Experiment, tmp_path: Path) -> None:
     fill(experiment, tmp_path, BEST)
-    runs = plan.table_runs(experiment, "table1")
+    runs = table_runs(experiment, "table1")
     tuning = learning_rate.load(experiment, results=tmp_path, command="snakemake", allow_missing=False)
     planned, loaded, notes = learning_rate.tuned_runs(runs, tuning)
     rates = {r.run.method.key: r.run.training.learning_rate for r in loaded.records}
@@ -181,7 +182,7 @@ def test_a_method_outside_the_sweep_is_not_run_in_the_tuned_table(tmp_path: Path
     changed = content()
     changed["sweeps"]["learning_rate"]["methods"] = ["lora"]
     path = experiments.write(tmp_path, changed)
-    experiment = plan.load_experiment([path])
+    experiment = load_experiment([path])
     fill(experiment, tmp_path / "results", BEST)
     arguments = ["table1", "--configfile", str(path), "--results-dir", str(tmp_path / "results")]
     tables.main([*arguments, "--rates", "tuned"])
@@ -204,7 +205,7 @@ def test_commands_write_the_same_files(experiment: Experiment, tmp_path: Path) -
 
 
 def test_every_method_has_the_same_number_of_tries(experiment: Experiment) -> None:
-    points = plan.sweep_runs(experiment, "learning_rate")
+    points = sweep_runs(experiment, "learning_rate")
     tries: dict[str, list[RunSpec]] = {}
     for point in points:
         tries.setdefault(point.method, []).append(point.run)
@@ -215,10 +216,10 @@ def test_seeds_of_the_sweep_are_all_that_a_covered_column_plans(tmp_path: Path) 
     """The sweep has one seed of the table's two: a covered method has one of one, one that is not covered none of two."""
     changed = content()
     changed["sweeps"]["learning_rate"] |= {"methods": ["lora"], "seeds": [0]}
-    experiment = plan.load_experiment([experiments.write(tmp_path, changed)])
+    experiment = load_experiment([experiments.write(tmp_path, changed)])
     fill(experiment, tmp_path, BEST)
     tuning = learning_rate.load(experiment, results=tmp_path, command="snakemake", allow_missing=False)
-    planned, loaded, notes = learning_rate.tuned_runs(plan.table_runs(experiment, "table1"), tuning)
+    planned, loaded, notes = learning_rate.tuned_runs(table_runs(experiment, "table1"), tuning)
     table = tables.build(experiment, "table1", planned, loaded, rates="tuned", rate_notes=notes)
     lora, dora = (row.cells["accuracy", "math/gsm8k"] for row in table.sections[0].rows)
     assert (lora.n_seeds_planned, len(lora.seeds)) == (1, 1) and (dora.n_seeds_planned, dora.n_missing) == (2, 2)

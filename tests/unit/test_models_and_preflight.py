@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import models, plan, preflight
+from harness import models, preflight
 from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel
+from harness.experiment.runs import load_experiment
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 from tests.tiny_models import byte_tokenizer, llama
@@ -145,6 +146,6 @@ def test_a_missing_gguf_file_is_one_clear_line(source: GgufModel, message: str) 
 
 
 def test_only_the_papers_own_models_are_no_stand_ins(tmp_path: Path) -> None:
-    paper = plan.load_experiment([ROOT / "config/paper.yaml"])
+    paper = load_experiment([ROOT / "config/paper.yaml"])
     assert not any(model.is_stand_in for model in paper.models.values())
-    assert all(model.is_stand_in for model in plan.load_experiment([write(tmp_path, miniature())]).models.values())
+    assert all(model.is_stand_in for model in load_experiment([write(tmp_path, miniature())]).models.values())

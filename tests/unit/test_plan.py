@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import plan
 from harness.config import ConfigError
+from harness.experiment.runs import all_runs, load_experiment, load_run, sweep_runs, table_runs, target_runs
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 
 
 def load(tmp_path: Path, content: dict, **overrides: object):
-    return plan.load_experiment([write(tmp_path, content)], overrides)
+    return load_experiment([write(tmp_path, content)], overrides)
 
 
 def refused(tmp_path: Path, content: dict, **overrides: object) -> str:
@@ -26,13 +26,13 @@ def refused(tmp_path: Path, content: dict, **overrides: object) -> str:
 
 
 def specs(experiment) -> dict:
-    return {run.run_id: run for run in plan.all_runs(experiment)}
+    return {run.run_id: run for run in all_runs(experiment)}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_experiment_of_the_project_loads(path: Path) -> None:
-    experiment = plan.load_experiment([path])
-    assert plan.all_runs(experiment)
+    experiment = load_experiment([path])
+    assert all_runs(experiment)
     assert experiment.name == path.stem
 
 
@@ -62,7 +62,7 @@ def test_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, miniature())
     path.write_text(path.read_text() + "\nname: other\n")
     with pytest.raises(ConfigError, match="name: found twice"):
-        plan.load_experiment([path])
+        load_experiment([path])
 
 
 def test_two_lengths_of_training_are_refused(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_attention_that_leaks_between_packed_examples_is_refused(tmp_path: Path)
 def test_missing_file_suggests_the_near_one(tmp_path: Path) -> None:
     write(tmp_path, miniature())
     with pytest.raises(ConfigError, match="did you mean .*experiment.yaml"):
-        plan.load_experiment([tmp_path / "experimnt.yaml"])
+        load_experiment([tmp_path / "experimnt.yaml"])
 
 
 @pytest.mark.parametrize(("given", "expected"), [(3, (0, 1, 2)), ([4, 7], (4, 7)), ("0,5", (0, 5))])
@@ -86,15 +86,15 @@ def test_seeds_can_be_counted_or_named(tmp_path: Path, given: object, expected: 
 
 def test_dotted_override_reaches_the_run(tmp_path: Path) -> None:
     experiment = load(tmp_path, miniature(), **{"training.learning_rate": 0.5})
-    assert {run.training.learning_rate for run in plan.all_runs(experiment)} == {0.5}
+    assert {run.training.learning_rate for run in all_runs(experiment)} == {0.5}
 
 
 def test_a_second_file_changes_single_keys(tmp_path: Path) -> None:
     second = tmp_path / "second.yaml"
     second.write_text("name: smaller\ntraining: {max_steps: 3}\n")
-    experiment = plan.load_experiment([write(tmp_path, miniature()), second])
+    experiment = load_experiment([write(tmp_path, miniature()), second])
     assert experiment.name == "smaller"
-    assert {(run.training.max_steps, run.training.learning_rate) for run in plan.all_runs(experiment)} == {(3, 3e-3)}
+    assert {(run.training.max_steps, run.training.learning_rate) for run in all_runs(experiment)} == {(3, 3e-3)}
 
 
 def test_mapping_override_is_merged(tmp_path: Path) -> None:
@@ -143,12 +143,12 @@ def test_labels_change_no_hash(tmp_path: Path) -> None:
 def test_unknown_run_suggests_the_near_one(tmp_path: Path) -> None:
     path = write(tmp_path, miniature())
     with pytest.raises(ConfigError, match="did you mean 'math/llama-mini/lora/seed0'"):
-        plan.load_run([path], {}, "math/llama-mini/lora/seed1")
+        load_run([path], {}, "math/llama-mini/lora/seed1")
 
 
 def test_paper_table1_has_its_thirty_runs_and_settings() -> None:
     """Nine methods on LLaMA2-7B, six on Mistral-7B, two domains, one seed; intervals as in the paper's Table 4."""
-    runs = plan.table_runs(plan.load_experiment([ROOT / "config/paper.yaml"]), "table1")
+    runs = table_runs(load_experiment([ROOT / "config/paper.yaml"]), "table1")
     assert len(runs) == 30
     beam = {(r.domain, r.model_key): r.method.settings for r in runs if r.method.name == "beamlora"}
     assert {key: s["delta_t"] for key, s in beam.items()} == {
@@ -180,28 +180,28 @@ def test_protocol_completes_what_a_task_leaves_out(tmp_path: Path) -> None:
     content = miniature(protocol="paper")
     task = content["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
     del task["prompt_template"], task["grader"]
-    found = plan.load_experiment([write(tmp_path, content)]).domains["math"].evaluation
+    found = load_experiment([write(tmp_path, content)]).domains["math"].evaluation
     assert found.protocol == "paper"
     asked = found.tasks["gsm8k"]
     assert (asked.prompt_template, asked.grader, asked.stop_strings[0]) == ("alpaca-cot", "paper", "Instruction:")
     assert asked.max_new_tokens == 16  # stated by the task itself
     content["protocol"] = "sound"
-    asked = plan.load_experiment([write(tmp_path, content)]).domains["math"].evaluation.tasks["gsm8k"]
+    asked = load_experiment([write(tmp_path, content)]).domains["math"].evaluation.tasks["gsm8k"]
     assert (asked.prompt_template, asked.grader, asked.stop_strings) == ("alpaca", "sound", ())
 
 
 def test_unknown_protocol_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="protocol: found 'papre'"):
-        plan.load_experiment([write(tmp_path, miniature(protocol="papre"))])
+        load_experiment([write(tmp_path, miniature(protocol="papre"))])
 
 
 def test_sweep_makes_runs_of_its_own_and_shares_the_ordinary_one(tmp_path: Path) -> None:
-    experiment = plan.load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": SWEEP}))])
-    found = {point.value: point.run for point in plan.sweep_runs(experiment, "rank_sweep")}
-    assert found[8] == plan.table_runs(experiment, "table1")[0]
+    experiment = load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": SWEEP}))])
+    found = {point.value: point.run for point in sweep_runs(experiment, "rank_sweep")}
+    assert found[8] == table_runs(experiment, "table1")[0]
     assert found[4].run_id == "math/llama-mini/lora.r=4/seed0"
     assert (found[4].method.settings["r"], found[4].method.settings["lora_alpha"]) == (4, 8)
-    assert len(plan.all_runs(experiment)) == 3
+    assert len(all_runs(experiment)) == 3
 
 
 def test_sweep_over_a_training_setting_reaches_the_training_spec(tmp_path: Path) -> None:
@@ -211,8 +211,8 @@ def test_sweep_over_a_training_setting_reaches_the_training_spec(tmp_path: Path)
         "points": [{"learning_rate": 0.001}, {"learning_rate": 0.01}],
         "seeds": [3, 4],
     }
-    experiment = plan.load_experiment([write(tmp_path, miniature(sweeps={"learning_rate": sweep}))])
-    runs = [point.run for point in plan.sweep_runs(experiment, "learning_rate")]
+    experiment = load_experiment([write(tmp_path, miniature(sweeps={"learning_rate": sweep}))])
+    runs = [point.run for point in sweep_runs(experiment, "learning_rate")]
     assert [(run.training.learning_rate, run.seed) for run in runs] == [(0.001, 3), (0.001, 4), (0.01, 3), (0.01, 4)]
     assert runs[0].method.key == "lora.learning_rate=0.001"
 
@@ -228,37 +228,37 @@ def test_sweep_over_a_training_setting_reaches_the_training_spec(tmp_path: Path)
 )
 def test_wrong_sweep_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan.load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": {**SWEEP, **change}}))])
+        load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": {**SWEEP, **change}}))])
 
 
 def test_pruning_of_an_unknown_task_is_refused(tmp_path: Path) -> None:
     pruning = {"domain": "math", "model": "llama-mini", "methods": ["lora"], "tasks": ["gsm"]}
     with pytest.raises(ConfigError, match="pruning.tasks.*did you mean 'gsm8k'"):
-        plan.load_experiment([write(tmp_path, miniature(pruning=pruning))])
+        load_experiment([write(tmp_path, miniature(pruning=pruning))])
 
 
 def test_pruning_of_a_method_without_ranks_to_prune_is_refused(tmp_path: Path) -> None:
     pruning = {"domain": "math", "model": "llama-mini", "methods": ["dora"]}
     with pytest.raises(ConfigError, match="pruning.methods: found 'dora', expected methods whose ranks can be pruned"):
-        plan.load_experiment([write(tmp_path, miniature(pruning=pruning))])
+        load_experiment([write(tmp_path, miniature(pruning=pruning))])
 
 
 def test_a_tables_own_seeds_take_the_place_of_the_experiments(tmp_path: Path) -> None:
     content = miniature()
     content["tables"]["table1"]["seeds"] = [5, 6]
-    experiment = plan.load_experiment([write(tmp_path, content)])
-    assert {run.seed for run in plan.table_runs(experiment, "table1")} == {5, 6}
+    experiment = load_experiment([write(tmp_path, content)])
+    assert {run.seed for run in table_runs(experiment, "table1")} == {5, 6}
 
 
 def test_method_key_that_cannot_be_a_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="methods.lora.x: found a dot"):
-        plan.load_experiment([write(tmp_path, miniature(methods={"lora": {}, "dora": {}, "lora.x": {"method": "lora"}}))])
+        load_experiment([write(tmp_path, miniature(methods={"lora": {}, "dora": {}, "lora.x": {"method": "lora"}}))])
 
 
 def test_unknown_target_suggests_the_near_one(tmp_path: Path) -> None:
-    experiment = plan.load_experiment([write(tmp_path, miniature())])
+    experiment = load_experiment([write(tmp_path, miniature())])
     with pytest.raises(ConfigError, match="did you mean 'reproduce_table1'"):
-        plan.target_runs(experiment, "reproduce_tabel1")
+        target_runs(experiment, "reproduce_tabel1")
 
 
 #: What the paper's matrix needs for one seed, target by target.
@@ -280,24 +280,24 @@ PAPER_COUNTS = {
 
 @pytest.mark.parametrize(("target", "count"), PAPER_COUNTS.items())
 def test_the_papers_matrix(target: str, count: int) -> None:
-    experiment = plan.load_experiment([ROOT / "config/paper.yaml"])
-    runs = plan.target_runs(experiment, target)
+    experiment = load_experiment([ROOT / "config/paper.yaml"])
+    runs = target_runs(experiment, target)
     assert len(runs) == len({run.run_id for run in runs}) == count
-    three_seeds = plan.load_experiment([ROOT / "config/paper.yaml"], {"seeds": 3})
+    three_seeds = load_experiment([ROOT / "config/paper.yaml"], {"seeds": 3})
     per_seed = 1 if target == "reproduce_table4" else 3  # settings are the same at every seed
-    assert len(plan.target_runs(three_seeds, target)) == per_seed * count
+    assert len(target_runs(three_seeds, target)) == per_seed * count
 
 
 def test_a_run_that_several_targets_need_appears_once() -> None:
     """Of the 155 runs of all targets 92 are left: Table 3 adds three to Table 1's, Figure 5 eight, Figures 6 and 7
     eleven, the learning rates 27."""
-    experiment = plan.load_experiment([ROOT / "config/paper.yaml"])
-    assert len(plan.all_runs(experiment)) == 30 + 13 + 3 + 8 + 6 + 5 + 27
-    assert len({run.training_hash() for run in plan.all_runs(experiment)}) == 92
+    experiment = load_experiment([ROOT / "config/paper.yaml"])
+    assert len(all_runs(experiment)) == 30 + 13 + 3 + 8 + 6 + 5 + 27
+    assert len({run.training_hash() for run in all_runs(experiment)}) == 92
 
 
 def test_commonsense_runs_of_the_paper() -> None:
-    runs = plan.table_runs(plan.load_experiment([ROOT / "config/paper.yaml"]), "table2")
+    runs = table_runs(load_experiment([ROOT / "config/paper.yaml"]), "table2")
     beam = {run.model_key: run for run in runs if run.method.key == "beamlora"}
     settings = {key: [run.method.settings[name] for name in ("r", "p_init", "delta_t")] for key, run in beam.items()}
     assert settings == {"llama2-7b": [32, 0.96, 3200], "llama2-13b": [32, 0.96, 2400]}

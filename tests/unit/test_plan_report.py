@@ -11,11 +11,14 @@ import pytest
 import torch
 
 import methods
-from harness import parameter_counts, plan, plan_report, reported
+from harness import reported
 from harness.config import ConfigError
-from harness.plan_report import PlannedRun, Planner
-from harness.plan_settings import table4_check, used_settings
-from harness.plan_text import print_plan
+from harness.experiment.runs import all_runs, load_experiment, table_runs, target_runs
+from harness.plan.__main__ import main
+from harness.plan.parameter_counts import count
+from harness.plan.settings import table4_check, used_settings
+from harness.plan.text import print_plan
+from harness.plan.work import PlannedRun, Planner
 from harness.pretrain import model_config
 from methods.base import TrainingContext
 from tests.experiments import miniature, write
@@ -28,17 +31,17 @@ TABLE1 = ("full-ft", "lora", "dora", "pissa", "milora", "relora", "adalora", "in
 def report(capsys: pytest.CaptureFixture[str], path: Path, *arguments: str) -> dict[str, Any]:
     folder = path.parent
     options = ["--models-dir", str(folder), "--cache-dir", str(folder / "cache"), "--results-dir", str(folder / "results")]
-    assert plan_report.main(["--configfile", str(path), *options, "--json", *arguments]) == 0
+    assert main(["--configfile", str(path), *options, "--json", *arguments]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 @pytest.fixture(scope="module")
 def table1() -> list[PlannedRun]:
     """The plan of the paper's Table 1, worked out once: it takes seconds."""
-    experiment = plan.load_experiment([PAPER])
+    experiment = load_experiment([PAPER])
     nowhere = Path("/nonexistent")
     planner = Planner(experiment, models_dir=nowhere, cache_dir=nowhere, results=nowhere)
-    return [planner.plan(run) for run in plan.target_runs(experiment, "reproduce_table1")]
+    return [planner.plan(run) for run in target_runs(experiment, "reproduce_table1")]
 
 
 # ----------------------------------------------------------------------------------------------------------- parameters
@@ -51,10 +54,10 @@ def test_counts_are_those_of_the_built_model(tmp_path: Path, name: str) -> None:
 
     settings = {"delta_t": 4} if name == "beamlora" else {}
     content = miniature(**{"methods": {name: {"settings": settings}}, "tables.table1.methods": {"llama-mini": [name]}})
-    experiment = plan.load_experiment([write(tmp_path, content)])
-    (run,) = plan.table_runs(experiment, "table1")
+    experiment = load_experiment([write(tmp_path, content)])
+    (run,) = table_runs(experiment, "table1")
     config = model_config(run.model.source)
-    counted = parameter_counts.count(run, config, total_steps=240, steps_per_epoch=120)
+    counted = count(run, config, total_steps=240, steps_per_epoch=120)
     named = methods.get(name)
     context = TrainingContext(
         total_steps=240,
@@ -139,7 +142,7 @@ def test_a_run_in_which_nothing_would_be_pruned_is_refused(tmp_path: Path) -> No
     settings = {"beamlora": {"settings": {"delta_t": 1000}}}
     path = write(tmp_path, miniature(**{"methods": settings, "tables.table1.methods": {"llama-mini": ["beamlora"]}}))
     with pytest.raises(ConfigError, match=r"experiment\.yaml: methods\.beamlora: delta_t: found 1000 in a run of 12"):
-        plan_report.main(["--configfile", str(path), "--models-dir", str(tmp_path)])
+        main(["--configfile", str(path), "--models-dir", str(tmp_path)])
 
 
 # ------------------------------------------------------------------------------------------------------ tokens and state
@@ -150,8 +153,8 @@ def test_tokens_are_bounded_then_measured_then_recorded(tmp_path: Path, capsys: 
     from harness.pretrain import build_tokenizer
 
     path = write(tmp_path, miniature())
-    experiment = plan.load_experiment([path])
-    run = plan.table_runs(experiment, "table1")[0]
+    experiment = load_experiment([path])
+    run = table_runs(experiment, "table1")[0]
     (bounded, _) = report(capsys, path)["runs"]
     assert bounded["tokens"] == {"count": 12 * 8 * 256, "how": "at most"}
 
@@ -218,7 +221,7 @@ def test_a_target_after_the_files_is_the_target(
     monkeypatch.chdir(tmp_path)
     Path("reproduce_table1").touch()
     for arguments in (["reproduce_table1", "--configfile", str(path)], ["--configfile", str(path), "reproduce_table1"]):
-        plan_report.main(["--json", *arguments])
+        main(["--json", *arguments])
         assert json.loads(capsys.readouterr().out)["target"] == "reproduce_table1"
 
 
@@ -226,12 +229,12 @@ def test_a_target_after_the_files_is_the_target(
 def test_a_target_without_runs_is_refused(tmp_path: Path, target: str) -> None:
     message = r"experiment\.yaml: .*(found unknown 'reproduce_table9'|plans no runs for 'delta_t')"
     with pytest.raises(ConfigError, match=message):
-        plan_report.main(["--configfile", str(write(tmp_path, miniature())), target])
+        main(["--configfile", str(write(tmp_path, miniature())), target])
 
 
 def test_the_text_fits_into_100_columns(table1: list[PlannedRun], capsys: pytest.CaptureFixture[str]) -> None:
-    experiment = plan.load_experiment([PAPER])
-    specs = plan.target_runs(experiment, "reproduce_table1")
+    experiment = load_experiment([PAPER])
+    specs = target_runs(experiment, "reproduce_table1")
     settings = used_settings(experiment, specs, [PAPER], {})
     print_plan(experiment, "reproduce_table1", table1, settings, table4_check(specs, reported.settings()))
     text = capsys.readouterr().out
@@ -241,27 +244,27 @@ def test_the_text_fits_into_100_columns(table1: list[PlannedRun], capsys: pytest
 
 
 def test_seeds_share_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan_report.main(["--configfile", str(write(tmp_path, miniature(seeds=[0, 1, 2]))), "--models-dir", str(tmp_path)])
+    main(["--configfile", str(write(tmp_path, miniature(seeds=[0, 1, 2]))), "--models-dir", str(tmp_path)])
     text = capsys.readouterr().out
     (line,) = [line for line in text.splitlines() if line.startswith("lora")]
     assert line.split()[:2] == ["lora", "0-2"] and "6 runs: 6 missing" in text
 
 
 def test_every_planned_setting_has_a_source_or_is_a_default() -> None:
-    experiment = plan.load_experiment([PAPER])
-    settings = used_settings(experiment, plan.all_runs(experiment), [PAPER], {})
+    experiment = load_experiment([PAPER])
+    settings = used_settings(experiment, all_runs(experiment), [PAPER], {})
     assert [setting.name for setting in settings if not setting.source.tags] == []
     rate = [s for s in settings if s.name == "training.learning_rate" and s.methods == ("full-ft",)]
     assert (5e-6, ("mistral-7b",), "[A.2]") in {(s.value, s.models, str(s.source)) for s in rate}
 
 
 def test_settings_that_differ_from_table_4_are_named() -> None:
-    experiment = plan.load_experiment([PAPER])
-    found = table4_check(plan.target_runs(experiment, "reproduce_table4"), reported.settings())
+    experiment = load_experiment([PAPER])
+    found = table4_check(target_runs(experiment, "reproduce_table4"), reported.settings())
     assert len(found) == 18 and all(row["agrees"] for row in found)
     overrides = {"adapter.r": 32}
-    changed = plan.load_experiment([PAPER], overrides)
-    runs = plan.target_runs(changed, "reproduce_table4")
+    changed = load_experiment([PAPER], overrides)
+    runs = target_runs(changed, "reproduce_table4")
     differing = [row for row in table4_check(runs, reported.settings()) if not row["agrees"]]
     assert {(row["domain"], row["setting"], row["ours"], row["paper"]) for row in differing} == {
         ("math", "r", 32, 64.0),
@@ -272,4 +275,4 @@ def test_settings_that_differ_from_table_4_are_named() -> None:
 
 
 def test_stand_ins_are_not_held_against_table_4() -> None:
-    assert table4_check(plan.all_runs(plan.load_experiment([ROOT / "config/tiny.yaml"])), reported.settings()) == []
+    assert table4_check(all_runs(load_experiment([ROOT / "config/tiny.yaml"])), reported.settings()) == []

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.config import BuiltModel, ConfigError
-from harness.plan import load_experiment
+from harness.experiment.runs import load_experiment
 from harness.pretrain import build_base_model, build_tokenizer, learning_rate, main, model_config
 from harness.provenance import file_sha256
 from tests.paths import ROOT

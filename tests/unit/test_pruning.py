@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness import importance, plan, pruning
+from harness import importance, pruning
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.evaluate import evaluate_run
+from harness.experiment.runs import load_run
 from harness.models import load_for_evaluation
 from harness.pruning import PrunableModel, prune_run, ranks_to_prune
 from harness.train import Folders, train
@@ -56,7 +57,7 @@ def experiment_of(folder: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="module", params=["lora", "beamlora"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Trained:  # noqa: F811
     folder = tmp_path_factory.mktemp(request.param)
-    experiment, spec = plan.load_run([experiment_of(folder)], {}, f"math/llama-mini/{request.param}/seed0")
+    experiment, spec = load_run([experiment_of(folder)], {}, f"math/llama-mini/{request.param}/seed0")
     where = Folders(output=folder / "run", scratch=folder / "scratch", models=models_dir, cache=folder / "cache")
     train(spec, experiment, where)
     return Trained(experiment=experiment, spec=spec, folder=where.output, models=models_dir)
@@ -202,7 +203,7 @@ def test_a_run_that_diverged_has_a_status_and_no_numbers(trained: Trained, tmp_p
 
 
 def refused(folder: Path, run: str = "lora", **changes: Any) -> str:
-    experiment, spec = plan.load_run([experiment_of(folder, **changes)], {}, f"math/llama-mini/{run}/seed0")
+    experiment, spec = load_run([experiment_of(folder, **changes)], {}, f"math/llama-mini/{run}/seed0")
     with pytest.raises(ConfigError) as error:
         prune_run(spec, experiment, run_dir=folder, models_dir=folder, scratch_dir=folder)
     return str(error.value)

@@ -174,8 +174,8 @@ def test_command_line_writes_the_parquet_file(
     def load(_files: object, _overrides: object) -> Experiment:
         return EXPERIMENT
 
-    monkeypatch.setattr(records.plan, "load_experiment", load)
-    monkeypatch.setattr(records.plan, "table_runs", lambda experiment, table, paths: fake_runs.runs(experiment, table))
+    monkeypatch.setattr(records, "load_experiment", load)
+    monkeypatch.setattr(records, "table_runs", lambda experiment, table, paths: fake_runs.runs(experiment, table))
     output = tmp_path / "tables" / "runs.parquet"
     assert records.main(["--table", "table1", "--results-dir", str(tmp_path), "--output", str(output)]) == 0
     assert len(pd.read_parquet(output)) == 4

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import plan
-from harness.setting_sources import DEFAULT, TAGS, origins, read_sources, source_of, untagged
+from harness.experiment.runs import all_runs, load_experiment, table_runs
+from harness.experiment.sources import DEFAULT, TAGS, origins, read_sources, source_of, untagged
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 
@@ -84,16 +84,16 @@ def test_the_head_of_the_file_explains_the_tags_that_it_uses() -> None:
     ],
 )
 def test_the_key_that_gave_a_setting(run_id: str, setting: str, key: str) -> None:
-    experiment = plan.load_experiment([PAPER])
-    runs = {run.run_id: run for run in plan.all_runs(experiment)}
+    experiment = load_experiment([PAPER])
+    runs = {run.run_id: run for run in all_runs(experiment)}
     assert ".".join(map(str, origins(experiment, runs[run_id])[setting])) == key
 
 
 def test_every_key_holds_the_value_that_the_run_has() -> None:
     """Over all runs of the paper's experiment: following the key into the file gives the run's own value."""
-    experiment = plan.load_experiment([PAPER])
+    experiment = load_experiment([PAPER])
     content = experiment.model_dump(mode="json")
-    for run in plan.all_runs(experiment):
+    for run in all_runs(experiment):
         spec = run.model_dump(mode="json")
         for name, path in origins(experiment, run).items():
             section, _, field = name.partition(".")
@@ -107,8 +107,8 @@ def test_every_key_holds_the_value_that_the_run_has() -> None:
 
 def test_what_no_file_states_is_a_default(tmp_path: Path) -> None:
     path = write(tmp_path, miniature())
-    experiment = plan.load_experiment([path])
-    (run, _) = plan.table_runs(experiment, "table1")
+    experiment = load_experiment([path])
+    (run, _) = table_runs(experiment, "table1")
     found = origins(experiment, run)
     assert found["training.weight_decay"] is None and found["method.lora_dropout"] is None
     assert source_of(read_sources([path]), None).tags == (DEFAULT,)

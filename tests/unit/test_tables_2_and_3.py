@@ -14,9 +14,10 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from harness import plan, records, reported, settings_table, stats, table_formats, table_text, tables
+from harness import records, reported, settings_table, stats, table_formats, table_text, tables
 from harness.cells import AVERAGE, table_columns
 from harness.config import ConfigError, Experiment
+from harness.experiment.runs import load_experiment, settings_runs
 from tests import experiments
 from tests.paths import ROOT
 from tests.unit import fake_runs
@@ -219,8 +220,8 @@ def beamlora_experiment(folder: Path) -> Path:
 
 def test_table4_shows_what_the_record_says(tmp_path: Path) -> None:
     path = beamlora_experiment(tmp_path)
-    experiment = plan.load_experiment([path])
-    for run in plan.settings_runs(experiment):
+    experiment = load_experiment([path])
+    for run in settings_runs(experiment):
         fake_runs.write_run(run, tmp_path / "results", correct={"gsm8k": [True] * 8})
     tables.main(["table4", "--configfile", str(path), "--results-dir", str(tmp_path / "results")])
     data = pd.read_csv(tmp_path / "results/mini/tables/table4.csv").set_index("setting")
@@ -232,8 +233,8 @@ def test_table4_shows_what_the_record_says(tmp_path: Path) -> None:
 
 
 def test_table4_of_the_papers_models_agrees_or_differs() -> None:
-    experiment = plan.load_experiment([ROOT / "config/paper.yaml"])
-    runs = plan.settings_runs(experiment)
+    experiment = load_experiment([ROOT / "config/paper.yaml"])
+    runs = settings_runs(experiment)
     assert len(runs) == 6
     for run in runs:
         settings = run.method.settings

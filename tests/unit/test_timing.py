@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import methods
-from harness import plan, timing
+from harness import timing
 from harness.config import ConfigError, Experiment
+from harness.experiment.runs import load_experiment, load_run, timing_runs
 from harness.timing import Measurement, TimingRecord, kinds_of_steps, measure_all, plan_steps, read, summarise
 from tests.experiments import miniature, write
 from tests.methods.test_resume import models_dir, settings_of
@@ -176,7 +177,7 @@ TIMING = {"domain": "math", "model": "llama-mini", "methods": ["lora", "dora", "
 
 def experiment_of(folder: Path, **changes: Any) -> Experiment:
     content = miniature(**{"methods": {name: {} for name in TIMING["methods"]}, "timing": TIMING, **changes})
-    return plan.load_experiment([write(folder, content)])
+    return load_experiment([write(folder, content)])
 
 
 def test_the_order_rotates_and_finished_measurements_survive(tmp_path: Path) -> None:
@@ -197,12 +198,12 @@ def test_the_order_rotates_and_finished_measurements_survive(tmp_path: Path) -> 
 
 
 def test_what_is_measured_is_a_run_of_the_experiment_without_its_bookkeeping(tmp_path: Path) -> None:
-    runs = plan.timing_runs(experiment_of(tmp_path, **{"training.importance_every": 2}))
+    runs = timing_runs(experiment_of(tmp_path, **{"training.importance_every": 2}))
     assert list(runs) == TIMING["methods"]
     for run in runs.values():
         assert run.training.importance_every is None and run.training.save_steps > 10**9
         assert (run.training.max_steps, run.training.learning_rate) == (12, 3e-3)
-    assert plan.timing_runs(experiment_of(tmp_path, timing=None)) == {}
+    assert timing_runs(experiment_of(tmp_path, timing=None)) == {}
     with pytest.raises(ConfigError, match="timing: found nothing"):
         measure_all(experiment_of(tmp_path, timing=None), command=[], output=tmp_path / "t.json", scratch_dir=tmp_path)
 
@@ -234,7 +235,7 @@ def test_the_work_that_a_method_announces_is_what_it_logs(name: str, tmp_path: P
             "tables.table1.methods": {"llama-mini": [name]},
         }
     )
-    experiment, spec = plan.load_run([write(tmp_path, content)], {}, f"math/llama-mini/{name}/seed0")
+    experiment, spec = load_run([write(tmp_path, content)], {}, f"math/llama-mini/{name}/seed0")
     folders = Folders(output=tmp_path, scratch=tmp_path / "scratch", models=models_dir, cache=tmp_path / "cache")
     trainer, _ = make_trainer(spec, load_inputs(spec, experiment, folders), folders)
     announced = trainer.method.extra_work()
@@ -303,7 +304,7 @@ def test_all_methods_of_a_round_train_on_the_same_batches_and_rounds_on_others(b
     def batches(method: str, number: int) -> dict[int, list[int]]:
         work = {"operation": [4, 8]} if method == "beamlora" else {}
         planned = plan_steps(kinds_of_steps(12, work), steps=3)
-        spec = plan.timing_runs(beam_experiment)[method]
+        spec = timing_runs(beam_experiment)[method]
         rows = _rows(spec, planned, rows=96, number=number)
         size = len(rows) // len(planned)
         assert size == 16

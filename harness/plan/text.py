@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.config import Experiment
-from harness.plan_report import PlannedRun, totals
-from harness.plan_settings import Setting
+from harness.plan.settings import Setting
+from harness.plan.work import PlannedRun, totals
 
 #: Wide enough for the tables, narrow enough for a terminal.
 _WIDTH = 100

@@ -9,7 +9,7 @@ from typing import Any
 
 import methods
 from harness.config import Experiment, MethodSpec, RunSpec, TrainingSpec
-from harness.experiment_file import located, validate
+from harness.experiment.yaml_file import located, validate
 from methods.base import AdapterSettings
 
 

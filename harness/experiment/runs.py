@@ -17,8 +17,8 @@ from harness.config import (
     RunSpec,
     TableSpec,
 )
-from harness.experiment_file import apply, as_seeds, read_yaml, validate
-from harness.resolve import check_names, resolve_run
+from harness.experiment.resolve import check_names, resolve_run
+from harness.experiment.yaml_file import apply, as_seeds, read_yaml, validate
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -320,9 +320,3 @@ def base_models(experiment: Experiment) -> dict[str, tuple[str, BuiltModel]]:
         keys.add(experiment.timing.model)
     sources = {key: experiment.models[key].source for key in experiment.models if key in keys}
     return {source.folder_name(key): (key, source) for key, source in sources.items() if isinstance(source, BuiltModel)}
-
-
-if __name__ == "__main__":
-    from harness import cli, plan_report
-
-    cli.run(plan_report.main)

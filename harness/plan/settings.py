@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Experiment, RunSpec, canonical_json
-from harness.setting_sources import DEFAULT, Source, origins, read_sources, source_of
+from harness.experiment.sources import DEFAULT, Source, origins, read_sources, source_of
 
 #: Table 4's name of a setting -> ours.
 _TABLE4 = {"rank": "r", "p_init": "p_init", "delta_t": "delta_t"}
