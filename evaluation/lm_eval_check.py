@@ -87,7 +87,7 @@ def same_tokens_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *
     """lm-eval's model, but for the boundary between context and continuation: prompt and response are tokenised apart."""
     from lm_eval.models.huggingface import HFLM
 
-    from harness.data import encode_prompt, encode_response
+    from harness.data.tokens import encode_prompt, encode_response
 
     class SameTokens(HFLM):
         def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -177,7 +177,7 @@ def compare(
         ConfigError: the records cannot be had.
         RuntimeError: lm-eval asked other rows or prompts than ours.
     """
-    from harness.data import load_records
+    from harness.data.load import load_records
     from harness.evaluate_task import evaluate_task
     from harness.lm_eval_tasks import evaluate, kept_mode
 

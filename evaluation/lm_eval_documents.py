@@ -16,7 +16,7 @@ from evaluation.sets.commonsense import statement
 from evaluation.sets.examples import Example, examples
 from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.config import FileData, TaskSpec
-from harness.data import load_records
+from harness.data.load import load_records
 from harness.protocols import with_defaults
 
 

@@ -92,7 +92,7 @@ def _contamination(
     spec: RunSpec, records: Mapping[str, Sequence[dict[str, Any]]], *, run_dir: Path, data_dir: str | None
 ) -> dict[str, Any]:
     """What of each test set the run was trained on."""
-    from harness.contamination import contamination_summary
+    from harness.data.contamination import contamination_summary
 
     trained_on = json.loads((run_dir / "train.json").read_text(encoding="utf-8"))["data"]["sha256"]
     return contamination_summary(
@@ -127,7 +127,7 @@ def evaluate_tasks(
     """
     import torch
 
-    from harness.data import load_records, source_fingerprint
+    from harness.data.load import load_records, source_fingerprint
     from harness.lm_eval_tasks import load_tasks as load_lm_eval_tasks
     from harness.lm_eval_tasks import run_lm_eval
     from harness.progress import Progress

@@ -35,7 +35,7 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
         ConfigError: names the key of the set that is missing or malformed.
     """
     from evaluation.sets.examples import examples, training_example
-    from harness.data import load_records
+    from harness.data.load import load_records
     from harness.evaluate_task import check_task
 
     rows: dict[str, int] = {}

@@ -270,7 +270,7 @@ def _evaluate_fractions(
 ) -> dict[str, Any]:
     import torch
 
-    from harness.data import load_records, source_fingerprint
+    from harness.data.load import load_records, source_fingerprint
     from harness.provenance import hardware
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -13,7 +13,7 @@ from harness import provenance
 from harness.config import SCHEMA_VERSION, RunSpec
 
 if TYPE_CHECKING:
-    from harness.data import TokenizedSet
+    from harness.data.tokens import TokenizedSet
     from harness.trainer import MethodTrainer
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.data import TokenizedSet
+    from harness.data.tokens import TokenizedSet
     from harness.trainer import MethodTrainer, StopWhenDiverged
     from methods.base import Method
 
@@ -97,7 +97,7 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base
     from transformers import set_seed
 
     from harness import attention
-    from harness.data import training_set
+    from harness.data.tokens import training_set
     from harness.models import base_model_hash, load_base
 
     attention.register()
@@ -154,15 +154,15 @@ def make_trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTra
     """The Trainer of this run, and the callback that knows whether it diverged."""
     from transformers import PrinterCallback
 
-    from harness import data
+    from harness.data.batches import PackedCollator, PaddedCollator
     from harness.trainer import CompleteCheckpoints, MethodTrainer, PrintProgress, StopWhenDiverged, training_arguments
 
     training = spec.training
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     method, model, total_steps = _wrap(spec, base, folders, world_size=world_size)
-    collator: Any = data.PaddedCollator(pad_token_id=base.tokenizer.pad_token_id)
+    collator: Any = PaddedCollator(pad_token_id=base.tokenizer.pad_token_id)
     if training.packing:
-        collator = data.PackedCollator(attn_implementation=training.attn_implementation)
+        collator = PackedCollator(attn_implementation=training.attn_implementation)
     stop = StopWhenDiverged(training.divergence_factor)
     trainer = MethodTrainer(
         method=method,

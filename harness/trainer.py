@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from harness import checkpoints
 from harness.config import TrainingSpec
-from harness.data import IGNORE_INDEX
+from harness.data.tokens import IGNORE_INDEX
 from harness.importance import ImportanceHistory
 from harness.progress import Progress
 from methods.base import Method

@@ -110,7 +110,7 @@ class Planner:
         rows = data.source.rows
         file = local_file(data.source, data_dir=self.experiment.data_dir)
         if rows is None and file is not None and file.is_file():
-            from harness.data import load_records
+            from harness.data.load import load_records
 
             rows = len(load_records(data.source, data_dir=self.experiment.data_dir))
         return rows if rows is None or data.limit is None else min(rows, data.limit)
@@ -160,7 +160,8 @@ class Planner:
     def _cached_tokens(self, run: RunSpec) -> int | None:
         from safetensors import safe_open
 
-        from harness.data import load_records, source_fingerprint, tokens_file
+        from harness.data.load import load_records, source_fingerprint
+        from harness.data.tokens import tokens_file
         from harness.models import load_tokenizer, local_folder
 
         file = local_file(run.data.source, data_dir=self.experiment.data_dir)

@@ -17,7 +17,7 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 import harness.generate  # noqa: E402
 from evaluation import lm_eval_check  # noqa: E402
 from evaluation.sets import prompts  # noqa: E402
-from harness.data import encode_prompt, encode_response  # noqa: E402
+from harness.data.tokens import encode_prompt, encode_response  # noqa: E402
 from harness.lm_eval_tasks import load_tasks  # noqa: E402
 from tests.tiny_models import byte_tokenizer, llama  # noqa: E402
 

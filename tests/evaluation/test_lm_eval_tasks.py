@@ -14,7 +14,7 @@ from evaluation.sets.commonsense import COMMONSENSE
 from evaluation.sets.examples import examples
 from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.config import ConfigError, LmEvalSpec
-from harness.data import load_records
+from harness.data.load import load_records
 from harness.protocols import PROTOCOLS
 from tests.paths import ROOT, SHARED, needs_shared
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from evaluation.sets.examples import Example, examples
-from harness import contamination, data_check
 from harness.config import ConfigError, FileData, TaskSpec, TrainingData
-from harness.contamination import LISTED_IDS, contamination_summary, question_of
-from harness.data import source_fingerprint
+from harness.data import contamination, source_fingerprint
+from harness.data.__main__ import main
+from harness.data.contamination import LISTED_IDS, contamination_summary, question_of
 from tests.experiments import miniature, write
 from tests.paths import SHARED, needs_shared
 
@@ -167,7 +167,7 @@ def check(folder: Path, *arguments: str, **changes: Any) -> dict[str, Any]:
         }
     )
     path = write(folder, content)
-    status = data_check.main(
+    status = main(
         ["check", "--configfile", str(path), "--models-dir", str(folder), "--cache-dir", str(folder / "cache"), *arguments]
     )
     assert status == 0

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness import data, preflight
+from harness import preflight
 from harness.config import ConfigError, FileData
+from harness.data.load import load_records
 from tests.experiments import miniature, write
 
 GOOD = '{"question": "1 + 1?", "answer": "#### 2"}\n'
@@ -101,7 +102,7 @@ def test_another_revision_than_the_pinned_one_is_refused(
     source = FileData(kind="files", hub_id="some/set", split="test", revision=revision)
     if refused:
         with pytest.raises(ConfigError, match=f"some/set: found revision {OTHER} .* expected the pinned {PINNED}"):
-            data.load_records(source, data_dir=None)
+            load_records(source, data_dir=None)
     else:
-        assert len(data.load_records(source, data_dir=None)) == 1
+        assert len(load_records(source, data_dir=None)) == 1
     assert asked == [revision]

@@ -12,8 +12,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import harness.cli
-import harness.contamination
-import harness.data
+import harness.data.contamination
+import harness.data.load
 import harness.generate
 import harness.models
 from harness import evaluate
@@ -187,9 +187,9 @@ def spec() -> RunSpec:
 
 def run_with(spec, run_dir, monkeypatch, model, tokenizer, status: str = "success") -> dict:  # noqa: F811
     tmp_cache = run_dir.with_name(f"{run_dir.name}-cache")
-    trained_on = harness.data.source_fingerprint(RECORDS)
+    trained_on = harness.data.load.source_fingerprint(RECORDS)
     (run_dir / "train.json").write_text(json.dumps({"status": status, "data": {"sha256": trained_on}}))
-    for module in (harness.data, harness.contamination):
+    for module in (harness.data.load, harness.data.contamination):
         monkeypatch.setattr(module, "load_records", lambda source, *, data_dir, limit=None: RECORDS[:limit])
     monkeypatch.setattr(harness.cli, "CACHE", tmp_cache)
     monkeypatch.setattr(harness.models, "load_for_evaluation", lambda *args, **kwargs: (model, tokenizer))

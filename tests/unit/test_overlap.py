@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import overlap
-from harness.overlap import LONG, NEAR_SHARE, SHORT, SHORTEST, TEMPLATE_QUESTIONS, Match, Question, QuestionIndex, words
+from harness.data import overlap
+from harness.data.overlap import LONG, NEAR_SHARE, SHORT, SHORTEST, TEMPLATE_QUESTIONS, Match, Question, QuestionIndex, words
 
 #: 40 different words, so that every n-gram of the text occurs once.
 TEXT = " ".join(f"w{i}" for i in range(40))

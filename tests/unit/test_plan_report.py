@@ -149,7 +149,7 @@ def test_a_run_in_which_nothing_would_be_pruned_is_refused(tmp_path: Path) -> No
 
 
 def test_tokens_are_bounded_then_measured_then_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from harness.data import training_set
+    from harness.data.tokens import training_set
     from harness.pretrain import build_tokenizer
 
     path = write(tmp_path, miniature())

@@ -111,7 +111,7 @@ def test_progress_counts_rows_up_to_all(model, tokenizer) -> None:  # noqa: F811
 
 
 def test_a_response_that_begins_with_a_blank_has_the_tokens_of_the_running_text() -> None:
-    from harness.data import encode_example, encode_response
+    from harness.data.tokens import encode_example, encode_response
 
     class WithBlank:
         """A tokenizer that puts a blank before every text, as Llama's does, and joins blanks in pairs."""

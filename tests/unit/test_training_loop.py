@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from harness import attention, data
+from harness import attention
 from harness.config import TrainingSpec
+from harness.data.batches import PackedCollator, PaddedCollator
+from harness.data.tokens import IGNORE_INDEX
 from harness.trainer import MethodTrainer, StopWhenDiverged, step_counts, training_arguments
 from methods.base import Method, MethodSettings
 from tests.tiny_models import llama
@@ -40,7 +42,7 @@ def rows(count: int = 8) -> list[dict[str, torch.Tensor]]:
     made = []
     for i in range(count):
         ids = torch.randint(0, 250, (6 + 3 * i,), generator=generator)
-        made.append({"input_ids": ids, "labels": torch.cat([torch.full((2,), data.IGNORE_INDEX), ids[2:]])})
+        made.append({"input_ids": ids, "labels": torch.cat([torch.full((2,), IGNORE_INDEX), ids[2:]])})
     return made
 
 
@@ -59,9 +61,9 @@ def train(
             **settings,
         }
     )
-    collator: Any = data.PaddedCollator(pad_token_id=258)
+    collator: Any = PaddedCollator(pad_token_id=258)
     if spec.packing:
-        collator = data.PackedCollator(attn_implementation="packed_sdpa")
+        collator = PackedCollator(attn_implementation="packed_sdpa")
     trainer = MethodTrainer(
         method=Penalised(strength),
         spec=spec,
@@ -85,8 +87,8 @@ def mean_loss_by_hand() -> float:
     for row in rows():
         with torch.no_grad():
             logits = model(input_ids=row["input_ids"][None]).logits[0, :-1]
-        total += float(cross_entropy(logits, row["labels"][1:], ignore_index=data.IGNORE_INDEX, reduction="sum"))
-        count += int((row["labels"][1:] != data.IGNORE_INDEX).sum())
+        total += float(cross_entropy(logits, row["labels"][1:], ignore_index=IGNORE_INDEX, reduction="sum"))
+        count += int((row["labels"][1:] != IGNORE_INDEX).sum())
     return total / count
 
 
@@ -117,7 +119,7 @@ def test_microbatch_normalisation_differs_and_is_the_mean_of_means(tmp_path: Pat
     for row in rows():
         with torch.no_grad():
             logits = model(input_ids=row["input_ids"][None]).logits[0, :-1]
-        means.append(float(cross_entropy(logits, row["labels"][1:], ignore_index=data.IGNORE_INDEX)))
+        means.append(float(cross_entropy(logits, row["labels"][1:], ignore_index=IGNORE_INDEX)))
     assert by_batch == pytest.approx(sum(means) / len(means), rel=1e-5)
     assert abs(by_batch - by_token) > 1e-4
 

@@ -1,7 +1,7 @@
 """Whether training data holds what is asked in the evaluation, and what the length limit cuts off.
 
 ``summarize`` is what goes into every run's record; ``python -m harness.data check`` reports the whole experiment.
-``harness.overlap`` defines when two texts count as the same.
+``harness.data.overlap`` defines when two texts count as the same.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from evaluation.sets.commonsense import COMMONSENSE
 from evaluation.sets.examples import Example, examples, training_example
 from harness import files
 from harness.config import ConfigError, FileData, TaskSpec, TrainingData, content_hash
-from harness.data import load_records, source_fingerprint
-from harness.overlap import DEFINITION, Match, Question, QuestionIndex, words
+from harness.data.load import load_records, source_fingerprint
+from harness.data.overlap import DEFINITION, Match, Question, QuestionIndex, words
 
 #: More ids than this are not listed in a record, only counted.
 LISTED_IDS = 200
@@ -74,7 +74,7 @@ def _training_pairs(format: str, records: Sequence[Record]) -> Iterator[tuple[st
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOverlap:
-    """How many of a task's ``n`` questions are found in a training set; the terms are those of ``harness.overlap``.
+    """How many of a task's ``n`` questions are found in a training set; the terms are those of ``harness.data.overlap``.
 
     ``ids`` are the questions found exactly or nearly; None where there are more than LISTED_IDS.
     """
