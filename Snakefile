@@ -105,7 +105,7 @@ rule base_model:
     message:
         "Train the stand-in base model {wildcards.name}"
     shell:
-        "python -m harness.pretrain --configfile {input.config} {resources.overrides} --model {params.key} --output {output}"
+        "python -m harness.models.pretrain --configfile {input.config} {resources.overrides} --model {params.key} --output {output}"
         " --scratch {params.scratch}"
         " 2> {log}"
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from evaluation.sets.prompts import alpaca
 from harness.config import BaseModelSpec, GgufModel, LocalModel
 from harness.generate import generate
-from harness.models import load_base
+from harness.models.load import load_base
 from harness.synthetic import GENERATORS
 
 

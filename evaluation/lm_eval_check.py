@@ -216,7 +216,7 @@ def _load(
 ) -> tuple[dict[str, str], Path, PreTrainedModel, PreTrainedTokenizerBase]:
     """(what the model is, where its comparison goes by default, model, tokenizer)."""
     if args.run is not None:
-        from harness.models import load_for_evaluation
+        from harness.models.load import load_for_evaluation
 
         spec = _spec_of(args.run)
         loaded = load_for_evaluation(spec, adapter_dir=args.run / "adapter", models_dir=args.models_dir)

@@ -70,7 +70,7 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
         (run_dir / "predictions").mkdir(parents=True, exist_ok=True)
         record["tasks"] = {}
     else:
-        from harness.models import load_for_evaluation
+        from harness.models.load import load_for_evaluation
 
         record |= evaluate_tasks(
             spec.evaluation,

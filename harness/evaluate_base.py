@@ -30,7 +30,7 @@ def load_base_for_evaluation(
     """The base model in evaluation mode, on the accelerator if there is one."""
     import torch
 
-    from harness.models import load_base
+    from harness.models.load import load_base
 
     base, tokenizer = load_base(key, model, models_dir=models_dir, dtype=torch.float32, attn_implementation="sdpa")
     base.config.use_cache = base.generation_config.use_cache = True
@@ -50,7 +50,7 @@ def evaluate_base(
         ConfigError: the experiment asks for no such evaluation, or bad input of a task.
         harness.evaluate.TaskError: a task failed otherwise; finished ones are kept for the next attempt.
     """
-    from harness.models import base_model_hash
+    from harness.models.load import base_model_hash
 
     asked = experiment.base_evaluation
     if asked is None or model_key not in asked.models or protocol not in asked.protocols:

@@ -123,7 +123,7 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
     Raises:
         ConfigError: what is wrong, by its key.
     """
-    from harness.models import check_folder, load_config
+    from harness.models.load import check_folder, load_config
 
     layers: dict[str, dict[str, tuple[int, int]]] = {}
     total = {}

@@ -105,8 +105,8 @@ class PrunableModel:
     """A fine-tuned model from which ranks of the adapter can be taken and given back, exactly.
 
     For each share the update of the ranks that stay is added to the base weights in float32 and cast once, as
-    ``harness.models.load_for_evaluation`` does: with nothing pruned the weights are the same to the bit. The original weights
-    of the adapted modules stay in host memory, 4 bytes per parameter.
+    ``load_for_evaluation`` does: with nothing pruned the weights are the same to the bit. The original weights of the adapted
+    modules stay in host memory, 4 bytes per parameter.
     """
 
     def __init__(self, spec: RunSpec, *, adapter_dir: Path, models_dir: Path) -> None:
@@ -115,7 +115,7 @@ class PrunableModel:
         import torch
         from peft import PeftModel
 
-        from harness.models import load_base, served_adapter
+        from harness.models.load import load_base, served_adapter
         from methods.importance import importance_by_module
         from methods.peft_support import adapted_layers
 

@@ -98,7 +98,7 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base
 
     from harness import attention
     from harness.data.tokens import training_set
-    from harness.models import base_model_hash, load_base
+    from harness.models.load import base_model_hash, load_base
 
     attention.register()
     set_seed(spec.seed)

@@ -115,11 +115,11 @@ def _named(key: str) -> Iterator[None]:
 
 def _tokenizer(key: str, model: BaseModelSpec, *, models_dir: Path) -> Any:
     """The model's tokenizer; for a stand-in that is not built yet, the one it will have."""
-    from harness.models import load_tokenizer, local_folder
+    from harness.models.load import load_tokenizer, local_folder
 
     folder = local_folder(key, model, models_dir=models_dir)
     if isinstance(model.source, BuiltModel) and folder is not None and not folder.is_dir():
-        from harness.pretrain import build_tokenizer
+        from harness.models.stand_in import build_tokenizer
 
         return build_tokenizer(model.source.pretraining)
     return load_tokenizer(key, model, models_dir=models_dir)

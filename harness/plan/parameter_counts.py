@@ -49,7 +49,7 @@ def architecture(run: RunSpec, *, models_dir: Path) -> PretrainedConfig | None:
     """
     from transformers import AutoConfig
 
-    from harness.models import load_config
+    from harness.models.load import load_config
 
     source = run.model.source
     if not isinstance(source, HubModel):

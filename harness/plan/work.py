@@ -162,7 +162,7 @@ class Planner:
 
         from harness.data.load import load_records, source_fingerprint
         from harness.data.tokens import tokens_file
-        from harness.models import load_tokenizer, local_folder
+        from harness.models.load import load_tokenizer, local_folder
 
         file = local_file(run.data.source, data_dir=self.experiment.data_dir)
         here = isinstance(run.data.source, GeneratedData) or (file is not None and file.is_file())

@@ -55,7 +55,7 @@ def experiment_file(folder: Path, name: str) -> Path:
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The miniature's base model, built once per test process."""
     from harness.config import BuiltModel
-    from harness.pretrain import build_base_model
+    from harness.models.pretrain import build_base_model
 
     folder = tmp_path_factory.mktemp("models")
     path = write(folder, miniature())

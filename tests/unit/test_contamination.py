@@ -11,9 +11,10 @@ import pytest
 
 from evaluation.sets.examples import Example, examples
 from harness.config import ConfigError, FileData, TaskSpec, TrainingData
-from harness.data import contamination, source_fingerprint
+from harness.data import contamination
 from harness.data.__main__ import main
 from harness.data.contamination import LISTED_IDS, contamination_summary, question_of
+from harness.data.load import source_fingerprint
 from tests.experiments import miniature, write
 from tests.paths import SHARED, needs_shared
 

@@ -15,7 +15,7 @@ import harness.cli
 import harness.data.contamination
 import harness.data.load
 import harness.generate
-import harness.models
+import harness.models.load
 from harness import evaluate
 from harness.config import (
     BaseModelSpec,
@@ -192,7 +192,7 @@ def run_with(spec, run_dir, monkeypatch, model, tokenizer, status: str = "succes
     for module in (harness.data.load, harness.data.contamination):
         monkeypatch.setattr(module, "load_records", lambda source, *, data_dir, limit=None: RECORDS[:limit])
     monkeypatch.setattr(harness.cli, "CACHE", tmp_cache)
-    monkeypatch.setattr(harness.models, "load_for_evaluation", lambda *args, **kwargs: (model, tokenizer))
+    monkeypatch.setattr(harness.models.load, "load_for_evaluation", lambda *args, **kwargs: (model, tokenizer))
     return evaluate_run(spec, run_dir=run_dir, models_dir=Path("models"), data_dir=None)
 
 

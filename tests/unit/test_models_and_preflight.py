@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import models, preflight
+from harness import preflight
 from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel
 from harness.experiment.runs import load_experiment
+from harness.models.load import gguf_path, ignored_config_fields, load_config
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 from tests.tiny_models import byte_tokenizer, llama
@@ -73,7 +74,7 @@ def test_old_spellings_that_transformers_takes_over_pass(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config.pop("rope_parameters")
     (folder / "config.json").write_text(json.dumps({**config, "rope_theta": 123456.0, "rope_scaling": None}))
-    assert models.ignored_config_fields(folder) == []
+    assert ignored_config_fields(folder) == []
 
 
 def test_a_rank_larger_than_a_module_is_refused(tmp_path: Path, folder: Path) -> None:
@@ -130,7 +131,7 @@ def test_an_unreachable_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     spec = BaseModelSpec(label="x", stands_for=None, source=HubModel(kind="hub", model_name_or_path="nobody/no-such-model"))
     with pytest.raises(ConfigError, match=r"models\.x\.source: cannot read nobody/no-such-model.*hf auth login"):
-        models.load_config("x", spec, models_dir=tmp_path)
+        load_config("x", spec, models_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_an_unreachable_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPa
 )
 def test_a_missing_gguf_file_is_one_clear_line(source: GgufModel, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        models.gguf_path(source)
+        gguf_path(source)
 
 
 def test_only_the_papers_own_models_are_no_stand_ins(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ import methods
 from harness import reported
 from harness.config import ConfigError
 from harness.experiment.runs import all_runs, load_experiment, table_runs, target_runs
+from harness.models.stand_in import model_config
 from harness.plan.__main__ import main
 from harness.plan.parameter_counts import count
 from harness.plan.settings import table4_check, used_settings
 from harness.plan.text import print_plan
 from harness.plan.work import PlannedRun, Planner
-from harness.pretrain import model_config
 from methods.base import TrainingContext
 from tests.experiments import miniature, write
 from tests.paths import ROOT
@@ -150,7 +150,7 @@ def test_a_run_in_which_nothing_would_be_pruned_is_refused(tmp_path: Path) -> No
 
 def test_tokens_are_bounded_then_measured_then_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from harness.data.tokens import training_set
-    from harness.pretrain import build_tokenizer
+    from harness.models.stand_in import build_tokenizer
 
     path = write(tmp_path, miniature())
     experiment = load_experiment([path])

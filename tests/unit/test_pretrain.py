@@ -12,7 +12,8 @@ import torch
 
 from harness.config import BuiltModel, ConfigError
 from harness.experiment.runs import load_experiment
-from harness.pretrain import build_base_model, build_tokenizer, learning_rate, main, model_config
+from harness.models.pretrain import build_base_model, learning_rate, main
+from harness.models.stand_in import build_tokenizer, model_config
 from harness.provenance import file_sha256
 from tests.paths import ROOT
 
@@ -52,7 +53,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 @pytest.fixture
 def small_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.pretrain.CHECKPOINT_STEPS", 2)
+    monkeypatch.setattr("harness.models.pretrain.CHECKPOINT_STEPS", 2)
 
 
 class Killed(Exception):

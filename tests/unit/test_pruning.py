@@ -16,7 +16,7 @@ from harness import importance, pruning
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.evaluate import evaluate_run
 from harness.experiment.runs import load_run
-from harness.models import load_for_evaluation
+from harness.models.load import load_for_evaluation
 from harness.pruning import PrunableModel, prune_run, ranks_to_prune
 from harness.train import Folders, train
 from tests.experiments import miniature, write
@@ -87,7 +87,7 @@ def test_with_nothing_pruned_the_model_is_the_evaluated_one_to_the_bit_also_afte
 
 
 def test_with_everything_pruned_it_is_the_base_model_to_the_bit(trained: Trained) -> None:
-    from harness.models import load_base
+    from harness.models.load import load_base
 
     base, _ = load_base(
         trained.spec.model_key, trained.spec.model, models_dir=trained.models, dtype=torch.float32, attn_implementation="sdpa"

@@ -23,12 +23,13 @@ from harness import cli
 from harness.config import BuiltModel, ConfigError, PretrainingSpec, content_hash
 from harness.experiment.runs import load_experiment
 from harness.files import replacing
+from harness.models.stand_in import build_tokenizer, model_config
 from harness.progress import Progress
 from harness.provenance import file_sha256, versions
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 #: Called after every optimizer step with (steps done, steps in all, training loss).
 Report = Callable[[int, int, float], None]
@@ -37,43 +38,6 @@ CHECKPOINT_STEPS = 200
 MAX_GRAD_NORM = 1.0
 ADAM_BETAS = (0.9, 0.95)
 HELD_OUT_DOCUMENTS = 400
-#: Fine-tuning records, per domain, whose words the tokenizer also learns. They are no part of the training text.
-TOKENIZER_RECORDS = 1000
-
-
-def model_config(source: BuiltModel) -> PretrainedConfig:
-    """The transformers configuration of a stand-in (special token ids are the tokenizer's: BOS 0, EOS 1, PAD 2)."""
-    from transformers import LlamaConfig, MistralConfig
-
-    shared: dict[str, Any] = {
-        "vocab_size": source.pretraining.vocab_size,
-        "hidden_size": source.hidden_size,
-        "intermediate_size": source.intermediate_size,
-        "num_hidden_layers": source.num_hidden_layers,
-        "num_attention_heads": source.num_attention_heads,
-        "num_key_value_heads": source.num_key_value_heads,
-        "max_position_embeddings": source.max_position_embeddings,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 2,
-        "tie_word_embeddings": False,
-        "use_cache": True,
-    }
-    if source.architecture == "llama":
-        return LlamaConfig(**shared)
-    return MistralConfig(**shared, sliding_window=source.sliding_window)
-
-
-def build_tokenizer(spec: PretrainingSpec) -> PreTrainedTokenizerFast:
-    """The stand-in's tokenizer, trained on its pre-training text and a sample of fine-tuning text."""
-    from evaluation.sets.prompts import alpaca
-    from harness.synthetic import GENERATORS, pretraining_documents
-    from harness.synthetic.tokenizer import train_tokenizer
-
-    records = [record for name in ("metamath", "codefeedback") for record in GENERATORS[name](TOKENIZER_RECORDS, spec.seed)]
-    texts = [alpaca(record["query"]) + record["response"] for record in records]
-    documents = pretraining_documents(min(spec.corpus_documents, 2 * TOKENIZER_RECORDS), spec.seed)
-    return train_tokenizer([*documents, *texts], vocab_size=spec.vocab_size)
 
 
 def _sequences(documents: list[str], tokenizer: PreTrainedTokenizerFast, length: int) -> torch.Tensor:
@@ -302,8 +266,8 @@ def build_base_model(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """``python -m harness.pretrain --configfile F --model KEY --output DIR --scratch DIR``."""
-    parser = argparse.ArgumentParser(prog="python -m harness.pretrain", description="Train a stand-in base model.")
+    """``python -m harness.models.pretrain --configfile F --model KEY --output DIR --scratch DIR``."""
+    parser = argparse.ArgumentParser(prog="python -m harness.models.pretrain", description="Train a stand-in base model.")
     cli.add_config_arguments(parser)
     parser.add_argument("--model", required=True, metavar="KEY", help="a key of the experiment's models")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the model goes")

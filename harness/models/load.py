@@ -128,7 +128,7 @@ def load_config(key: str, spec: BaseModelSpec, *, models_dir: Path) -> Pretraine
     from transformers import AutoConfig
 
     if isinstance(spec.source, BuiltModel):
-        from harness.pretrain import model_config
+        from harness.models.stand_in import model_config
 
         return model_config(spec.source)
     name, arguments = _load_arguments(key, spec, models_dir=models_dir)
