@@ -187,7 +187,7 @@ rule prune:
     message:
         "Prune {params.run}"
     shell:
-        "python -m harness.gpu_slot python -m harness.pruning --configfile {input.config} {resources.overrides} --run {params.run}"
+        "python -m harness.gpu_slot python -m harness.measure.pruning --configfile {input.config} {resources.overrides} --run {params.run}"
         " --run-dir $(dirname {output}) 2> {log}"
 
 
@@ -212,7 +212,7 @@ rule timing:
     message:
         "Measure time and memory"
     shell:
-        "OMP_NUM_THREADS=1 python -m harness.gpu_slot python -m harness.timing --configfile {input.config} {resources.overrides}"
+        "OMP_NUM_THREADS=1 python -m harness.gpu_slot python -m harness.measure.timing --configfile {input.config} {resources.overrides}"
         " --output {output} 2> {log}"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness import cli
 from harness.config import ConfigError
-from harness.run_files import read_metrics, read_predictions
+from harness.records.read import read_metrics, read_predictions
 
 #: Characters of the end of a completion that are shown.
 TAIL_CHARACTERS = 160

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness import reported, stats
 from harness.against_paper import PaperCheck
 from harness.config import BaseModelSpec, Experiment, RunSpec, TaskSpec
-from harness.records import RecordError, RunRecord
+from harness.records.read import RecordError, RunRecord
 
 #: Significance level of verdicts, after Holm's correction.
 ALPHA = 0.05

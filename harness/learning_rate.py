@@ -17,7 +17,7 @@ import numpy as np
 from harness import cli
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import SweepRun, sweep_runs, unique
-from harness.records import Loaded, RunRecord, load_records
+from harness.records.read import Loaded, RunRecord, load_records
 
 #: The sweep of an experiment that varies ``learning_rate``.
 SWEEP = "learning_rate"

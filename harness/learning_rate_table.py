@@ -17,7 +17,7 @@ from harness.config import Experiment, RunSpec
 from harness.experiment.runs import all_runs, load_experiment, unique
 from harness.grids import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
 from harness.learning_rate import Choice, Point, Tuning, Where, load
-from harness.records import Loaded, load_records, snakemake_command
+from harness.records.read import Loaded, load_records, snakemake_command
 from harness.tables import BASELINE, output_folder
 
 

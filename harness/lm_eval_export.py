@@ -29,7 +29,7 @@ from evaluation.sets.prompts import continuation
 from harness import cli
 from harness.config import ConfigError
 from harness.files import write_json, write_jsonl
-from harness.run_files import read_metrics, read_predictions
+from harness.records.read import read_metrics, read_predictions
 
 #: Task formats and the name of their metric in lm-eval; completions of all other formats state a label.
 _METRICS = {"gsm8k": "exact_match", "math": "exact_match", "humaneval": "pass@1", "mbpp": "pass@1"}

@@ -14,7 +14,7 @@ from harness.config import ConfigError, Experiment, RunSpec, canonical_json
 from harness.experiment.runs import load_experiment, settings_runs
 from harness.experiment.sources import TAGS, origins, read_sources, source_of
 from harness.grids import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
-from harness.records import MissingRecord, StaleRecord, TrainRecord, load_train_record, snakemake_command
+from harness.records.read import MissingRecord, StaleRecord, TrainRecord, load_train_record, snakemake_command
 from harness.tables import add_record_arguments, output_folder
 
 NAME = "table4"

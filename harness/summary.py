@@ -19,7 +19,7 @@ from rich.text import Text
 from harness import cli
 from harness import table_text as text
 from harness.cells import AVERAGE, Cell, Column, Row, Section, Table
-from harness.records import snakemake_command
+from harness.records.read import snakemake_command
 from harness.table_formats import WIDE
 from harness.tables import add_table_arguments, load_table
 

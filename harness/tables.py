@@ -36,7 +36,7 @@ from harness.cells import (
 )
 from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec
 from harness.experiment.runs import load_experiment, table_runs
-from harness.records import DEFAULT_RESULTS, Loaded, RunRecord, load_records, snakemake_command
+from harness.records.read import DEFAULT_RESULTS, Loaded, RunRecord, load_records, snakemake_command
 
 #: The method that all others are compared with, by its registered name.
 BASELINE = "lora"

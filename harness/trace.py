@@ -22,7 +22,7 @@ from harness.cells import AVERAGE, Cell, Column, Row, Section, Table
 from harness.config import ConfigError, RunSpec
 from harness.experiment.runs import table_runs
 from harness.provenance import file_sha256
-from harness.records import DEFAULT_RESULTS
+from harness.records.read import DEFAULT_RESULTS
 from harness.report.made import describe
 from harness.report.recompute import Raw, TableNumbers
 from harness.report.sources import Source, open_source

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
-from harness import files, importance
+from harness import files
 from harness.cli import CACHE, SCRATCH, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import load_run
+from harness.records import importance
 
 if TYPE_CHECKING:
     import torch

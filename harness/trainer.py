@@ -16,8 +16,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from harness import checkpoints
 from harness.config import TrainingSpec
 from harness.data.tokens import IGNORE_INDEX
-from harness.importance import ImportanceHistory
 from harness.progress import Progress
+from harness.records.importance import ImportanceHistory
 from methods.base import Method
 
 TENSORS_FILE = "trainable.safetensors"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import cli, pruning, timing
+from harness import cli
 from harness.claims import text
 from harness.claims.catalogue import all_claims
 from harness.claims.evidence import Evidence
@@ -15,7 +15,8 @@ from harness.claims.verdicts import Claim, judged
 from harness.config import Experiment
 from harness.experiment.runs import all_runs, load_experiment, pruning_runs
 from harness.files import write_json, write_text
-from harness.records import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
+from harness.records import pruning, timing
+from harness.records.read import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
 
 
 def load_claims(

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from harness import importance
 from harness.claims.evidence import Evidence, Missing, part_of
 from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Quantity, Range, over_seeds
 from harness.experiment.runs import pruning_runs
+from harness.records import importance
 
 #: The most important tenth of a module's ranks against the least important one.
 DIFFERENT = Range(above=2)

@@ -9,7 +9,7 @@ from harness import cli
 from harness.config import ConfigError
 from harness.experiment.runs import load_experiment
 from harness.figures.inputs import Inputs, Selection
-from harness.records import DEFAULT_RESULTS, snakemake_command
+from harness.records.read import DEFAULT_RESULTS, snakemake_command
 
 DEFAULT_FIGURES = Path("figures")
 

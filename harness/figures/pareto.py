@@ -26,7 +26,7 @@ from harness.figures.inputs import (
     task_label,
     tasks_of,
 )
-from harness.records import RunRecord
+from harness.records.read import RunRecord
 
 #: Column of the data -> label of its axis.
 COSTS = {

@@ -11,14 +11,15 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness import pruning, stats
+from harness import stats
 from harness.config import ConfigError, RunSpec
 from harness.experiment.runs import pruning_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, Score, interval_note, long_form, model_title, provenance_notes, task_label
 from harness.figures.sweeps import draw_seeds
-from harness.pruning import PruningCurve
-from harness.records import RecordError, RunRecord
+from harness.records import pruning
+from harness.records.pruning import PruningCurve
+from harness.records.read import RecordError, RunRecord
 
 
 def read_curves(inputs: Inputs, record: RunRecord) -> dict[str, PruningCurve]:

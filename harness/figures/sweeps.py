@@ -31,7 +31,7 @@ from harness.figures.inputs import (
     tasks_of,
 )
 from harness.figures.operations import read_operations
-from harness.records import RunRecord
+from harness.records.read import RunRecord
 
 #: With subscripts as characters: the fonts of matplotlib's formulas depend on the machine.
 P_INIT = "p\u1d62\u2099\u1d62\u209c"

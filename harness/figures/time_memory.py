@@ -10,13 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness import timing
 from harness.config import ConfigError, RunSpec
 from harness.experiment.runs import timing_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, long_form, model_note, model_title
-from harness.records import RecordError
-from harness.timing import Comparison, Measurement, Ratio, TimingRecord
+from harness.records import timing
+from harness.records.read import RecordError
+from harness.records.timing import Comparison, Measurement, Ratio, TimingRecord
 
 FILE = "timing.json"
 

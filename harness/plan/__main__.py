@@ -12,12 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import cli, records, reported
+from harness import cli, reported
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import load_experiment, target_runs, unique
 from harness.files import json_text
 from harness.plan.settings import Setting, table4_check, used_settings
 from harness.plan.work import PlannedRun, Planner, totals
+from harness.records.read import DEFAULT_RESULTS
 
 
 def as_json(experiment: Experiment, target: str, runs: Sequence[PlannedRun], settings: Sequence[Setting], table4: Any) -> str:
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.plan", description=__doc__.partition(": ")[2])
     cli.add_config_arguments(parser)
     cli.add_models_argument(parser)
-    parser.add_argument("--results-dir", type=Path, default=records.DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--cache-dir", type=Path, default=cli.CACHE, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("target", nargs="?", default="reproduce_all", metavar="TARGET", help="default: %(default)s")

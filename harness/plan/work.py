@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import methods
-from harness import records
 from harness.config import (
     BuiltModel,
     ConfigError,
@@ -22,6 +21,7 @@ from harness.config import (
     local_file,
 )
 from harness.plan.parameter_counts import Parameters, architecture, count
+from harness.records.read import MissingRecord, RecordError, StaleRecord, load_record, run_folder
 
 #: Steps of a run whose number of rows is unknown, only to count parameters: long enough for every method's schedule.
 _ASSUMED_STEPS = 30_000
@@ -143,7 +143,7 @@ class Planner:
         return Tokens(count=round(run.data.max_length * examples), how="at most")
 
     def _recorded_tokens(self, run: RunSpec) -> int | None:
-        path = records.run_folder(run, results=self.results) / "train.json"
+        path = run_folder(run, results=self.results) / "train.json"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             return record["tokens"]["input"] if record["training_hash"] == run.training_hash() else None
@@ -181,13 +181,13 @@ class Planner:
     def state(self, run: RunSpec) -> str:
         """Whether the run is done, by its records."""
         try:
-            found = records.load_record(run, results=self.results)
-        except records.MissingRecord:
-            trained = (records.run_folder(run, results=self.results) / "train.json").is_file()
+            found = load_record(run, results=self.results)
+        except MissingRecord:
+            trained = (run_folder(run, results=self.results) / "train.json").is_file()
             return "trained" if trained else "missing"
-        except records.StaleRecord:
+        except StaleRecord:
             return "stale"
-        except records.RecordError:
+        except RecordError:
             return "broken"
         return "diverged" if found.diverged else "done"
 

@@ -15,7 +15,7 @@ from harness import stats
 from harness import table_text as text
 from harness.config import ConfigError
 from harness.experiment.runs import all_runs, base_evaluations
-from harness.records import RecordError
+from harness.records.read import RecordError
 from harness.report import recompute
 from harness.report.recompute import Raw, TableNumbers, mean, read_rows
 from harness.report.sources import CLAIMS, OPERATIONS, Source, state

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import learning_rate, learning_rate_table, reported, settings_table, timing
+from harness import learning_rate, learning_rate_table, reported, settings_table
 from harness import table_text as text
 from harness.config import SCHEMA_VERSION, ConfigError
 from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
-from harness.records import RecordError
+from harness.records import timing
+from harness.records.read import RecordError
 from harness.report.sources import CLAIMS, Source
 
 

@@ -23,7 +23,7 @@ from harness.experiment.runs import all_runs, figure_runs, planned_figures, tabl
 from harness.figures.catalogue import CATALOGUE
 from harness.figures.style import METHOD_COLOURS
 from harness.files import json_text
-from harness.records import Loaded, load_records
+from harness.records.read import Loaded, load_records
 from harness.report import made, others, runs
 from harness.report.numbers import TableView, details, table_view
 from harness.report.sources import Source, require_complete, state

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 import methods
-from harness import reported, stats, timing
+from harness import reported, stats
 from harness.config import RunSpec
 from harness.experiment.runs import all_runs, table_runs
-from harness.records import load_records
+from harness.records import timing
+from harness.records.read import load_records
 from harness.report.sources import Source
 
 #: A column of a table: domain and task; both None for the average.

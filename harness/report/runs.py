@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import pruning
 from harness.config import RunSpec, content_hash
 from harness.experiment.runs import all_runs, base_evaluations
 from harness.figures.style import colour_of
-from harness.records import Loaded
+from harness.records import pruning
+from harness.records.read import Loaded, read_predictions
 from harness.report.others import read_object
 from harness.report.sources import OPERATIONS, Source
-from harness.run_files import read_predictions
 
 #: Characters kept of one prompt or completion.
 LONGEST = 4000

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import pruning, timing
 from harness.cli import DEFAULT_CONFIGFILE, FIGURES
 from harness.config import Experiment, RunSpec, canonical_json
 from harness.experiment.runs import all_runs, base_evaluations, load_experiment, planned_figures, pruning_runs
 from harness.provenance import file_sha256
-from harness.records import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
+from harness.records import pruning, timing
+from harness.records.read import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
 
 PAGE = "report.html"
 CLAIMS = "claims.json"

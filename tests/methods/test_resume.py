@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import methods
-from harness import importance
 from harness.config import RunSpec
 from harness.experiment.runs import base_models, load_experiment, load_run
 from harness.provenance import file_sha256
+from harness.records import importance
 from harness.train import Folders, train
 from harness.trainer import PrintProgress
 from tests.experiments import miniature, write

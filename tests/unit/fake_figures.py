@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.text import Text
 
-from harness import importance
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
 from harness.experiment.runs import all_runs, pruning_runs, timing_runs
 from harness.figures import catalogue, style
 from harness.figures.inputs import Inputs, Selection
+from harness.records import importance
 from tests.unit import fake_runs
 
 RANKS, LAYERS, STEPS = 16, 2, 120

@@ -15,7 +15,7 @@ from PIL import Image
 from harness.claims import __main__ as claims
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
 from harness.experiment.runs import all_runs, base_evaluations, planned_figures, pruning_runs
-from harness.records import run_folder
+from harness.records.read import run_folder
 from harness.report.sources import Source, open_source
 from tests.unit import fake_figures, fake_runs
 

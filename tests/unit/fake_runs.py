@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from harness import records, tables
+from harness import tables
 from harness.config import SCHEMA_VERSION, Experiment, MethodSpec, RunSpec, TrainingSpec
+from harness.records.read import load_records
 
 LABELS = {
     "full-ft": "Full-FT", "lora": "LoRA", "dora": "DoRA", "pissa": "PiSSA", "milora": "MiLoRA", "relora": "ReLoRA",
@@ -147,7 +148,7 @@ def small() -> Experiment:
 def build(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> tables.Table:
     """Table 1 of the records in ``results``."""
     specs = runs(experiment)
-    loaded = records.load_records(specs, results=results, allow_missing=allow_missing)
+    loaded = load_records(specs, results=results, allow_missing=allow_missing)
     return tables.build(experiment, "table1", specs, loaded)
 
 

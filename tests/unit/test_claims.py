@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import importance
 from harness.claims import __main__ as command
 from harness.claims import catalogue
 from harness.claims.evidence import Evidence
 from harness.claims.verdicts import Claim, Part, Quantity, Range, combine, judged
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import all_runs, load_experiment, pruning_runs, table_runs
+from harness.records import importance
 from tests.experiments import miniature, write
 from tests.unit.fake_runs import run_folder, write_json, write_run
 

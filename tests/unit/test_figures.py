@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import importance, learning_rate, pruning, records, tables, timing
+from harness import learning_rate, tables
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import FIGURES, all_runs, sweep_runs, table_runs
 from harness.figures import __main__ as command
 from harness.figures import catalogue, style
 from harness.figures.rank_importance import default_layer
-from harness.records import MissingRecord, RecordError
+from harness.records import importance, pruning, timing
+from harness.records.read import MissingRecord, RecordError, load_records
 from tests.unit import fake_figures, fake_runs
 from tests.unit.fake_figures import data_of, words_of
 
@@ -143,7 +144,7 @@ def test_the_reference_line_is_plain_lora(made: Experiment, results: Path):
 def test_pareto_shows_the_average_of_table_1(made: Experiment, results: Path):
     data = data_of("pareto", made, results)
     runs = table_runs(made, "table1")
-    table = tables.build(made, "table1", runs, records.load_records(runs, results=results))
+    table = tables.build(made, "table1", runs, load_records(runs, results=results))
     for row in table.sections[0].rows:
         own, cell = data[(data["row"] == "mean") & (data["method"] == row.method_key)].iloc[0], row.cells["accuracy", "avg"]
         assert own["accuracy"] == pytest.approx(cell.ours.mean)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import importance
 from harness.config import ConfigError
 from harness.experiment.runs import load_run
-from harness.importance import ImportanceHistory, deciles, evenness, variation
+from harness.records import importance
+from harness.records.importance import ImportanceHistory, deciles, evenness, variation
 from tests.experiments import miniature, write
 from tests.methods.test_resume import models_dir
 from tests.paths import ROOT
@@ -70,7 +70,7 @@ def test_what_is_no_history_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_reading_needs_no_torch() -> None:
-    code = "import sys, harness.importance; print('torch' in sys.modules)"
+    code = "import sys, harness.records.importance; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False\n"
 
 

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from harness import learning_rate, learning_rate_table, records, tables
+from harness import learning_rate, learning_rate_table, tables
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import load_experiment, sweep_runs, table_runs
 from harness.learning_rate import best_rates
+from harness.records.read import MissingRecord, load_record
 from tests import experiments
 from tests.unit import fake_runs
 
@@ -79,7 +80,7 @@ def test_test_scores_never_change_the_choice(experiment: Experiment, tmp_path: P
     rng = np.random.default_rng(seed)
     for point in sweep_runs(experiment, "learning_rate"):
         folder = fake_runs.run_folder(point.run, tmp_path)
-        record = records.load_record(point.run, results=tmp_path)
+        record = load_record(point.run, results=tmp_path)
         kept = record.predictions["validation"]
         correct = {"gsm8k": rng.random(20) < rng.random(), "validation": kept.correct.astype(bool)}
         losses = {"gsm8k": rng.random(20).tolist(), "validation": kept.gold_nll.tolist()}
@@ -116,7 +117,7 @@ def test_an_unfinished_rate_cannot_win(experiment: Experiment, tmp_path: Path) -
     run = next(p.run for p in sweep_runs(experiment, "learning_rate") if p.run.training.learning_rate == 1e-2
                and p.method == "dora" and p.run.seed == 1)  # fmt: skip
     (fake_runs.run_folder(run, tmp_path) / "metrics.json").unlink()
-    with pytest.raises(records.MissingRecord, match="-- reproduce_learning_rate"):
+    with pytest.raises(MissingRecord, match="-- reproduce_learning_rate"):
         choose(experiment, tmp_path)
     assert choose(experiment, tmp_path, allow_missing=True)["dora"].best.rate != 1e-2
     assert "not run (1 of 2)" in learning_rate_table.markdown(comparison(experiment, tmp_path, allow_missing=True))

@@ -180,17 +180,17 @@ def test_what_is_done_is_told_from_the_records(
 ) -> None:
     from types import SimpleNamespace
 
-    from harness import records
+    from harness.records.read import MissingRecord, RecordError, StaleRecord
 
     content = miniature(**{"seeds": [0, 1, 2, 3, 4, 5]})
     path = write(tmp_path, content)
     answers = {
         0: SimpleNamespace(diverged=False),
         1: SimpleNamespace(diverged=True),
-        2: records.StaleRecord("stale"),
-        3: records.RecordError("broken"),
-        4: records.MissingRecord("missing"),
-        5: records.MissingRecord("missing"),
+        2: StaleRecord("stale"),
+        3: RecordError("broken"),
+        4: MissingRecord("missing"),
+        5: MissingRecord("missing"),
     }
     trained = tmp_path / "results/mini/math/llama-mini/lora/seed5/train.json"
     trained.parent.mkdir(parents=True)
@@ -202,7 +202,7 @@ def test_what_is_done_is_told_from_the_records(
             raise found
         return found
 
-    monkeypatch.setattr(records, "load_record", load_record)
+    monkeypatch.setattr("harness.plan.work.load_record", load_record)
     found = report(capsys, path)
     lora = [run["state"] for run in found["runs"] if run["method"] == "lora"]
     assert lora == ["done", "diverged", "stale", "broken", "missing", "trained"]

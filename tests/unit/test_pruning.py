@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from harness import importance, pruning
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.evaluate import evaluate_run
 from harness.experiment.runs import load_run
+from harness.measure import pruning
+from harness.measure.pruning import PrunableModel, prune_run, ranks_to_prune
 from harness.models.load import load_for_evaluation
-from harness.pruning import PrunableModel, prune_run, ranks_to_prune
+from harness.records import importance
+from harness.records.pruning import FILE, read
 from harness.train import Folders, train
 from tests.experiments import miniature, write
 from tests.methods.test_resume import models_dir
@@ -148,14 +150,14 @@ def prune(trained: Trained, scratch: Path, **changes: Any) -> dict[str, Any]:
 def test_the_record_holds_every_answer_and_agrees_with_the_evaluation(trained: Trained, tmp_path: Path) -> None:
     metrics = evaluate_run(trained.spec, run_dir=trained.folder, models_dir=trained.models, data_dir=None)["tasks"]["gsm8k"]
     record = prune(trained, tmp_path)
-    assert json.loads((trained.folder / pruning.FILE).read_text()) == record
+    assert json.loads((trained.folder / FILE).read_text()) == record
     assert record["pruned_ranks"] == [0, 56, 112] and record["ranks"] == 112
     task = record["tasks"]["gsm8k"]
     assert (task["n"], len(task["ids"])) == (8, 8)
     assert (task["accuracy"][0], task["gold_nll"][0]) == (metrics["accuracy"], metrics["gold_nll"])
     assert task["data_sha256"] == metrics["data_sha256"]
     assert len(set(task["gold_nll"])) == 3  # each share is another model
-    curve = pruning.read(trained.folder / pruning.FILE)["gsm8k"]
+    curve = read(trained.folder / FILE)["gsm8k"]
     assert curve.correct.shape == (3, 8) and curve.accuracy.tolist() == task["accuracy"]
     assert list(tmp_path.iterdir()) == []
 
@@ -196,7 +198,7 @@ def test_a_run_that_diverged_has_a_status_and_no_numbers(trained: Trained, tmp_p
     shutil.rmtree(folder / "adapter")
     found = prune_run(trained.spec, trained.experiment, run_dir=folder, models_dir=trained.models, scratch_dir=tmp_path)
     assert (found["status"], found["tasks"]) == ("diverged", {})
-    assert pruning.read(folder / pruning.FILE) == {}
+    assert read(folder / FILE) == {}
 
 
 # --------------------------------------------------------------------------------------------------------------- bad input
@@ -219,14 +221,14 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
 
 
 def test_a_record_whose_numbers_are_not_those_of_its_answers_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / pruning.FILE
+    path = tmp_path / FILE
     task = {"ids": ["a", "b"], "correct": ["11", "10"], "accuracy": [1.0, 0.5], "gold_nll": [1.0, 2.0]}
     record: dict[str, Any] = {"schema_version": 1, "fractions": [0.0, 0.5], "tasks": {"t": task}}
 
     def message() -> str:
         path.write_text(json.dumps(record))
         with pytest.raises(ConfigError) as error:
-            pruning.read(path)
+            read(path)
         return str(error.value)
 
     task["accuracy"] = [1.0, 0.4]
@@ -239,4 +241,4 @@ def test_a_record_whose_numbers_are_not_those_of_its_answers_is_refused(tmp_path
     assert "schema_version: found 99" in message()
     path.unlink()
     with pytest.raises(ConfigError, match="found no such file"):
-        pruning.read(path)
+        read(path)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness import records
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
+from harness.records import read as records
+from harness.records.__main__ import main
+from harness.records.frame import to_frame, write_parquet
 from tests.unit import fake_runs
 
 EXPERIMENT = fake_runs.experiment(seeds=(0, 1), methods={"llama-tiny": ("lora", "beamlora")}, domains={"math": {"gsm8k": 6}})
@@ -141,15 +143,15 @@ def test_diverged_run_is_a_record_without_numbers(runs: list[RunSpec], tmp_path:
     fake_runs.write_run(runs[0], tmp_path)
     loaded = records.load_records(runs, results=tmp_path)
     assert loaded.records[0].diverged and loaded.records[0].predictions == {}
-    frame = records.to_frame(loaded.records)
+    frame = to_frame(loaded.records)
     assert list(frame["status"]) == ["diverged", "success", "success", "success"]
     assert frame["accuracy"].isna().tolist() == [True, False, False, False]
 
 
 def test_parquet_holds_the_frame_and_is_byte_stable(runs: list[RunSpec], tmp_path: Path) -> None:
     loaded = records.load_records(runs, results=tmp_path)
-    records.write_parquet(loaded.records, tmp_path / "a.parquet")
-    records.write_parquet(records.load_records(runs, results=tmp_path).records, tmp_path / "b.parquet")
+    write_parquet(loaded.records, tmp_path / "a.parquet")
+    write_parquet(records.load_records(runs, results=tmp_path).records, tmp_path / "b.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     frame = pd.read_parquet(tmp_path / "a.parquet")
     assert frame["seed"].tolist() == [0, 1, 0, 1] and frame["method"].tolist() == ["LoRA"] * 2 + ["BeamLoRA"] * 2
@@ -174,9 +176,11 @@ def test_command_line_writes_the_parquet_file(
     def load(_files: object, _overrides: object) -> Experiment:
         return EXPERIMENT
 
-    monkeypatch.setattr(records, "load_experiment", load)
-    monkeypatch.setattr(records, "table_runs", lambda experiment, table, paths: fake_runs.runs(experiment, table))
+    monkeypatch.setattr("harness.records.__main__.load_experiment", load)
+    monkeypatch.setattr(
+        "harness.records.__main__.table_runs", lambda experiment, table, paths: fake_runs.runs(experiment, table)
+    )
     output = tmp_path / "tables" / "runs.parquet"
-    assert records.main(["--table", "table1", "--results-dir", str(tmp_path), "--output", str(output)]) == 0
+    assert main(["--table", "table1", "--results-dir", str(tmp_path), "--output", str(output)]) == 0
     assert len(pd.read_parquet(output)) == 4
     assert f"{output}: 4 runs" in capsys.readouterr().out

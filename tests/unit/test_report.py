@@ -15,7 +15,7 @@ import pytest
 
 from harness.config import ConfigError
 from harness.figures.style import colour_of
-from harness.records import run_folder
+from harness.records.read import run_folder
 from harness.report import __main__ as command
 from harness.report import page, runs, sources
 from harness.report.sources import Source

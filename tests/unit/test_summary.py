@@ -14,9 +14,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from harness import records, stats, summary, table_formats, table_text, tables
+from harness import stats, summary, table_formats, table_text, tables
 from harness.cli import parse_config
 from harness.config import Experiment
+from harness.records.read import load_records
 from tests.paths import ROOT
 from tests.unit import fake_runs
 from tests.unit.fake_runs import build, full_table, small
@@ -53,7 +54,7 @@ def test_notes_say_what_the_table_can_tell(full) -> None:
     assert "Llama 0.8M in the place of LLaMA2-7B" in notes
     assert "GSM8K† n = 40" in notes and "not the public set" in notes and "Planned seeds: 0, 1, 2" in notes
     assert "Holm-adjusted over 52 accuracy cells" in notes and "Minimum detectable difference" in notes
-    wall = sum(r.train.wall_time_s + 2.0 for r in records.load_records(fake_runs.runs(experiment), results=full[1]).records)
+    wall = sum(r.train.wall_time_s + 2.0 for r in load_records(fake_runs.runs(experiment), results=full[1]).records)
     assert f"90 runs, {table_text.duration(wall)} of wall time" in notes and "CPU time" not in notes
 
 

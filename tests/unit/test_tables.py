@@ -13,8 +13,9 @@ import pytest
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from harness import records, reported, table_formats, tables
+from harness import reported, table_formats, tables
 from harness.config import Experiment, RunSpec
+from harness.records.read import MissingRecord, RecordError
 from tests.paths import ROOT, SHARED, needs_shared
 from tests.unit import fake_runs
 from tests.unit.fake_runs import build, full_table, small
@@ -32,7 +33,7 @@ def one(frame: pd.DataFrame, **where: str) -> pd.Series:
 
 
 def scores(run_filter: dict[str, str], experiment: Experiment, results: Path, task: str, key: str) -> np.ndarray:
-    """(seeds, examples), read with pandas and without harness.records."""
+    """(seeds, examples), read with pandas and without harness.records.read."""
     rows = []
     for run in fake_runs.runs(experiment):
         if (run.model_key, run.method.key) == (run_filter["model"], run_filter["method"]) and task in run.evaluation.tasks:
@@ -217,7 +218,7 @@ def test_what_has_not_run_says_so_and_is_counted(tmp_path: Path) -> None:
     experiment = small()
     runs = fake_runs.runs(experiment)
     fake_runs.populate([run for run in runs if run.method.key == "lora"], tmp_path)
-    with pytest.raises(records.MissingRecord, match="3 of 6 runs"):
+    with pytest.raises(MissingRecord, match="3 of 6 runs"):
         build(experiment, tmp_path)
     table = build(experiment, tmp_path, allow_missing=True)
     text = table_formats.markdown(table)
@@ -268,7 +269,7 @@ def test_other_examples_are_not_paired(tmp_path: Path) -> None:
     fake_runs.populate(runs, tmp_path)
     path = fake_runs.run_folder(runs[-1], tmp_path) / "predictions" / "gsm8k.jsonl"
     path.write_text(path.read_text().replace("gsm8k/19", "gsm8k/20"))
-    with pytest.raises(records.RecordError, match="found other examples than"):
+    with pytest.raises(RecordError, match="found other examples than"):
         build(experiment, tmp_path)
 
 

@@ -14,10 +14,12 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from harness import records, reported, settings_table, stats, table_formats, table_text, tables
+from harness import reported, settings_table, stats, table_formats, table_text, tables
 from harness.cells import AVERAGE, table_columns
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import load_experiment, settings_runs
+from harness.records.frame import to_frame
+from harness.records.read import MissingRecord, RecordError, load_records
 from tests import experiments
 from tests.paths import ROOT
 from tests.unit import fake_runs
@@ -92,8 +94,8 @@ def test_validation_tasks_are_in_no_table(tmp_path: Path) -> None:
     table = build(experiment, tmp_path)
     texts = (table_formats.markdown(table), table_formats.tex(table), table_formats.csv_text(table))
     assert not any("GSM8K" in text or "gsm8k" in text for text in texts)
-    loaded = records.load_records(fake_runs.runs(experiment), results=tmp_path)
-    assert set(records.to_frame(loaded.records)["split"]) == {"validation", "test"}
+    loaded = load_records(fake_runs.runs(experiment), results=tmp_path)
+    assert set(to_frame(loaded.records)["split"]) == {"validation", "test"}
 
 
 # --------------------------------------------------------------------------------------------------------------- table 3
@@ -183,7 +185,7 @@ def test_what_has_not_run_is_not_run_against_the_paper(tmp_path: Path) -> None:
 
 def test_missing_records_name_the_target_that_makes_them(tmp_path: Path) -> None:
     path = experiments.write(tmp_path, experiments.miniature())
-    with pytest.raises(records.MissingRecord, match=r"make them: snakemake .* -- reproduce_table1$"):
+    with pytest.raises(MissingRecord, match=r"make them: snakemake .* -- reproduce_table1$"):
         tables.main(["table1", "--configfile", str(path), "--results-dir", str(tmp_path)])
 
 
@@ -194,7 +196,7 @@ def test_broken_records_are_errors_even_in_partial_tables(tmp_path: Path, change
     runs = fake_runs.runs(experiment)
     fake_runs.populate(runs, tmp_path)
     fake_runs.edit_json(fake_runs.run_folder(runs[0], tmp_path) / "train.json", **change)
-    with pytest.raises(records.RecordError, match=found) as error:
+    with pytest.raises(RecordError, match=found) as error:
         build(experiment, tmp_path, allow_missing=True)
     assert "make it again: snakemake" in str(error.value) and "--force" in str(error.value)
 
@@ -247,7 +249,7 @@ def test_table4_of_the_papers_models_agrees_or_differs() -> None:
 def test_table4_without_its_runs_names_the_command(tmp_path: Path) -> None:
     path = beamlora_experiment(tmp_path)
     arguments = ["--configfile", str(path), "--results-dir", str(tmp_path)]
-    with pytest.raises(records.MissingRecord, match="-- reproduce_table4"):
+    with pytest.raises(MissingRecord, match="-- reproduce_table4"):
         settings_table.main(arguments)
     settings_table.main([*arguments, "--allow-missing"])
     text = (tmp_path / "mini/tables/table4.md").read_text()

@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import methods
-from harness import timing
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import load_experiment, load_run, timing_runs
-from harness.timing import Measurement, TimingRecord, kinds_of_steps, measure_all, plan_steps, read, summarise
+from harness.measure import timing
+from harness.measure.time_lapse import kinds_of_steps, plan_steps
+from harness.measure.timing import measure_all
+from harness.records.timing import Measurement, TimingRecord, read, summarise
 from tests.experiments import miniature, write
 from tests.methods.test_resume import models_dir, settings_of
 from tests.paths import ROOT
@@ -209,7 +211,7 @@ def test_what_is_measured_is_a_run_of_the_experiment_without_its_bookkeeping(tmp
 
 
 def test_reading_needs_no_torch() -> None:
-    code = "import sys, harness.timing, harness.pruning; print('torch' in sys.modules)"
+    code = "import sys, harness.records.timing, harness.records.pruning; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False\n"
 
 
@@ -270,7 +272,7 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
     models_dir: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from harness.time_lapse import measure
+    from harness.measure.time_lapse import measure
     from methods.beamlora.callback import BeamLoraCallback
 
     operate = BeamLoraCallback._operate
@@ -299,7 +301,7 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
 
 
 def test_all_methods_of_a_round_train_on_the_same_batches_and_rounds_on_others(beam_experiment: Experiment) -> None:
-    from harness.time_lapse import _rows
+    from harness.measure.time_lapse import _rows
 
     def batches(method: str, number: int) -> dict[int, list[int]]:
         work = {"operation": [4, 8]} if method == "beamlora" else {}
@@ -318,7 +320,7 @@ def test_all_methods_of_a_round_train_on_the_same_batches_and_rounds_on_others(b
 
 
 def test_the_peak_is_counted_from_the_reset() -> None:
-    from harness.time_lapse import peak_memory, reset_peak_memory
+    from harness.measure.time_lapse import peak_memory, reset_peak_memory
 
     big = np.ones(30_000_000)
     with_big = peak_memory()["bytes"]
@@ -328,7 +330,7 @@ def test_the_peak_is_counted_from_the_reset() -> None:
 
 
 def test_another_method_is_refused(beam_experiment: Experiment, tmp_path: Path) -> None:
-    from harness.time_lapse import measure
+    from harness.measure.time_lapse import measure
 
     with pytest.raises(ConfigError, match="--measure: found 'dora', expected one of timing.methods: lora, beamlora"):
         measure(beam_experiment, "dora", number=0, models_dir=tmp_path, cache_dir=tmp_path)

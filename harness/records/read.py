@@ -1,12 +1,13 @@
 """Records of finished runs: found, checked and gathered.
 
 A run's folder ``results/{experiment}/{run_id}/`` holds ``train.json``, ``metrics.json`` and
-``predictions/<task>.jsonl``. They are the source of truth; ``runs.parquet`` is rebuilt from them. No torch.
+``predictions/<task>.jsonl``. They are the source of truth; ``runs.parquet`` is rebuilt from them. Commands that are given an
+experiment read its runs with ``load_records``, which checks them against the experiment's settings; those that are given a
+folder use ``read_metrics`` and ``read_predictions``. No torch.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shlex
@@ -16,16 +17,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import cli
 from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec, canonical_json
-from harness.experiment.runs import all_runs, load_experiment, table_runs
-from harness.files import replacing
 
 DEFAULT_RESULTS = Path("results")
 SNAKEMAKE = "snakemake --cores all"
@@ -314,77 +310,52 @@ def _missing_error(runs: Sequence[RunSpec], total: int, results: Path, make: str
     return MissingRecord(f"{folder}: found no complete record for {len(runs)} of {total} runs: {names}; {make}")
 
 
-# ----------------------------------------------------------------------------------------------------------- gathering
-
-_SCHEMA = pa.schema([
-    *((name, pa.string()) for name in ("experiment", "domain", "model_key", "model", "stands_for")),
-    ("is_stand_in", pa.bool_()),
-    *((name, pa.string()) for name in ("method_key", "method", "method_name")),
-    ("seed", pa.int64()),
-    ("status", pa.string()),
-    *((name, pa.int64()) for name in ("trainable_parameters", "base_parameters", "peak_memory_bytes")),
-    *((name, pa.float64()) for name in ("train_wall_time_s", "evaluate_wall_time_s")),
-    *((name, pa.string()) for name in ("task", "split", "grader")),
-    ("n", pa.int64()),
-    *((name, pa.float64()) for name in (
-        "accuracy", "stderr", "unparseable", "truncated", "timed_out", "gold_nll", "gold_nll_stderr")),
-])  # fmt: skip
+# ---------------------------------------------------------------------------------------------- a folder by itself
 
 
-def to_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """One row per run and task, in the order given; metrics of diverged runs are missing values."""
+def read_metrics(run_dir: Path) -> dict[str, Any]:
+    """The content of metrics.json.
+
+    Raises:
+        ConfigError: it is missing, not JSON, of another schema version, or has no tasks.
+    """
+    path = run_dir / "metrics.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: found no such file, expected the folder of an evaluated run") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ConfigError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}")
+    if not isinstance(content.get("tasks"), dict):
+        raise ConfigError(f"{path}: tasks: found {type(content.get('tasks')).__name__}, expected one entry a task")
+    return content
+
+
+def read_predictions(run_dir: Path, task: str, *, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of one task's predictions, in the order of the test set.
+
+    Args:
+        fields: what every row must have.
+
+    Raises:
+        ConfigError: the file is missing, or a line (numbered from 1) is no JSON object or lacks a field.
+    """
+    path = run_dir / "predictions" / f"{task}.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}), expected one prediction a line") from error
     rows = []
-    for record in records:
-        run, train = record.run, record.train
-        common = {
-            "experiment": run.experiment,
-            "domain": run.domain,
-            "model_key": run.model_key,
-            "model": run.model.label,
-            "stands_for": run.model.stands_for,
-            "is_stand_in": run.model.is_stand_in,
-            "method_key": run.method.key,
-            "method": run.method.label,
-            "method_name": run.method.name,
-            "seed": run.seed,
-            "status": train.status,
-            "trainable_parameters": train.trainable_parameters,
-            "base_parameters": train.base_parameters,
-            "peak_memory_bytes": train.peak_memory_bytes,
-            "train_wall_time_s": train.wall_time_s,
-            "evaluate_wall_time_s": record.metrics.wall_time_s,
-        }
-        for task, spec in run.evaluation.tasks.items():
-            metrics = record.metrics.tasks.get(task)
-            asked = {"task": task, "split": spec.split, "grader": spec.grader}
-            rows.append(common | asked | (metrics.model_dump() if metrics else {}))
-    return pa.Table.from_pylist(rows, schema=_SCHEMA).to_pandas()
-
-
-def write_parquet(records: Sequence[RunRecord], path: Path) -> None:
-    """Write ``to_frame`` as Parquet: the same records give the same bytes."""
-    table = pa.Table.from_pandas(to_frame(records), schema=_SCHEMA, preserve_index=False).replace_schema_metadata(None)
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
-def main(argv: list[str] | None = None) -> int:
-    description = "Gather the records of an experiment's runs in one Parquet file."
-    parser = argparse.ArgumentParser(prog="python -m harness.records", description=description)
-    cli.add_config_arguments(parser)
-    parser.add_argument("--table", metavar="NAME", help="the runs of this table only (default: all of the experiment)")
-    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
-    args = parser.parse_args(argv)
-    configfiles, overrides = cli.parse_config(args)
-    experiment = load_experiment(configfiles, overrides)
-    runs = table_runs(experiment, args.table, paths=configfiles) if args.table else all_runs(experiment)
-    command = snakemake_command(configfiles, overrides)
-    loaded = load_records(runs, results=args.results_dir, command=command)
-    write_parquet(loaded.records, args.output)
-    print(f"{args.output}: {len(loaded.records)} runs")
-    return 0
-
-
-if __name__ == "__main__":
-    cli.run(main)
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}:{number}: found no JSON ({error}), expected one prediction a line") from None
+        missing = [field for field in fields if not isinstance(row, dict) or field not in row]
+        if missing:
+            raise ConfigError(f"{path}:{number}: field {missing[0]!r} is missing, expected {', '.join(fields)}")
+        rows.append(row)
+    return rows

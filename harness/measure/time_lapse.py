@@ -11,6 +11,8 @@ import gc
 import os
 import tempfile
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,43 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import timing_runs
-from harness.timing import PlannedStep, kinds_of_steps, plan_steps
 from harness.train import Folders, load_inputs, make_trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStep:
+    """One step of a measurement: which step of the run it is, counted from 1, its kinds of work, and its batch's number."""
+
+    step: int
+    kinds: tuple[str, ...]
+    batch: int
+
+
+def kinds_of_steps(total_steps: int, extra_work: dict[str, Collection[int]]) -> dict[tuple[str, ...], list[int]]:
+    """The steps 1..``total_steps`` by their kinds of work: sorted kinds -> steps, increasing."""
+    kinds: dict[int, list[str]] = {}
+    for kind in sorted(extra_work):
+        for step in extra_work[kind]:
+            kinds.setdefault(step, []).append(kind)
+    found: dict[tuple[str, ...], list[int]] = {}
+    for step in range(1, total_steps + 1):
+        found.setdefault(tuple(kinds.get(step, ())), []).append(step)
+    return found
+
+
+def plan_steps(by_kind: dict[tuple[str, ...], list[int]], *, steps: int) -> list[PlannedStep]:
+    """Which steps of the run to time, in their order: ``steps`` of each kind, or all that there are.
+
+    Ordinary steps are spread over the run. Of the others the first are taken, so that what one needs from another (BeamLoRA's
+    operation its snapshot) has happened.
+    """
+    planned = []
+    for kinds, members in by_kind.items():
+        count = min(steps, len(members))
+        spread = 1 if kinds else len(members) / count
+        chosen = [members[int(index * spread)] for index in range(count)]
+        planned += [PlannedStep(step=step, kinds=kinds, batch=batch) for batch, step in enumerate(chosen)]
+    return sorted(planned, key=lambda entry: entry.step)
 
 
 def measure(experiment: Experiment, method: str, *, number: int, models_dir: Path, cache_dir: Path) -> dict[str, Any]:
@@ -31,7 +68,7 @@ def measure(experiment: Experiment, method: str, *, number: int, models_dir: Pat
         number: of the round; another round trains on other batches.
 
     Returns:
-        The fields of ``harness.timing.Measurement`` but for ``order``.
+        The fields of ``harness.measure.timing.Measurement`` but for ``order``.
 
     Raises:
         ConfigError: the experiment does not time this method.
