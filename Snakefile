@@ -348,4 +348,4 @@ onstart:
 
 onsuccess:
     if not workflow.dryrun and os.path.exists(f"{FOLDER}/tables/table1.md"):
-        shell("python -m harness.summary table1 {PLAN.arguments}")
+        shell("python -m harness.tables.summary table1 {PLAN.arguments}")

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from evaluation.sets.prompts import TEMPLATES
 from harness import reported
 from harness.config import BuiltModel, DataSource, FileData, GgufModel, HubModel, RunSpec, TaskSpec
-from harness.stats import wilson_interval
+from harness.statistics.stats import wilson_interval
 
 _CONFIG = Path(__file__).resolve().parent.parent / "config"
 _EXAMPLE = "A box holds 4 pens. How many pens are in 3 boxes?"

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness import cli, reported, stats
-from harness import table_text as text
-from harness.cells import AVERAGE, Cell, Column, Row, Section, Table
+from harness import cli, reported
 from harness.config import ConfigError, RunSpec
 from harness.experiment.runs import table_runs
 from harness.provenance import file_sha256
@@ -26,7 +24,10 @@ from harness.records.read import DEFAULT_RESULTS
 from harness.report.made import describe
 from harness.report.recompute import Raw, TableNumbers
 from harness.report.sources import Source, open_source
-from harness.tables import load_table
+from harness.statistics import stats
+from harness.tables import words as text
+from harness.tables.build import load_table
+from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
 
 FoundT = TypeVar("FoundT")
 

@@ -7,12 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from harness import reported, stats
+from harness import reported
 from harness.claims.evidence import Evidence, Missing, part_of
 from harness.claims.ranks import importance_claims
 from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Part, Quantity, Range, of_difference
 from harness.config import RunSpec
 from harness.experiment.runs import SweepRun
+from harness.statistics import stats
 
 #: Costs within this factor of LoRA's count as "about the same", the usual margin of equivalence tests.
 ABOUT_THE_SAME = Range(above=0.8, below=1.25)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import stats
-from harness.cells import Scores, table_columns
 from harness.claims.verdicts import Part, Quantity, Range
 from harness.config import Experiment, RunSpec
 from harness.experiment.runs import SweepRun, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
 from harness.records.read import RunRecord, load_records, run_folder
+from harness.statistics import stats
+from harness.tables.cells import Scores, table_columns
 
 
 class Missing(Exception):

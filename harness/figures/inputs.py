@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import reported, stats
+from harness import reported
 from harness.config import SCHEMA_VERSION, BaseModelSpec, ConfigError, Experiment, RunSpec
 from harness.experiment.yaml_file import located
 from harness.records.read import MissingRecord, RecordError, RunRecord, load_records
+from harness.statistics import stats
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness import stats
 from harness.config import ConfigError, RunSpec
 from harness.experiment.runs import pruning_runs
 from harness.figures import style
@@ -20,6 +19,7 @@ from harness.figures.sweeps import draw_seeds
 from harness.records import pruning
 from harness.records.pruning import PruningCurve
 from harness.records.read import RecordError, RunRecord
+from harness.statistics import stats
 
 
 def read_curves(inputs: Inputs, record: RunRecord) -> dict[str, PruningCurve]:

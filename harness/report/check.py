@@ -11,14 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from harness import stats
-from harness import table_text as text
 from harness.config import ConfigError
 from harness.experiment.runs import all_runs, base_evaluations
 from harness.records.read import RecordError
 from harness.report import recompute
 from harness.report.recompute import Raw, TableNumbers, mean, read_rows
 from harness.report.sources import CLAIMS, OPERATIONS, Source, state
+from harness.statistics import stats
+from harness.tables import words as text
 
 #: Mismatches named; more are counted.
 NAMED = 50
@@ -155,7 +155,7 @@ def _expected_cell(table: TableNumbers, key: str, model: str, method: str, metri
 
 
 def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
-    from harness.tables import load_table
+    from harness.tables.build import load_table
 
     found: dict[str, Expected] = {}
     for key, model, method, metric, column in table.cells():

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import reported
-from harness import table_text as text
 from harness.config import DataSource, RunSpec
 from harness.experiment.runs import all_runs
 from harness.report.others import Block, Cell
 from harness.report.sources import Source
+from harness.tables import words as text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from harness import tables
-from harness.cells import AVERAGE
 from harness.config import ConfigError, RunSpec
 from harness.experiment.runs import all_runs, figure_runs, planned_figures, table_runs
 from harness.figures.catalogue import CATALOGUE
@@ -27,6 +25,8 @@ from harness.records.read import Loaded, load_records
 from harness.report import made, others, runs
 from harness.report.numbers import TableView, details, table_view
 from harness.report.sources import Source, require_complete, state
+from harness.tables.build import build
+from harness.tables.cells import AVERAGE
 
 #: Upper limit of a page, in bytes.
 MAX_BYTES = 5_000_000
@@ -101,7 +101,7 @@ def _tables(source: Source, loaded: Loaded) -> tuple[list[TableView], list[dict[
     views, numbers = [], []
     for name in source.experiment.tables:
         mine = table_runs(source.experiment, name, paths=source.configfiles)
-        table = tables.build(source.experiment, name, mine, _part(loaded, mine))
+        table = build(source.experiment, name, mine, _part(loaded, mine))
         commands = {
             f"{name}|{section.model_key}|{row.method_key}|{metric}|{column.key}": source.harness(
                 f"trace {name} {section.model_key} {row.method_key} {AVERAGE if column.task == AVERAGE else column.key}"

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 import methods
-from harness import reported, stats
+from harness import reported
 from harness.config import RunSpec
 from harness.experiment.runs import all_runs, table_runs
 from harness.records import timing
 from harness.records.read import load_records
 from harness.report.sources import Source
+from harness.statistics import stats
 
 #: A column of a table: domain and task; both None for the average.
 Column = tuple[str | None, str | None]

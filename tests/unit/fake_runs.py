@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from harness import tables
 from harness.config import SCHEMA_VERSION, Experiment, MethodSpec, RunSpec, TrainingSpec
 from harness.records.read import load_records
+from harness.tables import build as tables
 
 LABELS = {
     "full-ft": "Full-FT", "lora": "LoRA", "dora": "DoRA", "pissa": "PiSSA", "milora": "MiLoRA", "relora": "ReLoRA",

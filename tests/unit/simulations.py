@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from harness import stats
+from harness.statistics import stats
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(81)
 #: Standard deviations, in logits, of what both methods share about an example, and of what each makes of it.

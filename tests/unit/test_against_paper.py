@@ -7,9 +7,11 @@ import math
 
 import pytest
 
-from harness import against_paper, reported, stats
-from harness.against_paper import MARGIN, Reported, check
-from harness.cells import Comparison
+from harness import reported
+from harness.statistics import stats
+from harness.statistics.comparison import Comparison
+from harness.tables import against_paper
+from harness.tables.against_paper import MARGIN, Reported, check
 
 PAPER = Reported(value=0.66, stderr=0.004)
 

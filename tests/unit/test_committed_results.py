@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.sets.commonsense import COMMONSENSE
-from harness import tables
+from harness.tables.__main__ import main
 from tests.paths import ROOT
 
 SMALL = ROOT / "results/small"
@@ -16,7 +16,7 @@ SMALL = ROOT / "results/small"
 
 def test_the_committed_table_is_rendered_from_the_committed_records(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
-    tables.main(["table1", "--experiment", "small", "--output-dir", str(tmp_path)])
+    main(["table1", "--experiment", "small", "--output-dir", str(tmp_path)])
     for name in ("table1.md", "table1.tex", "table1.csv"):
         assert (tmp_path / name).read_bytes() == (SMALL / "tables" / name).read_bytes()
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from harness import stats
-from harness.variance import of_binary_scores
+from harness.statistics import stats
+from harness.statistics.variance import of_binary_scores
 from tests.unit.simulations import LEVELS, Setup, grid, measure
 
 #: The rates that a correct 95 % procedure has in this many simulations, but once in 10,000 (four standard errors).

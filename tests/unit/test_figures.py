@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import learning_rate, tables
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import FIGURES, all_runs, sweep_runs, table_runs
 from harness.figures import __main__ as command
@@ -18,6 +17,8 @@ from harness.figures import catalogue, style
 from harness.figures.rank_importance import default_layer
 from harness.records import importance, pruning, timing
 from harness.records.read import MissingRecord, RecordError, load_records
+from harness.tables import rates
+from harness.tables.build import build
 from tests.unit import fake_figures, fake_runs
 from tests.unit.fake_figures import data_of, words_of
 
@@ -144,7 +145,7 @@ def test_the_reference_line_is_plain_lora(made: Experiment, results: Path):
 def test_pareto_shows_the_average_of_table_1(made: Experiment, results: Path):
     data = data_of("pareto", made, results)
     runs = table_runs(made, "table1")
-    table = tables.build(made, "table1", runs, load_records(runs, results=results))
+    table = build(made, "table1", runs, load_records(runs, results=results))
     for row in table.sections[0].rows:
         own, cell = data[(data["row"] == "mean") & (data["method"] == row.method_key)].iloc[0], row.cells["accuracy", "avg"]
         assert own["accuracy"] == pytest.approx(cell.ours.mean)
@@ -161,7 +162,7 @@ def test_a_point_is_on_the_frontier_if_no_other_beats_it():
 
 def test_learning_rate_marks_the_rate_chosen_on_validation(made: Experiment, results: Path):
     data = data_of("learning_rate", made, results)
-    tuning = learning_rate.load(made, results=results, command="snakemake", allow_missing=False)
+    tuning = rates.load_tuning(made, results=results, command="snakemake", allow_missing=False)
     chosen = data[data["is_best"] & (data["row"] == "mean")].set_index("method")["learning_rate"].to_dict()
     assert chosen == {where[2]: choice.best.rate for where, choice in tuning.choices.items()}
     assert set(data.loc[data["is_shared"], "learning_rate"]) == {0.003}

@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from harness import learning_rate, learning_rate_table, tables
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import load_experiment, sweep_runs, table_runs
-from harness.learning_rate import best_rates
 from harness.records.read import MissingRecord, load_record
+from harness.tables import rates, rates_table
+from harness.tables.__main__ import main
+from harness.tables.build import build
+from harness.tables.rates import best_rates
 from tests import experiments
 from tests.unit import fake_runs
 
@@ -56,8 +58,8 @@ def fill(experiment: Experiment, results: Path, validation: dict[tuple[str, floa
         fake_runs.write_run(point.run, results, correct=correct, gold_nll=losses)
 
 
-def choose(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> dict[str, learning_rate.Choice]:
-    tuning = learning_rate.load(experiment, results=results, command="snakemake", allow_missing=allow_missing)
+def choose(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> dict[str, rates.Choice]:
+    tuning = rates.load_tuning(experiment, results=results, command="snakemake", allow_missing=allow_missing)
     return {method: choice for (_, _, method), choice in tuning.choices.items()}
 
 
@@ -108,7 +110,7 @@ def test_a_rate_that_diverged_cannot_win(experiment: Experiment, tmp_path: Path)
     found = choose(experiment, tmp_path)
     assert found["lora"].best.rate != 3e-3
     assert {p.rate: p.n_diverged for p in found["lora"].points} == {1e-3: 0, 3e-3: 1, 1e-2: 0}
-    shown = learning_rate_table.markdown(comparison(experiment, tmp_path))
+    shown = rates_table.markdown(comparison(experiment, tmp_path))
     assert "60.0; diverged (1 of 2)" in shown
 
 
@@ -120,7 +122,7 @@ def test_an_unfinished_rate_cannot_win(experiment: Experiment, tmp_path: Path) -
     with pytest.raises(MissingRecord, match="-- reproduce_learning_rate"):
         choose(experiment, tmp_path)
     assert choose(experiment, tmp_path, allow_missing=True)["dora"].best.rate != 1e-2
-    assert "not run (1 of 2)" in learning_rate_table.markdown(comparison(experiment, tmp_path, allow_missing=True))
+    assert "not run (1 of 2)" in rates_table.markdown(comparison(experiment, tmp_path, allow_missing=True))
 
 
 def test_validation_tasks_are_required(tmp_path: Path) -> None:
@@ -134,15 +136,15 @@ def test_validation_tasks_are_required(tmp_path: Path) -> None:
 def test_experiment_without_the_sweep_says_so(tmp_path: Path) -> None:
     experiment = load_experiment([experiments.write(tmp_path, content(sweeps={}))])
     with pytest.raises(ConfigError, match="expected 'learning_rate'"):
-        learning_rate.load(experiment, results=tmp_path, command="snakemake", allow_missing=True)
+        rates.load_tuning(experiment, results=tmp_path, command="snakemake", allow_missing=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ rendering
 
 
-def comparison(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> learning_rate_table.RateComparison:
-    tuning = learning_rate.load(experiment, results=results, command="snakemake", allow_missing=allow_missing)
-    return learning_rate_table.build(experiment, tuning, results=results, command="snakemake")
+def comparison(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> rates_table.RateComparison:
+    tuning = rates.load_tuning(experiment, results=results, command="snakemake", allow_missing=allow_missing)
+    return rates_table.build(experiment, tuning, results=results, command="snakemake")
 
 
 def test_ranks_at_the_shared_and_at_the_best_rate(experiment: Experiment, tmp_path: Path) -> None:
@@ -158,23 +160,23 @@ def test_ranks_at_the_shared_and_at_the_best_rate(experiment: Experiment, tmp_pa
     assert (lora.shared.rank, lora.tuned.rank, dora.shared.rank, dora.tuned.rank) == (1, 2, 2, 1)
     assert lora.shared.rate == dora.shared.rate == 3e-3 and dora.tuned.rate == 1e-2
     assert dora.shared.difference.mean == pytest.approx(-0.3) and dora.tuned.difference.mean == pytest.approx(0.3)
-    data = pd.read_csv(io.StringIO(learning_rate_table.csv_text(found)))
+    data = pd.read_csv(io.StringIO(rates_table.csv_text(found)))
     assert len(data) == 6 and data.groupby("method_key")["best"].sum().tolist() == [1, 1]
     best = data[data["best"]].set_index("method_key")
     assert best.loc["dora", "test_accuracy"] == 0.8 and best.loc["dora", "edge"] == "highest"
-    shown = learning_rate_table.markdown(found)
+    shown = rates_table.markdown(found)
     assert "60.0 *" in shown and "math/llama-mini/dora (highest)" in shown and "(learning_rate" not in shown
 
 
 def test_table_at_tuned_rates_takes_the_sweeps_runs(experiment: Experiment, tmp_path: Path) -> None:
     fill(experiment, tmp_path, BEST)
     runs = table_runs(experiment, "table1")
-    tuning = learning_rate.load(experiment, results=tmp_path, command="snakemake", allow_missing=False)
-    planned, loaded, notes = learning_rate.tuned_runs(runs, tuning)
-    rates = {r.run.method.key: r.run.training.learning_rate for r in loaded.records}
-    assert rates == {"lora": 3e-3, "dora": 1e-2} and not loaded.missing
+    tuning = rates.load_tuning(experiment, results=tmp_path, command="snakemake", allow_missing=False)
+    planned, loaded, notes = rates.tuned_runs(runs, tuning)
+    chosen = {r.run.method.key: r.run.training.learning_rate for r in loaded.records}
+    assert chosen == {"lora": 3e-3, "dora": 1e-2} and not loaded.missing
     assert {r.folder.parent.name for r in loaded.records} == {"lora", "dora.learning_rate=0.01"}
-    table = tables.build(experiment, "table1", planned, loaded, rates="tuned", rate_notes=notes)
+    table = build(experiment, "table1", planned, loaded, rates="tuned", rate_notes=notes)
     assert table.file_name == "table1_tuned" and [row.label for row in table.sections[0].rows] == ["LoRA", "DoRA"]
     assert "DoRA 0.01 (the highest of its grid)" in notes[0]
 
@@ -186,20 +188,20 @@ def test_a_method_outside_the_sweep_is_not_run_in_the_tuned_table(tmp_path: Path
     experiment = load_experiment([path])
     fill(experiment, tmp_path / "results", BEST)
     arguments = ["table1", "--configfile", str(path), "--results-dir", str(tmp_path / "results")]
-    tables.main([*arguments, "--rates", "tuned"])
+    main([*arguments, "--rates", "tuned"])
     text = (tmp_path / "results/mini/tables/table1_tuned.md").read_text()
     assert next(line for line in text.splitlines() if line.startswith("| DoRA")).count("not run") == 1
     assert "Not run, math on llama-mini: DoRA" in text and "best-tuned learning rates" in text
     assert not (tmp_path / "results/mini/tables/table1.md").exists()
 
 
-def test_commands_write_the_same_files(experiment: Experiment, tmp_path: Path) -> None:
+def test_the_command_writes_the_same_bytes_twice(experiment: Experiment, tmp_path: Path) -> None:
     fill(experiment, tmp_path / "results", BEST)
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(content(), sort_keys=False))
     arguments = ["--configfile", str(path), "--results-dir", str(tmp_path / "results")]
-    learning_rate.main([*arguments, "--output-dir", str(tmp_path / "a")])
-    tables.main(["learning_rate", *arguments, "--output-dir", str(tmp_path / "b")])
+    for folder in "ab":
+        main(["learning_rate", *arguments, "--output-dir", str(tmp_path / folder)])
     for suffix in ("md", "tex", "csv"):
         name = f"learning_rate.{suffix}"
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -219,8 +221,8 @@ def test_seeds_of_the_sweep_are_all_that_a_covered_column_plans(tmp_path: Path) 
     changed["sweeps"]["learning_rate"] |= {"methods": ["lora"], "seeds": [0]}
     experiment = load_experiment([experiments.write(tmp_path, changed)])
     fill(experiment, tmp_path, BEST)
-    tuning = learning_rate.load(experiment, results=tmp_path, command="snakemake", allow_missing=False)
-    planned, loaded, notes = learning_rate.tuned_runs(table_runs(experiment, "table1"), tuning)
-    table = tables.build(experiment, "table1", planned, loaded, rates="tuned", rate_notes=notes)
+    tuning = rates.load_tuning(experiment, results=tmp_path, command="snakemake", allow_missing=False)
+    planned, loaded, notes = rates.tuned_runs(table_runs(experiment, "table1"), tuning)
+    table = build(experiment, "table1", planned, loaded, rates="tuned", rate_notes=notes)
     lora, dora = (row.cells["accuracy", "math/gsm8k"] for row in table.sections[0].rows)
     assert (lora.n_seeds_planned, len(lora.seeds)) == (1, 1) and (dora.n_seeds_planned, dora.n_missing) == (2, 2)

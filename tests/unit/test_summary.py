@@ -14,17 +14,21 @@ import pytest
 import yaml
 from rich.console import Console
 
-from harness import stats, summary, table_formats, table_text, tables
 from harness.cli import parse_config
 from harness.config import Experiment
 from harness.records.read import load_records
+from harness.statistics import stats
+from harness.tables import render, summary
+from harness.tables import words as text
+from harness.tables.arguments import add_table_arguments
+from harness.tables.build import Comparison, Table
 from tests.paths import ROOT
 from tests.unit import fake_runs
 from tests.unit.fake_runs import build, full_table, small
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, tables.Table]:
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, Table]:
     """All fifteen method-model pairs of Table 1."""
     return full_table(tmp_path_factory.mktemp("results"))
 
@@ -34,28 +38,28 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, ta
 
 @pytest.mark.parametrize(("value", "shown"), [(0.004, "+0.4"), (-0.011, "−1.1"), (0.0, "+0.0"), (-0.00001, "+0.0")])
 def test_signed_percentage_points(value: float, shown: str) -> None:
-    assert table_text.signed(value, "accuracy") == shown
+    assert text.signed(value, "accuracy") == shown
 
 
 @pytest.mark.parametrize(("value", "shown"), [(512, "512"), (61440, "61.4 k"), (159907840, "160 M"), (6738415616, "6.74 G")])
 def test_parameter_counts(value: int, shown: str) -> None:
-    assert table_text.count(value) == shown
+    assert text.count(value) == shown
 
 
 @pytest.mark.parametrize(("value", "shown"), [(4.21, "4.2 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (8040, "2 h 14 min")])
 def test_durations(value: float, shown: str) -> None:
-    assert table_text.duration(value) == shown
+    assert text.duration(value) == shown
 
 
 def test_notes_say_what_the_table_can_tell(full) -> None:
     experiment, _, table = full
-    notes = "\n".join(table_text.notes(table))
+    notes = "\n".join(text.notes(table))
     assert "Nothing here was trained." in notes
     assert "Llama 0.8M in the place of LLaMA2-7B" in notes
     assert "GSM8K† n = 40" in notes and "not the public set" in notes and "Planned seeds: 0, 1, 2" in notes
     assert "Holm-adjusted over 52 accuracy cells" in notes and "Minimum detectable difference" in notes
     wall = sum(r.train.wall_time_s + 2.0 for r in load_records(fake_runs.runs(experiment), results=full[1]).records)
-    assert f"90 runs, {table_text.duration(wall)} of wall time" in notes and "CPU time" not in notes
+    assert f"90 runs, {text.duration(wall)} of wall time" in notes and "CPU time" not in notes
 
 
 def test_cpu_time_is_shown_if_every_record_has_it(tmp_path: Path) -> None:
@@ -64,7 +68,7 @@ def test_cpu_time_is_shown_if_every_record_has_it(tmp_path: Path) -> None:
     for run in fake_runs.runs(experiment):
         for name, seconds in (("train.json", 30.0), ("metrics.json", 10.0)):
             fake_runs.edit_json(fake_runs.run_folder(run, tmp_path) / name, cpu_time_s=seconds)
-    assert "4 min 00 s of CPU time" in table_text.cost(build(experiment, tmp_path))
+    assert "4 min 00 s of CPU time" in text.cost(build(experiment, tmp_path))
 
 
 def test_interval_beside_zero_and_a_tie_is_explained(tmp_path: Path) -> None:
@@ -74,16 +78,16 @@ def test_interval_beside_zero_and_a_tie_is_explained(tmp_path: Path) -> None:
     fake_runs.populate(fake_runs.runs(experiment), tmp_path)
     table = build(experiment, tmp_path)
     row, column = table.sections[0].rows[1], table.columns[0]
-    comparison = tables.Comparison(difference=difference, p_adjusted=0.21, verdict="tie")
+    comparison = Comparison(difference=difference, p_adjusted=0.21, verdict="tie")
     cell = replace(row.cells["accuracy", column.key], comparison=comparison)
-    said = table_text.sentence(row, column, cell, baseline="LoRA")
+    said = text.sentence(row, column, cell, baseline="LoRA")
     assert said == "BeamLoRA − LoRA on GSM8K†: +30.0 [+20.0, +40.0], tie (p = 0.210 after correction), 3 seeds"
 
 
 # ------------------------------------------------------------------------------------------------------- command lines
 
 
-def summarise(table: tables.Table, folder: Path) -> str:
+def summarise(table: Table, folder: Path) -> str:
     console = Console(file=io.StringIO(), width=summary.MAX_WIDTH, highlight=False)
     summary.render(table, console=console, folder=folder, configfiles=[Path("config/tiny.yaml")], overrides={})
     return console.file.getvalue()
@@ -105,7 +109,7 @@ def test_summary_fits_the_terminal_and_spells_out_beamlora(full) -> None:
 def test_summary_names_only_files_that_exist(full, tmp_path: Path) -> None:
     table = full[2]
     assert "table1.md" not in summarise(table, tmp_path)
-    table_formats.write(table, tmp_path / "tables")
+    render.write(table, tmp_path / "tables")
     assert "table1.md" in summarise(table, tmp_path).replace("\n", "")
 
 
@@ -132,7 +136,7 @@ def test_tables_command(tmp_path: Path) -> None:
 
 def test_experiment_names_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
-    tables.add_table_arguments(parser)
+    add_table_arguments(parser)
     args = parser.parse_args(["table1", "--experiment", "small", "--set", "seeds=2"])
     assert parse_config(args) == ([Path("config/small.yaml")], {"seeds": 2})
     assert parse_config(parser.parse_args(["table1"]))[0] == [Path("config/tiny.yaml")]
@@ -150,5 +154,5 @@ def test_every_command_on_records_takes_the_name_of_an_experiment(module: str) -
 
 
 def test_no_torch_behind_records_and_tables() -> None:
-    code = "import sys, harness.summary, harness.table_formats; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.tables.summary, harness.tables.render; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

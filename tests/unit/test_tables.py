@@ -13,16 +13,18 @@ import pytest
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from harness import reported, table_formats, tables
+from harness import reported
 from harness.config import Experiment, RunSpec
 from harness.records.read import MissingRecord, RecordError
+from harness.tables import render
+from harness.tables.build import Table
 from tests.paths import ROOT, SHARED, needs_shared
 from tests.unit import fake_runs
 from tests.unit.fake_runs import build, full_table, small
 
 
-def frame(table: tables.Table) -> pd.DataFrame:
-    return pd.read_csv(io.StringIO(table_formats.csv_text(table)), keep_default_na=True)
+def frame(table: Table) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(render.csv_text(table)), keep_default_na=True)
 
 
 def one(frame: pd.DataFrame, **where: str) -> pd.Series:
@@ -43,7 +45,7 @@ def scores(run_filter: dict[str, str], experiment: Experiment, results: Path, ta
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, tables.Table]:
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, Table]:
     """All fifteen method-model pairs of Table 1."""
     return full_table(tmp_path_factory.mktemp("results"))
 
@@ -103,7 +105,7 @@ def test_baseline_is_not_compared_with_itself(full) -> None:
 def test_markdown_rounds_the_same_numbers(full) -> None:
     table = full[2]
     row = one(frame(table), model_key="llama-tiny", method_key="full-ft", task="gsm8k", metric="accuracy")
-    text = table_formats.markdown(table)
+    text = render.markdown(table)
     line = next(x for x in text.split("### GSM8K†: accuracy")[1].splitlines() if x.startswith("| Full-FT"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1] == "66.50"
@@ -154,8 +156,8 @@ def test_papers_average_needs_the_same_tasks() -> None:
 def test_stand_ins_are_named_and_the_papers_column_is_marked(full) -> None:
     table = full[2]
     title = "LLaMA2-7B [paper] | Llama 0.8M stand-in [ours]"
-    assert f"## {title}" in table_formats.markdown(table)
-    assert table_formats.tex_escape(title) in table_formats.tex(table)
+    assert f"## {title}" in render.markdown(table)
+    assert render.tex_escape(title) in render.tex(table)
     data = frame(table)
     assert data["is_stand_in"].all() and set(data["stands_for"]) == {"llama2-7b", "mistral-7b"}
     assert set(data[data["task"] != "avg"]["test_set"]) == {"generated"}
@@ -164,7 +166,7 @@ def test_stand_ins_are_named_and_the_papers_column_is_marked(full) -> None:
 def test_model_without_a_counterpart_has_no_papers_column(tmp_path: Path) -> None:
     experiment = fake_runs.experiment(methods={"alone": ("lora", "dora")}, domains={"math": {"gsm8k": 10}})
     fake_runs.populate(fake_runs.runs(experiment), tmp_path)
-    text = table_formats.markdown(build(experiment, tmp_path))
+    text = render.markdown(build(experiment, tmp_path))
     assert "## Unrelated [ours; not in the paper]" in text and "Paper |" not in text and "66.31" not in text
 
 
@@ -197,7 +199,7 @@ def test_diverged_seed_is_shown_and_in_no_mean(tmp_path: Path) -> None:
     assert (lora["n_diverged"], lora["seeds"], lora["n_seeds"]) == (1, "0 2", 2)
     assert (beam["n_seeds"], beam["difference_n_seeds"]) == (3, 2)
     assert beam["mean"] == before["mean"] and beam["difference_mean"] != before["difference_mean"]
-    text = table_formats.markdown(table)
+    text = render.markdown(table)
     assert "diverged (1 of 3)" in text and "2 of 3" in text and "Diverged runs are shown as such" in text
 
 
@@ -211,7 +213,7 @@ def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
     table = build(experiment, tmp_path)
     row = one(frame(table), method_key="beamlora", task="avg", metric="accuracy")
     assert np.isnan(row["mean"]) and np.isnan(row["p_value"]) and row["n_diverged"] == 3
-    assert "diverged (3 of 3)" in table_formats.markdown(table) and not table.comparisons
+    assert "diverged (3 of 3)" in render.markdown(table) and not table.comparisons
 
 
 def test_what_has_not_run_says_so_and_is_counted(tmp_path: Path) -> None:
@@ -221,7 +223,7 @@ def test_what_has_not_run_says_so_and_is_counted(tmp_path: Path) -> None:
     with pytest.raises(MissingRecord, match="3 of 6 runs"):
         build(experiment, tmp_path)
     table = build(experiment, tmp_path, allow_missing=True)
-    text = table_formats.markdown(table)
+    text = render.markdown(table)
     beam = next(line for line in text.splitlines() if line.startswith("| BeamLoRA"))
     assert re.search(r"67.05 / not run", beam)
     assert "Partial table: 3 planned runs have no record" in text
@@ -230,7 +232,7 @@ def test_what_has_not_run_says_so_and_is_counted(tmp_path: Path) -> None:
 
 def test_nothing_at_all_renders(tmp_path: Path) -> None:
     table = build(small(), tmp_path, allow_missing=True)
-    for text in (table_formats.markdown(table), table_formats.tex(table), table_formats.csv_text(table)):
+    for text in (render.markdown(table), render.tex(table), render.csv_text(table)):
         assert "BeamLoRA" in text and "nan" not in text
 
 
@@ -244,7 +246,7 @@ def test_one_seed_is_named_in_the_verdict(tmp_path: Path) -> None:
     row = one(frame(table), method_key="beamlora", metric="accuracy")
     assert row["test"] == "exact McNemar" and row["verdict"] == "better" and np.isnan(row["seed_stderr"])
     assert (row["low"], row["high"]) == pytest.approx((0.9124, 1.0), abs=1e-4)
-    text = table_formats.markdown(table)
+    text = render.markdown(table)
     assert "better (1 seed)" in text and "neither contains the noise of training" in text
     assert "NLL of the gold answer" not in text  # it was not measured
 
@@ -253,7 +255,7 @@ def test_nothing_solved_shows_an_interval_not_certainty(tmp_path: Path) -> None:
     experiment = fake_runs.experiment(methods={"llama-tiny": ("lora",)}, domains={"math": {"gsm8k": 8}})
     for run in fake_runs.runs(experiment):
         fake_runs.write_run(run, tmp_path, correct={"gsm8k": [False] * 8})
-    text = table_formats.markdown(build(experiment, tmp_path))
+    text = render.markdown(build(experiment, tmp_path))
     assert "66.31 / 0.0 [0.0, 32.4]" in text and "± 0.0" not in text
 
 
@@ -278,8 +280,8 @@ def test_other_examples_are_not_paired(tmp_path: Path) -> None:
 
 def test_same_records_give_the_same_bytes(full, tmp_path: Path) -> None:
     experiment, results, table = full
-    first = [path.read_bytes() for path in table_formats.write(table, tmp_path / "a")]
-    second = [path.read_bytes() for path in table_formats.write(build(experiment, results), tmp_path / "b")]
+    first = [path.read_bytes() for path in render.write(table, tmp_path / "a")]
+    second = [path.read_bytes() for path in render.write(build(experiment, results), tmp_path / "b")]
     assert first == second
 
 
@@ -293,7 +295,7 @@ def test_a_number_does_not_depend_on_the_rows_around_it(full) -> None:
 
 def test_markdown_columns_line_up(full) -> None:
     block: list[str] = []
-    for line in [*table_formats.markdown(full[2]).splitlines(), ""]:
+    for line in [*render.markdown(full[2]).splitlines(), ""]:
         if line.startswith("|"):
             block.append(line)
             continue
@@ -302,11 +304,11 @@ def test_markdown_columns_line_up(full) -> None:
 
 
 def test_markdown_never_decides_by_bold(full) -> None:
-    assert "**" not in table_formats.markdown(full[2]) and r"\textbf" not in table_formats.tex(full[2])
+    assert "**" not in render.markdown(full[2]) and r"\textbf" not in render.tex(full[2])
 
 
 def test_tex_is_well_formed(full) -> None:
-    text = table_formats.tex(full[2])
+    text = render.tex(full[2])
     for environment in ("document", "tabular"):
         assert text.count(rf"\begin{{{environment}}}") == text.count(rf"\end{{{environment}}}") > 0
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}")
@@ -320,16 +322,16 @@ def test_tex_is_well_formed(full) -> None:
 
 @pytest.mark.parametrize("character", list("\\&%$#_{}~^<>|"))
 def test_tex_special_characters_are_escaped(character: str) -> None:
-    assert table_formats.tex_escape(character) != character
+    assert render.tex_escape(character) != character
 
 
 def test_an_option_keeps_both_hyphens_in_tex() -> None:
-    assert table_formats.tex_escape("table1 --rates") == "table1 -{}-rates" and table_formats.tex_escape("a-b") == "a-b"
+    assert render.tex_escape("table1 --rates") == "table1 -{}-rates" and render.tex_escape("a-b") == "a-b"
 
 
 def test_csv_has_every_cell_unrounded(full) -> None:
     data = frame(full[2])
     assert len(data) == (9 + 6) * 5 * 2
-    raw = table_formats.csv_text(full[2])
+    raw = render.csv_text(full[2])
     value = one(data, model_key="llama-tiny", method_key="lora", task="avg", metric="accuracy")["stderr"]
     assert repr(float(value)) in raw

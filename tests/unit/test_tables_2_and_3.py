@@ -14,12 +14,18 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from harness import reported, settings_table, stats, table_formats, table_text, tables
-from harness.cells import AVERAGE, table_columns
+from harness import reported
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import load_experiment, settings_runs
 from harness.records.frame import to_frame
 from harness.records.read import MissingRecord, RecordError, load_records
+from harness.statistics import stats
+from harness.tables import render
+from harness.tables import settings as settings_table
+from harness.tables import words as text
+from harness.tables.__main__ import main
+from harness.tables.build import Table
+from harness.tables.cells import AVERAGE, table_columns
 from tests import experiments
 from tests.paths import ROOT
 from tests.unit import fake_runs
@@ -29,11 +35,11 @@ COMMONSENSE = ("arc_challenge", "siqa", "winogrande", "boolq", "arc_easy", "piqa
 ABLATIONS = ("beamlora-no-expansion", "beamlora-no-assessment", "beamlora-no-dynamic-p")
 
 
-def frame(table: tables.Table) -> pd.DataFrame:
-    return pd.read_csv(io.StringIO(table_formats.csv_text(table)), keep_default_na=True)
+def frame(table: Table) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(render.csv_text(table)), keep_default_na=True)
 
 
-def filled(results: Path, *, effects: dict[str, float] | None = None, **changes: object) -> tuple[Experiment, tables.Table]:
+def filled(results: Path, *, effects: dict[str, float] | None = None, **changes: object) -> tuple[Experiment, Table]:
     experiment = fake_runs.experiment(**changes)
     fake_runs.populate(fake_runs.runs(experiment), results, effects=effects)
     return experiment, build(experiment, results)
@@ -51,14 +57,14 @@ def real_model(experiment: Experiment, **tasks: int) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def table2(tmp_path_factory: pytest.TempPathFactory) -> tables.Table:
+def table2(tmp_path_factory: pytest.TempPathFactory) -> Table:
     domains = {"commonsense": dict.fromkeys(COMMONSENSE, 16)}
     methods = {"llama-tiny": ("lora", "dora", "beamlora")}
     return filled(tmp_path_factory.mktemp("table2"), methods=methods, domains=domains)[1]
 
 
 @pytest.fixture(scope="module")
-def table3(tmp_path_factory: pytest.TempPathFactory) -> tables.Table:
+def table3(tmp_path_factory: pytest.TempPathFactory) -> Table:
     domains, methods = {"math": {"gsm8k": 60, "math": 60}}, {"llama-tiny": ("lora", "beamlora", *ABLATIONS)}
     effects = {"beamlora": 1.0, "beamlora-no-expansion": -3.0}
     return filled(tmp_path_factory.mktemp("table3"), methods=methods, domains=domains, effects=effects)[1]
@@ -67,7 +73,7 @@ def table3(tmp_path_factory: pytest.TempPathFactory) -> tables.Table:
 # --------------------------------------------------------------------------------------------------------------- table 2
 
 
-def test_table2_has_the_papers_eight_sets_and_their_average(table2: tables.Table) -> None:
+def test_table2_has_the_papers_eight_sets_and_their_average(table2: Table) -> None:
     assert [column.task for column in table2.columns] == [*COMMONSENSE, AVERAGE]
     paper = pd.read_csv(ROOT / "config" / "paper_reported.csv").query("table == 'table2' and model == 'llama2-7b'")
     data = frame(table2).query("metric == 'accuracy'")
@@ -77,8 +83,8 @@ def test_table2_has_the_papers_eight_sets_and_their_average(table2: tables.Table
         assert row.reported == pytest.approx(value.iloc[0] / 100)
 
 
-def test_wide_table_gives_the_paper_a_line_of_its_own(table2: tables.Table) -> None:
-    text = table_formats.markdown(table2)
+def test_wide_table_gives_the_paper_a_line_of_its_own(table2: Table) -> None:
+    text = render.markdown(table2)
     overview = [line for line in text.split("###")[0].splitlines() if line.startswith("|")]
     assert len(overview) == 2 + 2 * 3 and max(map(len, overview)) <= 170
     assert "64.70" in overview[2] and "±" in overview[3]
@@ -92,7 +98,7 @@ def test_validation_tasks_are_in_no_table(tmp_path: Path) -> None:
     assert [c.task for c in table_columns(fake_runs.runs(experiment))] == ["math"]
     fake_runs.populate(fake_runs.runs(experiment), tmp_path)
     table = build(experiment, tmp_path)
-    texts = (table_formats.markdown(table), table_formats.tex(table), table_formats.csv_text(table))
+    texts = (render.markdown(table), render.tex(table), render.csv_text(table))
     assert not any("GSM8K" in text or "gsm8k" in text for text in texts)
     loaded = load_records(fake_runs.runs(experiment), results=tmp_path)
     assert set(to_frame(loaded.records)["split"]) == {"validation", "test"}
@@ -101,7 +107,7 @@ def test_validation_tasks_are_in_no_table(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- table 3
 
 
-def test_ablations_are_compared_with_lora_and_with_beamlora(table3: tables.Table) -> None:
+def test_ablations_are_compared_with_lora_and_with_beamlora(table3: Table) -> None:
     data = frame(table3).query("metric == 'accuracy' and task == 'gsm8k'").set_index("method_key")
     assert data.loc[list(ABLATIONS), "parent"].eq(data.loc["beamlora", "method"]).all()
     assert data.loc[["lora", "beamlora"], "parent_difference_mean"].isna().all()
@@ -112,7 +118,7 @@ def test_ablations_are_compared_with_lora_and_with_beamlora(table3: tables.Table
     assert data.loc["beamlora-no-expansion", "parent_verdict"] == "worse"
 
 
-def test_both_comparisons_are_corrected_in_their_own_families(table3: tables.Table) -> None:
+def test_both_comparisons_are_corrected_in_their_own_families(table3: Table) -> None:
     data = frame(table3)
     for averages in (True, False):
         part = data[(data["metric"] == "accuracy") & ((data["task"] == "avg") == averages)]
@@ -125,29 +131,29 @@ def test_both_comparisons_are_corrected_in_their_own_families(table3: tables.Tab
     assert table3.parent_comparisons["accuracy", False] == 6
 
 
-def test_ablations_have_the_papers_numbers_and_its_difference_to_beamlora(table3: tables.Table) -> None:
+def test_ablations_have_the_papers_numbers_and_its_difference_to_beamlora(table3: Table) -> None:
     data = frame(table3).query("metric == 'accuracy'").set_index(["method_key", "task"])
     assert data.loc[("beamlora-no-expansion", "gsm8k"), "reported"] == 0.6588
     assert data.loc[("beamlora-no-expansion", "gsm8k"), "reported_difference"] == pytest.approx(0.6588 - 0.6705)
     assert data.loc[("beamlora", "avg"), "reported_difference"] == pytest.approx(0.4322 - 0.4270)
-    text = table_formats.markdown(table3)
+    text = render.markdown(table3)
     assert "vs full method" in text and "of variants with their full method" in text
 
 
-def test_words_for_an_ablation_name_the_full_method(table3: tables.Table) -> None:
+def test_words_for_an_ablation_name_the_full_method(table3: Table) -> None:
     row = next(row for row in table3.sections[0].rows if row.method_key == "beamlora-no-expansion")
-    said = table_text.sentence(row, table3.columns[0], row.cells["accuracy", "math/gsm8k"], baseline=row.parent or "")
+    said = text.sentence(row, table3.columns[0], row.cells["accuracy", "math/gsm8k"], baseline=row.parent or "")
     assert said.startswith("beamlora-no-expansion − BeamLoRA on GSM8K†: −") and "worse, 3 seeds" in said
 
 
 # ----------------------------------------------------------------------------------------------------- against the paper
 
 
-def test_stand_ins_get_a_direction_and_no_verdict_on_numbers(table3: tables.Table) -> None:
+def test_stand_ins_get_a_direction_and_no_verdict_on_numbers(table3: Table) -> None:
     data = frame(table3).query("metric == 'accuracy'")
     assert set(data["paper_score"]) == {"stand-in"} and data["paper_score_low"].isna().all()
     assert set(data["paper_difference"].dropna()) <= {"same direction", "opposite direction", "tie"}
-    text = table_formats.markdown(table3)
+    text = render.markdown(table3)
     assert "says nothing about the paper's absolute numbers" in text and "not reproduced" not in text
 
 
@@ -159,7 +165,7 @@ def test_the_papers_model_is_compared_in_numbers(tmp_path: Path) -> None:
     data = frame(table).query("metric == 'accuracy'")
     assert set(data["paper_score"]) <= {"reproduced", "within noise", "not reproduced"}
     assert (data["paper_score_low"] < data["mean"] - data["reported"]).all()
-    assert "### Against the paper" in table_formats.markdown(table) and "reports no spread" in table_formats.markdown(table)
+    assert "### Against the paper" in render.markdown(table) and "reports no spread" in render.markdown(table)
 
 
 def test_a_part_of_the_test_set_is_another_test_set(tmp_path: Path) -> None:
@@ -186,7 +192,7 @@ def test_what_has_not_run_is_not_run_against_the_paper(tmp_path: Path) -> None:
 def test_missing_records_name_the_target_that_makes_them(tmp_path: Path) -> None:
     path = experiments.write(tmp_path, experiments.miniature())
     with pytest.raises(MissingRecord, match=r"make them: snakemake .* -- reproduce_table1$"):
-        tables.main(["table1", "--configfile", str(path), "--results-dir", str(tmp_path)])
+        main(["table1", "--configfile", str(path), "--results-dir", str(tmp_path)])
 
 
 @pytest.mark.parametrize(("change", "found"), [({"schema_version": 0}, "schema_version: found 0, expected"),
@@ -204,7 +210,7 @@ def test_broken_records_are_errors_even_in_partial_tables(tmp_path: Path, change
 def test_unknown_table_lists_the_known_ones(tmp_path: Path) -> None:
     path = experiments.write(tmp_path, experiments.miniature())
     with pytest.raises(ConfigError, match=r"found \['table1'\], expected 'table9'"):
-        tables.main(["table9", "--configfile", str(path), "--results-dir", str(tmp_path)])
+        main(["table9", "--configfile", str(path), "--results-dir", str(tmp_path)])
 
 
 # --------------------------------------------------------------------------------------------------------------- table 4
@@ -225,7 +231,7 @@ def test_table4_shows_what_the_record_says(tmp_path: Path) -> None:
     experiment = load_experiment([path])
     for run in settings_runs(experiment):
         fake_runs.write_run(run, tmp_path / "results", correct={"gsm8k": [True] * 8})
-    tables.main(["table4", "--configfile", str(path), "--results-dir", str(tmp_path / "results")])
+    main(["table4", "--configfile", str(path), "--results-dir", str(tmp_path / "results")])
     data = pd.read_csv(tmp_path / "results/mini/tables/table4.csv").set_index("setting")
     assert (data.loc["method.r", "paper"], float(data.loc["method.r", "ours"])) == (64, 8)
     assert (data.loc["method.delta_t", "paper"], float(data.loc["method.delta_t", "ours"])) == (3000, 4)
@@ -248,10 +254,10 @@ def test_table4_of_the_papers_models_agrees_or_differs() -> None:
 
 def test_table4_without_its_runs_names_the_command(tmp_path: Path) -> None:
     path = beamlora_experiment(tmp_path)
-    arguments = ["--configfile", str(path), "--results-dir", str(tmp_path)]
+    arguments = ["table4", "--configfile", str(path), "--results-dir", str(tmp_path)]
     with pytest.raises(MissingRecord, match="-- reproduce_table4"):
-        settings_table.main(arguments)
-    settings_table.main([*arguments, "--allow-missing"])
+        main(arguments)
+    main([*arguments, "--allow-missing"])
     text = (tmp_path / "mini/tables/table4.md").read_text()
     assert "not run" in text and "Partial table: 1 planned runs have no usable record" in text
 
@@ -259,7 +265,7 @@ def test_table4_without_its_runs_names_the_command(tmp_path: Path) -> None:
 def test_table4_needs_beamlora(tmp_path: Path) -> None:
     path = experiments.write(tmp_path, experiments.miniature())
     with pytest.raises(ConfigError, match="found no method 'beamlora'"):
-        settings_table.main(["--configfile", str(path), "--results-dir", str(tmp_path)])
+        main(["table4", "--configfile", str(path), "--results-dir", str(tmp_path)])
 
 
 # ------------------------------------------------------------------------------------------------------------------- TeX
@@ -280,26 +286,26 @@ def compiled(text: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_table2_compiles(table2: tables.Table, tmp_path: Path) -> None:
-    assert OVERFULL not in compiled(table_formats.tex(table2), tmp_path)
+def test_table2_compiles(table2: Table, tmp_path: Path) -> None:
+    assert OVERFULL not in compiled(render.tex(table2), tmp_path)
 
 
-def test_table3_compiles_with_any_label(table3: tables.Table, tmp_path: Path) -> None:
+def test_table3_compiles_with_any_label(table3: Table, tmp_path: Path) -> None:
     notes = ("100 % of #1 & _all_ {x} ~ ^ \\ < > | · ± — − † Δ é “q” 漢 λ",)
     experiment = table3.experiment.model_copy(update={"notes": notes})
-    assert OVERFULL not in compiled(table_formats.tex(replace(table3, experiment=experiment)), tmp_path)
+    assert OVERFULL not in compiled(render.tex(replace(table3, experiment=experiment)), tmp_path)
 
 
 def test_table4_compiles(tmp_path: Path) -> None:
     path = beamlora_experiment(tmp_path)
-    settings_table.main(["--configfile", str(path), "--results-dir", str(tmp_path), "--allow-missing"])
+    main(["table4", "--configfile", str(path), "--results-dir", str(tmp_path), "--allow-missing"])
     assert OVERFULL not in compiled((tmp_path / "mini/tables/table4.tex").read_text(), tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------------ statistics
 
 
-def test_exact_mcnemar_of_each_seed_is_in_the_csv(table3: tables.Table) -> None:
+def test_exact_mcnemar_of_each_seed_is_in_the_csv(table3: Table) -> None:
     results = table3.sections[0].rows[1].cells["accuracy", "math/gsm8k"]
     assert results.difference is not None and len(results.difference.p_by_seed or ()) == 3
     cell = frame(table3).query("metric == 'accuracy' and task == 'gsm8k' and method_key == 'beamlora'").iloc[0]

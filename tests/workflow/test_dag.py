@@ -144,8 +144,8 @@ def test_another_seed_adds_its_runs_only(unchanged: Copy) -> None:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("harness/tables.py", {"table": 1}),
-        ("harness/stats.py", {"table": 1}),
+        ("harness/tables/build.py", {"table": 1}),
+        ("harness/statistics/stats.py", {"table": 1}),
         ("evaluation/graders/registry.py", {"evaluate": 2, "table": 1}),
         ("methods/dora.py", {"train": 1, "evaluate": 1, "table": 1}),
         ("harness/trainer.py", {"train": 2, "evaluate": 2, "table": 1}),

@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from harness.variance import Matrix, Variance, as_matrices, of_binary_scores, rounding, t_quantile, two_level_variance
+from harness.statistics.variance import (
+    Matrix,
+    Variance,
+    as_matrices,
+    of_binary_scores,
+    rounding,
+    t_quantile,
+    two_level_variance,
+)
 
 CONFIDENCE = 0.95
 #: Resamples of a bootstrap: the Monte-Carlo error of a 95 % limit is then about 2 % of the interval's width.

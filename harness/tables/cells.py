@@ -9,18 +9,19 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import reported, stats
-from harness.against_paper import PaperCheck
+from harness import reported
 from harness.config import BaseModelSpec, Experiment, RunSpec, TaskSpec
 from harness.records.read import RecordError, RunRecord
+from harness.statistics import stats
+from harness.statistics.comparison import ALPHA, Comparison, Verdict
+from harness.tables.against_paper import PaperCheck
 
-#: Significance level of verdicts, after Holm's correction.
-ALPHA = 0.05
+#: The method that all others are compared with, by its registered name.
+BASELINE = "lora"
 AVERAGE = "avg"
 
 Metric = Literal["accuracy", "gold_nll"]
 METRICS: tuple[Metric, ...] = ("accuracy", "gold_nll")
-Verdict = Literal["better", "worse", "tie"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +45,6 @@ class Column:
     def partial(self) -> bool:
         """Whether only the first rows of the public set are evaluated."""
         return self.spec is not None and not self.generated and self.spec.limit is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A method minus another on matching seeds and examples."""
-
-    difference: stats.Difference
-    #: After Holm's correction over the table.
-    p_adjusted: float
-    verdict: Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

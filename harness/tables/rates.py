@@ -6,7 +6,6 @@ highest mean accuracy on the domain's validation tasks, and the test scores at t
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 
-from harness import cli
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import SweepRun, sweep_runs, unique
 from harness.records.read import Loaded, RunRecord, load_records
@@ -132,7 +130,7 @@ def best_rates(points: Sequence[SweepRun], records: Sequence[RunRecord]) -> dict
     return choices
 
 
-def load(experiment: Experiment, *, results: Path, command: str, allow_missing: bool) -> Tuning:
+def load_tuning(experiment: Experiment, *, results: Path, command: str, allow_missing: bool) -> Tuning:
     """Read the records of an experiment's learning-rate sweep and choose.
 
     Raises:
@@ -192,17 +190,3 @@ def _rate_notes(rows: Mapping[Where, RunSpec], tuning: Tuning) -> list[str]:
         who = ", ".join(labels) if place in chosen else "every method"
         notes.append(f"Not run, {place[0]} on {place[1]}: {who}: the learning-rate sweep has no finished rate for it.")
     return notes
-
-
-def main(argv: list[str] | None = None) -> int:
-    from harness import learning_rate_table
-    from harness.tables import add_record_arguments
-
-    description = "Choose each method's learning rate on validation tasks; write the grid and the ranks both ways."
-    parser = argparse.ArgumentParser(prog="python -m harness.learning_rate", description=description)
-    add_record_arguments(parser)
-    return learning_rate_table.render(parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 
-from harness import stats
-from harness.against_paper import MARGIN, Gap, PaperCheck
-from harness.cells import ALPHA, AVERAGE, METRICS, Cell, Column, Comparison, Metric, Row, Section, Table
+from harness.statistics import stats
+from harness.statistics.comparison import ALPHA, Comparison
+from harness.tables.against_paper import MARGIN, Gap, PaperCheck
+from harness.tables.cells import AVERAGE, METRICS, Cell, Column, Metric, Row, Section, Table
 
 #: What stands where nothing has run, or the paper has no number.
 NOTHING = "—"

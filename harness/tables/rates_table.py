@@ -10,15 +10,16 @@ from pathlib import Path
 
 from scipy.stats import rankdata
 
-from harness import cli, stats
-from harness import table_text as text
-from harness.cells import Column, Scores, table_columns
+from harness import cli
 from harness.config import Experiment, RunSpec
 from harness.experiment.runs import all_runs, load_experiment, unique
-from harness.grids import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
-from harness.learning_rate import Choice, Point, Tuning, Where, load
 from harness.records.read import Loaded, load_records, snakemake_command
-from harness.tables import BASELINE, output_folder
+from harness.statistics import stats
+from harness.tables import words as text
+from harness.tables.arguments import output_folder
+from harness.tables.cells import BASELINE, Column, Scores, table_columns
+from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
+from harness.tables.rates import Choice, Point, Tuning, Where, load_tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,11 +305,11 @@ def write(comparison: RateComparison, folder: Path) -> list[Path]:
 
 
 def render(args: argparse.Namespace) -> int:
-    """What ``python -m harness.learning_rate`` does, with parsed ``tables.add_record_arguments``."""
+    """Write the table, for ``python -m harness.tables learning_rate``."""
     configfiles, overrides = cli.parse_config(args)
     experiment = load_experiment(configfiles, overrides)
     command = snakemake_command(configfiles, overrides)
-    tuning = load(experiment, results=args.results_dir, command=command, allow_missing=args.allow_missing)
+    tuning = load_tuning(experiment, results=args.results_dir, command=command, allow_missing=args.allow_missing)
     comparison = build(experiment, tuning, results=args.results_dir, command=command)
     for path in write(comparison, output_folder(args, experiment)):
         print(path)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import cli, reported
-from harness import table_text as text
 from harness.config import ConfigError, Experiment, RunSpec, canonical_json
 from harness.experiment.runs import load_experiment, settings_runs
 from harness.experiment.sources import TAGS, origins, read_sources, source_of
-from harness.grids import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
 from harness.records.read import MissingRecord, StaleRecord, TrainRecord, load_train_record, snakemake_command
-from harness.tables import add_record_arguments, output_folder
+from harness.tables import words as text
+from harness.tables.arguments import output_folder
+from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
 
 NAME = "table4"
 #: The paper's name of a setting -> (ours, how it is written).
@@ -234,7 +234,7 @@ def write(table: SettingsTable, folder: Path) -> list[Path]:
 
 
 def render(args: argparse.Namespace) -> int:
-    """What ``python -m harness.settings_table`` does, with parsed ``tables.add_record_arguments``."""
+    """Write the table, for ``python -m harness.tables table4``."""
     configfiles, overrides = cli.parse_config(args)
     experiment = load_experiment(configfiles, overrides)
     table = build(
@@ -248,14 +248,3 @@ def render(args: argparse.Namespace) -> int:
     for path in write(table, output_folder(args, experiment)):
         print(path)
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    description = "Write Table 4: the settings actually used, beside the paper's, each with its source."
-    parser = argparse.ArgumentParser(prog="python -m harness.settings_table", description=description)
-    add_record_arguments(parser)
-    return render(parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -1,27 +1,30 @@
 """Tables of honest cells: the paper's number, ours with its uncertainty, and the paired difference to LoRA.
 
-``build`` turns records into a ``Table`` of unrounded numbers; ``harness.table_formats`` writes it as Markdown, TeX and
-CSV, ``harness.summary`` to the terminal.
+``build`` turns records into a ``Table`` of unrounded numbers; ``harness.tables.render`` writes it as Markdown, TeX and
+CSV, ``harness.tables.summary`` to the terminal.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Literal
 
 import methods
-from harness import cli, reported, stats
-from harness.against_paper import PaperCheck, Reported, check
-from harness.cells import (
+from harness import reported
+from harness.config import BaseModelSpec, Experiment, RunSpec
+from harness.experiment.runs import load_experiment, table_runs
+from harness.records.read import Loaded, RunRecord, load_records, snakemake_command
+from harness.statistics import stats
+from harness.statistics.comparison import Comparison
+from harness.tables.against_paper import PaperCheck, Reported, check
+from harness.tables.cells import (
     AVERAGE,
+    BASELINE,
     METRICS,
     Cell,
     Column,
-    Comparison,
     Cost,
     Family,
     Metric,
@@ -34,17 +37,7 @@ from harness.cells import (
     family,
     table_columns,
 )
-from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec
-from harness.experiment.runs import load_experiment, table_runs
-from harness.records.read import DEFAULT_RESULTS, Loaded, RunRecord, load_records, snakemake_command
-
-#: The method that all others are compared with, by its registered name.
-BASELINE = "lora"
-
-#: See ``Table.rates``.
-RATES: tuple[Rates, ...] = ("shared", "tuned")
-RATES_HELP = "learning rates: the experiment's, or each method's best on validation tasks (default: %(default)s)"
-
+from harness.tables.rates import load_tuning, tuned_runs
 
 # ---------------------------------------------------------------------------------------------------------------- rows
 
@@ -282,13 +275,11 @@ def load_table(
     """Read an experiment and its records and build one of its tables.
 
     Args:
-        rates: ``tuned`` takes each method's runs at the rate that was best on validation tasks (``harness.learning_rate``).
+        rates: ``tuned`` takes each method's runs at the rate that was best on validation tasks (``harness.tables.rates``).
 
     Raises:
         ConfigError: bad input, or records that are missing (unless allowed) or broken.
     """
-    from harness import learning_rate
-
     experiment = load_experiment(configfiles, overrides)
     runs = table_runs(experiment, name, paths=configfiles)
     command = snakemake_command(configfiles, overrides)
@@ -296,56 +287,6 @@ def load_table(
         target = f"reproduce_{name}"
         loaded = load_records(runs, results=results, command=command, target=target, allow_missing=allow_missing)
         return build(experiment, name, runs, loaded)
-    chosen = learning_rate.load(experiment, results=results, command=command, allow_missing=allow_missing)
-    runs, loaded, notes = learning_rate.tuned_runs(runs, chosen)
+    chosen = load_tuning(experiment, results=results, command=command, allow_missing=allow_missing)
+    runs, loaded, notes = tuned_runs(runs, chosen)
     return build(experiment, name, runs, loaded, rates=rates, rate_notes=notes)
-
-
-def add_table_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that ``harness.tables`` and ``harness.summary`` share."""
-    parser.add_argument("table", help="a table of the experiment, such as table1; table4 (the settings used); learning_rate")
-    add_record_arguments(parser)
-    parser.add_argument("--rates", choices=RATES, default="shared", help=RATES_HELP)
-
-
-def add_record_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of every command that renders an experiment's records."""
-    cli.add_config_arguments(parser)
-    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="default: {results-dir}/{experiment}/tables")
-    parser.add_argument("--allow-missing", action="store_true", help="show what has not run as —, not as an error")
-
-
-#: Tables of another form, and the modules that render them.
-_OTHERS = {"table4": "settings_table", "learning_rate": "learning_rate_table"}
-
-
-def main(argv: list[str] | None = None) -> int:
-    from harness import table_formats
-
-    description = "Write a table as Markdown, TeX and CSV."
-    parser = argparse.ArgumentParser(prog="python -m harness.tables", description=description)
-    add_table_arguments(parser)
-    args = parser.parse_args(argv)
-    if args.table in _OTHERS:
-        if args.rates != "shared":
-            raise ConfigError(
-                f"--rates: found {args.rates!r} for {args.table}, expected none: it shows no methods side by side"
-            )
-        return importlib.import_module(f"harness.{_OTHERS[args.table]}").render(args)
-    configfiles, overrides = cli.parse_config(args)
-    table = load_table(
-        args.table, configfiles, overrides, results=args.results_dir, allow_missing=args.allow_missing, rates=args.rates
-    )
-    folder = output_folder(args, table.experiment)
-    for path in table_formats.write(table, folder):
-        print(path)
-    return 0
-
-
-def output_folder(args: argparse.Namespace, experiment: Experiment) -> Path:
-    return args.output_dir or args.results_dir / experiment.name / "tables"
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from harness import stats
-from harness import table_text as text
-from harness.against_paper import PaperCheck
-from harness.cells import AVERAGE, METRICS, Cell, Column, Comparison, Metric, Row, Section, Table
-from harness.grids import (
+from harness.statistics import stats
+from harness.statistics.comparison import Comparison
+from harness.tables import words as text
+from harness.tables.against_paper import PaperCheck
+from harness.tables.cells import AVERAGE, METRICS, Cell, Column, Metric, Row, Section, Table
+from harness.tables.markup import (
     csv_lines,
     markdown_grid,
     tex_document,

@@ -17,11 +17,12 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from harness import cli
-from harness import table_text as text
-from harness.cells import AVERAGE, Cell, Column, Row, Section, Table
 from harness.records.read import snakemake_command
-from harness.table_formats import WIDE
-from harness.tables import add_table_arguments, load_table
+from harness.tables import words as text
+from harness.tables.arguments import add_table_arguments
+from harness.tables.build import load_table
+from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
+from harness.tables.render import WIDE
 
 MAX_WIDTH = 120
 #: The method that the project is about: its comparisons are always spelt out.
@@ -132,7 +133,7 @@ def render(
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m harness.summary", description="Show a table in the terminal.")
+    parser = argparse.ArgumentParser(prog="python -m harness.tables.summary", description="Show a table in the terminal.")
     add_table_arguments(parser)
     args = parser.parse_args(argv)
     configfiles, overrides = cli.parse_config(args)

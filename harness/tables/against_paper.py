@@ -21,10 +21,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness import stats
+from harness.statistics import stats
 
 if TYPE_CHECKING:
-    from harness.cells import Comparison
+    from harness.statistics.comparison import Comparison
 
 #: How close to the paper's score counts as the same: two points.
 MARGIN = 0.02
