@@ -1,7 +1,7 @@
 """Accuracy after pruning: ``python -m harness.measure.pruning --configfile config/tiny.yaml --run ID --run-dir DIR``
 
 In every module the given shares of its ranks are taken away, the least important first (sections 2.2 and 4.5, Figures 1 and 4),
-and the run's tasks are asked and graded as in ``harness.evaluate``. Model and adapter are loaded once. Writes
+and the run's tasks are asked and graded as in ``harness.evaluate.run``. Model and adapter are loaded once. Writes
 ``pruning.json``; interrupted, the same command goes on with the first share that is not finished.
 """
 
@@ -234,7 +234,7 @@ def _evaluate_fraction(
     *,
     title: str,
 ) -> dict[str, Any]:
-    from harness.evaluate_task import evaluate_task
+    from harness.evaluate.task import evaluate_task
     from harness.progress import Progress
 
     start = time.perf_counter()

@@ -1,7 +1,7 @@
 """One measurement of training time and memory: the real training loop, run at chosen steps of a run's schedule.
 
 What a method does between steps depends on the number of the step. The loop is told, before each step, which step of the run it
-is; data, model, loss, optimizer and the method's callbacks are those of ``harness.train``.
+is; data, model, loss, optimizer and the method's callbacks are those of ``harness.train.run``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import timing_runs
-from harness.train import Folders, load_inputs, make_trainer
+from harness.train.run import Folders, load_inputs, make_trainer
 
 
 @dataclass(frozen=True, kw_only=True)

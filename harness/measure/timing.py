@@ -1,7 +1,7 @@
 """Training time and memory of methods side by side: ``python -m harness.measure.timing --configfile FILE --output timing.json``
 
 Every method is measured once in each round, in an order that rotates from round to round, each time in a process of its own, by
-the training loop of ``harness.train`` on the experiment's model, data, batch and settings (Figures 8 and 9).
+the training loop of ``harness.train.run`` on the experiment's model, data, batch and settings (Figures 8 and 9).
 
 A step that prunes ranks or allocates them costs more than an ordinary one, and a run has few of them or many. A measurement
 therefore visits steps of the *whole* run's schedule and skips most of the ordinary ones: each kind of step is taken

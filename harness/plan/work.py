@@ -77,7 +77,7 @@ class Planner:
         Raises:
             ConfigError: settings that do not fit the model or the data.
         """
-        from harness.trainer import step_counts
+        from harness.train.steps import step_counts
 
         rows = self.rows(run.data)
         steps, per_epoch = (None, None) if rows is None else step_counts(run.training, examples=rows, world_size=1)

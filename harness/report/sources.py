@@ -53,7 +53,7 @@ class Source:
         return shlex.join(words)
 
     def harness(self, words: str) -> str:
-        """A command of the harness for this experiment, such as ``python -m harness.trace ...``."""
+        """A command of the harness for this experiment, such as ``python -m harness.report.trace ...``."""
         return f"python -m harness.{words} {self.arguments}".strip()
 
     def run_folder(self, run: RunSpec) -> Path:

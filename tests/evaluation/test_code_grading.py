@@ -16,7 +16,7 @@ from evaluation.sandbox import run as sandbox
 from evaluation.sandbox.run import Limits, run
 from evaluation.sets.examples import Example, examples
 from harness.config import ConfigError, GeneratedData, TaskSpec
-from harness.evaluate_task import evaluate_task
+from harness.evaluate.task import evaluate_task
 from tests.paths import SHARED, needs_shared
 
 LIMITS = Limits(timeout_s=10)

@@ -14,11 +14,11 @@ from tests import experiments
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 
-import harness.generate  # noqa: E402
-from evaluation import lm_eval_check  # noqa: E402
+import harness.evaluate.generate  # noqa: E402
 from evaluation.sets import prompts  # noqa: E402
 from harness.data.tokens import encode_prompt, encode_response  # noqa: E402
-from harness.lm_eval_tasks import load_tasks  # noqa: E402
+from harness.evaluate import lm_eval_check  # noqa: E402
+from harness.evaluate.lm_eval import load_tasks  # noqa: E402
 from tests.tiny_models import byte_tokenizer, llama  # noqa: E402
 
 
@@ -85,12 +85,12 @@ def test_completions_agree_token_for_token(data: Path) -> None:
 @pytest.fixture
 def wrong_scorer(monkeypatch) -> None:
     """Our scorer gives each choice the other one's log-likelihood."""
-    right = harness.generate.choice_loglikelihoods
+    right = harness.evaluate.generate.choice_loglikelihoods
 
     def turned(*args: Any, **kwargs: Any) -> list[list[float]]:
         return [scores[::-1] for scores in right(*args, **kwargs)]
 
-    monkeypatch.setattr(harness.generate, "choice_loglikelihoods", turned)
+    monkeypatch.setattr(harness.evaluate.generate, "choice_loglikelihoods", turned)
 
 
 @pytest.mark.usefixtures("wrong_scorer")

@@ -20,9 +20,9 @@ from tests.paths import ROOT, SHARED, needs_shared
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 
-from evaluation.lm_eval_check import TASKS, settings  # noqa: E402
-from evaluation.lm_eval_documents import task_spec  # noqa: E402
-from harness import lm_eval_tasks  # noqa: E402
+from harness.evaluate import lm_eval as lm_eval_tasks  # noqa: E402
+from harness.evaluate.lm_eval_check import TASKS, settings  # noqa: E402
+from harness.evaluate.lm_eval_documents import task_spec  # noqa: E402
 from harness.experiment.runs import load_experiment  # noqa: E402
 
 SETS = ("gsm8k", "math", "humaneval", "mbpp", *COMMONSENSE)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-import harness.train as training
+import harness.train.run as training
 from harness.experiment.runs import load_run
-from harness.train import Folders
+from harness.train.run import Folders
 
 
 def replica_hash(model: torch.nn.Module) -> str:

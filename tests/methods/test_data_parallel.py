@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import methods
 from harness.experiment.runs import load_run
-from harness.train import Folders, train
+from harness.train.run import Folders, train
 from tests.experiments import miniature, write
 from tests.methods.test_resume import models_dir, settings_of
 from tests.paths import ROOT

@@ -18,8 +18,8 @@ from harness.config import RunSpec
 from harness.experiment.runs import base_models, load_experiment, load_run
 from harness.provenance import file_sha256
 from harness.records import importance
-from harness.train import Folders, train
-from harness.trainer import PrintProgress
+from harness.train.run import Folders, train
+from harness.train.trainer import PrintProgress
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 
@@ -131,7 +131,7 @@ def command(path: Path, spec: RunSpec, where: Folders) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "harness.train",
+        "harness.train.run",
         "--configfile",
         str(path),
         "--run",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkpoints import REQUIRED, latest_complete, mark_complete
+from harness.train.checkpoints import REQUIRED, latest_complete, mark_complete
 
 
 def checkpoint(folder: Path, step: int) -> Path:

@@ -53,7 +53,7 @@ def test_the_committed_base_records_are_whole(protocol: str) -> None:
 
 @pytest.mark.parametrize("task", sorted(COMMONSENSE))
 def test_the_committed_cross_check_with_lm_eval_agrees(task: str) -> None:
-    """Written by ``python -m evaluation.lm_eval_check --experiment small --limit 200 --tasks beamlora_{task}``."""
+    """Written by ``python -m harness.evaluate.lm_eval_check --experiment small --limit 200 --tasks beamlora_{task}``."""
     record = json.loads((SMALL / f"base/smollm2-135m/lm_eval_check/{task}.json").read_text())
     found = record["tasks"][f"beamlora_{task}"]
     assert (record["model"], found["kind"], found["n"]) == ("smollm2-135m", "loglikelihood", 200)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import attention
 from harness.config import ConfigError, FileData, GeneratedData, TrainingData
 from harness.data.batches import PackedCollator, PaddedCollator
 from harness.data.load import load_records, source_fingerprint
 from harness.data.tokens import IGNORE_INDEX, encode_example, training_set
+from harness.train import attention
 from tests.tiny_models import byte_tokenizer, llama, mistral
 
 ROWS = [

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness import preflight
 from harness.config import ConfigError, FileData
 from harness.data.load import load_records
+from harness.workflow import preflight
 from tests.experiments import miniature, write
 
 GOOD = '{"question": "1 + 1?", "answer": "#### 2"}\n'

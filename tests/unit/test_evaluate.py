@@ -14,9 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import harness.cli
 import harness.data.contamination
 import harness.data.load
-import harness.generate
+import harness.evaluate.generate
 import harness.models.load
-from harness import evaluate
 from harness.config import (
     BaseModelSpec,
     ConfigError,
@@ -29,9 +28,10 @@ from harness.config import (
     TrainingData,
     TrainingSpec,
 )
-from harness.evaluate import TaskError, evaluate_run
-from harness.evaluate_task import evaluate_task
-from harness.generate import Completion
+from harness.evaluate import run as evaluate
+from harness.evaluate.generate import Completion
+from harness.evaluate.run import TaskError, evaluate_run
+from harness.evaluate.task import evaluate_task
 from tests.unit.test_generate import SIZES, tokenizer  # noqa: F401
 
 torch.set_num_threads(1)
@@ -74,7 +74,7 @@ def model() -> LlamaForCausalLM:
 def answering(monkeypatch: pytest.MonkeyPatch, texts: list[str], **fields: object) -> None:
     """Make the model say ``texts``."""
     monkeypatch.setattr(
-        harness.generate,
+        harness.evaluate.generate,
         "generate",
         lambda *args, **kwargs: [Completion(text=text, **({"tokens": 5, "truncated": False} | fields)) for text in texts],
     )

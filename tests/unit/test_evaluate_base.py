@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness import evaluate_base
 from harness.config import ConfigError
+from harness.evaluate import base as evaluate_base
 from harness.experiment.runs import load_experiment
 from tests.experiments import miniature, write
 from tests.tiny_models import byte_tokenizer, llama

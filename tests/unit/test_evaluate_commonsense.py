@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from evaluation.sets.commonsense import COMMONSENSE
 from evaluation.sets.prompts import continuation
 from harness.config import ConfigError, TaskSpec
-from harness.evaluate_task import evaluate_task
-from harness.generate import choice_loglikelihoods
+from harness.evaluate.generate import choice_loglikelihoods
+from harness.evaluate.task import evaluate_task
 from harness.protocols import PROTOCOLS, with_defaults
 from harness.synthetic import GENERATORS
 from tests.unit.test_evaluate import answering

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
-from harness.generate import generate, reference_nll
+from harness.evaluate.generate import generate, reference_nll
 
 torch.set_num_threads(1)
 PROMPTS = ["one", "a much longer prompt with many words in it", "two words", "x" * 30, "yet another prompt", "q?", "mid size"]
@@ -153,7 +153,7 @@ def test_one_long_reference_does_not_widen_the_others(model, tokenizer, monkeypa
     hook = model.model.register_forward_pre_hook(
         lambda _, args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
-    monkeypatch.setattr("harness.generate.SCORED_TOKENS", 150)
+    monkeypatch.setattr("harness.evaluate.generate.SCORED_TOKENS", 150)
     try:
         found = reference_nll(model, tokenizer, PROMPTS, references, batch_size=7)
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.gpu_slot import run_in_slot, visible_devices
+from harness.workflow.gpu_slot import run_in_slot, visible_devices
 
 PRINT_DEVICE = "import os; open(r'{file}', 'a').write(os.environ['CUDA_VISIBLE_DEVICES'])"
 
@@ -30,7 +30,7 @@ def test_the_command_sees_one_device_and_its_status_is_passed_on(tmp_path: Path)
 
 def test_a_busy_device_is_passed_over_and_waited_for(tmp_path: Path) -> None:
     hold = (
-        "import sys; from pathlib import Path; from harness.gpu_slot import run_in_slot; "
+        "import sys; from pathlib import Path; from harness.workflow.gpu_slot import run_in_slot; "
         "run_in_slot([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(1.5)'], ['0'], "
         f"lock_dir=Path(r'{tmp_path}'))"
     )
@@ -47,5 +47,5 @@ def test_a_busy_device_is_passed_over_and_waited_for(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_the_command_runs_as_it_is() -> None:
-    command = [sys.executable, "-m", "harness.gpu_slot", sys.executable, "-c", "raise SystemExit(7)"]
+    command = [sys.executable, "-m", "harness.workflow.gpu_slot", sys.executable, "-c", "raise SystemExit(7)"]
     assert subprocess.run(command, env={"CUDA_VISIBLE_DEVICES": "", "PATH": ""}).returncode == 7

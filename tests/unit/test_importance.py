@@ -113,7 +113,7 @@ def test_measures_do_not_depend_on_scale_or_order(values: list[float], factor: f
 
 def trained(folder: Path, models_dir: Path, method: str, **changes: object) -> Path:
     """Train the miniature with one method; returns the run's folder."""
-    from harness.train import Folders, train
+    from harness.train.run import Folders, train
 
     content = miniature(
         **{
@@ -153,7 +153,7 @@ def test_other_processes_than_the_main_one_record_nothing() -> None:
 
     import torch
 
-    from harness.trainer import RecordImportance
+    from harness.train.trainer import RecordImportance
 
     method = SimpleNamespace(rank_importance=lambda model: {"module": torch.ones(3)})
     for is_main, expected in ((True, [0, 2, 3]), (False, [])):

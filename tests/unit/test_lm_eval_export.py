@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from harness import lm_eval_export
 from harness.config import SCHEMA_VERSION, ConfigError
+from harness.export import lm_eval as lm_eval_export
 from tests.paths import ROOT
 
 COMMITTED = ROOT / "results/small/math/smollm2-135m/lora/seed0"

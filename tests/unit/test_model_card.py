@@ -13,8 +13,8 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from harness import model_card
 from harness.config import ConfigError
+from harness.export import model_card
 from methods.beamlora import BeamLoraConfig, export_lora
 from tests import tiny_models
 

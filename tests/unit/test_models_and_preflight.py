@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import preflight
 from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel
 from harness.experiment.runs import load_experiment
 from harness.models.load import gguf_path, ignored_config_fields, load_config
+from harness.workflow import preflight
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 from tests.tiny_models import byte_tokenizer, llama

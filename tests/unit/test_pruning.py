@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from harness.config import ConfigError, Experiment, RunSpec
-from harness.evaluate import evaluate_run
+from harness.evaluate.run import evaluate_run
 from harness.experiment.runs import load_run
 from harness.measure import pruning
 from harness.measure.pruning import PrunableModel, prune_run, ranks_to_prune
 from harness.models.load import load_for_evaluation
 from harness.records import importance
 from harness.records.pruning import FILE, read
-from harness.train import Folders, train
+from harness.train.run import Folders, train
 from tests.experiments import miniature, write
 from tests.methods.test_resume import models_dir
 

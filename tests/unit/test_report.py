@@ -108,7 +108,7 @@ def test_every_number_names_its_runs_and_commands(source: Source, tags: Tags) ->
     ids = {run["id"] for run in data["runs"]}
     for number in data["numbers"]:
         assert number["runs"] and set(number["runs"]) <= ids
-        assert number["trace"].startswith("python -m harness.trace ") and str(source.configfiles[0]) in number["trace"]
+        assert number["trace"].startswith("python -m harness.report.trace ") and str(source.configfiles[0]) in number["trace"]
     assert all("--force -- " in run["commands"]["again"] for run in data["runs"])
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from harness.generate import choice_loglikelihoods, generate
+from harness.evaluate.generate import choice_loglikelihoods, generate
 from tests.tiny_models import byte_tokenizer
 from tests.unit.test_generate import PROMPTS, model, tokenizer  # noqa: F401
 

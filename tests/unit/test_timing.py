@@ -228,7 +228,7 @@ LOGGED = {
 
 @pytest.mark.parametrize("name", LOGGED)
 def test_the_work_that_a_method_announces_is_what_it_logs(name: str, tmp_path: Path, models_dir: Path) -> None:  # noqa: F811
-    from harness.train import Folders, load_inputs, make_trainer
+    from harness.train.run import Folders, load_inputs, make_trainer
 
     content = miniature(
         **{

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import trace
 from harness.config import ConfigError
+from harness.report import trace
 from harness.report.sources import Source
 from tests.unit import fake_report, fake_runs
 

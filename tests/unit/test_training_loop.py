@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from harness import attention
 from harness.config import TrainingSpec
 from harness.data.batches import PackedCollator, PaddedCollator
 from harness.data.tokens import IGNORE_INDEX
-from harness.trainer import MethodTrainer, StopWhenDiverged, step_counts, training_arguments
+from harness.train import attention
+from harness.train.steps import step_counts
+from harness.train.trainer import MethodTrainer, StopWhenDiverged, training_arguments
 from methods.base import Method, MethodSettings
 from tests.tiny_models import llama
 

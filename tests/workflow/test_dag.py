@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from harness.cli import SCRATCH
-from harness.dag import TARGETS
 from harness.experiment.runs import FIGURES
+from harness.workflow.dag import TARGETS
 from tests.experiments import miniature
 from tests.paths import ROOT
 
@@ -148,7 +148,7 @@ def test_another_seed_adds_its_runs_only(unchanged: Copy) -> None:
         ("harness/statistics/stats.py", {"table": 1}),
         ("evaluation/graders/registry.py", {"evaluate": 2, "table": 1}),
         ("methods/dora.py", {"train": 1, "evaluate": 1, "table": 1}),
-        ("harness/trainer.py", {"train": 2, "evaluate": 2, "table": 1}),
+        ("harness/train/trainer.py", {"train": 2, "evaluate": 2, "table": 1}),
         ("harness/synthetic/records.py", {"base_model": 1, "train": 2, "evaluate": 2, "table": 1}),
     ],
 )
@@ -185,7 +185,8 @@ def test_bad_input_that_only_shows_on_disk_stops_before_any_training(unchanged: 
 
 def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> None:
     script = (
-        "import sys, time; from harness.dag import hold_lock; l = hold_lock('mini'); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from harness.workflow.dag import hold_lock; "
+        "l = hold_lock('mini'); print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script], cwd=unchanged.root, stdout=subprocess.PIPE, text=True)
     try:

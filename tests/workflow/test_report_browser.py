@@ -134,7 +134,7 @@ def test_a_number_leads_to_its_runs_and_back(opened: Any) -> None:
     headed(opened, "Full-FT on GSM8K†")
     assert opened.evaluate("document.activeElement.tagName") == "H1"
     assert shown in opened.locator("#view").inner_text() and opened.locator("#report").is_hidden()
-    assert "python -m harness.trace table1 llama-tiny full-ft math/gsm8k" in opened.locator("#view").inner_text()
+    assert "python -m harness.report.trace table1 llama-tiny full-ft math/gsm8k" in opened.locator("#view").inner_text()
     opened.locator("#view table a").first.click()
     headed(opened, "Full-FT on Llama 0.8M, seed 0")
     opened.go_back()

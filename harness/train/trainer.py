@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from harness import checkpoints
 from harness.config import TrainingSpec
 from harness.data.tokens import IGNORE_INDEX
 from harness.progress import Progress
 from harness.records.importance import ImportanceHistory
+from harness.train import checkpoints
 from methods.base import Method
 
 TENSORS_FILE = "trainable.safetensors"
@@ -272,14 +272,3 @@ def training_arguments(
         ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
     )
-
-
-def step_counts(spec: TrainingSpec, *, examples: int, world_size: int) -> tuple[int, int]:
-    """Optimizer steps in all, and in one epoch, as the Trainer counts them."""
-    batch_size, accumulation = spec.per_process(world_size)
-    batches = math.ceil(examples / (batch_size * world_size))
-    per_epoch = math.ceil(batches / accumulation)
-    if spec.max_steps is not None:
-        return spec.max_steps, per_epoch
-    assert spec.num_train_epochs is not None
-    return math.ceil(spec.num_train_epochs * per_epoch), per_epoch

@@ -1,4 +1,4 @@
-"""Evaluate a base model as it is: ``python -m harness.evaluate_base --model KEY --protocol NAME --run-dir DIR``.
+"""Evaluate a base model as it is: ``python -m harness.evaluate.base --model KEY --protocol NAME --run-dir DIR``.
 
 What fine-tuning starts from, asked and graded like every run. Writes ``predictions/<task>.jsonl`` and ``metrics.json``.
 """
@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from harness import lm_eval_export
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, BaseModelSpec, ConfigError, EvaluationSpec, Experiment, Protocol
-from harness.evaluate import UNFINISHED, evaluate_tasks
-from harness.evaluate_task import check_task
+from harness.evaluate.finished_tasks import FinishedTasks
+from harness.evaluate.run import UNFINISHED, evaluate_tasks
+from harness.evaluate.task import check_task
 from harness.experiment.runs import load_experiment
+from harness.export import lm_eval
 from harness.files import write_json
-from harness.finished_tasks import FinishedTasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,7 +48,7 @@ def evaluate_base(
 
     Raises:
         ConfigError: the experiment asks for no such evaluation, or bad input of a task.
-        harness.evaluate.TaskError: a task failed otherwise; finished ones are kept for the next attempt.
+        harness.evaluate.run.TaskError: a task failed otherwise; finished ones are kept for the next attempt.
     """
     from harness.models.load import base_model_hash
 
@@ -87,7 +87,7 @@ def evaluate_base(
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Exit status 0 means metrics.json is written."""
-    parser = argparse.ArgumentParser(prog="python -m harness.evaluate_base", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.evaluate.base", description=__doc__.split("\n")[0])
     add_config_arguments(parser)
     parser.add_argument("--model", required=True, metavar="KEY", help="a model of the experiment's base_evaluation")
     parser.add_argument("--protocol", required=True, choices=get_args(Protocol))
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     record = evaluate_base(
         experiment, model_key=args.model, protocol=args.protocol, run_dir=args.run_dir, models_dir=args.models_dir
     )
-    lm_eval_export.write(args.run_dir)
+    lm_eval.write(args.run_dir)
     for name, task in record["tasks"].items():
         print(f"{record['run_id']} {name}: accuracy {100 * task['accuracy']:.1f} % of {task['n']} ({task['grader']})")
     return 0

@@ -6,10 +6,8 @@ on from the newest complete checkpoint, bit for bit as if nothing had happened.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import methods
 from harness import files
-from harness.cli import CACHE, SCRATCH, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError, Experiment, RunSpec
-from harness.experiment.runs import load_run
 from harness.records import importance
 
 if TYPE_CHECKING:
@@ -27,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.data.tokens import TokenizedSet
-    from harness.trainer import MethodTrainer, StopWhenDiverged
+    from harness.train.trainer import MethodTrainer, StopWhenDiverged
     from methods.base import Method
 
 
@@ -53,8 +49,8 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     """
     import torch
 
-    from harness import record_blocks
     from harness.provenance import git_state
+    from harness.train import record
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if torch.cuda.is_available():
@@ -65,7 +61,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     _refuse_sharding(trainer, spec)
     _fit(trainer, folders.scratch)
     diverged = stop.reason is not None
-    record = record_blocks.training_record(
+    record = record.training_record(
         spec,
         trainer,
         base.dataset,
@@ -97,9 +93,9 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base
     import torch
     from transformers import set_seed
 
-    from harness import attention
     from harness.data.tokens import training_set
     from harness.models.load import base_model_hash, load_base
+    from harness.train import attention
 
     attention.register()
     set_seed(spec.seed)
@@ -125,7 +121,7 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
     """The method, the model it prepared, and the number of optimizer steps."""
     from transformers import set_seed
 
-    from harness.trainer import step_counts
+    from harness.train.steps import step_counts
     from methods.base import TrainingContext
 
     named = methods.get(spec.method.name)
@@ -156,7 +152,7 @@ def make_trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTra
     from transformers import PrinterCallback
 
     from harness.data.batches import PackedCollator, PaddedCollator
-    from harness.trainer import CompleteCheckpoints, MethodTrainer, PrintProgress, StopWhenDiverged, training_arguments
+    from harness.train.trainer import CompleteCheckpoints, MethodTrainer, PrintProgress, StopWhenDiverged, training_arguments
 
     training = spec.training
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -195,7 +191,7 @@ def _refuse_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
 
 
 def _fit(trainer: MethodTrainer, scratch: Path) -> None:
-    from harness.checkpoints import latest_complete
+    from harness.train.checkpoints import latest_complete
 
     def report(text: str) -> None:
         if trainer.is_world_process_zero():
@@ -239,41 +235,3 @@ def _write_results(
     train_info = {**record["train_info"], "file_size": sum(path.stat().st_size for path in weights)}
     files.write_json(folders.output / "train.json", {**record, "artefact": artefact, "train_info": train_info})
     shutil.rmtree(folders.scratch)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line. Exit status 0 means train.json is written, also for a run recorded as diverged."""
-    parser = argparse.ArgumentParser(prog="python -m harness.train", description=__doc__.split("\n")[0])
-    add_config_arguments(parser)
-    parser.add_argument("--run", required=True, metavar="ID", help="domain/model/method/seedN")
-    parser.add_argument("--run-dir", type=Path, required=True, help="where adapter/ and train.json go")
-    parser.add_argument(
-        "--scratch",
-        type=Path,
-        default=SCRATCH,
-        metavar="DIR",
-        help="where checkpoints go, one folder per spec (default: %(default)s)",
-    )
-    add_models_argument(parser)
-    parser.add_argument(
-        "--cache-dir",
-        type=Path,
-        default=CACHE,
-        metavar="DIR",
-        help="folder of tokenised data and decompositions (default: %(default)s)",
-    )
-    parser.add_argument("--training-hash", help="refuse to train if the run's spec has another hash (set by the workflow)")
-    args = parser.parse_args(arguments)
-    configfiles, overrides = parse_config(args)
-    experiment, spec = load_run(configfiles, overrides, args.run)
-    if args.training_hash not in (None, spec.training_hash()):
-        raise ConfigError(f"{configfiles[-1]}: changed while the workflow was running; repeat the command")
-    folders = Folders(
-        output=args.run_dir, scratch=args.scratch / spec.training_hash(), models=args.models_dir, cache=args.cache_dir
-    )
-    train(spec, experiment, folders)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

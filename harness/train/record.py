@@ -14,7 +14,7 @@ from harness.config import SCHEMA_VERSION, RunSpec
 
 if TYPE_CHECKING:
     from harness.data.tokens import TokenizedSet
-    from harness.trainer import MethodTrainer
+    from harness.train.trainer import MethodTrainer
 
 
 def peak_memory() -> dict[str, Any]:

@@ -15,7 +15,6 @@ from harness import reported
 from harness.config import BuiltModel, DataSource, FileData, GgufModel, HubModel, RunSpec, TaskSpec
 from harness.statistics.stats import wilson_interval
 
-_CONFIG = Path(__file__).resolve().parent.parent / "config"
 _EXAMPLE = "A box holds 4 pens. How many pens are in 3 boxes?"
 EVAL_RESULTS = ".eval_results"
 EXPORT = "lora"
@@ -300,7 +299,7 @@ def _show(value: Any) -> str:
 
 def _repeat(card: Card) -> list[str]:
     spec, train = card.spec, card.train
-    own = _CONFIG / f"{spec.experiment}.yaml"
+    own = reported.CONFIG / f"{spec.experiment}.yaml"
     file = f"config/{own.name}" if own.is_file() else "EXPERIMENT.yaml"
     target = f"results/{spec.experiment}/{spec.run_id}/metrics.json"
     unknown = "" if own.is_file() else f" `EXPERIMENT.yaml` is the file of the experiment `{spec.experiment}`."

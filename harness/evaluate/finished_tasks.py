@@ -14,9 +14,11 @@ from typing import Any
 
 from harness.config import TaskSpec, content_hash
 from harness.files import json_text, write_text
-from harness.provenance import folder_sha256, versions
+from harness.provenance import versions
+from harness.source_files import source_hash
 
-_ROOT = Path(__file__).resolve().parent.parent
+#: What turns a model and records into numbers; the workflow reruns evaluations for the same files.
+_MODULE = "harness.evaluate.run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ def task_key(task: TaskSpec, *, dtype: str, weights: str, data_sha256: str) -> s
             "dtype": dtype,
             "weights": weights,
             "data": data_sha256,
-            "code": [folder_sha256(_ROOT / folder, "*.py") for folder in ("evaluation", "harness")],
+            "code": source_hash(_MODULE),
             "versions": versions(),
         }
     )

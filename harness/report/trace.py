@@ -1,4 +1,4 @@
-"""Everything behind one number: ``python -m harness.trace table1 llama2-7b BeamLoRA gsm8k``
+"""Everything behind one number: ``python -m harness.report.trace table1 llama2-7b BeamLoRA gsm8k``
 
 Prints the number with its interval and difference, each seed's run with what it was made of, the command that repeats it, and
 whether the predictions, read anew, give the same number. Exit status 1: they do not, or an adapter is another file than the
@@ -233,7 +233,7 @@ def trace(source: Source, number: Number) -> tuple[list[str], bool]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.trace", description="Show everything behind one number.")
+    parser = argparse.ArgumentParser(prog="python -m harness.report.trace", description="Show everything behind one number.")
     parser.add_argument("table", help="a table of the experiment, such as table1")
     parser.add_argument("model", help=f"key, label, or what it stands for: {', '.join(reported.MODEL_LABELS)}")
     parser.add_argument("method", help="key or label, such as BeamLoRA")

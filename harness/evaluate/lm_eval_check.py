@@ -1,4 +1,4 @@
-"""lm-evaluation-harness against our own evaluator, on one model: ``python -m evaluation.lm_eval_check --data-dir DIR``.
+"""lm-evaluation-harness against our own evaluator, on one model: ``python -m harness.evaluate.lm_eval_check --data-dir DIR``.
 
 Both get the same rows, prompts, choices, stops and limits, from the tasks in ``evaluation/tasks/``; each reads, tokenises,
 batches, scores and counts by itself. Exit status 1 where a log-likelihood task's accuracies differ by more than 1e-3.
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
-from evaluation.lm_eval_documents import task_spec
 from harness import cli
 from harness.config import ConfigError, EvaluationSpec, Experiment, LmEvalSpec, RunSpec, TaskSpec
+from harness.evaluate.lm_eval_documents import task_spec
 from harness.files import write_json
 from harness.provenance import versions
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 #: The folder with the lm-eval tasks of the twelve sets.
-TASKS = Path(__file__).resolve().parent / "tasks"
+TASKS = Path(__file__).resolve().parents[2] / "evaluation/tasks"
 #: Accuracies of a log-likelihood task may differ by this much: nothing, but for ties on very large sets.
 TOLERANCE = 1e-3
 
@@ -170,7 +170,7 @@ def compare(
     """Evaluate loaded tasks of ``evaluation/tasks/`` on both sides. The model's train mode is restored.
 
     Args:
-        tasks: what ``harness.lm_eval_tasks.load_tasks`` gave.
+        tasks: what ``harness.evaluate.lm_eval.load_tasks`` gave.
         limit: rows per task; None for all.
 
     Raises:
@@ -178,8 +178,8 @@ def compare(
         RuntimeError: lm-eval asked other rows or prompts than ours.
     """
     from harness.data.load import load_records
-    from harness.evaluate_task import evaluate_task
-    from harness.lm_eval_tasks import evaluate, kept_mode
+    from harness.evaluate.lm_eval import evaluate, kept_mode
+    from harness.evaluate.task import evaluate_task
 
     with kept_mode(model):
         results = evaluate(same_tokens_lm(model, tokenizer, batch_size=batch_size), tasks, limit=limit)
@@ -221,7 +221,7 @@ def _load(
         spec = _spec_of(args.run)
         loaded = load_for_evaluation(spec, adapter_dir=args.run / "adapter", models_dir=args.models_dir)
         return {"run": f"{spec.experiment}/{spec.run_id}"}, args.run / "lm_eval_check.json", *loaded
-    from harness.evaluate_base import load_base_for_evaluation
+    from harness.evaluate.base import load_base_for_evaluation
 
     key = _model_key(experiment, args.model)
     evaluation = EvaluationSpec(tasks={name: settings(task) for name, task in tasks["tasks"].items()})
@@ -230,7 +230,7 @@ def _load(
 
 
 def _load_tasks(args: argparse.Namespace, data_dir: str | None) -> dict[str, Any]:
-    from harness.lm_eval_tasks import load_tasks
+    from harness.evaluate.lm_eval import load_tasks
 
     names = LmEvalSpec(tasks=tuple(args.tasks), include_path=str(TASKS))
     tasks = load_tasks(names, include_defaults=False, metadata={"data_dir": data_dir})
@@ -273,7 +273,9 @@ def _positive(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m evaluation.lm_eval_check", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.evaluate.lm_eval_check", description=(__doc__ or "").split("\n")[0]
+    )
     cli.add_config_arguments(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", metavar="KEY", help="a base model of the experiment (default: its first)")

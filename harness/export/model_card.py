@@ -1,7 +1,7 @@
 """The model card of a run, written from its records alone: ``adapter/README.md`` and ``adapter/.eval_results/*.yaml``.
 
-``harness.evaluate`` writes it; ``python -m harness.model_card RUN_DIR ...`` writes the cards of finished runs anew, without
-a model. A card can be uploaded as it is: it names hub ids where there are any, and no path of the machine that trained.
+``harness.evaluate`` writes it; ``python -m harness.export.model_card RUN_DIR ...`` writes the cards of finished runs anew,
+without a model. A card can be uploaded as it is: it names hub ids where there are any, and no path of the machine that trained.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 import methods
 from harness import cli
 from harness.config import ConfigError, EvaluationSpec, FileData, RunSpec, TaskSpec
+from harness.export.model_card_text import EVAL_RESULTS, EXPORT, Card, body, dataset_name, metric_type, percent
 from harness.files import write_json
-from harness.model_card_text import EVAL_RESULTS, EXPORT, Card, body, dataset_name, metric_type, percent
 
 CARD = "README.md"
 
@@ -163,7 +163,7 @@ def _notes(task: TaskSpec, metrics: dict[str, Any], *, seed: int) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.model_card", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.export.model_card", description=__doc__.split("\n")[0])
     parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="holds train.json, metrics.json and adapter/")
     for run_dir in parser.parse_args(arguments).run_dirs:
         write(run_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +15,7 @@ from harness import progress
 from harness.cli import DEFAULT_CONFIGFILE, FIGURES, MODELS, RESULTS, WORKFLOW_PID
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json, local_file
 from harness.experiment import runs as plan
+from harness.source_files import source_files
 
 #: Targets that make one table.
 TABLE_TARGETS = (
@@ -28,66 +30,44 @@ TABLE_TARGETS = (
 #: what it says.
 TARGETS = (*TABLE_TARGETS, *plan.FIGURES, "base_evaluations", "reproduce_all")
 
-_HARNESS = Path("harness")
-
-
-def _modules(*names: str) -> list[Path]:
-    return [_HARNESS / f"{name}.py" for name in names]
-
-
-_CORPUS = ("arithmetic", "competition", "corpus", "programs", "records", "split", "tokenizer", "word_problems")
-#: Source files behind each stage: an edit reruns the stage, and nothing before it.
-PRETRAIN_CODE = _modules("pretrain", *(f"synthetic/{name}" for name in _CORPUS))
-#: Generated training and test sets, beyond what the bases depend on.
-_GENERATORS = _modules("synthetic/commonsense")
-TRAIN_CODE = [
-    *_modules("train", "trainer", "data", "models", "attention", "checkpoints", "record_blocks", "importance"),
-    *_GENERATORS,
-    Path("methods/base.py"),
-    Path("methods/importance.py"),
-    Path("evaluation/sets/prompts.py"),
-    Path("evaluation/sets/examples.py"),
-    Path("evaluation/sets/commonsense.py"),
-]
-#: Commands of the evaluation package that no run depends on.
-_EVALUATION_TOOLS = ("audit", "grade", "lm_eval_check")
-EVALUATE_CODE = [
-    *_modules("evaluate", "evaluate_task", "generate", "models"),
-    *_GENERATORS,
-    *(path for path in sorted(Path("evaluation").glob("*.py")) if path.stem not in _EVALUATION_TOOLS),
-]
-PRUNING_CODE = [*EVALUATE_CODE, *_modules("pruning"), Path("methods/importance.py"), Path("methods/peft_support.py")]
-TIMING_CODE = [*TRAIN_CODE, *_modules("timing", "time_lapse")]
-RECORD_CODE = _modules("records")
+#: Rule -> the module that makes its numbers. (``__main__`` of training and evaluation reads arguments, and writes cards.)
+MODULES = {
+    "base_model": "harness.models.pretrain",
+    "train": "harness.train.run",
+    "evaluate": "harness.evaluate.run",
+    "prune": "harness.measure.pruning",
+    "timing": "harness.measure.timing",
+    "evaluate_base": "harness.evaluate.base",
+    "records": "harness.records.__main__",
+    "table": "harness.tables.__main__",
+    "figure": "harness.figures.__main__",
+    "claims": "harness.claims.__main__",
+    "report": "harness.report.__main__",
+}
+#: Folders whose files a rule also depends on: modules and templates that are loaded by name.
+_FOLDERS = {"figure": "harness/figures", "report": "harness/report"}
 _REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")]
-TABLE_CODE = [
-    *_modules(
-        "records", "stats", "variance", "reported", "learning_rate", "cells", "against_paper", "grids", "setting_sources"
-    ),
-    *sorted(_HARNESS.glob("*table*.py")),
-    *_REPORTED,
-]
-FIGURE_CODE = [*TABLE_CODE, *_modules("importance", "pruning", "timing"), *sorted((_HARNESS / "figures").glob("*.py"))]
-CLAIM_CODE = [
-    *TABLE_CODE,
-    *_modules("importance", "pruning", "timing"),
-    *sorted((_HARNESS / "claims").glob("*.py")),
-]
-REPORT_CODE = [
-    *CLAIM_CODE,
-    *sorted(p for p in (_HARNESS / "report").glob("**/*") if p.is_file() and p.parent.name != "__pycache__"),
-]
+
+
+def code_of(rule: str) -> list[Path]:
+    """The files whose edit reruns a rule: what its module imports, directly or not, and what that reads beside code."""
+    files = source_files(MODULES[rule])
+    if Path("harness/reported.py") in files:
+        files += _REPORTED
+    if rule in _FOLDERS:
+        inside = (path for path in sorted(Path(_FOLDERS[rule]).rglob("*")) if path.is_file() and path.suffix != ".pyc")
+        files += [path for path in inside if path not in files]
+    return files
 
 
 def method_code(name: str) -> list[Path]:
-    """The source files of a method: its module, or every module of its package, and the helpers beside it."""
+    """The source files of a method: what its module imports; of a method from another package its module, or all modules of
+    its package."""
     cls = methods.get(name).cls
-    source = Path(__import__(cls.__module__, fromlist=["__file__"]).__file__ or "")
-    files = sorted(source.parent.glob("*.py")) if cls.__module__.count(".") > 1 else [source]
-    inside = cls.__module__.startswith("methods.")
-    helpers = [Path("methods/peft_support.py"), Path("methods/svd.py")] if inside else []
-    root = Path.cwd()
-    return [file.relative_to(root) if file.is_relative_to(root) else file for file in files] + helpers
+    if cls.__module__.startswith("methods."):
+        return source_files(cls.__module__)
+    source = Path(sys.modules[cls.__module__].__file__ or "")
+    return sorted(source.parent.glob("*.py")) if "." in cls.__module__ else [source]
 
 
 class Dag:

@@ -6,23 +6,20 @@ task fails, the finished ones are kept for the next attempt.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import CACHE, add_config_arguments, add_models_argument, parse_config, run
+from harness.cli import CACHE
 from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec
-from harness.evaluate_task import check_task, evaluate_task
-from harness.experiment.runs import load_run
+from harness.evaluate.finished_tasks import FinishedTasks, task_key
+from harness.evaluate.task import check_task, evaluate_task
 from harness.files import write_json, write_jsonl
-from harness.finished_tasks import FinishedTasks, task_key
 from harness.provenance import file_sha256
 
 if TYPE_CHECKING:
@@ -128,8 +125,8 @@ def evaluate_tasks(
     import torch
 
     from harness.data.load import load_records, source_fingerprint
-    from harness.lm_eval_tasks import load_tasks as load_lm_eval_tasks
-    from harness.lm_eval_tasks import run_lm_eval
+    from harness.evaluate.lm_eval import load_tasks as load_lm_eval_tasks
+    from harness.evaluate.lm_eval import run_lm_eval
     from harness.progress import Progress
     from harness.provenance import git_state, hardware, versions
 
@@ -169,7 +166,7 @@ def evaluate_tasks(
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "hardware": hardware(),
-        "git": git_state(Path(__file__).resolve().parent.parent),
+        "git": git_state(Path(__file__).parent),
     }
 
 
@@ -191,31 +188,3 @@ def _naming(name: str, *, kept: Sequence[str]) -> Iterator[None]:
         raise ConfigError(f"{error}{rest}") from error
     except Exception as error:  # whatever it is, hours of finished work are named beside it
         raise TaskError(f"evaluation.tasks.{name} failed: {type(error).__name__}: {error}{rest}") from error
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line. Exit status 0 means metrics.json is written."""
-    parser = argparse.ArgumentParser(prog="python -m harness.evaluate", description=__doc__.split("\n")[0])
-    add_config_arguments(parser)
-    parser.add_argument("--run", required=True, metavar="ID", help="domain/model/method/seedN")
-    parser.add_argument("--run-dir", type=Path, required=True, help="holds train.json and adapter/; gets the results")
-    add_models_argument(parser)
-    args = parser.parse_args(arguments)
-    configfiles, overrides = parse_config(args)
-    experiment, spec = load_run(configfiles, overrides, args.run)
-    record = evaluate_run(spec, run_dir=args.run_dir, models_dir=args.models_dir, data_dir=experiment.data_dir)
-    for name, task in record["tasks"].items():
-        print(
-            f"{spec.run_id} {name}: accuracy {100 * task['accuracy']:.1f} % of {task['n']} ({task['grader']}), "
-            f"gold NLL {task['gold_nll']:.3f}"
-        )
-    if record["status"] == "success":
-        from harness import lm_eval_export, model_card
-
-        model_card.write(args.run_dir)
-        lm_eval_export.write(args.run_dir)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -1,4 +1,4 @@
-"""A run's results in lm-evaluation-harness's files: ``python -m harness.lm_eval_export RUN_DIR [RUN_DIR ...]``.
+"""A run's results in lm-evaluation-harness's files: ``python -m harness.export.lm_eval RUN_DIR [RUN_DIR ...]``.
 
 Viewers and leaderboards read ``results_<date>.json`` and ``samples_<task>_<date>.jsonl`` (schema: lm-eval 0.4.13,
 ``lm_eval/result_schema.py``; layout: ``loggers/evaluation_tracker.py``). They are made from metrics.json and predictions/
@@ -273,7 +273,7 @@ def write(run_dir: Path) -> list[Path]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.lm_eval_export", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.export.lm_eval", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
     args = parser.parse_args(arguments)
     for run_dir in args.run_dirs:

@@ -1,4 +1,4 @@
-"""Run a command on one free GPU: ``python -m harness.gpu_slot COMMAND ...``
+"""Run a command on one free GPU: ``python -m harness.workflow.gpu_slot COMMAND ...``
 
 Snakemake counts GPUs but cannot hand them out. Each device has a lock file; the command gets the first free one in
 CUDA_VISIBLE_DEVICES, and the lock is gone when it ends, however it ends. A given CUDA_VISIBLE_DEVICES limits the choice.

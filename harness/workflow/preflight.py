@@ -1,7 +1,7 @@
 """Check everything that could stop an experiment halfway, before the first run trains.
 
-``python -m harness.preflight --configfile FILE --models-dir DIR --output FILE`` reads every data set, loads every model's
-configuration, holds ranks against module sizes and the needed disk space against the free one. Weights are not loaded.
+``python -m harness.workflow.preflight --configfile FILE --models-dir DIR --output FILE`` reads every data set, loads every
+model's configuration, holds ranks against module sizes and the needed disk space against the free one. Weights are not loaded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     """
     from evaluation.sets.examples import examples, training_example
     from harness.data.load import load_records
-    from harness.evaluate_task import check_task
+    from harness.evaluate.task import check_task
 
     rows: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()
@@ -159,7 +159,7 @@ def check_disk(folder: Path, needed: int) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line: writes what was found as JSON; exit status 2 and one line for anything wrong."""
-    parser = argparse.ArgumentParser(prog="python -m harness.preflight", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.workflow.preflight", description=__doc__.split("\n")[0])
     add_config_arguments(parser)
     add_models_argument(parser)
     parser.add_argument("--output", type=Path, required=True)

@@ -17,12 +17,12 @@ from evaluation.sets.examples import Example, examples
 from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.cli import CACHE
 from harness.config import ConfigError, TaskSpec
-from harness.finished_tasks import TaskResult
+from harness.evaluate.finished_tasks import TaskResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.generate import Completion
+    from harness.evaluate.generate import Completion
 
 #: Called with (done, total, note) as a task proceeds.
 Report = Callable[[int, int, str], None]
@@ -59,7 +59,7 @@ def evaluate_task(
     Raises:
         ConfigError: an unknown template or grader, no records, or a record without a needed field.
     """
-    from harness.generate import generate
+    from harness.evaluate.generate import generate
 
     check_task(name, task)
     try:
@@ -107,7 +107,7 @@ def _score(
 ) -> tuple[list[tuple[float, int]], list[dict[str, float]]]:
     """(negative log-likelihood, tokens) of each reference response; log-likelihood of each choice by its label, for all
     examples or, where choices are not scored, for none."""
-    from harness.generate import choice_loglikelihoods, reference_nll
+    from harness.evaluate.generate import choice_loglikelihoods, reference_nll
 
     losses = reference_nll(
         model,
