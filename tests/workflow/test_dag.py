@@ -145,6 +145,12 @@ def test_another_seed_adds_its_runs_only(unchanged: Copy) -> None:
     ("source", "expected"),
     [
         ("harness/tables/build.py", {"table": 1}),
+        ("harness/tables/summary.py", {}),
+        ("harness/evaluate/audit.py", {}),
+        ("harness/export/model_card_text.py", {}),
+        ("harness/data/tokens.py", {"train": 2, "evaluate": 2, "table": 1}),  # how prompts are encoded, for both
+        ("harness/data/overlap.py", {"evaluate": 2, "table": 1}),
+        ("harness/evaluate/lm_eval.py", {"evaluate": 2, "table": 1}),
         ("harness/statistics/stats.py", {"table": 1}),
         ("evaluation/graders/registry.py", {"evaluate": 2, "table": 1}),
         ("methods/dora.py", {"train": 1, "evaluate": 1, "table": 1}),
