@@ -245,7 +245,7 @@ def paired_difference(
     ignores seeds, because three seeds cannot show that they do not matter. Rejected: a hierarchical bootstrap (with
     three seeds it understates their variance by a third and uses normal quantiles) and Satterthwaite's degrees of
     freedom (at a nominal 5 %, simulated false positives reach 11 % at two seeds and 7 % at three).
-    tests/unit/test_stats.py measures coverage and false positives of what is used.
+    tests/harness/statistics/test_stats.py measures coverage and false positives of what is used.
 
     One seed: what can be said about these two trained models, not about the methods. Binary scores of one task: exact
     McNemar test; else a stratified paired bootstrap over examples.
