@@ -25,7 +25,7 @@ try:
     PLAN = Dag(workflow.configfiles, workflow.config_settings.config)
     if workflow.is_main_process and not workflow.dryrun:
         LOCK = hold_lock(PLAN.experiment.name)
-        PLAN.watch()
+        CLOCK = PLAN.watch()
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -352,5 +352,7 @@ onstart:
 
 
 onsuccess:
+    if not workflow.dryrun and workflow.local_exec:
+        CLOCK.stop()
     if not workflow.dryrun and os.path.exists(f"{FOLDER}/tables/table1.md"):
         shell("python -m harness.summary table1 {PLAN.arguments}")
