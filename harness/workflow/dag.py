@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import methods
-from harness import progress
+from harness import overhead, progress
 from harness.cli import DEFAULT_CONFIGFILE, FIGURES, MODELS, RESULTS, WORKFLOW_PID
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json, local_file
 from harness.experiment import runs as plan
@@ -236,13 +236,18 @@ class Dag:
         """Every figure that the experiment plans."""
         return [self.figure_of(figure) for figure in plan.planned_figures(self.experiment)]
 
-    def watch(self) -> None:
-        """Tell the jobs which runs this invocation is about, so that they can say how many are done, and whom to end with."""
+    def watch(self) -> overhead.WorkflowClock:
+        """Tell the jobs which runs this invocation is about, so that they can say how many are done, and whom to end with.
+
+        Returns:
+            The clock of this invocation, running.
+        """
         files = [self.folder / run.run_id / "metrics.json" for run in self.runs.values()]
         path = RESULTS / ".progress" / f"{self.experiment.name}.json"
         progress.write_plan(path, files)
         os.environ[progress.ENVIRONMENT_VARIABLE] = str(path)
         os.environ[WORKFLOW_PID] = str(os.getpid())
+        return overhead.WorkflowClock(path.with_suffix(".cpu.jsonl"))
 
 
 def hold_lock(experiment: str) -> IO[str]:

@@ -117,6 +117,15 @@ def test_it_shows_progress_and_ends_with_the_table(finished: Copy) -> None:
     assert "LoRA" in finished.output and "results/mini/tables/table1.md" in finished.output
 
 
+def test_it_ends_with_what_snakemake_and_the_starts_of_its_jobs_cost(finished: Copy) -> None:
+    """Preflight, base model, two trainings, two evaluations and the table start; the summary itself is not in."""
+    said = re.search(r"Overhead: .*? their\s+work .*?\)\.", finished.output, flags=re.DOTALL)
+    assert said is not None and "starts and imports of 7 processes" in " ".join(said[0].split())
+    shares = [float(share) for share in re.findall(r"([\d.]+)\s+% \(\d", said[0])]
+    assert len(shares) == 3 and all(share > 0 for share in shares)
+    assert sum(shares) < 100 * os.cpu_count()
+
+
 def test_snakemakes_own_report_holds_the_table(finished: Copy, tmp_path: Path) -> None:
     done = finished.snakemake("--report", str(tmp_path / "report.html"), cores=())
     assert done.returncode == 0, done.stderr
