@@ -178,7 +178,7 @@ def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
 
 def _expected_others(raw: Raw) -> dict[str, Expected]:
     from harness.claims import text as words
-    from harness.claims.__main__ import load_claims
+    from harness.claims.ledger import load_claims
 
     source = raw.source
     found: dict[str, Expected] = dict(recompute.timing_numbers(source))
