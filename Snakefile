@@ -9,11 +9,8 @@ from snakemake.exceptions import WorkflowError
 
 from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
-from harness.dag import (
-    CLAIM_CODE, EVALUATE_CODE, FIGURE_CODE, PRETRAIN_CODE, PRUNING_CODE, RECORD_CODE, REPORT_CODE, TABLE_CODE, TABLE_TARGETS,
-    TIMING_CODE, TRAIN_CODE, Dag, hold_lock, method_code,
-)
-from harness.plan import FIGURES
+from harness.experiment.runs import FIGURES
+from harness.workflow.dag import TABLE_TARGETS, Dag, code_of, hold_lock, method_code
 
 
 container: "docker://python:3.11-slim-bookworm"
@@ -25,7 +22,7 @@ try:
     PLAN = Dag(workflow.configfiles, workflow.config_settings.config)
     if workflow.is_main_process and not workflow.dryrun:
         LOCK = hold_lock(PLAN.experiment.name)
-        PLAN.watch()
+        CLOCK = PLAN.watch()
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -91,7 +88,7 @@ rule base_model:
     """Train a stand-in base model from scratch."""
     input:
         config=ancient(PLAN.configfiles),
-        code=PRETRAIN_CODE,
+        code=code_of("base_model"),
     output:
         directory(f"{MODELS}/{{name}}"),
     params:
@@ -105,7 +102,7 @@ rule base_model:
     message:
         "Train the stand-in base model {wildcards.name}"
     shell:
-        "python -m harness.pretrain --configfile {input.config} {resources.overrides} --model {params.key} --output {output}"
+        "python -m harness.models.pretrain --configfile {input.config} {resources.overrides} --model {params.key} --output {output}"
         " --scratch {params.scratch}"
         " 2> {log}"
 
@@ -116,7 +113,7 @@ rule train:
         config=ancient(PLAN.configfiles),
         base=lambda wildcards: PLAN.base_model(wildcards.model),
         data=lambda wildcards: PLAN.training_files(PLAN.run(wildcards)),
-        code=TRAIN_CODE,
+        code=code_of("train"),
         method=lambda wildcards: method_code(PLAN.run(wildcards).method.name),
     output:
         adapter=directory(f"{RUN_FOLDER}/adapter"),
@@ -133,7 +130,7 @@ rule train:
     message:
         "Train {params.run}"
     shell:
-        "python -m harness.gpu_slot python -m harness.train --configfile {input.config} {resources.overrides} --run {params.run} --run-dir $(dirname {output.record})"
+        "python -m harness.workflow.gpu_slot python -m harness.train --configfile {input.config} {resources.overrides} --run {params.run} --run-dir $(dirname {output.record})"
         " --training-hash {params.hash} 2> {log}"
 
 
@@ -145,7 +142,7 @@ rule evaluate:
         adapter=f"{RUN_FOLDER}/adapter",
         base=lambda wildcards: PLAN.base_model(wildcards.model),
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
-        code=EVALUATE_CODE,
+        code=code_of("evaluate"),
     output:
         metrics=f"{RUN_FOLDER}/metrics.json",
         predictions=directory(f"{RUN_FOLDER}/predictions"),
@@ -160,7 +157,7 @@ rule evaluate:
     message:
         "Evaluate {params.run}"
     shell:
-        "python -m harness.gpu_slot python -m harness.evaluate --configfile {input.config} {resources.overrides} --run {params.run}"
+        "python -m harness.workflow.gpu_slot python -m harness.evaluate --configfile {input.config} {resources.overrides} --run {params.run}"
         " --run-dir $(dirname {output.metrics}) 2> {log}"
 
 
@@ -173,7 +170,7 @@ rule prune:
         adapter=f"{RUN_FOLDER}/adapter",
         base=lambda wildcards: PLAN.base_model(wildcards.model),
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
-        code=PRUNING_CODE,
+        code=code_of("prune"),
     output:
         f"{RUN_FOLDER}/pruning.json",
     params:
@@ -187,7 +184,7 @@ rule prune:
     message:
         "Prune {params.run}"
     shell:
-        "python -m harness.gpu_slot python -m harness.pruning --configfile {input.config} {resources.overrides} --run {params.run}"
+        "python -m harness.workflow.gpu_slot python -m harness.measure.pruning --configfile {input.config} {resources.overrides} --run {params.run}"
         " --run-dir $(dirname {output}) 2> {log}"
 
 
@@ -197,7 +194,7 @@ rule timing:
         config=ancient(PLAN.configfiles),
         base=lambda wildcards: PLAN.base_model(PLAN.experiment.timing.model),
         data=lambda wildcards: PLAN.timing_files(),
-        code=TIMING_CODE,
+        code=code_of("timing"),
         methods=lambda wildcards: PLAN.timing_code(),
     output:
         f"{FOLDER}/timing.json",
@@ -212,7 +209,7 @@ rule timing:
     message:
         "Measure time and memory"
     shell:
-        "OMP_NUM_THREADS=1 python -m harness.gpu_slot python -m harness.timing --configfile {input.config} {resources.overrides}"
+        "OMP_NUM_THREADS=1 python -m harness.workflow.gpu_slot python -m harness.measure.timing --configfile {input.config} {resources.overrides}"
         " --output {output} 2> {log}"
 
 
@@ -222,7 +219,7 @@ rule evaluate_base:
         config=ancient(PLAN.configfiles),
         base=lambda wildcards: PLAN.base_model(wildcards.model),
         data=lambda wildcards: PLAN.evaluation_files(PLAN.base_evaluation(wildcards)),
-        code=[*EVALUATE_CODE, "harness/evaluate_base.py"],
+        code=code_of("evaluate_base"),
     output:
         metrics=f"{FOLDER}/base/{{model}}/{{protocol}}/metrics.json",
         predictions=directory(f"{FOLDER}/base/{{model}}/{{protocol}}/predictions"),
@@ -236,7 +233,7 @@ rule evaluate_base:
     message:
         "Evaluate the base model {wildcards.model} ({wildcards.protocol})"
     shell:
-        "python -m harness.gpu_slot python -m harness.evaluate_base --configfile {input.config} {resources.overrides}"
+        "python -m harness.workflow.gpu_slot python -m harness.evaluate.base --configfile {input.config} {resources.overrides}"
         " --model {wildcards.model} --protocol {wildcards.protocol} --run-dir $(dirname {output.metrics}) 2> {log}"
 
 
@@ -245,7 +242,7 @@ rule records:
     input:
         config=ancient(PLAN.configfiles),
         records=PLAN.records(PLAN.runs.values(), "train.json", "metrics.json"),
-        code=RECORD_CODE,
+        code=code_of("records"),
     output:
         f"{FOLDER}/runs.parquet",
     log:
@@ -263,7 +260,7 @@ rule table:
     input:
         config=ancient(PLAN.configfiles),
         records=lambda wildcards: PLAN.target_records(f"reproduce_{wildcards.table}", "train.json", "metrics.json"),
-        code=TABLE_CODE,
+        code=code_of("table"),
     output:
         multiext(f"{FOLDER}/tables/{{table}}", ".md", ".tex"),
         report(f"{FOLDER}/tables/{{table}}.csv", category="Tables", labels={"table": "{table}"}),
@@ -284,7 +281,7 @@ rule figure:
     input:
         config=ancient(PLAN.configfiles),
         records=lambda wildcards: PLAN.figure_files(wildcards.figure),
-        code=FIGURE_CODE,
+        code=code_of("figure"),
     output:
         multiext(f"{PLAN.figures}/{{figure}}", ".pdf", ".csv"),
         report(f"{PLAN.figures}/{{figure}}.png", category="Figures", labels={"figure": "{figure}"}),
@@ -304,7 +301,7 @@ rule claims:
         config=ancient(PLAN.configfiles),
         records=PLAN.records(PLAN.runs.values(), "train.json", "metrics.json"),
         measurements=[*PLAN.pruned, *PLAN.timing],
-        code=CLAIM_CODE,
+        code=code_of("claims"),
     output:
         multiext(f"{FOLDER}/claims", ".md", ".json"),
     log:
@@ -325,7 +322,7 @@ rule report:
         figures=PLAN.drawn,
         base=PLAN.base_metrics,
         claims=f"{FOLDER}/claims.json",
-        code=REPORT_CODE,
+        code=code_of("report"),
     output:
         report(f"{FOLDER}/report.html", category="Report"),
     log:
@@ -339,13 +336,20 @@ rule report:
 
 
 onstart:
+    # Snakemake allows 100 job starts a second and no option lifts that limit. While it holds and jobs wait, every job that ends
+    # sets off a timer that wakes the scheduler each second from then on: after 90 jobs, 90 passes over all waiting jobs each
+    # second, 15 to 25 % of a core. Jobs on this machine are limited by its cores.
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
     shell(
         "mkdir -p {FOLDER}/logs; "
-        "python -m harness.preflight {PLAN.arguments} --output {FOLDER}/preflight.json 2> {FOLDER}/logs/preflight.log"
+        "python -m harness.workflow.preflight {PLAN.arguments} --output {FOLDER}/preflight.json 2> {FOLDER}/logs/preflight.log"
     )
 
 
 onsuccess:
+    if not workflow.dryrun and workflow.local_exec:
+        CLOCK.stop()
     if not workflow.dryrun and os.path.exists(f"{FOLDER}/tables/table1.md"):
-        shell("python -m harness.summary table1 {PLAN.arguments}")
+        shell("python -m harness.tables.summary table1 {PLAN.arguments}")

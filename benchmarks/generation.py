@@ -1,4 +1,4 @@
-"""Greedy decoding by ``harness.generate`` against transformers' ``model.generate``: ``python benchmarks/generation.py``.
+"""Greedy decoding by ours against transformers' ``model.generate``: ``python benchmarks/generation.py``.
 
 Both answer the same prompts in batches of the same size, in alternation; what is reported is the median of the ratios of
 neighbouring runs, so that a busy machine slows both. transformers gets the prompts in their own order, as its users do.
@@ -18,10 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from evaluation.prompts import alpaca
+from evaluation.sets.prompts import alpaca
 from harness.config import BaseModelSpec, GgufModel, LocalModel
-from harness.generate import generate
-from harness.models import load_base
+from harness.evaluate.generate import generate
+from harness.models.load import load_base
 from harness.synthetic import GENERATORS
 
 

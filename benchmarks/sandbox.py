@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from evaluation.bubblewrap import interpreter
-from evaluation.sandbox import Job, Limits, Sandbox, SandboxUnavailable
+from evaluation.sandbox.bubblewrap import interpreter
+from evaluation.sandbox.run import Job, Limits, Sandbox, SandboxUnavailable
 
 JOB = Job(source="def f(x): return x + 1", entry_point="f", inputs=((41,), (-1,)), expected=(42, 0))
 ROUNDS = 60

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from evaluation.code_grading import FORMATS as _CODE_TASKS
-from evaluation.code_grading import GraderUnavailable
-from evaluation.grading import DEFAULT_GRADER, GRADERS, grade, graders_of
-from evaluation.oracle import OracleError
-from evaluation.tasks import Example, examples
+from evaluation.graders.code import FORMATS as _CODE_TASKS
+from evaluation.graders.code import GraderUnavailable
+from evaluation.graders.evalplus_oracle import OracleError
+from evaluation.graders.registry import DEFAULT_GRADER, GRADERS, grade, graders_of
+from evaluation.sets.examples import Example, examples
 
 
 class BadCase(ValueError):

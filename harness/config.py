@@ -1,19 +1,20 @@
 """The schema of an experiment and of a run.
 
-An experiment file (``config/*.yaml``) says what to run; ``harness.plan`` expands it to one ``RunSpec`` per run. ``RunSpec``
-holds everything that can change a run's numbers; its canonical JSON is the rerun trigger. All models are frozen and refuse
-unknown keys. This module imports neither torch nor any method.
+An experiment file (``config/*.yaml``) says what to run; ``harness.experiment.runs`` expands it to one ``RunSpec`` per run.
+``RunSpec`` holds everything that can change a run's numbers; its canonical JSON is the rerun trigger. All models are frozen and
+refuse unknown keys. This module imports neither torch nor any method.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evaluation import protocols
+from harness import protocols
 
 #: Raised when the meaning of a record changes; records of another version are refused.
 SCHEMA_VERSION = 1
@@ -87,6 +88,10 @@ class BuiltModel(Frozen):
             raise ValueError(f"sliding_window: found {self.sliding_window}, expected null for architecture llama")
         return self
 
+    def folder_name(self, key: str) -> str:
+        """The name of the stand-in's folder, below the models folder: its key and the hash of its recipe."""
+        return f"{key}-{content_hash(self)}"
+
 
 class HubModel(Frozen):
     """A model on the Hugging Face hub."""
@@ -159,6 +164,13 @@ class FileData(Frozen):
     rows: int | None = Field(None, ge=1, description="expected number of rows; another number is an error")
 
 
+def local_file(source: GeneratedData | FileData, *, data_dir: str | None) -> Path | None:
+    """Where a set's local copy lies; None where it is generated or read from the hub."""
+    if isinstance(source, FileData) and data_dir is not None and source.local is not None:
+        return Path(data_dir) / source.local
+    return None
+
+
 DataSource = Annotated[GeneratedData | FileData, Field(discriminator="kind")]
 
 
@@ -195,14 +207,14 @@ class TaskSpec(Frozen):
     split: Literal["test", "validation"] = Field(
         "test", description="validation: learning rates are chosen on it; it is in no table"
     )
-    prompt_template: str = Field(description="a name in evaluation.prompts.TEMPLATES")
+    prompt_template: str = Field(description="a name in evaluation.sets.prompts.TEMPLATES")
     max_new_tokens: int = Field(ge=1)
     stop_strings: tuple[str, ...] = ()
     num_beams: int = Field(1, ge=1, description="1: greedy")
     score_choices: bool = Field(False, description="commonsense: log-likelihood of each choice, beside generation")
     batch_size: int = Field(32, ge=1)
     limit: int | None = Field(None, ge=1, description="evaluate the first rows only")
-    grader: str = Field(description="a name in evaluation.grading.GRADERS: the headline accuracy")
+    grader: str = Field(description="a name in evaluation.graders.registry.GRADERS: the headline accuracy")
     timeout_s: float = Field(3.0, gt=0, description="code tasks: wall-clock seconds per program")
     memory_mb: int = Field(1024, ge=64, description="code tasks: address space per program, MiB")
     allow_unsafe: bool = Field(False, description="code tasks: run programs even where no isolation works")

@@ -1,6 +1,6 @@
 """The contract between the training loop and a fine-tuning method.
 
-The loop (``harness.train``) never asks which method it runs. It calls, in this order: ``wrap``, ``param_groups``,
+The loop (``harness.train.run``) never asks which method it runs. It calls, in this order: ``wrap``, ``param_groups``,
 ``callbacks``, then during training ``regularizer`` on every micro-batch, ``rank_importance`` at every snapshot and
 ``checkpoint_tensors`` / ``state_dict`` at every checkpoint, and at the end ``evidence`` and ``finalize``.
 

@@ -30,20 +30,19 @@ def rank_importance(model: torch.nn.Module, *, adapter_name: str = "default") ->
     """
     from peft.tuners.lora import Linear
 
-    from methods.beamlora.layer import BeamLoraLinear
-
     result: dict[str, torch.Tensor] = {}
     for name, module in model.named_modules():
         if not isinstance(module, Linear) or adapter_name not in module.lora_A:
             continue
-        if adapter_name in module.lora_variant and not isinstance(module, BeamLoraLinear):
+        rank_scores = getattr(module, "rank_scores", None)  # of BeamLoRA's layer
+        if adapter_name in module.lora_variant and rank_scores is None:
             variant = type(module.lora_variant[adapter_name]).__name__
             raise ValueError(f"{name}: found the LoRA variant {variant}, expected plain LoRA or BeamLoRA")
         norm_a = module.lora_A[adapter_name].weight.detach().float().norm(dim=1)
         norm_b = module.lora_B[adapter_name].weight.detach().float().norm(dim=0)
         importance = module.scaling[adapter_name] * norm_a * norm_b
-        if isinstance(module, BeamLoraLinear):
-            importance = importance * module.rank_scores(adapter_name).detach()
+        if rank_scores is not None:
+            importance = importance * rank_scores(adapter_name).detach()
         result[name] = importance.cpu()
     if not result:
         raise ValueError(f"rank_importance: found no LoRA layer with adapter {adapter_name!r} in a {type(model).__name__}")

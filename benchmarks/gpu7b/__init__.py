@@ -6,7 +6,8 @@
 A LLaMA2-7B of random weights is built on the GPU. Parts, in this order: the rate of a large matrix product; steps of every
 method by the training loop of ``harness.train``, between them PEFT's own LoRA and DoRA in a plain Trainer, LoRA first and last
 to show drift, full fine-tuning before the last; BeamLoRA's operation against the CPU; packed against padded against float32;
-the rotary frequencies as loaded; decompositions; generation. The record (``harness.gpu7b_record``) is written after every part.
+the rotary frequencies as loaded; decompositions; generation. The record is written after every part;
+``harness.measure.gpu7b_record`` says what it holds and reads it.
 
 ``python -m harness.figures time_memory --gpu7b gpu7b.json`` draws time and memory beside the paper's.
 """

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from benchmarks.gpu7b.bench import Bench, random_llama
 from benchmarks.gpu7b.training import harness_trainer
 from harness.config import BaseModelSpec, LocalModel, RunSpec
-from harness.gpu7b_record import LoadedRotary, Precision, Replay, Rotary, Variant
-from harness.models import load_base, load_for_evaluation
-from harness.trainer import MethodTrainer
+from harness.measure.gpu7b_record import LoadedRotary, Precision, Replay, Rotary, Variant
+from harness.models.load import load_base, load_for_evaluation
+from harness.train.trainer import MethodTrainer
 from methods.beamlora.adapter_state import AdapterTensors
 from methods.beamlora.operation import OperationPlan, private_permutations
 from methods.beamlora.replay import Recording, differences, replay

@@ -16,7 +16,7 @@ from benchmarks.gpu7b.bench import Bench
 from benchmarks.gpu7b.checks import check_operation, check_precision, check_rotary
 from benchmarks.gpu7b.speed import decomposition_time, generation_speed, matmul_rate
 from benchmarks.gpu7b.training import Candidate, harness_candidate, measure, peft_candidate
-from harness.gpu7b_record import Kind, MatmulRate, Part, Result
+from harness.measure.gpu7b_record import Kind, MatmulRate, Part, Result
 
 #: Seconds from the start of the process after which nothing more begins that could last longer than is left.
 BUDGET_S = 450.0

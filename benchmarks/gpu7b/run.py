@@ -16,7 +16,7 @@ from benchmarks.gpu7b.bench import Bench
 from benchmarks.gpu7b.parts import attempt, planned_parts, rate_of
 from benchmarks.gpu7b.scale import Scale
 from harness import files
-from harness.gpu7b_record import Device, Part, Record, Setting, Training
+from harness.measure.gpu7b_record import Device, Part, Record, Setting, Training
 from harness.provenance import git_state, hardware, versions
 
 #: Environment variables that change speed or memory.

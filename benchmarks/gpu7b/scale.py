@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import plan
 from harness.config import RunSpec
+from harness.experiment.runs import load_experiment, timing_runs
 
 CONFIGFILE = Path(__file__).resolve().parent.parent.parent / "config" / "paper.yaml"
 
@@ -96,7 +96,7 @@ SMOKE = Scale(
 def timed_runs(scale: Scale) -> dict[str, RunSpec]:
     """Method -> the run that ``config/paper.yaml`` times, all with the batch of its low-rank methods: it gives full
     fine-tuning and ReLoRA four times as many micro-batches, which costs a step but not a token."""
-    runs = plan.timing_runs(plan.load_experiment([CONFIGFILE], scale.overrides))
+    runs = timing_runs(load_experiment([CONFIGFILE], scale.overrides))
     batch = {"gradient_accumulation_steps": runs["lora"].training.gradient_accumulation_steps}
     return {name: run.model_copy(update={"training": run.training.model_copy(update=batch)}) for name, run in runs.items()}
 

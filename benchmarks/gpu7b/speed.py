@@ -10,9 +10,9 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.gpu7b.bench import Bench
-from harness.generate import generate
-from harness.gpu7b_record import DecomposedShape, Decomposition, Generation, MatmulRate
-from harness.time_lapse import peak_memory, reset_peak_memory
+from harness.evaluate.generate import generate
+from harness.measure.gpu7b_record import DecomposedShape, Decomposition, Generation, MatmulRate
+from harness.measure.time_lapse import peak_memory, reset_peak_memory
 from methods.svd import Extremes, decompose
 
 #: Products before the clock starts, and timed ones.

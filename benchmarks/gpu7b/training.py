@@ -16,12 +16,12 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerContr
 from benchmarks.gpu7b.bench import MODEL_HASH, Bench
 from benchmarks.gpu7b.scale import flops_per_token
 from harness.config import RunSpec
-from harness.data import PaddedCollator
-from harness.gpu7b_record import Logged, Step, Training
-from harness.time_lapse import TimeLapse, peak_memory, reset_peak_memory
-from harness.timing import PlannedStep
-from harness.train import Base, Folders, make_trainer
-from harness.trainer import MethodTrainer, step_counts, training_arguments
+from harness.data.batches import PaddedCollator
+from harness.measure.gpu7b_record import Logged, Step, Training
+from harness.measure.time_lapse import PlannedStep, TimeLapse, peak_memory, reset_peak_memory
+from harness.train.run import Base, Folders, make_trainer
+from harness.train.steps import step_counts
+from harness.train.trainer import MethodTrainer, training_arguments
 from methods import svd
 from methods.peft_support import add_adapter
 

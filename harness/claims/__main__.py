@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import cli, plan, pruning, timing
+from harness import cli
 from harness.claims import text
 from harness.claims.catalogue import all_claims
 from harness.claims.evidence import Evidence
 from harness.claims.verdicts import Claim, judged
 from harness.config import Experiment
+from harness.experiment.runs import all_runs, load_experiment, pruning_runs
 from harness.files import write_json, write_text
-from harness.plan import load_experiment
-from harness.records import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
+from harness.records import pruning, timing
+from harness.records.read import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
 
 
 def load_claims(
@@ -32,8 +33,8 @@ def load_claims(
     experiment = load_experiment(configfiles, overrides)
     command = snakemake_command(configfiles, overrides)
     if not allow_missing:
-        load_records(plan.all_runs(experiment), results=results, command=command)
-        measurements = [run_folder(run, results=results) / pruning.FILE for run in plan.pruning_runs(experiment)]
+        load_records(all_runs(experiment), results=results, command=command)
+        measurements = [run_folder(run, results=results) / pruning.FILE for run in pruning_runs(experiment)]
         measurements += [results / experiment.name / timing.FILE] if experiment.timing else []
         for path in measurements:
             if not path.exists():

@@ -7,11 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from harness import plan, reported, stats
+from harness import reported
 from harness.claims.evidence import Evidence, Missing, part_of
 from harness.claims.ranks import importance_claims
 from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Part, Quantity, Range, of_difference
 from harness.config import RunSpec
+from harness.experiment.runs import SweepRun
+from harness.statistics import stats
 
 #: Costs within this factor of LoRA's count as "about the same", the usual margin of equivalence tests.
 ABOUT_THE_SAME = Range(above=0.8, below=1.25)
@@ -161,7 +163,7 @@ def _weak_on_commonsense(evidence: Evidence) -> Iterator[Claim]:
 # -------------------------------------------------------------------------------------------------------------- sweeps
 
 
-def _by_value(points: Sequence[plan.SweepRun], method: str) -> dict[float, list[RunSpec]]:
+def _by_value(points: Sequence[SweepRun], method: str) -> dict[float, list[RunSpec]]:
     """Value of the setting -> the runs of a method, one for each seed."""
     found: dict[float, list[RunSpec]] = {}
     for point in sorted(points, key=lambda point: point.value):

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import importance, plan, pruning, stats, timing
-from harness.cells import Scores, table_columns
 from harness.claims.verdicts import Part, Quantity, Range
 from harness.config import Experiment, RunSpec
-from harness.records import RunRecord, load_records, run_folder
+from harness.experiment.runs import SweepRun, pruning_runs, sweep_runs, table_runs
+from harness.records import importance, pruning, timing
+from harness.records.read import RunRecord, load_records, run_folder
+from harness.statistics import stats
+from harness.tables.cells import Scores, table_columns
 
 
 class Missing(Exception):
@@ -37,11 +39,11 @@ class Evidence:
 
     def table(self, name: str) -> list[RunSpec]:
         """The runs of a table, or none where the experiment has no such table."""
-        return plan.table_runs(self.experiment, name) if name in self.experiment.tables else []
+        return table_runs(self.experiment, name) if name in self.experiment.tables else []
 
-    def sweep(self, name: str) -> list[plan.SweepRun]:
+    def sweep(self, name: str) -> list[SweepRun]:
         """The runs of a sweep, or none where the experiment has no such sweep."""
-        return plan.sweep_runs(self.experiment, name) if name in self.experiment.sweeps else []
+        return sweep_runs(self.experiment, name) if name in self.experiment.sweeps else []
 
     def matrices(self, runs: Sequence[RunSpec], *, of: str) -> tuple[dict[str, NDArray[np.float64]], tuple[int, ...]]:
         """Whether each answer is correct, test task by test task, shape (seeds, examples), and the seeds.
@@ -92,7 +94,7 @@ class Evidence:
         Raises:
             Missing: the experiment prunes no such run, or none has finished with snapshots.
         """
-        runs = [run for run in plan.pruning_runs(self.experiment) if run.method.key == method]
+        runs = [run for run in pruning_runs(self.experiment) if run.method.key == method]
         if any(run.training.importance_every is None for run in runs) or not runs:
             raise Missing(f"no snapshots of {method}: training.importance_every and pruning are not set")
         found = {}
@@ -111,7 +113,7 @@ class Evidence:
             Missing: no pruning evaluation of the method.
         """
         found = {}
-        for run in plan.pruning_runs(self.experiment):
+        for run in pruning_runs(self.experiment):
             path = run_folder(run, results=self.results) / pruning.FILE
             if run.method.key == method and path.exists():
                 curves = list(pruning.read(path).values())

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from harness import importance, plan
 from harness.claims.evidence import Evidence, Missing, part_of
 from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Quantity, Range, over_seeds
+from harness.experiment.runs import pruning_runs
+from harness.records import importance
 
 #: The most important tenth of a module's ranks against the least important one.
 DIFFERENT = Range(above=2)
@@ -80,7 +81,7 @@ def _seedwise_difference(
 
 
 def importance_claims(evidence: Evidence) -> Iterator[Claim]:
-    runs = plan.pruning_runs(evidence.experiment)
+    runs = pruning_runs(evidence.experiment)
     if not runs:
         return
     model = runs[0].model_key

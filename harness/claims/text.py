@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from harness.claims.verdicts import Claim, Part, Quantity, Range, Verdict
 from harness.config import SCHEMA_VERSION, Experiment
-from harness.grids import markdown_grid
-from harness.table_text import NOTHING, p_value, signed
+from harness.tables.markup import markdown_grid
+from harness.tables.words import NOTHING, p_value, signed
 
 
 def _number(value: float | None, quantity: Quantity) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness import stats
+from harness.statistics import stats
 
 Verdict = Literal["supported", "contradicted", "inconclusive", "untested"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness import cli, plan
+from harness import cli
 from harness.config import ConfigError
+from harness.experiment.runs import load_experiment
 from harness.figures.inputs import Inputs, Selection
-from harness.records import DEFAULT_RESULTS, snakemake_command
+from harness.records.read import DEFAULT_RESULTS, snakemake_command
 
 DEFAULT_FIGURES = Path("figures")
 
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.gpu7b is not None:
         return _draw_gpu7b(args)
     configfiles, overrides = cli.parse_config(args)
-    experiment = plan.load_experiment(configfiles, overrides)
+    experiment = load_experiment(configfiles, overrides)
     inputs = Inputs(
         experiment=experiment,
         configfiles=tuple(configfiles),

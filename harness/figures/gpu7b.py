@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from harness import gpu7b_record
 from harness.config import ConfigError
 from harness.figures import style
 from harness.figures.inputs import long_form
-from harness.gpu7b_record import Part, Record, Training
+from harness.measure import gpu7b_record
+from harness.measure.gpu7b_record import Part, Record, Training
 
 #: The part that all others are measured against.
 BASELINE = "lora"

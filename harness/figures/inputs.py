@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import records, reported, stats
+from harness import reported
 from harness.config import SCHEMA_VERSION, BaseModelSpec, ConfigError, Experiment, RunSpec
-from harness.experiment_file import located
-from harness.records import MissingRecord, RecordError, RunRecord
+from harness.experiment.yaml_file import located
+from harness.records.read import MissingRecord, RecordError, RunRecord, load_records
+from harness.statistics import stats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Inputs:
         Raises:
             RecordError: a record is missing, stale or broken.
         """
-        loaded = records.load_records(runs, results=self.results, command=self.command, target=target)
+        loaded = load_records(runs, results=self.results, command=self.command, target=target)
         return {record.run.run_id: record for record in loaded.records}
 
     def missing_file(self, path: Path, *, target: Path | None = None) -> MissingRecord:

@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness import plan
+from harness.experiment.runs import operation_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, group_by, long_form, model_title, provenance_notes
-from harness.records import RecordError, RunRecord
+from harness.records.read import RecordError, RunRecord
 
 FILE = Path("adapter") / "operations.jsonl"
 
@@ -92,7 +92,7 @@ def build(inputs: Inputs) -> style.Plot:
         ConfigError: no table of the experiment has BeamLoRA.
         RecordError: a record or an operations file is missing or broken.
     """
-    runs = plan.operation_runs(inputs.experiment)
+    runs = operation_runs(inputs.experiment)
     if not runs:
         raise inputs.unplanned("tables", expected="a table with the method beamlora")
     found = inputs.load(runs, target="operations")

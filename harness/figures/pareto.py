@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from harness import plan, stats
+from harness.experiment.runs import table_runs
 from harness.figures import style
 from harness.figures.inputs import (
     Inputs,
@@ -25,7 +25,8 @@ from harness.figures.inputs import (
     task_label,
     tasks_of,
 )
-from harness.records import RunRecord
+from harness.records.read import RunRecord
+from harness.statistics import stats
 
 #: Column of the data -> label of its axis.
 COSTS = {
@@ -53,7 +54,7 @@ def build(inputs: Inputs) -> style.Plot:
     """
     if TABLE not in inputs.experiment.tables:
         raise inputs.unplanned("tables", TABLE, expected="domains and methods of figure pareto")
-    runs = plan.table_runs(inputs.experiment, TABLE, paths=inputs.configfiles)
+    runs = table_runs(inputs.experiment, TABLE, paths=inputs.configfiles)
     found = inputs.load(runs, target="pareto")
     tasks = list(dict.fromkeys(task for run in runs for task in tasks_of(run)))
     rows: list[dict[str, Any]] = []

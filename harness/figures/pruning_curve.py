@@ -11,13 +11,15 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness import plan, pruning, stats
 from harness.config import ConfigError, RunSpec
+from harness.experiment.runs import pruning_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, Score, interval_note, long_form, model_title, provenance_notes, task_label
 from harness.figures.sweeps import draw_seeds
-from harness.pruning import PruningCurve
-from harness.records import RecordError, RunRecord
+from harness.records import pruning
+from harness.records.pruning import PruningCurve
+from harness.records.read import RecordError, RunRecord
+from harness.statistics import stats
 
 
 def read_curves(inputs: Inputs, record: RunRecord) -> dict[str, PruningCurve]:
@@ -69,7 +71,7 @@ def load_pruned(inputs: Inputs, *, figure: str) -> tuple[list[RunSpec], dict[str
     Raises:
         ConfigError: the experiment does not plan a pruning evaluation.
     """
-    runs = plan.pruning_runs(inputs.experiment, paths=inputs.configfiles)
+    runs = pruning_runs(inputs.experiment, paths=inputs.configfiles)
     if not runs:
         raise inputs.unplanned("pruning", expected=f"domain, model and methods of figure {figure}")
     return runs, inputs.load(runs, target=figure)

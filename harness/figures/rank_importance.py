@@ -12,14 +12,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness import importance
 from harness.config import ConfigError, RunSpec
 from harness.figures import style
 from harness.figures.inputs import Inputs, interval_note, long_form, model_title, provenance_notes, task_label
 from harness.figures.operations import short_kind, split_name
 from harness.figures.pruning_curve import load_pruned, pruned_scores, read_curves
-from harness.importance import ImportanceHistory
-from harness.records import RecordError, RunRecord
+from harness.records import importance
+from harness.records.importance import ImportanceHistory
+from harness.records.read import RecordError, RunRecord
 
 
 def build(inputs: Inputs) -> style.Plot:

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from harness import learning_rate
 from harness.figures import style
 from harness.figures.inputs import (
     Inputs,
@@ -24,8 +23,9 @@ from harness.figures.inputs import (
     tasks_of,
 )
 from harness.figures.sweeps import by_point, mark_diverged, setting_label
-from harness.learning_rate import SWEEP
-from harness.learning_rate_table import experiment_label
+from harness.tables import rates
+from harness.tables.rates import SWEEP
+from harness.tables.rates_table import experiment_label
 
 
 def build(inputs: Inputs) -> style.Plot:
@@ -39,7 +39,7 @@ def build(inputs: Inputs) -> style.Plot:
     """
     if SWEEP not in inputs.experiment.sweeps:
         raise inputs.unplanned("sweeps", SWEEP, expected="setting, points, domains, models and methods of this figure")
-    tuning = learning_rate.load(inputs.experiment, results=inputs.results, command=inputs.command, allow_missing=False)
+    tuning = rates.load_tuning(inputs.experiment, results=inputs.results, command=inputs.command, allow_missing=False)
     found = {record.run.run_id: record for record in tuning.loaded.records}
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []

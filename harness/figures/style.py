@@ -25,7 +25,7 @@ from matplotlib.ticker import FuncFormatter
 
 from harness import files
 
-#: Method -> colour. After Okabe and Ito's palette, extended to nine; tests/unit/test_figures_style.py measures contrast on
+#: Method -> colour. After Okabe and Ito's palette, extended to nine; tests/harness/figures/test_style.py measures contrast on
 #: white and on the report's dark ground, and distances as seen with deuteranopia and protanopia.
 METHOD_COLOURS = {
     "full-ft": "#6E6E6E",

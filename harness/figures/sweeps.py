@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 import methods
-from harness import plan
+from harness.experiment.runs import SweepRun, sweep_and_baseline_runs, sweep_baselines, sweep_runs
 from harness.figures import style
 from harness.figures.inputs import (
     Inputs,
@@ -31,8 +31,7 @@ from harness.figures.inputs import (
     tasks_of,
 )
 from harness.figures.operations import read_operations
-from harness.plan import SweepRun
-from harness.records import RunRecord
+from harness.records.read import RunRecord
 
 #: With subscripts as characters: the fonts of matplotlib's formulas depend on the machine.
 P_INIT = "p\u1d62\u2099\u1d62\u209c"
@@ -54,8 +53,8 @@ def load_sweep(inputs: Inputs, sweep: str) -> tuple[list[SweepRun], dict[str, Ru
     """
     if sweep not in inputs.experiment.sweeps:
         raise inputs.unplanned("sweeps", sweep, expected="setting, points, domains, models and methods of this figure")
-    points = plan.sweep_runs(inputs.experiment, sweep, paths=inputs.configfiles)
-    return points, inputs.load(plan.sweep_and_baseline_runs(inputs.experiment, sweep), target=sweep)
+    points = sweep_runs(inputs.experiment, sweep, paths=inputs.configfiles)
+    return points, inputs.load(sweep_and_baseline_runs(inputs.experiment, sweep), target=sweep)
 
 
 def by_point(points: Sequence[SweepRun]) -> dict[tuple[str, str, str, Any], list[SweepRun]]:
@@ -213,7 +212,7 @@ def _build_operated(inputs: Inputs, sweep: str, *, measure: str, bars: str, note
     setting = inputs.experiment.sweeps[sweep].setting
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
-    references = plan.sweep_baselines(inputs.experiment, sweep)
+    references = sweep_baselines(inputs.experiment, sweep)
     for (domain, model, method, value), group in by_point(points).items():
         runs = [found[p.run.run_id] for p in group]
         own = score(runs, tasks_of(group[0].run))

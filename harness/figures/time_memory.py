@@ -10,12 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness import plan, timing
 from harness.config import ConfigError, RunSpec
+from harness.experiment.runs import timing_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, long_form, model_note, model_title
-from harness.records import RecordError
-from harness.timing import Comparison, Measurement, Ratio, TimingRecord
+from harness.records import timing
+from harness.records.read import RecordError
+from harness.records.timing import Comparison, Measurement, Ratio, TimingRecord
 
 FILE = "timing.json"
 
@@ -36,7 +37,7 @@ def build(inputs: Inputs) -> style.Plot:
     """
     if inputs.experiment.timing is None:
         raise inputs.unplanned("timing", expected="domain, model and methods of figure time_memory")
-    runs = plan.timing_runs(inputs.experiment, paths=inputs.configfiles)
+    runs = timing_runs(inputs.experiment, paths=inputs.configfiles)
     record = _read(inputs, runs)
     summary = timing.summarise(record)
     rows: list[dict[str, Any]] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import cli
 from harness.files import write_text
-from harness.records import DEFAULT_RESULTS
+from harness.records.read import DEFAULT_RESULTS
 from harness.report.sources import PAGE, open_source
 
 

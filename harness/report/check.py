@@ -11,13 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from harness import plan, stats
-from harness import table_text as text
 from harness.config import ConfigError
-from harness.records import RecordError
+from harness.experiment.runs import all_runs, base_evaluations
+from harness.records.read import RecordError
 from harness.report import recompute
 from harness.report.recompute import Raw, TableNumbers, mean, read_rows
 from harness.report.sources import CLAIMS, OPERATIONS, Source, state
+from harness.statistics import stats
+from harness.tables import words as text
 
 #: Mismatches named; more are counted.
 NAMED = 50
@@ -154,7 +155,7 @@ def _expected_cell(table: TableNumbers, key: str, model: str, method: str, metri
 
 
 def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
-    from harness.tables import load_table
+    from harness.tables.build import load_table
 
     found: dict[str, Expected] = {}
     for key, model, method, metric, column in table.cells():
@@ -181,7 +182,7 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
 
     source = raw.source
     found: dict[str, Expected] = dict(recompute.timing_numbers(source))
-    for base in plan.base_evaluations(source.experiment):
+    for base in base_evaluations(source.experiment):
         for task in base.tasks:
             if not (source.folder / base.folder / "predictions" / f"{task}.jsonl").is_file():
                 continue
@@ -195,7 +196,7 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
         _, claims = load_claims(source.configfiles, source.overrides, results=source.results, allow_missing=True)
     found |= {f"claim|{c.key}|verdict": c.verdict for c in claims}
     found |= {f"claim|{c.key}|{i}": words.ours(part) for c in claims for i, part in enumerate(c.parts)}
-    planned = plan.all_runs(source.experiment)
+    planned = all_runs(source.experiment)
     statuses = list(raw.status.values())
     left = len(planned) - len(statuses)
     counts = (len(planned), statuses.count("success"), statuses.count("diverged"), *((left,) if left else ()))

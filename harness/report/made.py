@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import plan, reported
-from harness import table_text as text
+from harness import reported
 from harness.config import DataSource, RunSpec
+from harness.experiment.runs import all_runs
 from harness.report.others import Block, Cell
 from harness.report.sources import Source
+from harness.tables import words as text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def _contamination(entries: Sequence[dict[str, Any]]) -> Block | None:
 
 def made(source: Source, entries: Sequence[dict[str, Any]]) -> Made:
     """From the entries of ``runs.run_entries`` and ``base_entries``."""
-    runs = plan.all_runs(source.experiment)
+    runs = all_runs(source.experiment)
     trains = [entry["train"] for entry in entries if "train" in entry]
     statuses = Counter(entry["status"] for entry in entries if entry["method_key"] != "base")
     dates = sorted(train["created_at"] for train in trains if train.get("created_at"))

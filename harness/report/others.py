@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import learning_rate, learning_rate_table, plan, reported, settings_table, timing
-from harness import table_text as text
+from harness import reported
 from harness.config import SCHEMA_VERSION, ConfigError
+from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
-from harness.records import RecordError
+from harness.records import timing
+from harness.records.read import RecordError
 from harness.report.sources import CLAIMS, Source
+from harness.tables import rates, rates_table
+from harness.tables import settings as settings_table
+from harness.tables import words as text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ def shown_value(value: Any) -> str:
 
 def settings_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
     """Table 4 in two parts; none where no table has BeamLoRA."""
-    if not plan.settings_runs(source.experiment):
+    if not settings_runs(source.experiment):
         return []
     table = settings_table.build(
         source.experiment,
@@ -96,20 +100,20 @@ def settings_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
 
 def rate_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
     """The learning-rate sweep: validation scores of the grid, and test scores at shared and best rates."""
-    if learning_rate.SWEEP not in source.experiment.sweeps:
+    if rates.SWEEP not in source.experiment.sweeps:
         return []
-    tuning = learning_rate.load(source.experiment, results=source.results, command=source.command, allow_missing=allow_missing)
-    found = learning_rate_table.build(source.experiment, tuning, results=source.results, command=source.command)
+    tuning = rates.load_tuning(source.experiment, results=source.results, command=source.command, allow_missing=allow_missing)
+    found = rates_table.build(source.experiment, tuning, results=source.results, command=source.command)
     command = source.harness("tables learning_rate")
     blocks = []
     for group in found.groups:
-        rates = sorted({point.rate for line in group.lines for point in line.choice.points})
-        grid = tuple(_grid_row(line, rates) for line in group.lines)
+        columns = sorted({point.rate for line in group.lines for point in line.choice.points})
+        grid = tuple(_grid_row(line, columns) for line in group.lines)
         baseline = next((line for line in group.lines if line.is_baseline), None)
         ranks = tuple(_rank_row(line, baseline) for line in group.lines)
         name = f"learning-rate-{len(blocks)}"
         blocks.append(Block(name=name, title=f"Validation accuracy by learning rate, %: {group.title}", command=command,
-                            header=("Method", *(f"{rate:g}" for rate in rates)), rows=grid, notes=found.notes))  # fmt: skip
+                            header=("Method", *(f"{rate:g}" for rate in columns)), rows=grid, notes=found.notes))  # fmt: skip
         header = ("Method", "Shared rate", "Test accuracy, %", "Rank", "Difference to LoRA", "Best rate", "Test accuracy, %",
                   "Rank", "Difference to LoRA", "End of the grid")  # fmt: skip
         blocks.append(Block(name=f"{name}-ranks", rows=ranks, header=header, command=command,
@@ -117,11 +121,11 @@ def rate_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
     return blocks
 
 
-def _method(line: learning_rate_table.Line) -> Cell:
+def _method(line: rates_table.Line) -> Cell:
     return Cell(text=line.label, colour=colour_of(line.where[2]))
 
 
-def _grid_row(line: learning_rate_table.Line, rates: Sequence[float]) -> tuple[Cell, ...]:
+def _grid_row(line: rates_table.Line, rates: Sequence[float]) -> tuple[Cell, ...]:
     points = {point.rate: point for point in line.choice.points}
     cells = [_method(line)]
     for rate in rates:
@@ -141,10 +145,10 @@ def _grid_row(line: learning_rate_table.Line, rates: Sequence[float]) -> tuple[C
     return tuple(cells)
 
 
-def _rank_row(line: learning_rate_table.Line, baseline: learning_rate_table.Line | None) -> tuple[Cell, ...]:
+def _rank_row(line: rates_table.Line, baseline: rates_table.Line | None) -> tuple[Cell, ...]:
     """``baseline``: the row that differences are to."""
 
-    def best(one: learning_rate_table.Line | None) -> str | None:
+    def best(one: rates_table.Line | None) -> str | None:
         return one.choice.best.run_key if one is not None and one.choice.best else None
 
     cells = [_method(line)]
@@ -169,7 +173,7 @@ def _rank_row(line: learning_rate_table.Line, baseline: learning_rate_table.Line
 def base_block(source: Source) -> Block | None:
     """The base models without fine-tuning, as far as they have been evaluated."""
     rows = []
-    for base in plan.base_evaluations(source.experiment):
+    for base in base_evaluations(source.experiment):
         path = source.folder / base.folder / "metrics.json"
         if not path.is_file():
             continue

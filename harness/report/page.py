@@ -16,16 +16,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from harness import plan, tables
-from harness.cells import AVERAGE
 from harness.config import ConfigError, RunSpec
+from harness.experiment.runs import all_runs, figure_runs, planned_figures, table_runs
 from harness.figures.catalogue import CATALOGUE
 from harness.figures.style import METHOD_COLOURS
 from harness.files import json_text
-from harness.records import Loaded, load_records
+from harness.records.read import Loaded, load_records
 from harness.report import made, others, runs
 from harness.report.numbers import TableView, details, table_view
 from harness.report.sources import Source, require_complete, state
+from harness.tables.build import build
+from harness.tables.cells import AVERAGE
 
 #: Upper limit of a page, in bytes.
 MAX_BYTES = 5_000_000
@@ -66,7 +67,7 @@ def _picture(path: Path) -> tuple[str, tuple[int, int]]:
 
 def _figures(source: Source) -> list[FigureView]:
     found = []
-    for name in plan.planned_figures(source.experiment):
+    for name in planned_figures(source.experiment):
         path = source.figures / f"{name}.png"
         command = f"{source.command} -- {name}"
         picture, size = _picture(path) if path.is_file() else (None, (0, 0))
@@ -78,7 +79,7 @@ def _figures(source: Source) -> list[FigureView]:
                 shows=entry.shows,
                 picture=picture,
                 size=size,
-                runs=tuple(run.run_id for run in plan.figure_runs(source.experiment, name)),
+                runs=tuple(run.run_id for run in figure_runs(source.experiment, name)),
                 command=command,
                 reason="" if path.is_file() else f"Not drawn: found no {path}; draw it: {command}",
             )
@@ -99,8 +100,8 @@ def _part(loaded: Loaded, mine: Sequence[RunSpec]) -> Loaded:
 def _tables(source: Source, loaded: Loaded) -> tuple[list[TableView], list[dict[str, Any]]]:
     views, numbers = [], []
     for name in source.experiment.tables:
-        mine = plan.table_runs(source.experiment, name, paths=source.configfiles)
-        table = tables.build(source.experiment, name, mine, _part(loaded, mine))
+        mine = table_runs(source.experiment, name, paths=source.configfiles)
+        table = build(source.experiment, name, mine, _part(loaded, mine))
         commands = {
             f"{name}|{section.model_key}|{row.method_key}|{metric}|{column.key}": source.harness(
                 f"trace {name} {section.model_key} {row.method_key} {AVERAGE if column.task == AVERAGE else column.key}"
@@ -146,7 +147,7 @@ def render(source: Source, *, allow_missing: bool = False, max_bytes: int = MAX_
     if not allow_missing:
         require_complete(source)
     loaded = load_records(
-        plan.all_runs(source.experiment), results=source.results, command=source.command, allow_missing=allow_missing
+        all_runs(source.experiment), results=source.results, command=source.command, allow_missing=allow_missing
     )
     views, numbers = _tables(source, loaded)
     entries = runs.run_entries(source, loaded) + runs.base_entries(source)

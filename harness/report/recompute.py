@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 
 import methods
-from harness import plan, reported, stats, timing
+from harness import reported
 from harness.config import RunSpec
-from harness.records import load_records
+from harness.experiment.runs import all_runs, table_runs
+from harness.records import timing
+from harness.records.read import load_records
 from harness.report.sources import Source
+from harness.statistics import stats
 
 #: A column of a table: domain and task; both None for the average.
 Column = tuple[str | None, str | None]
@@ -59,7 +62,7 @@ class Raw:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        runs = plan.all_runs(source.experiment)
+        runs = all_runs(source.experiment)
         loaded = load_records(runs, results=source.results, command=source.command, allow_missing=True)
         self.status = {record.run.run_id: record.train.status for record in loaded.records}
         #: Of (run, task): its scores by metric. Not its texts: those of a large experiment do not fit in memory.
@@ -99,7 +102,7 @@ class TableNumbers:
 
     def __init__(self, raw: Raw, name: str) -> None:
         self.raw, self.name = raw, name
-        self.runs = plan.table_runs(raw.source.experiment, name, paths=raw.source.configfiles)
+        self.runs = table_runs(raw.source.experiment, name, paths=raw.source.configfiles)
         self.rows = list(dict.fromkeys((run.model_key, run.method.key) for run in self.runs))
         tasks = dict.fromkeys(
             (run.domain, task) for run in self.runs for task, spec in run.evaluation.tasks.items() if spec.split == "test"

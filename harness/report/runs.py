@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import plan, pruning
 from harness.config import RunSpec, content_hash
+from harness.experiment.runs import all_runs, base_evaluations
 from harness.figures.style import colour_of
-from harness.records import Loaded
+from harness.records import pruning
+from harness.records.read import Loaded, read_predictions
 from harness.report.others import read_object
 from harness.report.sources import OPERATIONS, Source
-from harness.run_files import read_predictions
 
 #: Characters kept of one prompt or completion.
 LONGEST = 4000
@@ -109,7 +109,7 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
     done = {record.run.run_id for record in loaded.records}
     stale = {run.run_id for run in loaded.stale}
     entries = []
-    for run in plan.all_runs(source.experiment):
+    for run in all_runs(source.experiment):
         if run.run_id not in done:
             entries.append(_entry(source, run, "stale" if run.run_id in stale else "missing"))
             continue
@@ -129,7 +129,7 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
 def base_entries(source: Source) -> list[dict[str, Any]]:
     """The base models as runs of their own, as far as they have been evaluated."""
     entries = []
-    for base in plan.base_evaluations(source.experiment):
+    for base in base_evaluations(source.experiment):
         folder = source.folder / base.folder
         if not (folder / "metrics.json").is_file():
             continue

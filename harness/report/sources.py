@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import plan, pruning, timing
 from harness.cli import DEFAULT_CONFIGFILE, FIGURES
 from harness.config import Experiment, RunSpec, canonical_json
+from harness.experiment.runs import all_runs, base_evaluations, load_experiment, planned_figures, pruning_runs
 from harness.provenance import file_sha256
-from harness.records import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
+from harness.records import pruning, timing
+from harness.records.read import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
 
 PAGE = "report.html"
 CLAIMS = "claims.json"
@@ -52,7 +53,7 @@ class Source:
         return shlex.join(words)
 
     def harness(self, words: str) -> str:
-        """A command of the harness for this experiment, such as ``python -m harness.trace ...``."""
+        """A command of the harness for this experiment, such as ``python -m harness.report.trace ...``."""
         return f"python -m harness.{words} {self.arguments}".strip()
 
     def run_folder(self, run: RunSpec) -> Path:
@@ -70,7 +71,7 @@ def open_source(
     Raises:
         ConfigError: bad experiment.
     """
-    experiment = plan.load_experiment(configfiles, overrides)
+    experiment = load_experiment(configfiles, overrides)
     return Source(
         experiment=experiment,
         configfiles=tuple(configfiles),
@@ -88,12 +89,12 @@ def require_complete(source: Source) -> None:
         RecordError: a record is broken.
     """
     target = "reproduce_all"
-    load_records(plan.all_runs(source.experiment), results=source.results, command=source.command, target=target)
-    due = [source.run_folder(run) / pruning.FILE for run in plan.pruning_runs(source.experiment)]
-    due += [source.folder / base.folder / "metrics.json" for base in plan.base_evaluations(source.experiment)]
+    load_records(all_runs(source.experiment), results=source.results, command=source.command, target=target)
+    due = [source.run_folder(run) / pruning.FILE for run in pruning_runs(source.experiment)]
+    due += [source.folder / base.folder / "metrics.json" for base in base_evaluations(source.experiment)]
     due += [source.folder / timing.FILE] if source.experiment.timing else []
     due += [source.folder / CLAIMS]
-    due += [source.figures / f"{name}.png" for name in plan.planned_figures(source.experiment)]
+    due += [source.figures / f"{name}.png" for name in planned_figures(source.experiment)]
     missing = [path for path in due if not path.is_file()]
     if missing:
         names = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
@@ -105,15 +106,15 @@ def require_complete(source: Source) -> None:
 
 def record_files(source: Source) -> Iterator[Path]:
     """Every file that a number, picture or word of the page comes from, as far as it exists."""
-    folders = [source.run_folder(run) for run in plan.all_runs(source.experiment)]
-    folders += [source.folder / base.folder for base in plan.base_evaluations(source.experiment)]
+    folders = [source.run_folder(run) for run in all_runs(source.experiment)]
+    folders += [source.folder / base.folder for base in base_evaluations(source.experiment)]
     for folder in folders:
         yield from (
             path for name in ("train.json", "metrics.json", pruning.FILE, OPERATIONS) if (path := folder / name).is_file()
         )
         yield from sorted((folder / "predictions").glob("*.jsonl"))
     yield from (path for name in (timing.FILE, CLAIMS) if (path := source.folder / name).is_file())
-    names = plan.planned_figures(source.experiment)
+    names = planned_figures(source.experiment)
     yield from (path for name in names if (path := source.figures / f"{name}.png").is_file())
 
 

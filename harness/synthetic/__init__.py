@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from evaluation.protocols import COMMONSENSE
+from evaluation.sets.commonsense import COMMONSENSE
 from harness.synthetic import commonsense, records
 from harness.synthetic.corpus import pretraining_documents
 

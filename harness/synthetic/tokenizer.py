@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from evaluation.prompts import alpaca
+from evaluation.sets.prompts import alpaca
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -3,7 +3,6 @@ adapter_config.json."""
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -84,7 +83,6 @@ class BeamLoraConfig(LoraConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        importlib.import_module("methods.beamlora.model")  # whoever has a config can use it: registers the PEFT type
         self.peft_type = BEAMLORA
         self._refuse_unsupported()
         given = {name: getattr(self, name) for name in BeamSettings.model_fields}

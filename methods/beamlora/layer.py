@@ -39,7 +39,7 @@ class BeamLoraLinear(lora.Linear):
         super().update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
 
     def rank_scores(self, adapter: str) -> torch.Tensor:
-        """The scores s of the ranks, shape (r,), float32, differentiable."""
+        """The scores s of the ranks, shape (r,), float32, differentiable. ``methods.importance`` asks for them."""
         return rank_scores(
             self.lora_gate[adapter], temperature=self.gate_temperature[adapter], times_r=self.gate_times_r[adapter]
         )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-import harness.train as training
-from harness import plan
-from harness.train import Folders
+import harness.train.run as training
+from harness.experiment.runs import load_run
+from harness.train.run import Folders
 
 
 def replica_hash(model: torch.nn.Module) -> str:
@@ -25,7 +25,7 @@ def main() -> None:
     root, models = Path(sys.argv[1]), Path(sys.argv[2])
     original = training._fit
     for name in sys.argv[3:]:
-        experiment, spec = plan.load_run([root / name / "experiment.yaml"], {}, f"math/llama-mini/{name}/seed0")
+        experiment, spec = load_run([root / name / "experiment.yaml"], {}, f"math/llama-mini/{name}/seed0")
 
         def fit(trainer, *args, name=name, **kwargs):
             original(trainer, *args, **kwargs)

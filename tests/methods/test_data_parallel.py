@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 import methods
-from harness import plan
-from harness.train import Folders, train
+from harness.experiment.runs import load_run
+from harness.train.run import Folders, train
 from tests.experiments import miniature, write
 from tests.methods.test_resume import models_dir, settings_of
 from tests.paths import ROOT
@@ -73,7 +73,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_make_what_one_makes(name: str, trained: Path, models_dir: Path) -> None:
     folder = trained / name
-    experiment, spec = plan.load_run([folder / "experiment.yaml"], {}, f"math/llama-mini/{name}/seed0")
+    experiment, spec = load_run([folder / "experiment.yaml"], {}, f"math/llama-mini/{name}/seed0")
     train(
         spec,
         experiment,

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 import methods
-from harness import importance, plan
 from harness.config import RunSpec
+from harness.experiment.runs import base_models, load_experiment, load_run
 from harness.provenance import file_sha256
-from harness.train import Folders, train
-from harness.trainer import PrintProgress
+from harness.records import importance
+from harness.train.run import Folders, train
+from harness.train.trainer import PrintProgress
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 
@@ -54,11 +55,11 @@ def experiment_file(folder: Path, name: str) -> Path:
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The miniature's base model, built once per test process."""
     from harness.config import BuiltModel
-    from harness.pretrain import build_base_model
+    from harness.models.pretrain import build_base_model
 
     folder = tmp_path_factory.mktemp("models")
     path = write(folder, miniature())
-    for name, (_, source) in plan.base_models(plan.load_experiment([path])).items():
+    for name, (_, source) in base_models(load_experiment([path])).items():
         assert isinstance(source, BuiltModel)
         build_base_model(source, output_dir=folder / name, scratch_dir=folder / "scratch")
     return folder
@@ -107,7 +108,7 @@ def test_interrupted_runs_end_with_the_same_bits(
     name: str, tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = experiment_file(tmp_path, name)
-    experiment, spec = plan.load_run([path], {}, f"math/llama-mini/{name}/seed0")
+    experiment, spec = load_run([path], {}, f"math/llama-mini/{name}/seed0")
     whole = folders(tmp_path, models_dir, "whole")
     train(spec, experiment, whole)
 
@@ -130,7 +131,7 @@ def command(path: Path, spec: RunSpec, where: Folders) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "harness.train",
+        "harness.train.run",
         "--configfile",
         str(path),
         "--run",
@@ -150,7 +151,7 @@ def command(path: Path, spec: RunSpec, where: Folders) -> list[str]:
 @pytest.mark.parametrize("name", ["beamlora", "relora"])
 def test_a_real_sigkill_loses_nothing(name: str, tmp_path: Path, models_dir: Path) -> None:
     path = experiment_file(tmp_path, name)
-    experiment, spec = plan.load_run([path], {}, f"math/llama-mini/{name}/seed0")
+    experiment, spec = load_run([path], {}, f"math/llama-mini/{name}/seed0")
     whole = folders(tmp_path, models_dir, "whole")
     train(spec, experiment, whole)
 
@@ -171,7 +172,7 @@ def test_a_checkpoint_without_its_optimizer_is_refused_by_name_and_the_one_befor
     tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = experiment_file(tmp_path, "lora")
-    experiment, spec = plan.load_run([path], {}, "math/llama-mini/lora/seed0")
+    experiment, spec = load_run([path], {}, "math/llama-mini/lora/seed0")
     where = folders(tmp_path, models_dir, "run")
     with monkeypatch.context() as patch:
         kill_after(patch, 8)
@@ -191,7 +192,7 @@ def test_a_kill_during_a_save_does_not_block_the_restart(
     tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = experiment_file(tmp_path, "lora")
-    experiment, spec = plan.load_run([path], {}, "math/llama-mini/lora/seed0")
+    experiment, spec = load_run([path], {}, "math/llama-mini/lora/seed0")
     where = folders(tmp_path, models_dir, "run")
     with monkeypatch.context() as patch:
         kill_after(patch, 5)
@@ -209,7 +210,7 @@ def test_the_same_spec_twice_gives_the_same_adapter_and_another_seed_another(tmp
     made = {}
     for label, overrides in (("a", {}), ("b", {}), ("c", {"seeds": [1]})):
         seed = overrides.get("seeds", [0])[0]
-        experiment, spec = plan.load_run([path], overrides, f"math/llama-mini/lora/seed{seed}")
+        experiment, spec = load_run([path], overrides, f"math/llama-mini/lora/seed{seed}")
         where = folders(tmp_path, models_dir, label)
         train(spec, experiment, where)
         made[label] = hashes(where.output / "adapter")

@@ -8,7 +8,7 @@ import pytest
 
 import methods
 from harness.config import ConfigError
-from harness.train import _refuse_sharding
+from harness.train.run import _refuse_sharding
 
 CLASSES = {named.cls.name: named.cls for named in methods.registry().values()}
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import plan
 from harness.cli import SCRATCH
-from harness.dag import TARGETS
+from harness.experiment.runs import FIGURES
+from harness.workflow.dag import TARGETS
 from tests.experiments import miniature
 from tests.paths import ROOT
 
@@ -117,6 +117,15 @@ def test_it_shows_progress_and_ends_with_the_table(finished: Copy) -> None:
     assert "LoRA" in finished.output and "results/mini/tables/table1.md" in finished.output
 
 
+def test_it_ends_with_what_snakemake_and_the_starts_of_its_jobs_cost(finished: Copy) -> None:
+    """Preflight, base model, two trainings, two evaluations and the table start; the summary itself is not in."""
+    said = re.search(r"Overhead: .*? their\s+work .*?\)\.", finished.output, flags=re.DOTALL)
+    assert said is not None and "starts and imports of 7 processes" in " ".join(said[0].split())
+    shares = [float(share) for share in re.findall(r"([\d.]+)\s+% \(\d", said[0])]
+    assert len(shares) == 3 and all(share > 0 for share in shares)
+    assert sum(shares) < 100 * os.cpu_count()
+
+
 def test_snakemakes_own_report_holds_the_table(finished: Copy, tmp_path: Path) -> None:
     done = finished.snakemake("--report", str(tmp_path / "report.html"), cores=())
     assert done.returncode == 0, done.stderr
@@ -144,11 +153,17 @@ def test_another_seed_adds_its_runs_only(unchanged: Copy) -> None:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("harness/tables.py", {"table": 1}),
-        ("harness/stats.py", {"table": 1}),
-        ("evaluation/grading.py", {"evaluate": 2, "table": 1}),
+        ("harness/tables/build.py", {"table": 1}),
+        ("harness/tables/summary.py", {}),
+        ("harness/evaluate/audit.py", {}),
+        ("harness/export/model_card_text.py", {}),
+        ("harness/data/tokens.py", {"train": 2, "evaluate": 2, "table": 1}),  # how prompts are encoded, for both
+        ("harness/data/overlap.py", {"evaluate": 2, "table": 1}),
+        ("harness/evaluate/lm_eval.py", {"evaluate": 2, "table": 1}),
+        ("harness/statistics/stats.py", {"table": 1}),
+        ("evaluation/graders/registry.py", {"evaluate": 2, "table": 1}),
         ("methods/dora.py", {"train": 1, "evaluate": 1, "table": 1}),
-        ("harness/trainer.py", {"train": 2, "evaluate": 2, "table": 1}),
+        ("harness/train/trainer.py", {"train": 2, "evaluate": 2, "table": 1}),
         ("harness/synthetic/records.py", {"base_model": 1, "train": 2, "evaluate": 2, "table": 1}),
     ],
 )
@@ -185,7 +200,8 @@ def test_bad_input_that_only_shows_on_disk_stops_before_any_training(unchanged: 
 
 def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> None:
     script = (
-        "import sys, time; from harness.dag import hold_lock; l = hold_lock('mini'); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from harness.workflow.dag import hold_lock; "
+        "l = hold_lock('mini'); print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script], cwd=unchanged.root, stdout=subprocess.PIPE, text=True)
     try:
@@ -258,7 +274,7 @@ def test_dry_run_of_the_papers_matrix(unchanged: Copy, target: str, runs: int) -
 
 def test_the_paper_needs_one_measurement_and_two_prunings_for_its_figures(unchanged: Copy) -> None:
     planned = unchanged.planned("--configfile", "config/paper.yaml", "--", "reproduce_all")
-    assert (planned["timing"], planned["prune"], planned["figure"], planned["table"]) == (1, 2, len(plan.FIGURES), 5)
+    assert (planned["timing"], planned["prune"], planned["figure"], planned["table"]) == (1, 2, len(FIGURES), 5)
 
 
 @pytest.mark.parametrize("target", ["reproduce_table2", "reproduce_learning_rate", "rank_sweep", "base_evaluations"])

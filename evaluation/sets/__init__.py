@@ -1,0 +1,1 @@
+"""The evaluation and training sets: how a record is read, and what is asked."""

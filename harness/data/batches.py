@@ -1,0 +1,64 @@
+"""From tokenised examples to batches: packed end to end, or padded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.data.tokens import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    import torch
+
+
+class PackedCollator:
+    """Joins the examples of a batch end to end: shape (1, total tokens), no padding.
+
+    Positions restart at every example and attention stays inside it (``segment_lengths`` for packed_sdpa, ``cu_seq_lens_*``
+    for flash attention), so that batches and loss are those of the padded form. ``logits_to_keep`` (n,) holds the positions
+    whose logits are needed: those that predict a label.
+    """
+
+    def __init__(self, *, attn_implementation: str) -> None:
+        self.flash = attn_implementation == "flash_attention_2"
+
+    def __call__(self, examples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+        import torch
+
+        lengths = [len(example["input_ids"]) for example in examples]
+        labels = torch.cat([example["labels"] for example in examples])
+        batch: dict[str, Any] = {
+            "input_ids": torch.cat([example["input_ids"] for example in examples])[None],
+            "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+            "labels": labels[labels != IGNORE_INDEX],
+            "logits_to_keep": (labels != IGNORE_INDEX).nonzero()[:, 0] - 1,
+        }
+        if self.flash:
+            boundaries = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+            batch |= {
+                "cu_seq_lens_q": boundaries,
+                "cu_seq_lens_k": boundaries,
+                "max_length_q": max(lengths),
+                "max_length_k": max(lengths),
+            }
+        else:
+            batch["segment_lengths"] = lengths
+        return batch
+
+
+class PaddedCollator:
+    """Pads the examples of a batch on the right: shape (batch, longest), with the true attention mask."""
+
+    def __init__(self, *, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, examples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        ids = [example["input_ids"] for example in examples]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            "labels": pad_sequence([example["labels"] for example in examples], batch_first=True, padding_value=IGNORE_INDEX),
+        }

@@ -1,0 +1,196 @@
+"""Whether training data holds what is asked in the evaluation, and what the length limit cuts off.
+
+``summarize`` is what goes into every run's record; ``python -m harness.data check`` reports the whole experiment.
+``harness.data.overlap`` defines when two texts count as the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.sets.commonsense import COMMONSENSE
+from evaluation.sets.examples import Example, examples, training_example
+from harness import files
+from harness.config import ConfigError, FileData, TaskSpec, TrainingData, content_hash
+from harness.data.load import load_records, source_fingerprint
+from harness.data.overlap import DEFINITION, Match, Question, QuestionIndex, words
+
+#: More ids than this are not listed in a record, only counted.
+LISTED_IDS = 200
+
+#: All of MBPP. Its splits share tasks with MBPP+, so that a code set that holds any of it is suspect.
+MBPP = FileData(
+    kind="files",
+    hub_id="google-research-datasets/mbpp",
+    hub_config="full",
+    split="train+test+validation+prompt",
+    local="mbpp/mbpp.jsonl",
+    rows=974,
+)
+
+Record = dict[str, Any]
+
+
+# ------------------------------------------------------------------------------------------------------------ questions
+
+_DOCSTRING = re.compile(r'("""|\'\'\')(.*?)\1', re.DOTALL)
+#: Where the prose of a HumanEval docstring ends and its examples begin.
+_EXAMPLES = re.compile(r"^\s*(>>>|(for )?examples?\b)", re.IGNORECASE | re.MULTILINE)
+#: What LLM-Adapters' instructions put around each question.
+_INSTRUCTION = re.compile(r"^Please [^:]*: (.*?)\s*Answer format: \S*\s*$", re.DOTALL)
+_ASSERTION = " Your code should satisfy the following assertion:"
+
+
+def question_of(format: str, example: Example) -> Question:
+    """The question of an evaluation example, and its core.
+
+    The core is the description of a HumanEval or MBPP task (StarCoder, arXiv 2305.06161, section 3 looks for HumanEval's
+    docstrings likewise), and what stands between the fixed first and last words of a commonsense instruction.
+    """
+    core = example.query
+    if format == "humaneval":
+        found = _DOCSTRING.findall(example.query)
+        prose = _EXAMPLES.split(found[-1][1], maxsplit=1)[0] if found else ""
+        core = prose.strip() or example.query
+    elif format == "mbpp":
+        core = example.query.partition(_ASSERTION)[0]
+    elif format in COMMONSENSE and (match := _INSTRUCTION.match(example.query)):
+        core = match[1]
+    return Question(query=example.query, core=core)
+
+
+def _training_pairs(format: str, records: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    for row, record in enumerate(records):
+        yield training_example(format, record, row=row)
+
+
+# --------------------------------------------------------------------------------------------------- one training set
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOverlap:
+    """How many of a task's ``n`` questions are found in a training set; the terms are those of ``harness.data.overlap``.
+
+    ``ids`` are the questions found exactly or nearly; None where there are more than LISTED_IDS.
+    """
+
+    n: int
+    exact: int
+    near: int
+    ngram: int
+    ids: tuple[str, ...] | None
+
+    @property
+    def share(self) -> float:
+        """The part of the questions found exactly or nearly."""
+        return (self.exact + self.near) / self.n
+
+
+def find_overlap(
+    training: Sequence[Record], training_format: str, tasks: Mapping[str, tuple[str, Sequence[Record]]]
+) -> dict[str, tuple[list[Example], list[Match]]]:
+    """Hold every task's questions against a training set, which is read once.
+
+    Args:
+        tasks: name -> (format, records).
+
+    Raises:
+        ValueError: a record lacks a field (names set, row and field).
+    """
+    asked = {name: examples(format_, list(records)) for name, (format_, records) in tasks.items()}
+    questions = [question_of(tasks[name][0], example) for name in tasks for example in asked[name]]
+    index = QuestionIndex(questions, sets=[len(found) for found in asked.values()])
+    matches = iter(index.matches(_training_pairs(training_format, training)))
+    return {name: (found, [next(matches) for _ in found]) for name, found in asked.items()}
+
+
+def task_overlap(asked: Sequence[Example], matches: Sequence[Match]) -> TaskOverlap:
+    """Count one task's matches."""
+    found = [example.id for example, match in zip(asked, matches, strict=True) if match.exact or match.near]
+    return TaskOverlap(
+        n=len(asked),
+        exact=sum(match.exact for match in matches),
+        near=sum(match.near for match in matches),
+        ngram=sum(match.ngram for match in matches),
+        ids=tuple(found) if len(found) <= LISTED_IDS else None,
+    )
+
+
+def repetitions(training: Sequence[Record], training_format: str) -> dict[str, int]:
+    """``rows`` whose query and response stand in an earlier row, and ``queries`` that stand in an earlier row."""
+    pairs: set[int] = set()
+    queries: set[int] = set()
+    repeated_rows = repeated_queries = 0
+    for query, response in _training_pairs(training_format, training):
+        question = " ".join(words(query))
+        key, pair = hash(question), hash((question, " ".join(words(response))))
+        repeated_queries += key in queries
+        repeated_rows += pair in pairs
+        queries.add(key)
+        pairs.add(pair)
+    return {"rows": repeated_rows, "queries": repeated_queries}
+
+
+# ------------------------------------------------------------------------------------------------------------ the record
+
+
+def contamination_summary(
+    data: TrainingData,
+    tasks: Mapping[str, TaskSpec],
+    records: Mapping[str, Sequence[Record]],
+    *,
+    data_dir: str | None,
+    cache_dir: Path,
+    training_sha256: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """What a run's record says about contamination: task -> n, exact, near, ngram, share and ids.
+
+    Kept in ``cache_dir`` by the content of both sides, so that it is computed once for all runs of a domain.
+
+    Args:
+        records: the records that each task is asked, already cut to its limit.
+        training_sha256: ``source_fingerprint`` of the rows trained on (train.json: data.sha256). With it the training set
+            is only read where the cache has no answer.
+
+    Raises:
+        ConfigError: the training set cannot be read, lacks a field, or is no longer what was trained on.
+    """
+    training: list[Record] | None = None
+    if training_sha256 is None:
+        training = load_records(data.source, data_dir=data_dir, limit=data.limit)
+        training_sha256 = source_fingerprint(training)
+    paths = {
+        name: cache_dir / f"overlap-{_key(data.format, training_sha256, tasks[name].format, found)}.json"
+        for name, found in records.items()
+    }
+    missing = {name: (tasks[name].format, found) for name, found in records.items() if not paths[name].is_file()}
+    if missing:
+        if training is None:
+            training = load_records(data.source, data_dir=data_dir, limit=data.limit)
+            _check_same(training, training_sha256)
+        try:
+            overlap = find_overlap(training, data.format, missing)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        for name, (asked, matches) in overlap.items():
+            found = task_overlap(asked, matches)
+            files.write_json(paths[name], {**asdict(found), "share": found.share})
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
+
+
+def _key(training_format: str, training_sha256: str, format: str, records: Sequence[Record]) -> str:
+    return content_hash([DEFINITION, training_format, training_sha256, format, source_fingerprint(records)])
+
+
+def _check_same(training: Sequence[Record], expected: str) -> None:
+    found = source_fingerprint(training)
+    if found != expected:
+        raise ConfigError(
+            f"data: found training rows with sha256 {found[:16]}..., expected {expected[:16]}..., the rows that the run "
+            "was trained on; restore them or train again"
+        )

@@ -1,0 +1,110 @@
+"""Records of a set, from a folder, the hub or a generator."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.config import ConfigError, DataSource, FileData, GeneratedData, local_file
+from harness.provenance import file_sha256
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def load_records(source: DataSource, *, data_dir: str | None, limit: int | None = None) -> list[dict[str, Any]]:
+    """The records of a set, the first ``limit`` of them if given.
+
+    Raises:
+        ConfigError: the file is missing, has another hash or number of rows than pinned, or is not records;
+            or the hub cannot be reached.
+    """
+    if isinstance(source, GeneratedData):
+        from harness.synthetic import GENERATORS
+
+        if source.generator not in GENERATORS:
+            raise ConfigError(f"generator: found {source.generator!r}, expected one of {', '.join(sorted(GENERATORS))}")
+        records = GENERATORS[source.generator](source.rows, source.seed)
+    else:
+        path = local_file(source, data_dir=data_dir)
+        records = _from_hub(source) if path is None else _from_file(path, source)
+        if source.rows is not None and len(records) != source.rows:
+            raise ConfigError(f"{path or source.hub_id}: found {len(records)} rows, expected {source.rows}")
+    return records[:limit]
+
+
+def _from_file(path: Path, source: FileData) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise ConfigError(
+            f"data_dir: found no file {path}, expected a local copy of {source.hub_id} ({source.split}); "
+            "set data_dir to null to read it from the hub"
+        )
+    if source.sha256 is not None and file_sha256(path) != source.sha256:
+        raise ConfigError(f"{path}: found sha256 {file_sha256(path)[:16]}..., expected {source.sha256[:16]}...")
+    try:
+        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        with opened as stream:
+            if path.name.removesuffix(".gz").endswith(".jsonl"):
+                records = [json.loads(line) for line in stream if line.strip()]
+            else:
+                records = json.load(stream)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON records: {error}") from error
+    if not isinstance(records, list):
+        raise ConfigError(f"{path}: found {type(records).__name__}, expected a list of JSON objects")
+    if not records:
+        raise ConfigError(f"{path}: found no rows, expected at least one")
+    for row, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ConfigError(f"{path}: row {row}: found {type(record).__name__}, expected a JSON object")
+    return records
+
+
+def _from_hub(source: FileData) -> list[dict[str, Any]]:
+    from datasets import load_dataset
+
+    configs = source.hub_config if isinstance(source.hub_config, tuple) else (source.hub_config,)
+    try:
+        parts = [load_dataset(source.hub_id, config, split=source.split, revision=source.revision) for config in configs]
+        rows = [dict(row) for part in parts for row in part]
+    except Exception as error:  # the hub client raises a dozen unrelated classes; all mean "not to be had"
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"{source.hub_id}: cannot be read from the hub: {reason}; expected network and access, or "
+            f"data_dir with {source.local or 'a local copy'}"
+        ) from error
+    for part in parts:
+        _check_revision(part, source)
+    return rows
+
+
+def _check_revision(part: Dataset, source: FileData) -> None:
+    """Where the hub cannot be reached, ``datasets`` takes whatever revision lies in its cache, also where one is pinned. The
+    cache's folders are named after the commit."""
+    if not _COMMIT.fullmatch(source.revision):
+        return
+    commits = {name for file in part.cache_files for name in Path(file["filename"]).parts if _COMMIT.fullmatch(name)}
+    if commits - {source.revision}:
+        raise ConfigError(
+            f"{source.hub_id}: found revision {', '.join(sorted(commits))} in the cache of datasets, expected the pinned "
+            f"{source.revision}; connect to the hub once, or remove the cached copy"
+        )
+
+
+def source_fingerprint(records: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 over the records in order: which rows were really used, whatever file or hub they came from."""
+    digest = hashlib.sha256()
+    for record in records:
+        # As canonical_json, but rows of public sets may hold infinities: inputs of MBPP+'s tests do.
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        digest.update(text.encode("utf-8", errors="surrogatepass"))
+        digest.update(b"\n")
+    return digest.hexdigest()

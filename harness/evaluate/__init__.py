@@ -1,0 +1,1 @@
+"""Asking, decoding and grading. ``python -m harness.evaluate`` evaluates a run."""

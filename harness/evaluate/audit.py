@@ -1,0 +1,208 @@
+"""Where graders disagree on the same predictions: ``python -m harness.evaluate.audit RUN_DIR [RUN_DIR ...]``.
+
+Every completion of a run was graded by every grader of its task. A result that changes with the grader is a result about
+graders; this lists the items behind the difference, so that a reader can decide who is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import cli
+from harness.config import ConfigError
+from harness.records.read import read_metrics, read_predictions
+
+#: Characters of the end of a completion that are shown.
+TAIL_CHARACTERS = 160
+_FIELDS = ("id", "completion", "verdicts", "correct")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two graders on the same predictions: how many each accepts alone. ``share`` is of all predictions."""
+
+    first: str
+    second: str
+    first_only: int
+    second_only: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A prediction on which the graders do not agree. ``extracted`` is what the headline grader took from it."""
+
+    id: str
+    gold: str | None
+    extracted: str | None
+    verdicts: dict[str, bool]
+    #: How the program's run ended under the headline grader (code tasks).
+    outcome: str | None
+    truncated: bool
+    tail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskAudit:
+    """One task of one run. ``accuracy`` has every grader's; ``unparseable`` and ``truncated`` are shares of n."""
+
+    run: str
+    task: str
+    headline: str | None
+    n: int
+    accuracy: dict[str, float]
+    unparseable: float
+    truncated: float
+    pairs: list[Pair]
+    items: list[Item]
+
+    @property
+    def disputed(self) -> float:
+        """The share of predictions on which at least two graders disagree."""
+        return len(self.items) / self.n
+
+
+def _verdicts(row: Mapping[str, Any], where: str) -> dict[str, bool]:
+    verdicts = row["verdicts"]
+    if not isinstance(verdicts, dict) or not verdicts or not all(isinstance(value, bool) for value in verdicts.values()):
+        raise ConfigError(f"{where}: verdicts: found {verdicts!r}, expected true or false for each grader")
+    return verdicts
+
+
+def _tail(completion: str) -> str:
+    """The end of a completion on one line, without characters that would move a terminal's cursor or colour it."""
+    text = completion if len(completion) <= TAIL_CHARACTERS else "..." + completion[-TAIL_CHARACTERS:]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    return Item(
+        id=str(row["id"]),
+        gold=row.get("gold"),
+        extracted=row.get("extracted"),
+        verdicts=row["verdicts"],
+        outcome=row.get("outcome"),
+        truncated=bool(row.get("truncated", False)),
+        tail=_tail(row["completion"]),
+    )
+
+
+def _pair(first: str, second: str, verdicts: Sequence[Mapping[str, bool]]) -> Pair:
+    first_only = sum(found[first] and not found[second] for found in verdicts)
+    second_only = sum(found[second] and not found[first] for found in verdicts)
+    share = (first_only + second_only) / len(verdicts)
+    return Pair(first=first, second=second, first_only=first_only, second_only=second_only, share=share)
+
+
+def audit_rows(rows: Sequence[Mapping[str, Any]], *, run: str, task: str, headline: str | None = None) -> TaskAudit:
+    """Compare the graders on one task's predictions. Pairs come with the most disputed first.
+
+    Raises:
+        ConfigError: no rows, a row without a verdict of each grader, or rows that differ in their graders.
+    """
+    where = f"{run}: {task}"
+    if not rows:
+        raise ConfigError(f"{where}: found no predictions, expected at least one")
+    verdicts = [_verdicts(row, f"{where} {row['id']}") for row in rows]
+    graders = list(verdicts[0])
+    for row, found in zip(rows, verdicts, strict=True):
+        if set(found) != set(graders):
+            raise ConfigError(f"{where} {row['id']}: found graders {', '.join(found)}, expected {', '.join(graders)}")
+    n = len(rows)
+    pairs = [_pair(first, second, verdicts) for first, second in itertools.combinations(graders, 2)]
+    return TaskAudit(
+        run=run,
+        task=task,
+        headline=headline,
+        n=n,
+        accuracy={grader: sum(found[grader] for found in verdicts) / n for grader in graders},
+        unparseable=sum(bool(row.get("unparseable")) for row in rows) / n,
+        truncated=sum(bool(row.get("truncated")) for row in rows) / n,
+        pairs=sorted(pairs, key=lambda pair: -pair.share),
+        items=[_item(row) for row, found in zip(rows, verdicts, strict=True) if len(set(found.values())) > 1],
+    )
+
+
+def audit_run(run_dir: Path, *, task: str | None = None) -> list[TaskAudit]:
+    """Audit one run's tasks, or one of them.
+
+    Raises:
+        ConfigError: the folder holds no evaluated run, no such task, or a broken record.
+    """
+    tasks = read_metrics(run_dir)["tasks"]
+    if task is not None and task not in tasks:
+        raise ConfigError(f"{run_dir}: --task: found {task!r}, expected one of {', '.join(tasks) or 'none: the run diverged'}")
+    return [
+        audit_rows(read_predictions(run_dir, name, fields=_FIELDS), run=str(run_dir), task=name, headline=metrics.get("grader"))
+        for name, metrics in tasks.items()
+        if task in (None, name)
+    ]
+
+
+# -------------------------------------------------------------------------------------------------------------- showing
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _item_lines(item: Item) -> list[str]:
+    accept = ", ".join(name for name, correct in item.verdicts.items() if correct)
+    reject = ", ".join(name for name, correct in item.verdicts.items() if not correct)
+    notes = [note for note in (item.outcome, "truncated" if item.truncated else None) if note]
+    lines = [f"  {item.id}: accepted by {accept}; rejected by {reject}" + (f"  ({', '.join(notes)})" if notes else "")]
+    if item.gold is not None:
+        lines.append(f"    gold {item.gold!r}, extracted {item.extracted!r}")
+    return [*lines, f"    {item.tail}"]
+
+
+def render(audit: TaskAudit) -> str:
+    """One task's audit as text for a terminal."""
+    graders = ", ".join(
+        f"{name} {_percent(share)}{' (headline)' if name == audit.headline else ''}" for name, share in audit.accuracy.items()
+    )
+    lines = [
+        f"{audit.run}  {audit.task}  n = {audit.n}",
+        f"  accuracy: {graders}",
+        f"  unparseable {_percent(audit.unparseable)}, truncated {_percent(audit.truncated)}, "
+        f"graders disagree on {len(audit.items)} ({_percent(audit.disputed)})",
+    ]
+    lines += [
+        f"  {pair.first} / {pair.second}: {_percent(pair.share)} disputed; only {pair.first} accepts {pair.first_only}, "
+        f"only {pair.second} accepts {pair.second_only}"
+        for pair in audit.pairs
+        if pair.share
+    ]
+    for item in audit.items:
+        lines += _item_lines(item)
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m harness.evaluate.audit", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
+    parser.add_argument("--task", metavar="NAME", help="this task only")
+    parser.add_argument("--json", action="store_true", help="one JSON array instead of text")
+    args = parser.parse_args(arguments)
+    audits = [audit for run_dir in args.run_dirs for audit in audit_run(run_dir, task=args.task)]
+    if args.json:
+        json.dump([asdict(audit) | {"disputed": audit.disputed} for audit in audits], sys.stdout, indent=2)
+        print()
+    else:
+        # Completions may hold what the terminal's encoding does not: shown escaped rather than failing.
+        text = "\n\n".join(map(render, audits)) or "no task was evaluated: every run diverged"
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, errors="backslashreplace").decode(encoding))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,69 @@
+"""Results of finished evaluation tasks that wait for the rest of their suite. No torch.
+
+A suite takes hours on a real model, and its last task may fail. What is done is kept beside the outputs (which a workflow
+deletes after a failure) and used by the next attempt, as long as nothing that it depends on has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import TaskSpec, content_hash
+from harness.files import json_text, write_text
+from harness.provenance import versions
+from harness.source_files import source_hash
+
+#: What turns a model and records into numbers; the workflow reruns evaluations for the same files.
+_MODULE = "harness.evaluate.run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """One task's numbers, and one row per example in the order of the records."""
+
+    metrics: dict[str, Any]
+    predictions: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class FinishedTasks:
+    """``folder`` holds one file a task."""
+
+    folder: Path
+
+    def load(self, name: str, key: str) -> TaskResult | None:
+        """The kept result of a task, or None where there is none with this key."""
+        try:
+            found = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+            if found["key"] == key:
+                return TaskResult(metrics=found["metrics"], predictions=found["predictions"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # a part of another release is worth nothing: the task is evaluated again
+        return None
+
+    def save(self, name: str, key: str, result: TaskResult) -> None:
+        """Keep a result."""
+        content = {"key": key, "metrics": result.metrics, "predictions": result.predictions}
+        write_text(self.folder / f"{name}.json", json_text(content))
+
+    def clear(self) -> None:
+        """Forget everything: the suite is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def task_key(task: TaskSpec, *, dtype: str, weights: str, data_sha256: str) -> str:
+    """A hash of everything that a task's result depends on: settings, weights, records, code and releases."""
+    return content_hash(
+        {
+            "task": task,
+            "dtype": dtype,
+            "weights": weights,
+            "data": data_sha256,
+            "code": source_hash(_MODULE),
+            "versions": versions(),
+        }
+    )

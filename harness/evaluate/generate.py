@@ -1,0 +1,377 @@
+"""Batched generation, greedy or by beam search, and the log-likelihood of given responses.
+
+All give the same result for any batch size and order of prompts (up to floating-point ties).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.data.tokens import encode_prompt, encode_response
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+#: Called with (prompts done, prompts in all) after each batch.
+OnBatch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What the model wrote after one prompt."""
+
+    #: Decoded without special tokens and cut before the first stop string.
+    text: str
+    #: Generated tokens, the end-of-sequence token included.
+    tokens: int
+    #: Whether ``max_new_tokens`` ended it.
+    truncated: bool
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    configured = [
+        tokenizer.eos_token_id,
+        getattr(model.generation_config, "eos_token_id", None),
+        model.config.eos_token_id,
+    ]
+    return {token for value in configured if value is not None for token in (value if isinstance(value, list) else [value])}
+
+
+def _prompt_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    limit = _positions(model)
+    for prompt, tokens in zip(prompts, encoded, strict=True):
+        if not tokens:
+            raise ValueError(f"prompt {prompt!r}: found no tokens, expected at least one")
+        if len(tokens) >= limit:
+            raise ValueError(
+                f"prompt {prompt[:40]!r}...: found {len(tokens)} tokens, expected fewer than the model's {limit} positions"
+            )
+    return encoded
+
+
+def _positions(model: PreTrainedModel) -> int | float:
+    return getattr(model.config, "max_position_embeddings", None) or math.inf
+
+
+def _batches(
+    lengths: Sequence[int], batch_size: int, *, kinds: Sequence[float] | None = None, max_tokens: float = math.inf
+) -> list[list[int]]:
+    """Indices in batches of similar length, longest first, so that memory runs out at once or never. Indices of different
+    ``kinds`` are never in one batch; a batch of several has at most ``max_tokens`` tokens, padding included."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        last = batches[-1] if batches else []
+        fits = last and len(last) < batch_size and (len(last) + 1) * lengths[last[0]] <= max_tokens
+        if fits and (kinds is None or kinds[last[0]] == kinds[index]):
+            last.append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    stop_strings: Sequence[str] = (),
+    num_beams: int = 1,
+    on_batch: OnBatch | None = None,
+) -> list[Completion]:
+    """Completions in the order of the prompts: greedy, or the best of ``num_beams`` beams. Prompts are left-padded with an
+    attention mask; a row ends at an end-of-sequence token, before the first stop string, after ``max_new_tokens``, or where
+    the model's positions end. Greedy rows leave the batch when they end.
+
+    Raises:
+        ValueError: a prompt without tokens, or that leaves the model no position to answer in.
+        RuntimeError: the model does not use its cache, which would recompute every prefix.
+    """
+    encoded = _prompt_tokens(model, tokenizer, prompts)
+    limits = [min(max_new_tokens, _positions(model) - len(tokens)) for tokens in encoded]
+    decode = _greedy if num_beams == 1 else partial(_beam_search, num_beams=num_beams)
+    completions: dict[int, Completion] = {}
+    with _evaluating(model):
+        # A batch has one limit: beam search ranks hypotheses by their length, so one row's limit must not be another's.
+        for rows in _batches([len(tokens) for tokens in encoded], batch_size, kinds=limits):
+            found = decode(model, tokenizer, [encoded[row] for row in rows], limits[rows[0]], tuple(stop_strings))
+            completions |= zip(rows, found, strict=True)
+            if on_batch is not None:
+                on_batch(len(completions), len(prompts))
+    return [completions[row] for row in range(len(prompts))]
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode; the mode that the model had is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _left_padded(model: PreTrainedModel, encoded: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(token ids, attention mask), each of shape (rows, longest)."""
+    width = max(map(len, encoded))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in encoded], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in encoded], device=model.device)
+    return ids, mask
+
+
+def _completion(
+    tokenizer: PreTrainedTokenizerBase, generated: list[int], ends: set[int], stop_strings: tuple[str, ...]
+) -> Completion:
+    """``generated`` ends in an end-of-sequence token, at a stop string, or at the limit."""
+    ended = bool(generated) and generated[-1] in ends
+    text = tokenizer.decode(generated[:-1] if ended else generated, skip_special_tokens=True)
+    cuts = [position for stop in stop_strings if (position := text.find(stop)) >= 0]
+    return Completion(text=text[: min(cuts)] if cuts else text, tokens=len(generated), truncated=not ended and not cuts)
+
+
+# -------------------------------------------------------------------------------------------------------------- greedy
+
+
+def _greedy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: list[list[int]],
+    limit: int,
+    stop_strings: tuple[str, ...],
+) -> list[Completion]:
+    return _Batch(model, tokenizer, encoded, limit, stop_strings).run()
+
+
+class _Batch:
+    """Decoding of one batch. Row r of the tensors belongs to prompt ``self.alive[r]``."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        encoded: list[list[int]],
+        limit: int,
+        stop_strings: tuple[str, ...],
+    ) -> None:
+        self.model, self.tokenizer, self.stop_strings, self.limit = model, tokenizer, stop_strings, limit
+        self.ends = _end_tokens(model, tokenizer)
+        self.generated: list[list[int]] = [[] for _ in encoded]
+        self.alive = list(range(len(encoded)))
+        self.ids, self.mask = _left_padded(model, encoded, pad=min(self.ends, default=0))
+        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        # A stop string of n characters lies within the last n tokens, but for bytes still waiting for their character.
+        self.window = max(map(len, self.stop_strings), default=0) + 4
+
+    @torch.inference_mode()
+    def run(self) -> list[Completion]:
+        """The completions, in the order of the prompts."""
+        cache: Any = None
+        while True:
+            output = self.model(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                position_ids=self.positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache = output.past_key_values
+            if cache is None or cache.get_seq_length() != self.mask.shape[1]:
+                raise RuntimeError(f"the model returned no cache of {self.mask.shape[1]} positions, although use_cache=True")
+            tokens = output.logits[:, -1].argmax(dim=-1)
+            kept = self._take(tokens.tolist())
+            if not kept:
+                break
+            if len(kept) < len(self.alive):
+                tokens, cache = self._compact(kept, tokens, cache)
+            self.ids = tokens[:, None]
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(kept), 1)], dim=1)
+            self.positions = self.positions[:, -1:] + 1
+        return [_completion(self.tokenizer, generated, self.ends, self.stop_strings) for generated in self.generated]
+
+    def _take(self, tokens: list[int]) -> list[int]:
+        """Append one token to each row. Returns the tensor rows that go on."""
+        kept = []
+        for row, (index, token) in enumerate(zip(self.alive, tokens, strict=True)):
+            generated = self.generated[index]
+            generated.append(token)
+            if token not in self.ends and len(generated) < self.limit and not self._at_stop_string(generated):
+                kept.append(row)
+        return kept
+
+    def _at_stop_string(self, generated: list[int]) -> bool:
+        if not self.stop_strings:
+            return False
+        tail = self.tokenizer.decode(generated[-self.window :], skip_special_tokens=True)
+        return any(stop in tail for stop in self.stop_strings)
+
+    def _compact(self, kept: list[int], tokens: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+        """Drop finished rows."""
+        rows = torch.tensor(kept, device=tokens.device)
+        cache.batch_select_indices(rows)
+        self.alive = [self.alive[row] for row in kept]
+        self.mask, self.positions = self.mask[rows], self.positions[rows]
+        return tokens[rows], cache
+
+
+# --------------------------------------------------------------------------------------------------------- beam search
+
+
+@torch.inference_mode()
+def _beam_search(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: list[list[int]],
+    limit: int,
+    stop_strings: tuple[str, ...],
+    *,
+    num_beams: int,
+) -> list[Completion]:
+    """transformers' beam search with the settings that LLM-Adapters' GenerationConfig leaves at their defaults: a
+    hypothesis scores its mean log-probability a generated token (length_penalty 1), and a row ends when no running beam can
+    beat its finished ones at their present length (early_stopping False)."""
+    from transformers import GenerationConfig
+
+    ends = _end_tokens(model, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
+    ids, mask = _left_padded(model, encoded, pad)
+    own = model.generation_config
+    # The model's own settings (sampling, repetition penalty) would fill whatever is left out here.
+    model.generation_config = GenerationConfig(
+        num_beams=num_beams,
+        do_sample=False,
+        early_stopping=False,
+        length_penalty=1.0,
+        max_new_tokens=limit,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=pad,
+        use_cache=True,
+    )
+    try:
+        sequences = model.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :].tolist()
+    finally:
+        model.generation_config = own
+    return [_completion(tokenizer, _up_to_end(row, ends), ends, stop_strings) for row in sequences]
+
+
+def _up_to_end(generated: list[int], ends: set[int]) -> list[int]:
+    """The tokens up to the first end-of-sequence token, that included; what follows is padding."""
+    first = next((place for place, token in enumerate(generated) if token in ends), len(generated))
+    return generated[: first + 1]
+
+
+# ------------------------------------------------------------------------------------------------------------- scoring
+
+
+#: Tokens of one scoring pass: a few long references must not make every other one as long.
+SCORED_TOKENS = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """A sequence whose tokens from ``start`` on are scored, and tokens that could come next."""
+
+    tokens: list[int]
+    start: int
+    nexts: list[int] = field(default_factory=list)
+
+
+def reference_nll(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    references: Sequence[str],
+    *,
+    batch_size: int,
+    on_batch: OnBatch | None = None,
+) -> list[tuple[float, int]]:
+    """(summed negative log-likelihood in nats, number of tokens) of each reference after its prompt, end-of-sequence
+    token included. Tokens are those of training; logits are computed where a token is scored.
+
+    Raises:
+        ValueError: the tokenizer has no end-of-sequence token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError("eos_token_id: found none in the tokenizer, expected one to end references")
+    rows = []
+    for prompt, reference in zip(prompts, references, strict=True):
+        head = encode_prompt(tokenizer, prompt)
+        tail = encode_response(tokenizer, prompt=prompt, head=head, response=reference)
+        rows.append(_Scored(tokens=[*head, *tail, tokenizer.eos_token_id], start=len(head)))
+    scores = _score_all(model, rows, batch_size=batch_size, on_batch=on_batch)
+    return [(-score, len(row.tokens) - row.start) for row, (score, _) in zip(rows, scores, strict=True)]
+
+
+def choice_loglikelihoods(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    choices: Sequence[Sequence[str]],
+    *,
+    batch_size: int,
+    on_batch: OnBatch | None = None,
+) -> list[list[float]]:
+    """Summed log-likelihood in nats of each of a prompt's choices (whole responses) after it, without end-of-sequence token.
+    Tokens are those of training. Choices that differ in their last token only, as labels do, are scored in one pass.
+
+    Raises:
+        ValueError: a prompt with fewer than two choices.
+    """
+    rows: list[_Scored] = []
+    #: For each prompt, the row and the place among its ``nexts`` (None: the row as it is) of each choice.
+    places: list[list[tuple[int, int | None]]] = []
+    for prompt, offered in zip(prompts, choices, strict=True):
+        if len(offered) < 2:
+            raise ValueError(f"prompt {prompt[:40]!r}...: found {len(offered)} choices, expected at least two")
+        head = encode_prompt(tokenizer, prompt)
+        tails = [encode_response(tokenizer, prompt=prompt, head=head, response=choice) for choice in offered]
+        shared = tails[0][:-1]
+        if all(tail and tail[:-1] == shared for tail in tails):
+            places.append([(len(rows), place) for place in range(len(tails))])
+            rows.append(_Scored(tokens=head + shared, start=len(head), nexts=[tail[-1] for tail in tails]))
+        else:
+            places.append([(len(rows) + place, None) for place in range(len(tails))])
+            rows += [_Scored(tokens=head + tail, start=len(head)) for tail in tails]
+    scores = _score_all(model, rows, batch_size=batch_size, on_batch=on_batch)
+    return [
+        [scores[row][0] + (scores[row][1][place] if place is not None else 0.0) for row, place in found] for found in places
+    ]
+
+
+@torch.inference_mode()
+def _score_all(
+    model: PreTrainedModel, rows: Sequence[_Scored], *, batch_size: int, on_batch: OnBatch | None
+) -> list[tuple[float, list[float]]]:
+    """For each row: the summed log-likelihood of its scored tokens, and that of each of its ``nexts`` after them."""
+    results: dict[int, tuple[float, list[float]]] = {}
+    with _evaluating(model):
+        for batch in _batches([len(row.tokens) for row in rows], batch_size, max_tokens=SCORED_TOKENS):
+            results |= zip(batch, _score(model, [rows[index] for index in batch]), strict=True)
+            if on_batch is not None:
+                on_batch(len(results), len(rows))
+    return [results[index] for index in range(len(rows))]
+
+
+def _score(model: PreTrainedModel, rows: list[_Scored]) -> list[tuple[float, list[float]]]:
+    """Right-padded: padding comes after every scored token, where causal attention cannot see it."""
+    width = max(len(row.tokens) for row in rows)
+    ids = torch.tensor([row.tokens + [0] * (width - len(row.tokens)) for row in rows], device=model.device)
+    mask = torch.tensor([[1] * len(row.tokens) + [0] * (width - len(row.tokens)) for row in rows], device=model.device)
+    hidden = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    head = model.get_output_embeddings()
+    results = []
+    for place, row in enumerate(rows):
+        log_p = head(hidden[place, row.start - 1 : len(row.tokens)]).float().log_softmax(dim=-1)
+        scored = log_p[:-1].gather(1, ids[place, row.start : len(row.tokens), None])
+        results.append((float(scored.sum()), log_p[-1, row.nexts].tolist()))
+    return results

@@ -1,0 +1,77 @@
+"""What the lm-eval tasks in ``evaluation/tasks/*.yaml`` call: our records, prompts and graders, so that lm-eval asks what we
+ask. No torch.
+
+``lm_eval --include_path evaluation/tasks --tasks beamlora_boolq --metadata '{"data_dir": "/path/to/data"}' ...`` reads
+local copies of the sets; without ``data_dir`` they come from the hub. Records go through our own loader rather than
+lm-eval's ``dataset_path``: it checks row counts, and reads every format that the experiments read.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from evaluation.graders import registry as grading
+from evaluation.sets.commonsense import statement
+from evaluation.sets.examples import Example, examples
+from evaluation.sets.prompts import TEMPLATES, continuation
+from harness.config import FileData, TaskSpec
+from harness.data.load import load_records
+from harness.protocols import with_defaults
+
+
+def task_spec(format: str, source: dict[str, Any], **settings: Any) -> TaskSpec:
+    """The settings of one of the twelve sets under the sound protocol.
+
+    Args:
+        source: the fields of ``harness.config.FileData``.
+        settings: fields of ``harness.config.TaskSpec`` that take another value.
+    """
+    file = FileData.model_validate({"kind": "files"} | source)
+    return TaskSpec.model_validate(with_defaults("sound", {"format": format, "source": file} | settings))
+
+
+def documents(spec: TaskSpec, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """lm-eval's documents: what is asked, the choices where there are any, and what grading needs."""
+    asked = examples(spec.format, records)
+    return [_document(spec, example, record) for example, record in zip(asked, records, strict=True)]
+
+
+def _document(spec: TaskSpec, example: Example, record: dict[str, Any]) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "id": example.id,
+        "format": spec.format,
+        "grader": spec.grader,
+        "prompt": TEMPLATES[spec.prompt_template](example.query),
+        "gold": example.gold,
+        "reference": example.reference,
+        "record": json.dumps(record),  # as text: the test inputs of MBPP+ have no single Arrow type
+    }
+    if example.choices:
+        assert example.gold is not None  # a question that offers labels has one of them as its answer
+        statements = [continuation(spec.prompt_template, statement(label)) for label in example.choices]
+        document |= {"choices": statements, "gold_index": example.choices.index(example.gold)}
+    return document
+
+
+def dataset(*, format: str, source: dict[str, Any], data_dir: str | None = None, **_: Any) -> dict[str, Any]:
+    """The set as lm-eval's ``custom_dataset``; further keywords are the task's metadata.
+
+    Args:
+        data_dir: folder with local copies; None reads the hub.
+
+    Raises:
+        harness.config.ConfigError: the records cannot be had, or are not as many as expected.
+    """
+    from datasets import Dataset
+
+    spec = task_spec(format, source)
+    return {"test": Dataset.from_list(documents(spec, load_records(spec.source, data_dir=data_dir)))}
+
+
+def grade(document: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """lm-eval's ``process_results``: one completion under the set's strict grader."""
+    example = examples(document["format"], [json.loads(document["record"])])[0]
+    name = document["grader"]
+    verdict = grading.grade(document["format"], [example], results[:1], graders=[name]).verdicts[name][0]
+    return {"exact_match": float(verdict.correct)}

@@ -1,0 +1,190 @@
+"""Evaluate one trained run on every task of its domain: ``python -m harness.evaluate --run ID --run-dir DIR``.
+
+The model is loaded once. Each task writes ``predictions/<task>.jsonl``; ``metrics.json`` is written last and whole. Where a
+task fails, the finished ones are kept for the next attempt.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli import CACHE
+from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec
+from harness.evaluate.finished_tasks import FinishedTasks, task_key
+from harness.evaluate.task import check_task, evaluate_task
+from harness.files import write_json, write_jsonl
+from harness.provenance import file_sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+#: Where a run's folder keeps finished tasks until all are.
+UNFINISHED = ".unfinished-evaluation"
+
+
+class TaskError(RuntimeError):
+    """A task failed. The message names it, why, and which finished tasks are kept for the next attempt."""
+
+
+def _training_status(run_dir: Path) -> str:
+    path = run_dir / "train.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path}: found no readable training record ({error!r}), expected one with a status") from None
+
+
+def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: str | None) -> dict[str, Any]:
+    """Evaluate every task and write predictions and metrics. A run whose training diverged gets its status and no
+    numbers.
+
+    Returns:
+        What was written to metrics.json.
+
+    Raises:
+        ConfigError: no training record, or bad input of a task.
+        TaskError: a task failed otherwise.
+    """
+    for name, task in spec.evaluation.tasks.items():
+        check_task(name, task)
+    start, processor = time.perf_counter(), time.process_time()
+    record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": spec.run_id,
+        "experiment": spec.experiment,
+        "status": _training_status(run_dir),
+        "evaluation": spec.evaluation.model_dump(mode="json"),
+    }
+    if record["status"] == "diverged":
+        (run_dir / "predictions").mkdir(parents=True, exist_ok=True)
+        record["tasks"] = {}
+    else:
+        from harness.models.load import load_for_evaluation
+
+        record |= evaluate_tasks(
+            spec.evaluation,
+            load=lambda: load_for_evaluation(spec, adapter_dir=run_dir / "adapter", models_dir=models_dir),
+            # A training record is written once for each adapter, and holds times: another training, another record.
+            weights=file_sha256(run_dir / "train.json"),
+            folder=run_dir,
+            data_dir=data_dir,
+            title=f"evaluate {spec.run_id}",
+            overlap=lambda records: _contamination(spec, records, run_dir=run_dir, data_dir=data_dir),
+        )
+    record |= {"wall_time_s": time.perf_counter() - start, "cpu_time_s": time.process_time() - processor}
+    write_json(run_dir / "metrics.json", record)
+    FinishedTasks(run_dir / UNFINISHED).clear()
+    return record
+
+
+def _contamination(
+    spec: RunSpec, records: Mapping[str, Sequence[dict[str, Any]]], *, run_dir: Path, data_dir: str | None
+) -> dict[str, Any]:
+    """What of each test set the run was trained on."""
+    from harness.data.contamination import contamination_summary
+
+    trained_on = json.loads((run_dir / "train.json").read_text(encoding="utf-8"))["data"]["sha256"]
+    return contamination_summary(
+        spec.data, spec.evaluation.tasks, records, data_dir=data_dir, cache_dir=CACHE, training_sha256=trained_on
+    )
+
+
+def evaluate_tasks(
+    evaluation: EvaluationSpec,
+    *,
+    load: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    weights: str,
+    folder: Path,
+    data_dir: str | None,
+    title: str,
+    overlap: Callable[[Mapping[str, Sequence[dict[str, Any]]]], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Evaluate every task of a suite, but for those that an earlier attempt finished, and write their predictions to
+    ``folder/predictions``. The caller writes the record and then clears ``FinishedTasks``.
+
+    Args:
+        load: gives model and tokenizer; called once, if at all.
+        weights: identifies the model's weights.
+        overlap: of the records by task with what the model was fine-tuned on; None where there is no such set.
+
+    Returns:
+        The metrics by task, and what they were made with.
+
+    Raises:
+        ConfigError: bad input of a task.
+        TaskError: a task failed otherwise.
+    """
+    import torch
+
+    from harness.data.load import load_records, source_fingerprint
+    from harness.evaluate.lm_eval import load_tasks as load_lm_eval_tasks
+    from harness.evaluate.lm_eval import run_lm_eval
+    from harness.progress import Progress
+    from harness.provenance import git_state, hardware, versions
+
+    # One thread a job unless told otherwise: a second busy process would make two threads many times slower than one.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    tasks = evaluation.tasks
+    records = {name: load_records(task.source, data_dir=data_dir, limit=task.limit) for name, task in tasks.items()}
+    shared = overlap(records) if overlap is not None else None
+    outside = load_lm_eval_tasks(evaluation.lm_eval) if evaluation.lm_eval is not None else None
+    progress = Progress(title)
+    finished = FinishedTasks(folder / UNFINISHED)
+    model = tokenizer = None
+    found: dict[str, Any] = {}
+    for name, task in tasks.items():
+        fingerprint = source_fingerprint(records[name])
+        key = task_key(task, dtype=evaluation.dtype, weights=weights, data_sha256=fingerprint)
+        result = finished.load(name, key)
+        if result is None:
+            if model is None:
+                model, tokenizer = load()
+            with _naming(name, kept=tuple(found)):
+                result = evaluate_task(model, tokenizer, name, task, records[name], progress.update)
+            finished.save(name, key, result)
+        write_jsonl(folder / "predictions" / f"{name}.jsonl", result.predictions)
+        found[name] = result.metrics | {"data_sha256": fingerprint}
+    lm_eval: dict[str, Any] | None = None
+    if evaluation.lm_eval is not None:
+        if model is None:
+            model, tokenizer = load()
+        with _naming("lm_eval", kept=tuple(found)):
+            lm_eval = run_lm_eval(model, tokenizer, evaluation.lm_eval, tasks=outside)
+        _write_lm_eval_samples(lm_eval, folder)
+    return {
+        "tasks": found,
+        "lm_eval": lm_eval,
+        "contamination": shared,
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "hardware": hardware(),
+        "git": git_state(Path(__file__).parent),
+    }
+
+
+def _write_lm_eval_samples(results: dict[str, Any], folder: Path) -> None:
+    """Move the samples of each task, which a group has none of, from its result to a file."""
+    for name, result in results.items():
+        samples = result.pop("samples")
+        if "subtasks" not in result:
+            write_jsonl(folder / "predictions" / "lm_eval" / f"{name}.jsonl", samples)
+
+
+@contextmanager
+def _naming(name: str, *, kept: Sequence[str]) -> Iterator[None]:
+    """Say which task failed and which ones need not be repeated."""
+    rest = f"; kept for the next attempt: {', '.join(kept)}" if kept else ""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{error}{rest}") from error
+    except Exception as error:  # whatever it is, hours of finished work are named beside it
+        raise TaskError(f"evaluation.tasks.{name} failed: {type(error).__name__}: {error}{rest}") from error

@@ -1,0 +1,322 @@
+"""From experiment files to runs: checking, overriding and expanding. No torch."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import (
+    BuiltModel,
+    ConfigError,
+    EvaluationSpec,
+    Experiment,
+    RunSpec,
+    TableSpec,
+)
+from harness.experiment.resolve import check_names, resolve_run
+from harness.experiment.yaml_file import apply, as_seeds, read_yaml, validate
+
+
+def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Read and check an experiment.
+
+    Args:
+        paths: YAML files; the keys of later files win, mappings are merged.
+        overrides: dotted key -> value, applied last.
+
+    Raises:
+        ConfigError: anything that is wrong with the files, before any work.
+    """
+    content: dict[str, Any] = {}
+    for path in paths:
+        for key, value in read_yaml(path).items():
+            apply(content, key, value)
+    for key, value in (overrides or {}).items():
+        apply(content, key, value)
+    if "seeds" in content:
+        content["seeds"] = as_seeds(content["seeds"])
+    experiment = validate(Experiment, content, paths=paths)
+    check_names(experiment, paths)
+    for table in experiment.tables:
+        table_runs(experiment, table, paths=paths)
+    for sweep in experiment.sweeps:
+        sweep_runs(experiment, sweep, paths=paths)
+    pruning_runs(experiment, paths=paths)
+    for evaluation in base_evaluations(experiment):
+        validate(
+            EvaluationSpec,
+            {"protocol": evaluation.protocol, "tasks": evaluation.tasks},
+            paths=paths,
+            at=["base_evaluation"],
+        )
+    return experiment
+
+
+# ------------------------------------------------------------------------------------------------------------- expanding
+
+
+def table_runs(experiment: Experiment, table: str, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[RunSpec]:
+    """The runs behind one table, in row order: domain, model, method, seed.
+
+    Raises:
+        ConfigError: the experiment has no such table, or a method's settings are wrong.
+    """
+    if table not in experiment.tables:
+        raise ConfigError(f"{paths[-1]}: tables: found {sorted(experiment.tables)}, expected {table!r}")
+    spec: TableSpec = experiment.tables[table]
+    return [
+        resolve_run(experiment, domain=domain, model=model, method=method, seed=seed, paths=paths)
+        for domain in spec.domains
+        for model, keys in spec.methods.items()
+        for method in keys
+        for seed in spec.seeds or experiment.seeds
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """A run of a sweep, and where on the axis it stands."""
+
+    #: The value of the setting that varies.
+    value: Any
+    #: The method's key in the experiment; the run's own key names the value too, unless it is the default.
+    method: str
+    run: RunSpec
+
+
+def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[SweepRun]:
+    """The runs of one sweep: domain, model, method, point, seed. A point that says what the method's own settings say is
+    the method's ordinary run, and is not made twice.
+
+    Raises:
+        ConfigError: the experiment has no such sweep, or a point's settings are wrong for a method.
+    """
+    if sweep not in experiment.sweeps:
+        raise ConfigError(f"{paths[-1]}: sweeps: found {sorted(experiment.sweeps)}, expected {sweep!r}")
+    spec = experiment.sweeps[sweep]
+    return [
+        SweepRun(
+            value=point[spec.setting],
+            method=method,
+            run=_sweep_point(
+                experiment, domain=domain, model=model, method=method, seed=seed, setting=spec.setting, point=point, paths=paths
+            ),
+        )
+        for domain in spec.domains
+        for model in spec.models
+        for method in spec.methods
+        for point in spec.points
+        for seed in spec.seeds or experiment.seeds
+    ]
+
+
+def _sweep_point(experiment: Experiment, *, setting: str, point: Mapping[str, Any], method: str, **where: Any) -> RunSpec:
+    plain = resolve_run(experiment, method=method, **where)
+    run = resolve_run(experiment, method=method, point=point, **where)
+    if run == plain:
+        return plain
+    value = f"{point[setting]:g}" if isinstance(point[setting], float) else str(point[setting])
+    named = {"key": f"{method}.{setting}={value}", "label": f"{run.method.label} ({setting} = {value})"}
+    return run.model_copy(update={"method": run.method.model_copy(update=named)})
+
+
+def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[RunSpec]:
+    """The runs whose ranks are pruned, or none."""
+    spec = experiment.pruning
+    if spec is None:
+        return []
+    return [
+        resolve_run(experiment, domain=spec.domain, model=spec.model, method=method, seed=seed, paths=paths)
+        for method in spec.methods
+        for seed in spec.seeds or experiment.seeds
+    ]
+
+
+def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> dict[str, RunSpec]:
+    """Method -> the run that is timed, or none. Checkpoints and importance snapshots are off: they are not the method's."""
+    spec = experiment.timing
+    if spec is None:
+        return {}
+    runs = {
+        method: resolve_run(
+            experiment, domain=spec.domain, model=spec.model, method=method, seed=experiment.seeds[0], paths=paths
+        )
+        for method in spec.methods
+    }
+    off = {"importance_every": None, "save_steps": sys.maxsize}
+    return {method: run.model_copy(update={"training": run.training.model_copy(update=off)}) for method, run in runs.items()}
+
+
+def settings_runs(experiment: Experiment) -> list[RunSpec]:
+    """The runs whose settings Table 4 shows: BeamLoRA under its own name, one of each domain and model."""
+    found: dict[tuple[str, str], RunSpec] = {}
+    for table in experiment.tables:
+        for run in table_runs(experiment, table):
+            if run.method.key == run.method.name == "beamlora":
+                found.setdefault((run.domain, run.model_key), run)
+    return list(found.values())
+
+
+def operation_runs(experiment: Experiment) -> list[RunSpec]:
+    """Every BeamLoRA run of the tables under its own name: the runs whose operations are shown."""
+    runs = (run for table in experiment.tables for run in table_runs(experiment, table))
+    return unique(run for run in runs if run.method.key == run.method.name == "beamlora")
+
+
+def sweep_baselines(experiment: Experiment, sweep: str) -> list[RunSpec]:
+    """Plain LoRA under the experiment's settings, where the sweep itself does not run it: its reference line."""
+    spec = experiment.sweeps[sweep]
+    if "lora" in spec.methods or "lora" not in experiment.methods:
+        return []
+    return [
+        resolve_run(experiment, domain=domain, model=model, method="lora", seed=seed, paths=(Path("experiment"),))
+        for domain in spec.domains
+        for model in spec.models
+        for seed in spec.seeds or experiment.seeds
+    ]
+
+
+#: The figures of one sweep each.
+SWEEP_FIGURES = ("rank_sweep", "delta_t", "p_init", "learning_rate")
+#: Every figure, in the order of the paper's, ours last.
+FIGURES = (
+    "rank_importance",
+    "pruning_curve",
+    "rank_sweep",
+    "delta_t",
+    "p_init",
+    "time_memory",
+    "operations",
+    "pareto",
+    "learning_rate",
+)
+
+
+def figure_runs(experiment: Experiment, figure: str) -> list[RunSpec]:
+    """The runs whose records a figure shows; none where the experiment does not plan it (and for time and memory, which
+    are measured apart).
+
+    Raises:
+        ConfigError: there is no such figure.
+    """
+    if figure not in FIGURES:
+        near = difflib.get_close_matches(figure, FIGURES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(FIGURES)}"
+        raise ConfigError(f"figure: found unknown {figure!r}; {hint}")
+    if figure in ("rank_importance", "pruning_curve"):
+        return pruning_runs(experiment)
+    if figure in SWEEP_FIGURES:
+        return sweep_and_baseline_runs(experiment, figure) if figure in experiment.sweeps else []
+    if figure == "operations":
+        return operation_runs(experiment)
+    if figure == "pareto":
+        return table_runs(experiment, "table1") if "table1" in experiment.tables else []
+    return []
+
+
+def planned_figures(experiment: Experiment) -> list[str]:
+    """The figures that the experiment has the runs or the measurements for."""
+    planned = [figure for figure in FIGURES if figure_runs(experiment, figure)]
+    if any(run.training.importance_every is None for run in pruning_runs(experiment)):
+        planned.remove("rank_importance")
+    if experiment.timing is not None:
+        planned.append("time_memory")
+    return [figure for figure in FIGURES if figure in planned]
+
+
+def unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
+    """Each run once, in the order of its first appearance."""
+    return list({run.run_id: run for run in runs}.values())
+
+
+def all_runs(experiment: Experiment) -> list[RunSpec]:
+    """The runs of every table, figure and pruning evaluation, each once."""
+    tables = [run for table in experiment.tables for run in table_runs(experiment, table)]
+    sweeps = [run for sweep in experiment.sweeps for run in sweep_and_baseline_runs(experiment, sweep)]
+    return unique([*tables, *sweeps, *pruning_runs(experiment)])
+
+
+def sweep_and_baseline_runs(experiment: Experiment, sweep: str) -> list[RunSpec]:
+    """The runs of a sweep and of its reference line."""
+    return unique([*(point.run for point in sweep_runs(experiment, sweep)), *sweep_baselines(experiment, sweep)])
+
+
+def target_runs(experiment: Experiment, target: str) -> list[RunSpec]:
+    """The runs that a target of the workflow needs: ``reproduce_table1``, ``reproduce_learning_rate``, ``reproduce_all``,
+    or a figure's name.
+
+    Raises:
+        ConfigError: there is no such target, or the experiment does not plan it.
+    """
+    if target == "reproduce_all":
+        return all_runs(experiment)
+    name = target.removeprefix("reproduce_")
+    if name == "table4":
+        return settings_runs(experiment)
+    if name in experiment.tables:
+        return table_runs(experiment, name)
+    planned = planned_figures(experiment)
+    if name in planned:
+        return figure_runs(experiment, name)
+    if name in FIGURES or name in ("table1", "table2", "table3"):
+        raise ConfigError(
+            f"target: the experiment {experiment.name!r} plans no runs for {target!r}; it lacks the key that names them"
+        )
+    known = [*(f"reproduce_{table}" for table in experiment.tables), "reproduce_table4", "reproduce_all", *planned]
+    near = difflib.get_close_matches(target, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+    raise ConfigError(f"target: found unknown {target!r} in experiment {experiment.name!r}; {hint}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseEvaluation:
+    """A base model, evaluated without fine-tuning under one protocol."""
+
+    model_key: str
+    protocol: str
+    tasks: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def folder(self) -> str:
+        """Where its records lie, below the experiment's results."""
+        return f"base/{self.model_key}/{self.protocol}"
+
+
+def base_evaluations(experiment: Experiment) -> list[BaseEvaluation]:
+    """Every base evaluation that the experiment asks for, or none."""
+    spec = experiment.base_evaluation
+    if spec is None:
+        return []
+    return [
+        BaseEvaluation(model_key=model, protocol=protocol, tasks=spec.tasks)
+        for model in spec.models
+        for protocol in spec.protocols
+    ]
+
+
+def load_run(paths: Sequence[Path], overrides: Mapping[str, Any], run_id: str) -> tuple[Experiment, RunSpec]:
+    """One run of an experiment by its id, domain/model/method/seedN.
+
+    Raises:
+        ConfigError: the experiment has no such run.
+    """
+    experiment = load_experiment(paths, overrides)
+    runs = {run.run_id: run for run in all_runs(experiment)}
+    if run_id not in runs:
+        near = difflib.get_close_matches(run_id, runs, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the experiment has {len(runs)} runs"
+        raise ConfigError(f"{paths[-1]}: found no run {run_id!r}; {hint}")
+    return experiment, runs[run_id]
+
+
+def base_models(experiment: Experiment) -> dict[str, tuple[str, BuiltModel]]:
+    """The stand-ins that must be built for an experiment: folder name -> (model key, recipe)."""
+    keys = {run.model_key for run in all_runs(experiment)} | {one.model_key for one in base_evaluations(experiment)}
+    if experiment.timing is not None:
+        keys.add(experiment.timing.model)
+    sources = {key: experiment.models[key].source for key in experiment.models if key in keys}
+    return {source.folder_name(key): (key, source) for key, source in sources.items() if isinstance(source, BuiltModel)}

@@ -1,0 +1,1 @@
+"""Measuring trained and training models: time, memory, and accuracy without the least important ranks."""

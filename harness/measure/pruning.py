@@ -1,0 +1,287 @@
+"""Accuracy after pruning: ``python -m harness.measure.pruning --configfile config/tiny.yaml --run ID --run-dir DIR``
+
+In every module the given shares of its ranks are taken away, the least important first (sections 2.2 and 4.5, Figures 1 and 4),
+and the run's tasks are asked and graded as in ``harness.evaluate.run``. Model and adapter are loaded once. Writes
+``pruning.json``; interrupted, the same command goes on with the first share that is not finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import methods
+from harness import files
+from harness.cli import SCRATCH, add_config_arguments, add_models_argument, parse_config, run
+from harness.config import SCHEMA_VERSION, ConfigError, Experiment, PruningSpec, RunSpec, TaskSpec, content_hash
+from harness.experiment.runs import load_run
+from harness.records.pruning import FILE
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def ranks_to_prune(fraction: float, ranks: int) -> int:
+    """``fraction`` of ``ranks``, to the nearest whole rank."""
+    return round(fraction * ranks)
+
+
+class PrunableModel:
+    """A fine-tuned model from which ranks of the adapter can be taken and given back, exactly.
+
+    For each share the update of the ranks that stay is added to the base weights in float32 and cast once, as
+    ``load_for_evaluation`` does: with nothing pruned the weights are the same to the bit. The original weights of the adapted
+    modules stay in host memory, 4 bytes per parameter.
+    """
+
+    def __init__(self, spec: RunSpec, *, adapter_dir: Path, models_dir: Path) -> None:
+        """Load base model and adapter. Of a method with an export in ``lora/`` (BeamLoRA, scores folded into A) the export is
+        taken: its importances are those of the trained ranks."""
+        import torch
+        from peft import PeftModel
+
+        from harness.models.load import load_base, served_adapter
+        from methods.importance import importance_by_module
+        from methods.peft_support import adapted_layers
+
+        base, self.tokenizer = load_base(
+            spec.model_key, spec.model, models_dir=models_dir, dtype=torch.float32, attn_implementation="sdpa"
+        )
+        wrapped = PeftModel.from_pretrained(base, str(served_adapter(adapter_dir)))
+        #: Module name -> importances of its ranks, shape (r,), float32.
+        self.importance: dict[str, torch.Tensor] = importance_by_module(wrapped)
+        self._layers = adapted_layers(wrapped)
+        self._original = {name: layer.get_base_layer().weight.data for name, layer in self._layers.items()}
+        self._dtype = getattr(torch, spec.evaluation.dtype)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        unwrapped: PreTrainedModel = wrapped.unload()
+        self.model = unwrapped.to(device=self._device, dtype=self._dtype).eval()
+        self.prune(0.0)
+
+    @property
+    def ranks(self) -> int:
+        """The number of ranks of all modules together."""
+        return sum(len(values) for values in self.importance.values())
+
+    def prune(self, fraction: float) -> int:
+        """Take ``fraction`` of each module's ranks away, by the module's own importances, and give all others back.
+
+        Returns:
+            How many ranks are gone, over all modules.
+        """
+        import torch
+
+        gone = 0
+        for name, layer in self._layers.items():
+            order = torch.argsort(self.importance[name], stable=True)
+            least = order[: ranks_to_prune(fraction, len(order))]
+            gone += len(least)
+            with torch.no_grad(), _without(layer, least):
+                weight = self._original[name] + layer.get_delta_weight("default")
+            # A new tensor, since on the CPU the module's own may be the original.
+            self.model.get_submodule(name).weight.data = weight.to(device=self._device, dtype=self._dtype)
+        return gone
+
+
+@contextmanager
+def _without(layer: torch.nn.Module, ranks: torch.Tensor) -> Iterator[None]:
+    """Zero the ranks' rows of A and columns of B for a while."""
+    a, b = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
+    rows, columns = a[ranks], b[:, ranks]
+    a[ranks], b[:, ranks] = 0, 0
+    try:
+        yield
+    finally:
+        a[ranks], b[:, ranks] = rows, columns
+
+
+# ----------------------------------------------------------------------------------------------------------------- one run
+
+
+def _tasks(spec: RunSpec, pruning: PruningSpec) -> dict[str, TaskSpec]:
+    """The tasks to ask, with the number of rows to ask."""
+    known = spec.evaluation.tasks
+    unknown = sorted(set(pruning.tasks or ()) - set(known))
+    if unknown:
+        raise ConfigError(f"pruning.tasks: found {', '.join(unknown)}, expected tasks of {spec.domain}: {', '.join(known)}")
+    chosen = pruning.tasks or [name for name, task in known.items() if task.split == "test"]
+    limit = {} if pruning.limit is None else {"limit": pruning.limit}
+    return {name: known[name].model_copy(update=limit) for name in chosen}
+
+
+def _check_method(spec: RunSpec) -> None:
+    named = methods.get(spec.method.name)
+    if not named.cls.prunable:
+        able = [name for name, other in methods.registry().items() if other.cls.prunable and name == other.cls.name]
+        raise ConfigError(
+            f"{spec.run_id}: found {named.label}, whose artefact is not a LoRA adapter of the ranks that were trained, "
+            f"expected a method whose ranks can be pruned: {', '.join(sorted(able))}"
+        )
+
+
+def _training_record(spec: RunSpec, run_dir: Path) -> dict[str, Any]:
+    path = run_dir / "train.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = record["training_hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: found no readable training record ({error!r}), expected that of a finished run") from None
+    if found != spec.training_hash():
+        raise ConfigError(f"{path}: training_hash: found {found}, expected {spec.training_hash()}: trained with other settings")
+    return record
+
+
+def prune_run(
+    spec: RunSpec, experiment: Experiment, *, run_dir: Path, models_dir: Path, scratch_dir: Path = SCRATCH
+) -> dict[str, Any]:
+    """Evaluate one trained run at every share and write ``pruning.json``. A run that diverged gets its status and no numbers.
+
+    Returns:
+        What was written: for each task the ids, and for each share the accuracy, the mean NLL of the references in nats per
+        token, and whether each example was answered correctly ("1") or not ("0"), in the order of the ids.
+
+    Raises:
+        ConfigError: the experiment prunes nothing, the method's ranks cannot be pruned, or the run is not trained.
+    """
+    from harness.provenance import git_state, versions
+
+    pruning = experiment.pruning
+    if pruning is None:
+        raise ConfigError("pruning: found nothing in the experiment, expected the shares of ranks to prune")
+    _check_method(spec)
+    tasks = _tasks(spec, pruning)
+    trained = _training_record(spec, run_dir)
+    record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": spec.run_id,
+        "experiment": spec.experiment,
+        "status": trained["status"],
+        "pruning": pruning.model_dump(mode="json"),
+        "evaluation": spec.evaluation.model_copy(update={"tasks": tasks, "lm_eval": None}).model_dump(mode="json"),
+        "training_hash": trained["training_hash"],
+        "artefact": trained["artefact"],
+        "fractions": list(pruning.fractions),
+        "versions": versions(),
+        "git": git_state(Path(__file__).parent),
+    }
+    # Everything so far decides what the answers are: a part of another record is never taken up.
+    part = scratch_dir / f"pruning-{content_hash(record)}.json"
+    if record["status"] == "diverged":
+        record |= {"tasks": {}}
+    else:
+        record |= _evaluate_fractions(
+            spec,
+            pruning.fractions,
+            tasks,
+            run_dir=run_dir,
+            models_dir=models_dir,
+            data_dir=experiment.data_dir,
+            part=part,
+        )
+    files.write_json(run_dir / FILE, record)
+    part.unlink(missing_ok=True)
+    return record
+
+
+def _evaluate_fractions(
+    spec: RunSpec,
+    fractions: tuple[float, ...],
+    tasks: dict[str, TaskSpec],
+    *,
+    run_dir: Path,
+    models_dir: Path,
+    data_dir: str | None,
+    part: Path,
+) -> dict[str, Any]:
+    import torch
+
+    from harness.data.load import load_records, source_fingerprint
+    from harness.provenance import hardware
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    records = {name: load_records(task.source, data_dir=data_dir, limit=task.limit) for name, task in tasks.items()}
+    data = {name: source_fingerprint(rows) for name, rows in records.items()}
+    done: list[dict[str, Any]] = []
+    if part.exists():
+        content = json.loads(part.read_text(encoding="utf-8"))
+        done = content["done"] if content["data_sha256"] == data else []
+    subject = PrunableModel(spec, adapter_dir=run_dir / "adapter", models_dir=models_dir)
+    for fraction in fractions[len(done) :]:
+        done.append(_evaluate_fraction(subject, fraction, tasks, records, title=f"prune {spec.run_id}"))
+        files.write_json(part, {"data_sha256": data, "done": done})
+    return {
+        "ranks": subject.ranks,
+        "pruned_ranks": [entry["pruned_ranks"] for entry in done],
+        "tasks": {name: _joined([entry["tasks"][name] for entry in done]) | {"data_sha256": data[name]} for name in tasks},
+        "wall_time_s": sum(entry["wall_time_s"] for entry in done),
+        "hardware": hardware(),
+    }
+
+
+def _evaluate_fraction(
+    subject: PrunableModel,
+    fraction: float,
+    tasks: dict[str, TaskSpec],
+    records: dict[str, list[dict[str, Any]]],
+    *,
+    title: str,
+) -> dict[str, Any]:
+    from harness.evaluate.task import evaluate_task
+    from harness.progress import Progress
+
+    start = time.perf_counter()
+    gone = subject.prune(fraction)
+    progress = Progress(f"{title} · {fraction:.0%} of ranks")
+    found = {}
+    for name, task in tasks.items():
+        result = evaluate_task(subject.model, subject.tokenizer, name, task, records[name], progress.update)
+        found[name] = {
+            "ids": [row["id"] for row in result.predictions],
+            "correct": "".join("1" if row["correct"] else "0" for row in result.predictions),
+            "accuracy": result.metrics["accuracy"],
+            "gold_nll": result.metrics["gold_nll"],
+            "grader": result.metrics["grader"],
+        }
+    return {"pruned_ranks": gone, "tasks": found, "wall_time_s": time.perf_counter() - start}
+
+
+def _joined(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """One task's results at all shares."""
+    first = entries[0]
+    series = {key: [entry[key] for entry in entries] for key in ("accuracy", "gold_nll", "correct")}
+    return {"grader": first["grader"], "n": len(first["ids"]), **series, "ids": first["ids"]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Exit status 0 means pruning.json is written."""
+    parser = argparse.ArgumentParser(prog="python -m harness.measure.pruning", description=__doc__.split("\n")[0])
+    add_config_arguments(parser)
+    parser.add_argument("--run", required=True, metavar="ID", help="domain/model/method/seedN")
+    parser.add_argument("--run-dir", type=Path, required=True, help="holds train.json and adapter/; gets pruning.json")
+    parser.add_argument(
+        "--scratch", type=Path, default=SCRATCH, metavar="DIR", help="where finished shares are kept (default: %(default)s)"
+    )
+    add_models_argument(parser)
+    args = parser.parse_args(arguments)
+    configfiles, overrides = parse_config(args)
+    experiment, spec = load_run(configfiles, overrides, args.run)
+    record = prune_run(spec, experiment, run_dir=args.run_dir, models_dir=args.models_dir, scratch_dir=args.scratch)
+    for name, task in record["tasks"].items():
+        curve = ", ".join(
+            f"{100 * fraction:.0f} %: {100 * accuracy:.1f}"
+            for fraction, accuracy in zip(record["fractions"], task["accuracy"], strict=True)
+        )
+        print(f"{spec.run_id} {name}: accuracy in % after pruning {curve}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

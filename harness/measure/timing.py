@@ -1,0 +1,141 @@
+"""Training time and memory of methods side by side: ``python -m harness.measure.timing --configfile FILE --output timing.json``
+
+Every method is measured once in each round, in an order that rotates from round to round, each time in a process of its own, by
+the training loop of ``harness.train.run`` on the experiment's model, data, batch and settings (Figures 8 and 9).
+
+A step that prunes ranks or allocates them costs more than an ordinary one, and a run has few of them or many. A measurement
+therefore visits steps of the *whole* run's schedule and skips most of the ordinary ones: each kind of step is taken
+``timing.steps`` times, or as often as the run has it if that is less. The time of a step is the mean of the kinds' median
+times, weighted with how often the run has them. The n-th step of every kind, in every method of a round, trains on the same
+batch; another round has other batches.
+
+Measurements are kept as they come: interrupted, the same command goes on with the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness import files
+from harness.cli import CACHE, SCRATCH, add_config_arguments, add_models_argument, parse_config, run
+from harness.config import SCHEMA_VERSION, ConfigError, Experiment, content_hash
+from harness.experiment.runs import load_experiment, timing_runs
+from harness.records.timing import Measurement, TimingRecord, summarise
+
+
+def measure_all(
+    experiment: Experiment,
+    *,
+    command: list[str],
+    output: Path,
+    scratch_dir: Path = SCRATCH,
+) -> TimingRecord:
+    """Make every measurement that is not there yet, one after another, and write ``output``.
+
+    Args:
+        command: what makes one measurement; ``--measure METHOD --round N --output FILE`` is added.
+
+    Raises:
+        ConfigError: the experiment has no timing.
+        RuntimeError: a measurement failed; its words are on stderr.
+    """
+    import torch
+
+    from harness.progress import Progress
+    from harness.provenance import git_state, hardware, versions
+
+    spec = experiment.timing
+    if spec is None:
+        raise ConfigError("timing: found nothing in the experiment, expected the methods to measure")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as every measured process does: it is recorded
+    head: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": experiment.name,
+        "timing": spec.model_dump(mode="json"),
+        "settings": {key: found.training_hash() for key, found in timing_runs(experiment).items()},
+        "versions": versions(),
+        "git": git_state(Path(__file__).parent),
+        "hardware": hardware(),
+    }
+    # The record itself is the workflow's to delete; a part made under other conditions is never taken up.
+    part = scratch_dir / f"timing-{content_hash(head)}.json"
+    done = [Measurement.model_validate(item) for item in json.loads(part.read_text())] if part.exists() else []
+    progress = Progress(f"time {experiment.name}", interval=0)
+    due = [
+        (number, order, spec.methods[(number + order) % len(spec.methods)])
+        for number in range(spec.rounds)
+        for order in range(len(spec.methods))
+    ]
+    for number, order, method in due[len(done) :]:
+        progress.update(len(done), len(due), f"round {number + 1} of {spec.rounds}: {method}")
+        done.append(_measure_in_process(command, method=method, number=number, order=order))
+        files.write_json(part, [measurement.model_dump(mode="json") for measurement in done])
+    record = TimingRecord.model_validate({**head, "measurements": done})
+    files.write_json(output, record.model_dump(mode="json"))
+    part.unlink(missing_ok=True)
+    return record
+
+
+def _measure_in_process(command: list[str], *, method: str, number: int, order: int) -> Measurement:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "measurement.json"
+        arguments = ["--measure", method, "--round", str(number), "--output", str(output)]
+        done = subprocess.run([*command, *arguments], stdout=sys.stderr)
+        if done.returncode != 0 or not output.exists():
+            raise RuntimeError(f"timing: measuring {method} in round {number} ended with exit status {done.returncode}")
+        return Measurement.model_validate({**json.loads(output.read_text()), "order": order})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Exit status 0 means the output is written."""
+    parser = argparse.ArgumentParser(prog="python -m harness.measure.timing", description=__doc__.split("\n")[0])
+    add_config_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JSON record to write")
+    parser.add_argument("--measure", metavar="METHOD", help="make one measurement, in this process, instead of all")
+    parser.add_argument("--round", type=int, default=0, metavar="N", help="of --measure: chooses the batches (default: 0)")
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        default=SCRATCH,
+        metavar="DIR",
+        help="where measurements are kept meanwhile (default: %(default)s)",
+    )
+    add_models_argument(parser)
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=CACHE,
+        metavar="DIR",
+        help="folder of tokenised data and decompositions (default: %(default)s)",
+    )
+    args = parser.parse_args(arguments)
+    configfiles, overrides = parse_config(args)
+    experiment = load_experiment(configfiles, overrides)
+    if args.measure is not None:
+        from harness.measure.time_lapse import measure
+
+        found = measure(experiment, args.measure, number=args.round, models_dir=args.models_dir, cache_dir=args.cache_dir)
+        files.write_json(args.output, found)
+        return 0
+    command = [sys.executable, "-m", "harness.measure.timing", "--configfile", *map(str, args.configfile)]
+    command += ["--set", *args.overrides] if args.overrides else []
+    command += ["--models-dir", str(args.models_dir), "--cache-dir", str(args.cache_dir)]
+    record = measure_all(experiment, command=command, output=args.output, scratch_dir=args.scratch)
+    for method, found in summarise(record).items():
+        print(
+            f"{method}: {found.time.median:.2f} times the step of {record.timing.baseline} "
+            f"[{found.time.low:.2f}, {found.time.high:.2f}], {found.peak.median:.2f} times its memory "
+            f"[{found.peak.low:.2f}, {found.peak.high:.2f}], {found.rounds} rounds"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

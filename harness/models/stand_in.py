@@ -1,0 +1,48 @@
+"""A stand-in base model before it is trained: its configuration and its tokenizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.config import BuiltModel, PretrainingSpec
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
+
+#: Fine-tuning records, per domain, whose words the tokenizer also learns. They are no part of the training text.
+TOKENIZER_RECORDS = 1000
+
+
+def model_config(source: BuiltModel) -> PretrainedConfig:
+    """The transformers configuration of a stand-in (special token ids are the tokenizer's: BOS 0, EOS 1, PAD 2)."""
+    from transformers import LlamaConfig, MistralConfig
+
+    shared: dict[str, Any] = {
+        "vocab_size": source.pretraining.vocab_size,
+        "hidden_size": source.hidden_size,
+        "intermediate_size": source.intermediate_size,
+        "num_hidden_layers": source.num_hidden_layers,
+        "num_attention_heads": source.num_attention_heads,
+        "num_key_value_heads": source.num_key_value_heads,
+        "max_position_embeddings": source.max_position_embeddings,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+        "tie_word_embeddings": False,
+        "use_cache": True,
+    }
+    if source.architecture == "llama":
+        return LlamaConfig(**shared)
+    return MistralConfig(**shared, sliding_window=source.sliding_window)
+
+
+def build_tokenizer(spec: PretrainingSpec) -> PreTrainedTokenizerFast:
+    """The stand-in's tokenizer, trained on its pre-training text and a sample of fine-tuning text."""
+    from evaluation.sets.prompts import alpaca
+    from harness.synthetic import GENERATORS, pretraining_documents
+    from harness.synthetic.tokenizer import train_tokenizer
+
+    records = [record for name in ("metamath", "codefeedback") for record in GENERATORS[name](TOKENIZER_RECORDS, spec.seed)]
+    texts = [alpaca(record["query"]) + record["response"] for record in records]
+    documents = pretraining_documents(min(spec.corpus_documents, 2 * TOKENIZER_RECORDS), spec.seed)
+    return train_tokenizer([*documents, *texts], vocab_size=spec.vocab_size)

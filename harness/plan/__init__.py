@@ -1,0 +1,1 @@
+"""What a target would run: work, parameters, settings. ``python -m harness.plan`` prints it."""

@@ -1,0 +1,93 @@
+"""The settings behind planned runs: each with its source, and BeamLoRA's against the paper's Table 4. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import Experiment, RunSpec, canonical_json
+from harness.experiment.sources import DEFAULT, Source, origins, read_sources, source_of
+
+#: Table 4's name of a setting -> ours.
+_TABLE4 = {"rank": "r", "p_init": "p_init", "delta_t": "delta_t"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One value of one setting, and the runs that have it from the same key. ``methods`` are the experiment's keys: runs of
+    a sweep are called after the method that they vary."""
+
+    name: str
+    value: Any
+    #: Dotted key of the experiment that gave it; None for a default.
+    key: str | None
+    source: Source
+    domains: tuple[str, ...]
+    models: tuple[str, ...]
+    methods: tuple[str, ...]
+    runs: int
+
+    @property
+    def is_default(self) -> bool:
+        return self.source.tags == (DEFAULT,)
+
+    @property
+    def is_ours(self) -> bool:
+        return "ours" in self.source.tags
+
+
+def used_settings(
+    experiment: Experiment, runs: Sequence[RunSpec], paths: Sequence[Path], overrides: Mapping[str, Any]
+) -> list[Setting]:
+    """Every setting of ``runs`` with its source, one entry per value and key that gave it."""
+    sources = read_sources(paths, overrides)
+    groups: dict[tuple[str, str, str], list[tuple[RunSpec, Any, Source]]] = {}
+    for run in runs:
+        values = {
+            **{f"method.{name}": value for name, value in run.method.settings.items()},
+            **{f"training.{name}": value for name, value in run.training.model_dump(mode="json").items()},
+            **{f"data.{name}": value for name, value in run.data.model_dump(mode="json").items()},
+            **{f"evaluation.{name}": value for name, value in run.evaluation.model_dump(mode="json").items()},
+        }
+        for name, path in origins(experiment, run).items():
+            key = (name, canonical_json(values[name]), canonical_json(path))
+            groups.setdefault(key, []).append((run, values[name], source_of(sources, path)))
+    return [
+        Setting(
+            name=name,
+            value=found[0][1],
+            key=None if found[0][2].tags == (DEFAULT,) else ".".join(map(str, json.loads(path))),
+            source=found[0][2],
+            domains=tuple(dict.fromkeys(run.domain for run, _, _ in found)),
+            models=tuple(dict.fromkeys(run.model_key for run, _, _ in found)),
+            methods=tuple(dict.fromkeys(run.method.key.partition(".")[0] for run, _, _ in found)),
+            runs=len(found),
+        )
+        for (name, _, path), found in groups.items()
+    ]
+
+
+def table4_check(runs: Sequence[RunSpec], paper: Mapping[tuple[str, str, str], float]) -> list[dict[str, Any]]:
+    """BeamLoRA's rank, p_init and delta_t of every domain and model of the paper: ours, the paper's, whether they agree.
+
+    Only runs on the paper's own models are compared: Table 4 says nothing about stand-ins.
+    """
+    found = {}
+    for run in runs:
+        if run.method.key != "beamlora" or run.model.is_stand_in:
+            continue
+        for name, ours in _TABLE4.items():
+            value = paper.get((run.domain, str(run.model.stands_for), name))
+            if value is not None:
+                found[run.domain, run.model_key, ours] = {
+                    "domain": run.domain,
+                    "model": run.model_key,
+                    "setting": ours,
+                    "ours": run.method.settings[ours],
+                    "paper": value,
+                    "agrees": run.method.settings[ours] == value,
+                }
+    return list(found.values())

@@ -1,0 +1,72 @@
+"""pruning.json: accuracy after the least important ranks of every module have been pruned. No torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.config import SCHEMA_VERSION, ConfigError
+
+#: Name of the record in a run's folder.
+FILE = "pruning.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningCurve:
+    """One task of one run. F shares were pruned, n examples asked each time."""
+
+    #: Shares of ranks that were pruned, in the order of the experiment, shape (F,).
+    fractions: NDArray[np.float64]
+    #: Ids of the examples, in the order of the test set.
+    ids: list[str]
+    #: Whether each example was answered correctly, shape (F, n).
+    correct: NDArray[np.bool_]
+    #: Mean nats per token of the reference responses, shape (F,).
+    gold_nll: NDArray[np.float64]
+
+    @property
+    def accuracy(self) -> NDArray[np.float64]:
+        """Shape (F,), in [0, 1]."""
+        return self.correct.mean(axis=1)
+
+
+def read(path: Path) -> dict[str, PruningCurve]:
+    """The curves in a ``pruning.json`` by task; none of a run that diverged.
+
+    Raises:
+        ConfigError: the file is missing, broken, of another schema version, or an accuracy is not that of its answers.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version = record["schema_version"]
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: found no such file, expected the output of python -m harness.measure.pruning") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: found no readable record ({error!r}), expected one with a schema_version") from None
+    if version != SCHEMA_VERSION:
+        raise ConfigError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}")
+    try:
+        return {name: _curve(task, record["fractions"], f"{path}: tasks.{name}") for name, task in record["tasks"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: found no record of pruning ({error!r}), expected tasks with their answers") from error
+
+
+def _curve(task: dict[str, Any], fractions: list[float], at: str) -> PruningCurve:
+    found = (len(task["correct"]), {len(text) for text in task["correct"]})
+    expected = (len(fractions), {len(task["ids"])})
+    if found != expected:
+        raise ConfigError(f"{at}.correct: found {found[0]} rows of {found[1]} answers, expected {expected[0]} of {expected[1]}")
+    curve = PruningCurve(
+        fractions=np.array(fractions, dtype=np.float64),
+        ids=task["ids"],
+        correct=np.array([[answer == "1" for answer in text] for text in task["correct"]], dtype=bool),
+        gold_nll=np.array(task["gold_nll"], dtype=np.float64),
+    )
+    if not np.allclose(curve.accuracy, task["accuracy"], rtol=0, atol=1e-12):
+        raise ConfigError(f"{at}.accuracy: found {task['accuracy']}, expected the means of correct: {curve.accuracy.tolist()}")
+    return curve

@@ -1,0 +1,361 @@
+"""Records of finished runs: found, checked and gathered.
+
+A run's folder ``results/{experiment}/{run_id}/`` holds ``train.json``, ``metrics.json`` and
+``predictions/<task>.jsonl``. They are the source of truth; ``runs.parquet`` is rebuilt from them. Commands that are given an
+experiment read its runs with ``load_records``, which checks them against the experiment's settings; those that are given a
+folder use ``read_metrics`` and ``read_predictions``. No torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness import cli
+from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec, canonical_json
+
+DEFAULT_RESULTS = Path("results")
+SNAKEMAKE = "snakemake --cores all"
+
+
+class RecordError(ConfigError):
+    """A record that cannot be used. The message names the file and the command that makes it."""
+
+
+class MissingRecord(RecordError):
+    """The run, or a part of it, has not been done."""
+
+
+class StaleRecord(RecordError):
+    """The record was made with other settings than the experiment has now."""
+
+
+class _Record(BaseModel):
+    """What is read here; a record may hold more."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class TrainRecord(_Record):
+    """train.json."""
+
+    schema_version: int
+    run_id: str
+    spec: dict[str, Any]
+    status: Literal["success", "diverged"]
+    trainable_parameters: int = Field(ge=0)
+    base_parameters: int = Field(ge=1)
+    wall_time_s: float = Field(ge=0)
+    cpu_time_s: float | None = Field(None, ge=0)
+    peak_memory_bytes: int | None = Field(ge=0)
+    steps: int | None = Field(None, ge=0, description="optimizer steps done")
+
+
+class TaskMetrics(_Record):
+    """One task of metrics.json. Shares are fractions of n; NLL is in nats per token of the gold answer."""
+
+    accuracy: float = Field(ge=0, le=1)
+    n: int = Field(ge=1)
+    stderr: float | None = None
+    unparseable: float | None = None
+    truncated: float | None = None
+    timed_out: float | None = None
+    gold_nll: float | None = None
+    gold_nll_stderr: float | None = None
+    grader: str
+
+
+class MetricsRecord(_Record):
+    """metrics.json. A diverged run has no tasks: it has no numbers."""
+
+    schema_version: int
+    run_id: str
+    status: Literal["success", "diverged"]
+    tasks: dict[str, TaskMetrics]
+    evaluation: dict[str, Any] | None = Field(None, description="the evaluation spec behind the numbers")
+    wall_time_s: float | None = Field(None, ge=0)
+    cpu_time_s: float | None = Field(None, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Per-example scores of one task, in the order of the test set. ``gold_nll`` is None where it was not measured."""
+
+    ids: tuple[str, ...]
+    correct: NDArray[np.float64]
+    gold_nll: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A finished run. ``predictions`` is empty for a diverged one."""
+
+    run: RunSpec
+    folder: Path
+    train: TrainRecord
+    metrics: MetricsRecord
+    predictions: dict[str, Predictions]
+
+    @property
+    def diverged(self) -> bool:
+        return self.train.status == "diverged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The records of some runs, and the runs that have none."""
+
+    records: list[RunRecord]
+    missing: list[RunSpec]
+    stale: list[RunSpec]
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+RecordT = TypeVar("RecordT", TrainRecord, MetricsRecord)
+
+
+def run_folder(run: RunSpec, *, results: Path = DEFAULT_RESULTS) -> Path:
+    """Where the records of a run lie."""
+    return results / run.experiment / run.run_id
+
+
+def snakemake_command(configfiles: Sequence[Path], overrides: Mapping[str, Any]) -> str:
+    """The shell command, but for its target, that runs an experiment."""
+    words = ["snakemake", "--cores", "all"]
+    if list(configfiles) != [cli.DEFAULT_CONFIGFILE]:
+        words += ["--configfile", *map(str, configfiles)]
+    if overrides:
+        words += ["--config", *(f"{key}={canonical_json(value)}" for key, value in sorted(overrides.items()))]
+    return shlex.join(words)
+
+
+def _make(path: Path, command: str, *, force: bool = False) -> str:
+    """The command that makes a record; ``force`` where Snakemake would think that it is there already."""
+    return f"{command} {'--force ' if force else ''}-- {path}"
+
+
+def _read_record(path: Path, model: type[RecordT], run: RunSpec, command: str) -> RecordT:
+    remake = f"make it again: {_make(path, command, force=True)}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingRecord(f"{path}: found no such record; make it: {_make(path, command)}") from None
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: found an incomplete record ({error}); {remake}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise RecordError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}; {remake}")
+    try:
+        record = model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecordError(f"{path}: {where}: {first['msg'][:1].lower()}{first['msg'][1:]}; {remake}") from None
+    if record.run_id != run.run_id:
+        raise RecordError(f"{path}: run_id: found {record.run_id!r}, expected {run.run_id!r}; {remake}")
+    return record
+
+
+def _check_spec(path: Path, train: TrainRecord, run: RunSpec, command: str) -> None:
+    """The record's settings are the experiment's, as far as they change the trained artefact."""
+    try:
+        found = json.loads(RunSpec.model_validate(train.spec).training_json())
+    except ValidationError:
+        found = None
+    expected = json.loads(run.training_json())
+    if found != expected:
+        what = "a spec of another form" if found is None else _first_difference(found, expected)
+        raise StaleRecord(f"{path}: spec: {what}; the record is stale, rerun: {_make(path, command)}")
+
+
+def _check_evaluation(path: Path, metrics: MetricsRecord, run: RunSpec, rerun: str) -> None:
+    """The record's evaluation is the experiment's; settings that came into the schema later have their defaults."""
+    if metrics.evaluation is None:
+        return
+    expected = run.evaluation.model_dump(mode="json")
+    try:
+        found = EvaluationSpec.model_validate(metrics.evaluation).model_dump(mode="json")
+    except ValidationError:
+        found = metrics.evaluation
+    if found != expected:
+        raise StaleRecord(f"{path}: evaluation: {_first_difference(found, expected)}; {rerun}")
+
+
+def _first_difference(found: Any, expected: Any, at: str = "") -> str:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted(found.keys() | expected.keys()):
+            if found.get(key) != expected.get(key):
+                return _first_difference(found.get(key), expected.get(key), f"{at}.{key}" if at else key)
+    return f"found {at} = {found!r}, expected {expected!r}"
+
+
+def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predictions:
+    source = path.parent.parent / "metrics.json"
+    remake = f"make it again: {_make(source, command, force=True)}"
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        ids = tuple(str(row["id"]) for row in rows)
+        correct = np.array([bool(row["correct"]) for row in rows], dtype=float)
+        losses = [row.get("gold_nll") for row in rows]
+    except FileNotFoundError:
+        raise RecordError(f"{path}: found no such file beside {source.name}; {remake}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{path}: found an incomplete or foreign line ({error!r}); {remake}") from error
+    if len(ids) != metrics.n or len(set(ids)) != metrics.n:
+        raise RecordError(f"{path}: found {len(ids)} rows, {len(set(ids))} ids, expected n = {metrics.n}; {remake}")
+    if not math.isclose(float(correct.mean()), metrics.accuracy, abs_tol=1e-9):
+        found = f"found accuracy {correct.mean():.6g}, {source.name} says {metrics.accuracy:.6g}"
+        raise RecordError(f"{path}: {found}; {remake}")
+    measured = all(isinstance(value, int | float) and math.isfinite(value) for value in losses)
+    return Predictions(ids=ids, correct=correct, gold_nll=np.array(losses, dtype=float) if measured else None)
+
+
+def load_train_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str = SNAKEMAKE) -> TrainRecord:
+    """Read and check one run's train.json.
+
+    Raises:
+        MissingRecord: it is not there.
+        StaleRecord: it was made with other settings.
+        RecordError: it cannot be read or has another schema version.
+    """
+    path = run_folder(run, results=results) / "train.json"
+    train = _read_record(path, TrainRecord, run, command)
+    _check_spec(path, train, run, command)
+    return train
+
+
+def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str = SNAKEMAKE) -> RunRecord:
+    """Read and check one run's record.
+
+    Raises:
+        MissingRecord: not all of the record is there.
+        StaleRecord: it was made with other settings.
+        RecordError: it cannot be read, has another schema version, or contradicts itself.
+    """
+    folder = run_folder(run, results=results)
+    train = load_train_record(run, results=results, command=command)
+    path = folder / "metrics.json"
+    metrics = _read_record(path, MetricsRecord, run, command)
+    rerun = f"the record is stale, rerun: {_make(path, command)}"
+    if metrics.status != train.status:
+        raise StaleRecord(f"{path}: status: found {metrics.status!r}, train.json says {train.status!r}; {rerun}")
+    _check_evaluation(path, metrics, run, rerun)
+    if train.status == "diverged":
+        return RunRecord(run=run, folder=folder, train=train, metrics=metrics, predictions={})
+    if set(metrics.tasks) != set(run.evaluation.tasks):
+        raise StaleRecord(f"{path}: tasks: found {sorted(metrics.tasks)}, expected {sorted(run.evaluation.tasks)}; {rerun}")
+    predictions = {
+        task: _read_predictions(folder / "predictions" / f"{task}.jsonl", metrics.tasks[task], command)
+        for task in run.evaluation.tasks
+    }
+    return RunRecord(run=run, folder=folder, train=train, metrics=metrics, predictions=predictions)
+
+
+def load_records(
+    runs: Sequence[RunSpec],
+    *,
+    results: Path = DEFAULT_RESULTS,
+    command: str = SNAKEMAKE,
+    target: str | None = None,
+    allow_missing: bool = False,
+) -> Loaded:
+    """Read and check the records of ``runs``.
+
+    Args:
+        command: how the experiment is run, for error messages (``snakemake_command``).
+        target: what makes all of them, such as ``reproduce_table1``; without it, messages name the first record's path.
+        allow_missing: leave out runs without a record or with a stale one. Broken records are errors in any case.
+
+    Raises:
+        RecordError: a record is broken; or records are missing or stale (the message names the first few).
+    """
+    records: list[RunRecord] = []
+    missing: list[tuple[RunSpec, MissingRecord]] = []
+    stale: list[tuple[RunSpec, StaleRecord]] = []
+    for run in runs:
+        try:
+            records.append(load_record(run, results=results, command=command))
+        except MissingRecord as error:
+            missing.append((run, error))
+        except StaleRecord as error:
+            stale.append((run, error))
+    if not allow_missing and stale:
+        everything = "" if target is None else f"; make all: {command} -- {target}"
+        raise (
+            stale[0][1]
+            if len(stale) == 1
+            else StaleRecord(f"{len(stale)} of {len(runs)} runs are stale; the first: {stale[0][1]}{everything}")
+        )
+    if not allow_missing and missing:
+        make = f"make the first: {_make(run_folder(missing[0][0], results=results) / 'metrics.json', command)}"
+        if target is not None:
+            make = f"make them: {command} -- {target}"
+        raise _missing_error([run for run, _ in missing], len(runs), results, make)
+    return Loaded(records=records, missing=[run for run, _ in missing], stale=[run for run, _ in stale])
+
+
+def _missing_error(runs: Sequence[RunSpec], total: int, results: Path, make: str) -> MissingRecord:
+    names = ", ".join(run.run_id for run in runs[:3]) + (", ..." if len(runs) > 3 else "")
+    folder = results / runs[0].experiment
+    return MissingRecord(f"{folder}: found no complete record for {len(runs)} of {total} runs: {names}; {make}")
+
+
+# ---------------------------------------------------------------------------------------------- a folder by itself
+
+
+def read_metrics(run_dir: Path) -> dict[str, Any]:
+    """The content of metrics.json.
+
+    Raises:
+        ConfigError: it is missing, not JSON, of another schema version, or has no tasks.
+    """
+    path = run_dir / "metrics.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: found no such file, expected the folder of an evaluated run") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ConfigError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}")
+    if not isinstance(content.get("tasks"), dict):
+        raise ConfigError(f"{path}: tasks: found {type(content.get('tasks')).__name__}, expected one entry a task")
+    return content
+
+
+def read_predictions(run_dir: Path, task: str, *, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of one task's predictions, in the order of the test set.
+
+    Args:
+        fields: what every row must have.
+
+    Raises:
+        ConfigError: the file is missing, or a line (numbered from 1) is no JSON object or lacks a field.
+    """
+    path = run_dir / "predictions" / f"{task}.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}), expected one prediction a line") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}:{number}: found no JSON ({error}), expected one prediction a line") from None
+        missing = [field for field in fields if not isinstance(row, dict) or field not in row]
+        if missing:
+            raise ConfigError(f"{path}:{number}: field {missing[0]!r} is missing, expected {', '.join(fields)}")
+        rows.append(row)
+    return rows

@@ -1,0 +1,171 @@
+"""timing.json: training time and memory of methods side by side, and their ratios to the baseline. No torch."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from harness.config import SCHEMA_VERSION, ConfigError, Frozen, TimingSpec
+
+#: Name of the record in an experiment's results folder.
+FILE = "timing.json"
+
+# ------------------------------------------------------------------------------------------------------------------ record
+
+
+class Work(Frozen):
+    """The timed steps of one kind."""
+
+    #: What the method does in these steps beside training (``Method.extra_work``); none in ordinary ones.
+    kinds: tuple[str, ...]
+    #: How many steps of this kind the whole run has.
+    steps_in_run: int = Field(ge=1)
+    #: The steps that were timed, counted from 1, and the wall-clock seconds of each, data loading included.
+    steps: tuple[int, ...] = Field(min_length=1)
+    seconds: tuple[float, ...] = Field(min_length=1)
+
+
+class Measurement(Frozen):
+    """One method in one round. Memory in bytes: of the accelerator (allocated) where there is one, else of the process."""
+
+    method: str
+    round: int
+    #: Place in the round, from 0.
+    order: int
+    work: tuple[Work, ...] = Field(min_length=1)
+    #: Of all timed steps together; far more wall than CPU time per thread is a sign of a busy machine.
+    wall_time_s: float
+    cpu_time_s: float
+    memory_of: str
+    #: With the base model loaded and nothing else.
+    loaded_bytes: int
+    #: The largest value while training: without loading and the method's initialisation.
+    peak_bytes: int
+    #: Largest reserved by the accelerator's allocator; None on the CPU.
+    reserved_bytes: int | None
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Seconds of a step of the whole run, on average."""
+        total = sum(work.steps_in_run for work in self.work)
+        return sum(work.steps_in_run * statistics.median(work.seconds) for work in self.work) / total
+
+    @property
+    def added_bytes(self) -> int:
+        """What training needs beyond the loaded model."""
+        return self.peak_bytes - self.loaded_bytes
+
+
+class TimingRecord(Frozen):
+    """What timing.json holds."""
+
+    schema_version: int
+    experiment: str
+    timing: TimingSpec
+    #: Method -> training hash of the measured settings, those that no measurement depends on left out.
+    settings: dict[str, str]
+    versions: dict[str, str]
+    git: dict[str, Any]
+    hardware: dict[str, Any]
+    measurements: tuple[Measurement, ...]
+
+
+def read(path: Path) -> TimingRecord:
+    """A finished record.
+
+    Raises:
+        ConfigError: the file is missing, broken, of another schema version, or lacks measurements.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: found no such file, expected the output of python -m harness.measure.timing") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ConfigError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}")
+    try:
+        record = TimingRecord.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    due = {(number, method) for number in range(record.timing.rounds) for method in record.timing.methods}
+    missing = sorted(due - {(m.round, m.method) for m in record.measurements})
+    if missing:
+        raise ConfigError(f"{path}: found no measurement of {missing[0][1]} in round {missing[0][0]}, expected all of them")
+    return record
+
+
+# ----------------------------------------------------------------------------------------------------------------- summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """The median over rounds of a method's value over the baseline's in the same round, and its percentile interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One method: medians over rounds, and ratios to the baseline."""
+
+    rounds: int
+    seconds_per_step: float
+    peak_bytes: float
+    added_bytes: float
+    time: Ratio
+    peak: Ratio
+    added: Ratio
+
+
+def summarise(record: TimingRecord, *, confidence: float = 0.95, resamples: int = 10_000) -> dict[str, Comparison]:
+    """Every method against the baseline, in the order of the experiment.
+
+    The interval is that of a bootstrap over rounds, from a fixed stream; of a handful of rounds it is little more than their
+    range. Of the baseline all ratios are 1.
+    """
+    rounds = sorted({m.round for m in record.measurements})
+    by_method = {method: {m.round: m for m in record.measurements if m.method == method} for method in record.timing.methods}
+    draws = np.random.default_rng(0).integers(len(rounds), size=(resamples, len(rounds)))
+
+    def values(method: str, of: Callable[[Measurement], float]) -> np.ndarray:
+        return np.array([of(by_method[method][number]) for number in rounds], dtype=float)
+
+    def ratio(method: str, of: Callable[[Measurement], float]) -> Ratio:
+        ratios = values(method, of) / values(record.timing.baseline, of)
+        medians = np.median(ratios[draws], axis=1)
+        low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return Ratio(median=float(np.median(ratios)), low=float(low), high=float(high))
+
+    def seconds(m: Measurement) -> float:
+        return m.seconds_per_step
+
+    def peak(m: Measurement) -> float:
+        return m.peak_bytes
+
+    def added(m: Measurement) -> float:
+        return m.added_bytes
+
+    return {
+        method: Comparison(
+            rounds=len(rounds),
+            seconds_per_step=float(np.median(values(method, seconds))),
+            peak_bytes=float(np.median(values(method, peak))),
+            added_bytes=float(np.median(values(method, added))),
+            time=ratio(method, seconds),
+            peak=ratio(method, peak),
+            added=ratio(method, added),
+        )
+        for method in record.timing.methods
+    }

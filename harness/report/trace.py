@@ -1,0 +1,255 @@
+"""Everything behind one number: ``python -m harness.report.trace table1 llama2-7b BeamLoRA gsm8k``
+
+Prints the number with its interval and difference, each seed's run with what it was made of, the command that repeats it, and
+whether the predictions, read anew, give the same number. Exit status 1: they do not, or an adapter is another file than the
+record says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness import cli, reported
+from harness.config import ConfigError, RunSpec
+from harness.experiment.runs import table_runs
+from harness.provenance import file_sha256
+from harness.records.read import DEFAULT_RESULTS
+from harness.report.made import describe
+from harness.report.recompute import Raw, TableNumbers
+from harness.report.sources import Source, open_source
+from harness.statistics import stats
+from harness.tables import words as text
+from harness.tables.build import load_table
+from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
+
+FoundT = TypeVar("FoundT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """One cell of a table: the accuracy of a method on a test set."""
+
+    table: Table
+    section: Section
+    row: Row
+    column: Column
+
+    @property
+    def cell(self) -> Cell:
+        return self.row.cells["accuracy", self.column.key]
+
+
+def pick(name: str, named: Mapping[FoundT, Sequence[str]], *, what: str) -> FoundT:
+    """The one thing that goes by a name, in any case.
+
+    Args:
+        named: thing -> its names, the one to suggest first.
+
+    Raises:
+        ConfigError: nothing, or more than one, goes by it.
+    """
+    plain = name.lower()
+    found = [one for one, names in named.items() if plain in (known.lower() for known in names)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = ", ".join(named[one][0] for one in found)
+        raise ConfigError(f"{what}: found {name!r}, which {len(found)} go by; expected one of {choices}")
+    known = {other.lower(): other for names in named.values() for other in names}
+    near = difflib.get_close_matches(plain, known, n=1)
+    first = ", ".join(names[0] for names in named.values())
+    hint = f"did you mean {known[near[0]]!r}?" if near else f"expected one of {first}"
+    raise ConfigError(f"{what}: found unknown {name!r}; {hint}")
+
+
+def find(table: Table, *, model: str, method: str, task: str) -> Number:
+    """A number by what people call its parts.
+
+    Args:
+        model: key, label, or the paper's model that it stands for.
+        method: key or label.
+        task: task, domain/task, label, or ``avg``.
+
+    Raises:
+        ConfigError: there is no such model, method or task, or more than one.
+    """
+    sections = {
+        i: [s.model_key, s.model.label, *([s.model.stands_for, s.paper_label or ""] if s.model.stands_for else [])]
+        for i, s in enumerate(table.sections)
+    }
+    section = table.sections[pick(model, sections, what=f"model of {table.name}")]
+    rows = {i: [row.method_key, row.label] for i, row in enumerate(section.rows)}
+    row = section.rows[pick(method, rows, what=f"method of {table.name} on {section.model_key}")]
+    columns = {i: [column.key, column.task, column.label] for i, column in enumerate(table.columns)}
+    column = table.columns[pick(task, columns, what=f"test set of {table.name}")]
+    return Number(table=table, section=section, row=row, column=column)
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+def _line(name: str, words: str, *, indent: int = 0) -> str:
+    return f"{' ' * indent}{name:<{14 - indent}}{words}"
+
+
+def _score(cell: Cell) -> str:
+    ours = cell.ours
+    if ours is None:
+        return text.ours(cell, "accuracy")
+    limits = text.interval(ours.low, ours.high, "accuracy")
+    lost = f"; {cell.n_diverged} of {cell.n_seeds_planned} diverged" if cell.n_diverged else ""
+    lost += f"; {cell.n_missing} of {cell.n_seeds_planned} not run" if cell.n_missing else ""
+    plural = "" if ours.n_seeds == 1 else "s"
+    return (
+        f"{text.percent(ours.mean)} ± {text.percent(ours.stderr)} %, 95 % interval {limits}, {ours.n_seeds} seed{plural}, "
+        f"n = {ours.n_examples}{lost}"
+    )
+
+
+def _differences(number: Number) -> list[str]:
+    lines = []
+    pairs = ((text.baseline_label(number.section), number.cell.comparison), (number.row.parent, number.cell.parent_comparison))
+    for other, found in pairs:
+        if other is None or found is None:
+            continue
+        d = found.difference
+        shown = f"{text.signed(d.mean, 'accuracy')} {text.interval(d.low, d.high, 'accuracy', with_sign=True)}"
+        detectable = text.percent(stats.minimum_detectable_difference(d))
+        p = f"p = {text.p_value(found.p_adjusted)} after Holm's correction ({d.test}, {text.p_value(d.p_value)} alone)"
+        lines.append(_line(f"{text.MINUS} {other}", f"{shown}, {text.verdict(found)}, {p}"))
+        lines.append(_line("", f"a true difference of {detectable} points would be found four times in five"))
+    return lines
+
+
+def _header(number: Number) -> list[str]:
+    section, column, cell = number.section, number.column, number.cell
+    lines = [
+        f"{number.table.name} · {section.title} · {number.row.label} · {text.heading(column)}",
+        _line("accuracy", _score(cell)),
+    ]
+    lines += _differences(number)
+    if cell.paper is not None:
+        word = text.paper_word(cell.paper.score, cell.paper)
+        lines.append(_line("paper", f"{text.reported(cell)} %: {word}"))
+    if column.spec is not None:
+        spec = number.table.experiment.domains[column.domain or ""].evaluation
+        lines.append(_line("protocol", f"{spec.protocol}, grader {column.spec.grader}"))
+        lines.append(_line("test set", describe(column.spec.source, limit=column.spec.limit)))
+    return lines
+
+
+def _short(value: Any) -> str:
+    return str(value)[:16] if value else text.NOTHING
+
+
+def _adapter(folder: Path, artefact: Mapping[str, str]) -> tuple[list[str], bool]:
+    """A line for every file of the adapter, and whether all that are here are those of the record."""
+    lines, agree = [], True
+    for name, digest in artefact.items():
+        path = folder / "adapter" / name
+        if not path.is_file():
+            word = "not on this machine"
+        elif file_sha256(path) == digest:
+            word = "the file agrees"
+        else:
+            word, agree = f"the file here has {_short(file_sha256(path))}", False
+        lines.append(_line("adapter", f"{name} sha256 {_short(digest)}: {word}", indent=2))
+    return lines, agree
+
+
+def _run(source: Source, raw: Raw, run: RunSpec, tasks: Sequence[str]) -> tuple[list[str], bool]:
+    """The lines of one run, and whether its files agree with its record."""
+    folder = source.run_folder(run)
+    status = raw.status.get(run.run_id, "not run, or made with other settings")
+    lines = ["", f"seed {run.seed}  {folder}" + ("" if status == "success" else f": {status}")]
+    again = f"{source.command} --force -- {folder / 'train.json'} && {source.command} -- {folder / 'metrics.json'}"
+    if run.run_id not in raw.status:
+        return [*lines, _line("make it", f"{source.command} -- {folder / 'metrics.json'}", indent=2)], True
+    train = raw.train(run.run_id)
+    data, git = train.get("data") or {}, train.get("git") or {}
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    for task in tasks if status == "success" else ():
+        rows = raw.rows(run.run_id, task)
+        solved = sum(row["correct"] for row in rows)
+        how = f"grader {metrics['tasks'][task]['grader']}; data {_short(metrics['tasks'][task].get('data_sha256'))}"
+        share = f"{100 * solved / len(rows):.1f} % = {solved} of {len(rows)}"
+        lines.append(_line("accuracy", f"{share} in predictions/{task}.jsonl ({how})", indent=2))
+    dirty = " with uncommitted changes" if git.get("dirty") else ""
+    adapter, agree = _adapter(folder, train.get("artefact") or {})
+    lines += [
+        _line("commit", f"{git.get('commit') or text.NOTHING}{dirty}", indent=2),
+        _line("spec hash", train.get("training_hash") or text.NOTHING, indent=2),
+        _line("data", f"{data.get('rows', text.NOTHING)} rows, sha256 {_short(data.get('sha256'))}", indent=2),
+        _line("base model", f"sha256 {_short(train.get('base_model_hash'))}", indent=2),
+        *adapter,
+        _line("versions", ", ".join(f"{n} {v}" for n, v in (train.get("versions") or {}).items()) or text.NOTHING, indent=2),
+        _line("again", again, indent=2),
+    ]
+    return lines, agree
+
+
+def _recomputed(number: Number, raw: Raw) -> tuple[str, bool]:
+    """Whether the predictions, read anew, give the same mean and differences."""
+    table, column = TableNumbers(raw, number.table.name), number.column
+    place = (None, None) if column.task == AVERAGE else (column.domain, column.task)
+    model, method = number.section.model_key, number.row.method_key
+    estimate = table.estimate(model, method, place, "accuracy")
+    pairs = [(number.cell.ours and number.cell.ours.mean, estimate and estimate[0])]
+    for parent, shown in ((False, number.cell.comparison), (True, number.cell.parent_comparison)):
+        found = table.compared.get((model, method, "accuracy", place, parent))
+        pairs.append((shown and shown.difference.mean, found and found.mean))
+    agree = all((a is None) == (b is None) and (a is None or math.isclose(a, b, abs_tol=1e-12)) for a, b in pairs)
+    if pairs[0] == (None, None):
+        return "nothing to recompute", agree
+    return ("the predictions, read anew, give the same numbers" if agree else "THE PREDICTIONS GIVE OTHER NUMBERS"), agree
+
+
+def trace(source: Source, number: Number) -> tuple[list[str], bool]:
+    """All lines, and whether every number and file is as the records say."""
+    raw = Raw(source)
+    parts = [c for c in number.table.columns if c.task != AVERAGE and number.column.task in (AVERAGE, c.task)]
+    if number.column.task != AVERAGE:
+        parts = [number.column]
+    words, agree = _recomputed(number, raw)
+    lines = [*_header(number), _line("recomputed", words)]
+    runs = [
+        run
+        for run in table_runs(source.experiment, number.table.name, paths=source.configfiles)
+        if (run.model_key, run.method.key) == (number.section.model_key, number.row.method_key)
+        and run.domain in {part.domain for part in parts}
+    ]
+    for run in runs:
+        more, good = _run(source, raw, run, [part.task for part in parts if part.domain == run.domain])
+        lines, agree = lines + more, agree and good
+    return lines, agree
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m harness.report.trace", description="Show everything behind one number.")
+    parser.add_argument("table", help="a table of the experiment, such as table1")
+    parser.add_argument("model", help=f"key, label, or what it stands for: {', '.join(reported.MODEL_LABELS)}")
+    parser.add_argument("method", help="key or label, such as BeamLoRA")
+    parser.add_argument("task", help="test set, such as gsm8k or math/gsm8k; avg: the average")
+    cli.add_config_arguments(parser)
+    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
+    args = parser.parse_args(argv)
+    configfiles, overrides = cli.parse_config(args)
+    source = open_source(configfiles, overrides, results=args.results_dir)
+    tables = {name: [name] for name in source.experiment.tables}
+    name = pick(args.table, tables, what=f"table of {source.experiment.name}")
+    table = load_table(name, configfiles, overrides, results=args.results_dir, allow_missing=True)
+    lines, agree = trace(source, find(table, model=args.model, method=args.method, task=args.task))
+    print("\n".join(lines))
+    return 0 if agree else 1
+
+
+if __name__ == "__main__":
+    cli.run(main)

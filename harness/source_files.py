@@ -1,0 +1,82 @@
+"""Which source files a command's result depends on: all that it imports, directly or not. Standard library only.
+
+Snakemake does not see modules behind ``python -m``, so each rule names these files as inputs, and a finished evaluation task is
+kept as long as they stay the same. They are read off the import statements; nothing is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("evaluation", "harness", "methods")
+
+#: Imported by every command and behind no number: how a command is called, what it prints while it runs, what it cost.
+LEFT_OUT = frozenset({"harness.cli", "harness.overhead", "harness.progress"})
+
+
+def source_files(*modules: str) -> list[Path]:
+    """The files of ``modules`` and of everything in this project that they import, sorted, relative to the repository.
+
+    Imports inside functions count, those for type checkers only do not. A module that is named in a string (``python -m`` in a
+    process of its own) counts as imported.
+
+    Raises:
+        ValueError: no such module in this project.
+    """
+    found: set[str] = set()
+    pending = list(modules)
+    while pending:
+        module = pending.pop()
+        if module in found or module in LEFT_OUT:
+            continue
+        if _file(module) is None:
+            raise ValueError(f"source_files: found no module {module!r} below {ROOT}")
+        found.add(module)
+        pending += _imports(module)
+    return sorted(file.relative_to(ROOT) for module in found if (file := _file(module)) is not None)
+
+
+def source_hash(*modules: str) -> str:
+    """One SHA-256 over the names and contents of ``source_files``."""
+    digest = hashlib.sha256()
+    for path in source_files(*modules):
+        digest.update(f"{path}\n{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _file(module: str) -> Path | None:
+    if module.partition(".")[0] not in PACKAGES:
+        return None
+    path = ROOT.joinpath(*module.split("."))
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((file for file in candidates if file.is_file()), None)
+
+
+@cache
+def _imports(module: str) -> frozenset[str]:
+    """What a module imports from this project, the packages that hold it included."""
+    file = _file(module)
+    assert file is not None
+    names: set[str] = set()
+    pending: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                pending += node.orelse
+                continue
+            case ast.Import():
+                names |= {alias.name for alias in node.names}
+            case ast.ImportFrom(module=str(package), level=0):
+                names |= {package, *(f"{package}.{alias.name}" for alias in node.names)}
+            case ast.Constant(value=str(text)) if text.partition(".")[0] in PACKAGES and "." in text:
+                names.add(text)
+        pending += ast.iter_child_nodes(node)
+    known = {name for name in names if all(part.isidentifier() for part in name.split(".")) and _file(name) is not None}
+    holders = {name.rpartition(".")[0] for name in (*known, module)}
+    return frozenset(name for name in known | holders if name and name != module)

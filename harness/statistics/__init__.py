@@ -1,0 +1,1 @@
+"""Means, intervals, tests and the seeds that a difference needs."""

@@ -1,0 +1,1 @@
+"""Tables of honest cells, and what they say in words. ``python -m harness.tables`` writes them."""

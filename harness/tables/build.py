@@ -1,0 +1,292 @@
+"""Tables of honest cells: the paper's number, ours with its uncertainty, and the paired difference to LoRA.
+
+``build`` turns records into a ``Table`` of unrounded numbers; ``harness.tables.render`` writes it as Markdown, TeX and
+CSV, ``harness.tables.summary`` to the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import methods
+from harness import reported
+from harness.config import BaseModelSpec, Experiment, RunSpec
+from harness.experiment.runs import load_experiment, table_runs
+from harness.records.read import Loaded, RunRecord, load_records, snakemake_command
+from harness.statistics import stats
+from harness.statistics.comparison import Comparison
+from harness.tables.against_paper import PaperCheck, Reported, check
+from harness.tables.cells import (
+    AVERAGE,
+    BASELINE,
+    METRICS,
+    Cell,
+    Column,
+    Cost,
+    Family,
+    Metric,
+    Rates,
+    Row,
+    Scores,
+    Section,
+    Table,
+    corrected,
+    family,
+    table_columns,
+)
+from harness.tables.rates import load_tuning, tuned_runs
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def _row_key(runs: Iterable[RunSpec], name: str) -> str | None:
+    """The row that stands for a registered method: the one of that key, else the first that runs it."""
+    keys = [run.method.key for run in runs if run.method.name == name]
+    return name if name in keys else (keys[0] if keys else None)
+
+
+def _parent_key(run: RunSpec, runs: Iterable[RunSpec]) -> str | None:
+    """The row of the method that a run's method is a registered variant of (an ablation of BeamLoRA: BeamLoRA)."""
+    named = methods.registry().get(run.method.name)
+    if named is None or named.cls.name == run.method.name:
+        return None
+    return _row_key(runs, named.cls.name)
+
+
+def _names(run: RunSpec) -> tuple[str, str]:
+    """Under which the paper's file may have a row."""
+    return run.method.label, run.method.key
+
+
+def _reported(run: RunSpec, column: Column, parts: Sequence[Column], table: str) -> Reported | None:
+    """The paper's number for a cell, if the row's model stands for one of the paper's."""
+    model = run.model.stands_for
+    if model is None:
+        return None
+    pairs = [(part.domain or "", part.task) for part in parts]
+    where = {"table": table, "model": model, "method_names": _names(run)}
+    if column.task == AVERAGE:
+        value = reported.average(**where, parts=pairs)
+    else:
+        ((domain, task),) = pairs
+        value = reported.value(**where, domain=domain, task=task)
+    stderr = reported.stderr(**where, parts=pairs)
+    return None if value is None or stderr is None else Reported(value=value, stderr=stderr)
+
+
+def _incomparable(model: BaseModelSpec, parts: Sequence[Column]) -> Literal["stand-in", "other test set"] | None:
+    """Why absolute numbers have nothing to do with the paper's, if they have not."""
+    if model.is_stand_in:
+        return "stand-in"
+    return "other test set" if any(part.generated or part.partial for part in parts) else None
+
+
+def _row(
+    runs: Sequence[RunSpec],
+    records: Sequence[RunRecord],
+    cells: Mapping[tuple[Metric, str], Cell],
+    *,
+    is_baseline: bool,
+    parent: str | None,
+) -> Row:
+    mine = [r for r in records if (r.run.model_key, r.run.method.key) == (runs[0].model_key, runs[0].method.key)]
+    domains = {run.domain for run in runs}
+    by_seed: dict[int, list[RunRecord]] = {}
+    for record in mine:
+        by_seed.setdefault(record.run.seed, []).append(record)
+    seconds = [
+        sum(r.train.wall_time_s for r in group)
+        for group in by_seed.values()
+        if len(group) == len(domains) and not any(r.diverged for r in group)
+    ]
+    model = runs[0].model.stands_for
+    millions = reported.parameters_millions(model=model, method_names=_names(runs[0])) if model else None
+    memory = [r.train.peak_memory_bytes for r in mine if r.train.peak_memory_bytes is not None]
+    return Row(
+        method_key=runs[0].method.key,
+        label=runs[0].method.label,
+        is_baseline=is_baseline,
+        parent=parent,
+        trainable_parameters=max((r.train.trainable_parameters for r in mine), default=None),
+        reported_millions=millions,
+        seconds=stats.mean_over_seeds(seconds) if seconds else None,
+        peak_memory_bytes=max(memory, default=None),
+        cells=cells,
+    )
+
+
+def _cost(records: Sequence[RunRecord]) -> Cost:
+    cpu = [part.cpu_time_s for r in records for part in (r.train, r.metrics)]
+    return Cost(
+        runs=len(records),
+        diverged=sum(r.diverged for r in records),
+        wall_s=sum(r.train.wall_time_s + (r.metrics.wall_time_s or 0.0) for r in records),
+        cpu_s=None if None in cpu or not cpu else sum(cpu),
+    )
+
+
+CellKey = tuple[str, str, Metric, str]  # model, method, metric, column
+
+
+class _Builder:
+    """What ``build`` computes on its way from runs and records to cells."""
+
+    def __init__(self, name: str, runs: Sequence[RunSpec], loaded: Loaded) -> None:
+        self.name, self.records = name, loaded.records
+        self.columns = table_columns(runs)
+        self.scores = Scores(loaded.records, self.columns)
+        self.groups: dict[tuple[str, str], list[RunSpec]] = {}
+        for run in runs:
+            self.groups.setdefault((run.model_key, run.method.key), []).append(run)
+        by_model = {model: [run for run in runs if run.model_key == model] for model, _ in self.groups}
+        self.baselines = {model: _row_key(mine, BASELINE) for model, mine in by_model.items()}
+        self.parents = {key: _parent_key(group[0], by_model[key[0]]) for key, group in self.groups.items()}
+        self.comparisons, self.n_comparisons = self._compare(lambda key: self.baselines[key[0]])
+        self.parent_comparisons, self.n_parent_comparisons = self._compare(self.parents.get)
+
+    def seeds(self, key: tuple[str, str], column: Column) -> list[int]:
+        """Planned for what a column shows; domains may have different ones."""
+        domains = {part.domain for part in self.scores.parts(column)}
+        return sorted({run.seed for run in self.groups[key] if run.domain in domains})
+
+    def _compare(self, other: Callable[[tuple[str, str]], str | None]) -> tuple[dict[CellKey, Comparison], dict[Family, int]]:
+        """Every row against its other one, corrected over all models."""
+        found: dict[CellKey, stats.Difference] = {}
+        for (model, method), metric, column in product(self.groups, METRICS, self.columns):
+            baseline = other((model, method))
+            if baseline is None or baseline == method:
+                continue
+            seeds = self.seeds((model, method), column)
+            difference = self.scores.difference(model, method, baseline, column, seeds, metric)
+            if difference is not None:
+                found[model, method, metric, column.key] = difference
+        return corrected(found, {key: family(key[2], key[3]) for key in found})
+
+    def label(self, model: str, method: str) -> str:
+        return self.groups[model, method][0].method.label
+
+    def cell(self, model: str, method: str, metric: Metric, column: Column) -> Cell:
+        seeds = self.seeds((model, method), column)
+        outcomes = self.scores.outcomes(model, method, column, seeds)
+        values = list(outcomes.values())
+        key = (model, method, metric, column.key)
+        ours = self.scores.estimate(model, method, column, seeds, metric)
+        paper = self._reported(model, method, column) if metric == "accuracy" else None
+        return Cell(
+            reported=None if paper is None else paper.value,
+            ours=ours,
+            comparison=self.comparisons.get(key),
+            parent_comparison=self.parent_comparisons.get(key),
+            paper=None if paper is None else self._check(model, method, column, ours, paper),
+            seeds=tuple(seed for seed in seeds if outcomes[seed] == "success"),
+            n_diverged=values.count("diverged"),
+            n_missing=values.count("missing"),
+        )
+
+    def _reported(self, model: str, method: str, column: Column) -> Reported | None:
+        return _reported(self.groups[model, method][0], column, self.scores.parts(column), self.name)
+
+    def _check(self, model: str, method: str, column: Column, ours: stats.Estimate | None, paper: Reported) -> PaperCheck:
+        """Beside the paper: the score, and the difference to the parent, or to the baseline where there is none."""
+        parent = self.parents[model, method]
+        key: CellKey = (model, method, "accuracy", column.key)
+        other_key = parent or self.baselines[model]
+        other = None
+        if other_key is not None and other_key != method:
+            number = self._reported(model, other_key, column)
+            other = None if number is None else (self.label(model, other_key), number)
+        return check(
+            ours,
+            paper,
+            incomparable=_incomparable(self.groups[model, method][0].model, self.scores.parts(column)),
+            other=other,
+            comparison=(self.parent_comparisons if parent else self.comparisons).get(key),
+        )
+
+    def section(self, model: str, spec: BaseModelSpec) -> Section:
+        rows = []
+        for (m, method), group in self.groups.items():
+            if m != model:
+                continue
+            cells = {
+                (metric, column.key): self.cell(model, method, metric, column)
+                for column, metric in product(self.columns, METRICS)
+            }
+            parent = self.parents[m, method]
+            row = _row(
+                group,
+                self.records,
+                cells,
+                is_baseline=method == self.baselines[model],
+                parent=None if parent is None else self.label(model, parent),
+            )
+            rows.append(row)
+        return Section(model_key=model, model=spec, rows=tuple(rows))
+
+
+def build(
+    experiment: Experiment,
+    name: str,
+    runs: Sequence[RunSpec],
+    loaded: Loaded,
+    *,
+    rates: Rates = "shared",
+    rate_notes: Sequence[str] = (),
+) -> Table:
+    """A table from the records of its runs.
+
+    Args:
+        runs: all planned runs (``plan.table_runs``).
+        loaded: their records; planned runs without one become missing seeds.
+        rates: what the learning rates of these runs are.
+        rate_notes: sentences about them.
+    """
+    builder = _Builder(name, runs, loaded)
+    models = dict.fromkeys(model for model, _ in builder.groups)
+    return Table(
+        name=name,
+        experiment=experiment,
+        columns=builder.columns,
+        sections=tuple(builder.section(model, experiment.models[model]) for model in models),
+        seeds=tuple(sorted({run.seed for run in runs})),
+        rates=rates,
+        rate_notes=tuple(rate_notes),
+        comparisons=builder.n_comparisons,
+        parent_comparisons=builder.n_parent_comparisons,
+        n_examples=builder.scores.n_examples,
+        cost=_cost(loaded.records),
+        missing=tuple(r.run_id for r in loaded.missing),
+        stale=tuple(r.run_id for r in loaded.stale),
+    )
+
+
+def load_table(
+    name: str,
+    configfiles: Sequence[Path],
+    overrides: Mapping[str, object],
+    *,
+    results: Path,
+    allow_missing: bool,
+    rates: Rates = "shared",
+) -> Table:
+    """Read an experiment and its records and build one of its tables.
+
+    Args:
+        rates: ``tuned`` takes each method's runs at the rate that was best on validation tasks (``harness.tables.rates``).
+
+    Raises:
+        ConfigError: bad input, or records that are missing (unless allowed) or broken.
+    """
+    experiment = load_experiment(configfiles, overrides)
+    runs = table_runs(experiment, name, paths=configfiles)
+    command = snakemake_command(configfiles, overrides)
+    if rates == "shared":
+        target = f"reproduce_{name}"
+        loaded = load_records(runs, results=results, command=command, target=target, allow_missing=allow_missing)
+        return build(experiment, name, runs, loaded)
+    chosen = load_tuning(experiment, results=results, command=command, allow_missing=allow_missing)
+    runs, loaded, notes = tuned_runs(runs, chosen)
+    return build(experiment, name, runs, loaded, rates=rates, rate_notes=notes)

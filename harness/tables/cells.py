@@ -1,0 +1,288 @@
+"""The parts of a table: cells with a score, its uncertainty, its paired differences and their verdicts; rows, sections."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import reported
+from harness.config import BaseModelSpec, Experiment, RunSpec, TaskSpec
+from harness.records.read import RecordError, RunRecord
+from harness.statistics import stats
+from harness.statistics.comparison import ALPHA, Comparison, Verdict
+from harness.tables.against_paper import PaperCheck
+
+#: The method that all others are compared with, by its registered name.
+BASELINE = "lora"
+AVERAGE = "avg"
+
+Metric = Literal["accuracy", "gold_nll"]
+METRICS: tuple[Metric, ...] = ("accuracy", "gold_nll")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A test set after fine-tuning on a domain; ``task`` is ``avg`` (and domain and spec None) for the mean of all.
+
+    ``generated``: our numbers come, at least in part, from generated records instead of the public set.
+    """
+
+    domain: str | None
+    task: str
+    label: str
+    spec: TaskSpec | None
+    generated: bool
+
+    @property
+    def key(self) -> str:
+        return f"{self.domain}/{self.task}" if self.domain else self.task
+
+    @property
+    def partial(self) -> bool:
+        """Whether only the first rows of the public set are evaluated."""
+        return self.spec is not None and not self.generated and self.spec.limit is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One metric of one method on one model in one column. Accuracies are fractions, NLL is in nats per token."""
+
+    #: The paper's accuracy for the model that ours stands for; None where it has none.
+    reported: float | None
+    ours: stats.Estimate | None
+    #: With the baseline; None for the baseline itself, and where either has not run.
+    comparison: Comparison | None
+    #: Of a variant with the method that it is a variant of; None for other rows, and where either has not run.
+    parent_comparison: Comparison | None
+    #: Ours beside the paper's; None where the paper has no number.
+    paper: PaperCheck | None
+    seeds: tuple[int, ...]
+    n_diverged: int
+    n_missing: int
+
+    @property
+    def n_seeds_planned(self) -> int:
+        return len(self.seeds) + self.n_diverged + self.n_missing
+
+    @property
+    def difference(self) -> stats.Difference | None:
+        return self.comparison.difference if self.comparison else None
+
+    @property
+    def p_adjusted(self) -> float | None:
+        return self.comparison.p_adjusted if self.comparison else None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return self.comparison.verdict if self.comparison else None
+
+
+#: Which runs a table shows: see ``Table.rates``.
+Rates = Literal["shared", "tuned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A method on one model. ``seconds`` is the mean training time of a seed, all domains together."""
+
+    method_key: str
+    label: str
+    is_baseline: bool
+    #: The label of the method that this row is a variant of, where the section has it.
+    parent: str | None
+    trainable_parameters: int | None
+    reported_millions: float | None
+    seconds: stats.Interval | None
+    peak_memory_bytes: int | None
+    cells: Mapping[tuple[Metric, str], Cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """All methods on one base model."""
+
+    model_key: str
+    model: BaseModelSpec
+    rows: tuple[Row, ...]
+
+    @property
+    def paper_label(self) -> str | None:
+        return reported.MODEL_LABELS[self.model.stands_for] if self.model.stands_for else None
+
+    @property
+    def ours_label(self) -> str:
+        unmarked = self.model.stands_for and self.model.is_stand_in and "stand-in" not in self.model.label.lower()
+        return f"{self.model.label} stand-in" if unmarked else self.model.label
+
+    @property
+    def title(self) -> str:
+        if self.paper_label is None:
+            return f"{self.ours_label} [ours; not in the paper]"
+        return f"{self.paper_label} [paper] | {self.ours_label} [ours]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What the records of a table took, in seconds; ``cpu_s`` is None unless every record says it."""
+
+    runs: int
+    diverged: int
+    wall_s: float
+    cpu_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Everything a rendering shows, unrounded. ``file_name``: of its files, without suffix."""
+
+    name: str
+    experiment: Experiment
+    columns: tuple[Column, ...]
+    sections: tuple[Section, ...]
+    #: Seeds that are planned for some row.
+    seeds: tuple[int, ...]
+    #: shared: each method at the experiment's learning rate; tuned: at the rate that was best on validation tasks.
+    rates: Rates
+    #: Sentences about the rates.
+    rate_notes: tuple[str, ...]
+    #: Comparisons with the baseline that Holm's correction counts: (metric, of averages or of single tasks) -> number.
+    comparisons: Mapping[Family, int]
+    #: The same of variants with the methods that they are variants of.
+    parent_comparisons: Mapping[Family, int]
+    n_examples: Mapping[str, int]
+    cost: Cost
+    missing: tuple[str, ...]
+    stale: tuple[str, ...]
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.name}_tuned" if self.rates == "tuned" else self.name
+
+
+def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
+    """One column per domain and test task in the order of the runs, and their average where there are several.
+
+    Validation tasks are in no table: learning rates are chosen on them.
+    """
+    found: dict[tuple[str, str], Column] = {}
+    for run in runs:
+        for task, spec in run.evaluation.tasks.items():
+            if spec.split != "test":
+                continue
+            label, home = reported.TASKS.get(task, (task, None))
+            if home != run.domain:
+                label = f"{label} (after {run.domain} fine-tuning)"
+            column = Column(domain=run.domain, task=task, label=label, spec=spec, generated=spec.source.kind == "generated")
+            found.setdefault((run.domain, task), column)
+    columns = tuple(found.values())
+    some_generated = any(column.generated for column in columns)
+    average = Column(domain=None, task=AVERAGE, label="Average", spec=None, generated=some_generated)
+    return (*columns, average) if len(columns) > 1 else columns
+
+
+class Scores:
+    """Score matrices of a table's successful runs."""
+
+    def __init__(self, records: Sequence[RunRecord], columns: Sequence[Column]) -> None:
+        """Check that all runs answered the same examples.
+
+        Raises:
+            RecordError: two runs of one test set answered different ones.
+        """
+        self.tasks = [column for column in columns if column.task != AVERAGE]
+        self._records = {(r.run.model_key, r.run.method.key, r.run.domain, r.run.seed): r for r in records}
+        self.n_examples: dict[str, int] = {}
+        for column in self.tasks:
+            done = [r for r in records if r.run.domain == column.domain and not r.diverged]
+            for record in done[1:]:
+                if record.predictions[column.task].ids != done[0].predictions[column.task].ids:
+                    raise RecordError(
+                        f"{record.folder}/predictions/{column.task}.jsonl: found other examples than "
+                        f"{done[0].folder}/predictions/{column.task}.jsonl, expected the same in the same order"
+                    )
+            if done:
+                self.n_examples[column.key] = len(done[0].predictions[column.task].ids)
+        if len(self.tasks) > 1 and len(self.n_examples) == len(self.tasks):
+            self.n_examples[AVERAGE] = sum(self.n_examples.values())
+
+    def parts(self, column: Column) -> list[Column]:
+        """The tasks that a column shows: itself, or all for the average."""
+        return self.tasks if column.task == AVERAGE else [column]
+
+    def outcomes(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> dict[int, str]:
+        """seed -> success, diverged or missing; of the average, the worst over its tasks."""
+        found = {}
+        for seed in seeds:
+            records = [self._records.get((model, method, part.domain, seed)) for part in self.parts(column)]
+            diverged = any(r is not None and r.diverged for r in records)
+            found[seed] = "diverged" if diverged else "missing" if None in records else "success"
+        return found
+
+    def estimate(self, model: str, method: str, column: Column, seeds: Sequence[int], metric: Metric) -> stats.Estimate | None:
+        """The mean over finished seeds; None where there are none, or one did not measure the metric."""
+        own = self._matrices(model, method, column, self._done(model, method, column, seeds), metric)
+        # A fresh generator for each number: none depends on which others are computed before it.
+        return stats.mean_score(own, rng=np.random.default_rng(0), binary=metric == "accuracy") if own else None
+
+    def difference(
+        self, model: str, method: str, other: str, column: Column, seeds: Sequence[int], metric: Metric
+    ) -> stats.Difference | None:
+        """Method minus other on the seeds that both finished; None where there are none."""
+        finished = set(self._done(model, other, column, seeds))
+        shared = [seed for seed in self._done(model, method, column, seeds) if seed in finished]
+        first, second = (self._matrices(model, key, column, shared, metric) for key in (method, other))
+        if not first or not second:
+            return None
+        return stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=metric == "accuracy")
+
+    def _done(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> list[int]:
+        outcomes = self.outcomes(model, method, column, seeds)
+        return [seed for seed in seeds if outcomes[seed] == "success"]
+
+    def _matrices(
+        self, model: str, method: str, column: Column, seeds: Sequence[int], metric: Metric
+    ) -> list[NDArray[np.float64]] | None:
+        """(seeds, examples) for each task of a column; None without seeds or where a run did not measure the metric."""
+        matrices = []
+        for part in self.parts(column) if seeds else ():
+            found = [self._records[model, method, part.domain, seed].predictions[part.task] for seed in seeds]
+            rows = [p.correct if metric == "accuracy" else p.gold_nll for p in found]
+            if any(row is None for row in rows):
+                return None
+            matrices.append(np.stack(rows))
+        return matrices or None
+
+
+def verdict_of(difference: stats.Difference, p_adjusted: float, metric: Metric) -> Verdict:
+    """A difference that the corrected test finds, in its direction; else a tie. Of NLL, less is better."""
+    if p_adjusted >= ALPHA or difference.mean == 0:
+        return "tie"
+    return "better" if (difference.mean > 0) == (metric == "accuracy") else "worse"
+
+
+Key = TypeVar("Key", bound=Hashable)
+#: A family of Holm's correction: a metric, and whether averages or single tasks.
+Family = tuple[Metric, bool]
+
+
+def family(metric: Metric, column: str) -> Family:
+    return metric, column == AVERAGE
+
+
+def corrected(
+    found: Mapping[Key, stats.Difference], families: Mapping[Key, Family]
+) -> tuple[dict[Key, Comparison], dict[Family, int]]:
+    """Comparisons with Holm-adjusted p-values and verdicts, and the number of comparisons in each family."""
+    members: dict[Family, list[Key]] = {}
+    for key in found:
+        members.setdefault(families[key], []).append(key)
+    comparisons = {}
+    for (metric, _), keys in members.items():
+        adjusted = stats.holm([found[key].p_value for key in keys])
+        for key, p in zip(keys, adjusted, strict=True):
+            comparisons[key] = Comparison(difference=found[key], p_adjusted=p, verdict=verdict_of(found[key], p, metric))
+    return comparisons, {one: len(keys) for one, keys in members.items()}

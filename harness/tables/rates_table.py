@@ -1,0 +1,316 @@
+"""The learning-rate sweep as a table: the validation scores of each grid, and the methods' ranks on the test sets at the shared
+rate and at each method's best."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy.stats import rankdata
+
+from harness import cli
+from harness.config import Experiment, RunSpec
+from harness.experiment.runs import all_runs, load_experiment, unique
+from harness.records.read import Loaded, load_records, snakemake_command
+from harness.statistics import stats
+from harness.tables import words as text
+from harness.tables.arguments import output_folder
+from harness.tables.cells import BASELINE, Column, Scores, table_columns
+from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
+from harness.tables.rates import Choice, Point, Tuning, Where, load_tuning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A method's mean over the domain's test tasks at one rate; None where it has not run there."""
+
+    rate: float | None
+    estimate: stats.Estimate | None
+    #: To the baseline under the same rule (shared rate, or its own best rate).
+    difference: stats.Difference | None
+    #: 1 is the highest mean; equal means share a rank.
+    rank: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One method on one model and domain."""
+
+    where: Where
+    label: str
+    is_baseline: bool
+    choice: Choice
+    shared: Score
+    tuned: Score
+    #: Test means of every point of the grid, in its order.
+    test: tuple[stats.Estimate | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The methods on one model and domain."""
+
+    title: str
+    tests: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateComparison:
+    experiment: Experiment
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+
+
+def build(experiment: Experiment, tuning: Tuning, *, results: Path, command: str) -> RateComparison:
+    """Test scores at the shared and at the best rates.
+
+    The shared rate of a method is the one that the experiment sets for it; where the grid has not that rate, its ordinary runs
+    of the tables are read, if they are there.
+    """
+    seeds = {point.run.seed for point in tuning.points}
+    places = {(domain, model) for domain, model, _ in tuning.choices}
+    keys = {method for _, _, method in tuning.choices}
+    ordinary = [
+        run
+        for run in all_runs(experiment)
+        if run.method.key in keys and (run.domain, run.model_key) in places and run.seed in seeds
+    ]
+    shared = load_records(ordinary, results=results, command=command, allow_missing=True)
+    groups = []
+    for domain, model in dict.fromkeys(where[:2] for where in tuning.choices):
+        runs = [p.run for p in tuning.points if (p.run.domain, p.run.model_key) == (domain, model)]
+        runs += [run for run in ordinary if (run.domain, run.model_key) == (domain, model)]
+        groups.append(_group(experiment, unique(runs), tuning, shared, domain=domain, model=model))
+    return RateComparison(experiment=experiment, groups=tuple(groups), notes=tuple(_notes(experiment, tuning)))
+
+
+def _group(
+    experiment: Experiment, runs: Sequence[RunSpec], tuning: Tuning, shared: Loaded, *, domain: str, model: str
+) -> Group:
+    columns = table_columns(runs)
+    column = columns[-1]  # the average, or the only one
+    ids = {run.run_id for run in runs}
+    records = {r.run.run_id: r for r in (*tuning.loaded.records, *shared.records) if r.run.run_id in ids}
+    scores = Scores(list(records.values()), columns)
+    choices = {where: choice for where, choice in tuning.choices.items() if where[:2] == (domain, model)}
+    best = {where[2]: choice.best.run_key for where, choice in choices.items() if choice.best is not None}
+    own = {method: method for _, _, method in choices}
+    pick = _Pick(scores=scores, column=column, model=model, runs=runs, baseline=_baseline(tuning, choices))
+    first, second = pick.scores_of(own), pick.scores_of(best)
+    lines = [
+        Line(
+            where=where,
+            label=experiment_label(tuning, where),
+            is_baseline=where[2] == pick.baseline,
+            choice=choice,
+            shared=first[where[2]],
+            tuned=second.get(where[2], Score(rate=None, estimate=None, difference=None, rank=None)),
+            test=tuple(pick.estimate(point.run_key) for point in choice.points),
+        )
+        for where, choice in choices.items()
+    ]
+    tests = ", ".join(text.heading(c) for c in columns if c.domain is not None)
+    title = f"{domain} on {experiment.models[model].label}"
+    return Group(title=title, tests=tests, lines=tuple(lines))
+
+
+def experiment_label(tuning: Tuning, where: Where) -> str:
+    """The method's label, without the value that a point's label adds."""
+    found = [p.run for p in tuning.points if (p.run.domain, p.run.model_key, p.method) == where]
+    plain = [run.method.label for run in found if run.method.key == where[2]]
+    return plain[0] if plain else found[0].method.label.split(" (learning_rate")[0]
+
+
+def _baseline(tuning: Tuning, choices: Iterable[Where]) -> str | None:
+    methods = {p.method for p in tuning.points if p.run.method.name == BASELINE}
+    return next((where[2] for where in choices if where[2] in methods), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pick:
+    """Test scores of chosen runs of each method on one model and domain."""
+
+    scores: Scores
+    column: Column
+    model: str
+    runs: Sequence[RunSpec]
+    baseline: str | None
+
+    def seeds(self, key: str) -> list[int]:
+        return sorted({run.seed for run in self.runs if run.method.key == key})
+
+    def estimate(self, key: str) -> stats.Estimate | None:
+        return self.scores.estimate(self.model, key, self.column, self.seeds(key), "accuracy")
+
+    def scores_of(self, keys: dict[str, str]) -> dict[str, Score]:
+        """method -> its score; ``keys`` maps methods to the keys of the runs to take."""
+        found = {method: self.estimate(key) for method, key in keys.items()}
+        means = [round(e.mean, 9) for e in found.values() if e is not None]
+        ranks = dict(
+            zip((m for m, e in found.items() if e is not None), rankdata([-m for m in means], method="min"), strict=True)
+        )
+        other = keys.get(self.baseline or "")
+        return {
+            method: Score(
+                rate=next((run.training.learning_rate for run in self.runs if run.method.key == key), None),
+                estimate=found[method],
+                difference=None
+                if other is None or method == self.baseline
+                else self.scores.difference(self.model, key, other, self.column, self.seeds(key), "accuracy"),
+                rank=int(ranks[method]) if method in ranks else None,
+            )
+            for method, key in keys.items()
+        }
+
+
+# ---------------------------------------------------------------------------------------------------------------- words
+
+
+def _notes(experiment: Experiment, tuning: Tuning) -> list[str]:
+    seeds = sorted({point.run.seed for point in tuning.points})
+    found = [
+        *experiment.notes,
+        "Every method has the same grid and the same seeds: " + ", ".join(map(str, seeds)) + ".",
+        "The best rate has the highest mean accuracy on the domain's validation tasks, which are in no table (ties: the lower "
+        "NLL of the gold answer). A rate at which a seed diverged or has not run cannot win.",
+        "Shared: the rate that the experiment sets for a method, as in the paper one for all low-rank methods.",
+        "± is one standard error, [..] a 95 % interval of the difference at the same rule. A rank is no verdict: "
+        "python -m harness.tables table1 --rates tuned tests the differences.",
+    ]
+    edges = [f"{'/'.join(where)} ({choice.edge})" for where, choice in tuning.choices.items() if choice.edge]
+    if edges:
+        found.append(f"The best rate ends the grid, so a better one may lie beyond it: {', '.join(edges)}.")
+    for what, runs in (
+        ("have no record", tuning.loaded.missing),
+        ("have a record of other settings, left out", tuning.loaded.stale),
+    ):
+        if runs:
+            listed = ", ".join(run.run_id for run in runs[:3]) + (", ..." if len(runs) > 3 else "")
+            found.append(f"Partial sweep: {len(runs)} planned runs {what}: {listed}.")
+    return found
+
+
+def _validation(point: Point, *, best: bool) -> str:
+    """A point's validation accuracy, or why it has none; the best one is marked."""
+    total = len(point.seeds) + point.n_diverged + point.n_missing
+    parts = [] if point.accuracy is None else [text.percent(point.accuracy)]
+    if point.n_diverged:
+        parts.append(f"diverged ({point.n_diverged} of {total})")
+    if point.n_missing:
+        parts.append(f"not run ({point.n_missing} of {total})")
+    return "; ".join(parts) + (" *" if best else "")
+
+
+def _score(score: Score) -> list[str]:
+    rate = text.NOTHING if score.rate is None else f"{score.rate:g}"
+    if score.estimate is None:
+        return [rate, "not run", text.NOTHING, text.NOTHING]
+    e, d = score.estimate, score.difference
+    # As in the tables: where no variance shows, the interval takes the place of "± 0".
+    spread = f"± {text.percent(e.stderr)}" if e.stderr > 0 else text.interval(e.low, e.high, "accuracy")
+    versus = text.NOTHING
+    if d is not None:
+        versus = f"{text.signed(d.mean, 'accuracy')} {text.interval(d.low, d.high, 'accuracy', with_sign=True)}"
+    return [rate, f"{text.percent(e.mean)} {spread}", str(score.rank), versus]
+
+
+_HEADER = ("rate", "test accuracy, %", "rank", "difference to LoRA")
+
+
+def _grids(group: Group) -> tuple[list[str], list[list[str]], list[str], list[list[str]]]:
+    """Header and rows of the validation grid, and of the ranks."""
+    rates = sorted({point.rate for line in group.lines for point in line.choice.points})
+    grid = []
+    for line in group.lines:
+        points = {point.rate: point for point in line.choice.points}
+        cells = [
+            _validation(points[rate], best=points[rate] == line.choice.best) if rate in points else text.NOTHING
+            for rate in rates
+        ]
+        grid.append([line.label, *cells])
+    ranks = []
+    for line in group.lines:
+        ranks.append([line.label, *_score(line.shared), *_score(line.tuned), line.choice.edge or ""])
+    header = ["Method", *(f"shared: {name}" for name in _HEADER), *(f"best: {name}" for name in _HEADER), "End of the grid"]
+    return ["Method", *(f"{rate:g}" for rate in rates)], grid, header, ranks
+
+
+def _title(comparison: RateComparison) -> str:
+    return f"learning_rate · {comparison.experiment.name}: {comparison.experiment.title}"
+
+
+def markdown(comparison: RateComparison) -> str:
+    lines = [f"# {_title(comparison)}", ""]
+    for group in comparison.groups:
+        grid_header, grid, header, ranks = _grids(group)
+        lines += [f"## {group.title}", "", "### Validation accuracy by learning rate, % (* the best)", ""]
+        lines += [*markdown_grid(grid_header, grid, right=range(1, len(grid_header))), ""]
+        lines += [f"### Test accuracy ({group.tests}) at the shared and at the best rate", ""]
+        lines += [*markdown_grid(header, ranks, right=range(1, len(header) - 1)), ""]
+    lines += ["## Notes", "", *(f"- {note}" for note in comparison.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def tex(comparison: RateComparison) -> str:
+    lines: list[str] = []
+    for group in comparison.groups:
+        grid_header, grid, header, ranks = _grids(group)
+        lines.append(tex_heading(group.title))
+        spec = "l" + "r" * (len(grid_header) - 1)
+        lines += tex_tabular(spec, [tex_header(grid_header)], grid, "Validation accuracy by learning rate, % (* the best).")
+        caption = f"Test accuracy ({group.tests}) at the shared and at the best rate."
+        lines += tex_tabular("l" + "r" * (len(header) - 2) + "l", [tex_header(header)], ranks, caption)
+    return tex_document(_title(comparison), lines, comparison.notes)
+
+
+def csv_text(comparison: RateComparison) -> str:
+    """One line per domain, model, method and rate, unrounded. Accuracies are fractions."""
+    return csv_lines(
+        {
+            "experiment": comparison.experiment.name,
+            "domain": line.where[0],
+            "model_key": line.where[1],
+            "method_key": line.where[2],
+            "method": line.label,
+            "learning_rate": point.rate,
+            "run_key": point.run_key,
+            "seeds": " ".join(map(str, point.seeds)),
+            "n_diverged": point.n_diverged,
+            "n_missing": point.n_missing,
+            "validation_accuracy": point.accuracy,
+            "validation_gold_nll": point.gold_nll,
+            "best": point == line.choice.best,
+            "edge": line.choice.edge if point == line.choice.best else None,
+            "test_accuracy": test.mean if test else None,
+            "test_low": test.low if test else None,
+            "test_high": test.high if test else None,
+            "shared_rate": line.shared.rate,
+            "shared_rank": line.shared.rank,
+            "best_rank": line.tuned.rank,
+        }
+        for group in comparison.groups
+        for line in group.lines
+        for point, test in zip(line.choice.points, line.test, strict=True)
+    )
+
+
+def write(comparison: RateComparison, folder: Path) -> list[Path]:
+    """Write ``learning_rate.md``, ``.tex`` and ``.csv`` and return their paths."""
+    return write_formats(
+        folder, "learning_rate", markdown=markdown(comparison), tex=tex(comparison), csv_text=csv_text(comparison)
+    )
+
+
+def render(args: argparse.Namespace) -> int:
+    """Write the table, for ``python -m harness.tables learning_rate``."""
+    configfiles, overrides = cli.parse_config(args)
+    experiment = load_experiment(configfiles, overrides)
+    command = snakemake_command(configfiles, overrides)
+    tuning = load_tuning(experiment, results=args.results_dir, command=command, allow_missing=args.allow_missing)
+    comparison = build(experiment, tuning, results=args.results_dir, command=command)
+    for path in write(comparison, output_folder(args, experiment)):
+        print(path)
+    return 0

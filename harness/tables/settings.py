@@ -1,0 +1,250 @@
+"""Table 4: the settings that BeamLoRA's runs actually had, from their records, beside the paper's, each with its source."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import cli, reported
+from harness.config import ConfigError, Experiment, RunSpec, canonical_json
+from harness.experiment.runs import load_experiment, settings_runs
+from harness.experiment.sources import TAGS, origins, read_sources, source_of
+from harness.records.read import MissingRecord, StaleRecord, TrainRecord, load_train_record, snakemake_command
+from harness.tables import words as text
+from harness.tables.arguments import output_folder
+from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
+
+NAME = "table4"
+#: The paper's name of a setting -> (ours, how it is written).
+PAPER_SETTINGS = {"rank": ("r", "rank r"), "p_init": ("p_init", "p_init"), "delta_t": ("delta_t", "ΔT, steps")}
+
+#: ``stand-in``: another model than the paper's, for which its settings are not meant.
+Verdict = Literal["agrees", "differs", "stand-in", "not run", "not in the paper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperSetting:
+    """One of the paper's three settings on one model and domain. ``ours`` is None where nothing has run."""
+
+    setting: str
+    paper: float | None
+    ours: float | None
+    source: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Used:
+    """The settings of one BeamLoRA run, from its record; ``train`` is None where it has not run."""
+
+    run: RunSpec
+    train: TrainRecord | None
+    paper: tuple[PaperSetting, ...]
+    #: Name -> value of every other setting, and name -> source.
+    values: Mapping[str, Any]
+    sources: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        return f"{self.run.domain}, {self.run.model.label}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsTable:
+    experiment: Experiment
+    used: tuple[Used, ...]
+    missing: tuple[str, ...]
+
+
+def build(
+    experiment: Experiment,
+    *,
+    paths: Sequence[Path],
+    overrides: Mapping[str, Any],
+    results: Path,
+    command: str,
+    allow_missing: bool,
+) -> SettingsTable:
+    """Read the records of ``plan.settings_runs``.
+
+    Args:
+        paths: the experiment's files, whose comments name the sources.
+
+    Raises:
+        ConfigError: no BeamLoRA in any table; records that are missing (unless allowed) or broken.
+    """
+    runs = settings_runs(experiment)
+    if not runs:
+        raise ConfigError(f"{paths[-1]}: tables: found no method 'beamlora', expected one whose settings Table 4 shows")
+    sources = read_sources(paths, overrides)
+    used, missing = [], []
+    for run in runs:
+        try:
+            train = load_train_record(run, results=results, command=command)
+        except (MissingRecord, StaleRecord) as error:
+            if not allow_missing:
+                raise type(error)(f"{error}; all of {NAME}: {command} -- reproduce_{NAME}") from None
+            train = None
+            missing.append(run.run_id)
+        keys = origins(experiment, run)
+        used.append(_used(run, train, {name: str(source_of(sources, key)) for name, key in keys.items()}))
+    return SettingsTable(experiment=experiment, used=tuple(used), missing=tuple(missing))
+
+
+def _used(run: RunSpec, train: TrainRecord | None, sources: Mapping[str, str]) -> Used:
+    spec = {} if train is None else train.spec
+    blocks = {"method": spec.get("method", {}).get("settings", {})}
+    blocks |= {name: spec.get(name, {}) for name in ("training", "data", "evaluation")}
+    values = {name: blocks[block].get(key) for name in sources for block, key in [name.split(".", 1)]}
+    paper = []
+    for setting, (ours, _) in PAPER_SETTINGS.items():
+        name = f"method.{ours}"
+        theirs = reported.settings().get((run.domain, str(run.model.stands_for), setting))
+        value = values.pop(name, None)
+        paper.append(
+            PaperSetting(
+                setting=setting, paper=theirs, ours=value, source=sources.get(name, ""), verdict=verdict_of(run, theirs, value)
+            )
+        )
+    return Used(run=run, train=train, paper=tuple(paper), values=values, sources=sources)
+
+
+def verdict_of(run: RunSpec, paper: float | None, ours: float | None) -> Verdict:
+    """The paper's value of a setting beside the one that a run had."""
+    if paper is None:
+        return "not in the paper"
+    if ours is None:
+        return "not run"
+    return "stand-in" if run.model.is_stand_in else "agrees" if ours == paper else "differs"
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return text.NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _paper_rows(table: SettingsTable) -> list[list[str]]:
+    return [
+        [one.run.domain, reported.MODEL_LABELS.get(str(one.run.model.stands_for), text.NOTHING), one.run.model.label,
+         PAPER_SETTINGS[row.setting][1], _value(row.paper), _value(row.ours), row.verdict, row.source]
+        for one in table.used for row in one.paper
+    ]  # fmt: skip
+
+
+_PAPER_HEADER = ["Domain", "Paper's model", "Our model", "Setting", "Paper", "Ours", "Verdict", "Source of ours"]
+
+
+def _other_rows(table: SettingsTable) -> list[list[str]]:
+    """Every other setting: of all runs where they agree, else of each."""
+    names = dict.fromkeys(name for one in table.used for name in one.values)
+    rows = []
+    for name in names:
+        groups: dict[str, list[Used]] = {}
+        for one in table.used:
+            if one.train is not None and name in one.values:
+                groups.setdefault(canonical_json([one.values[name], one.sources[name]]), []).append(one)
+        for group in groups.values():
+            where = "all" if len(groups) == 1 else "; ".join(one.label for one in group)
+            rows.append([name, where, _value(group[0].values[name]), group[0].sources[name]])
+    steps = {one.label: one.train.steps for one in table.used if one.train is not None and one.train.steps is not None}
+    return rows + [["optimizer steps done", label, str(number), "record"] for label, number in steps.items()]
+
+
+_OTHER_HEADER = ["Setting", "Runs", "Value", "Source"]
+
+
+def _notes(table: SettingsTable) -> list[str]:
+    tags = ", ".join(f"[{tag}] {meaning}" for tag, meaning in TAGS.items())
+    found = [
+        *table.experiment.notes,
+        "Ours: from train.json of one run of each domain and model, so what was used, not what was planned.",
+        f"Sources, from the comments of the experiment's file: {tags}; default: no file states it, the value is the code's.",
+    ]
+    if any(row.verdict == "stand-in" for one in table.used for row in one.paper):
+        found.append(
+            "stand-in: the paper's settings are for its own models and numbers of steps; a stand-in's are chosen to fit it."
+        )
+    if table.missing:
+        found.append(f"Partial table: {len(table.missing)} planned runs have no usable record: {', '.join(table.missing)}.")
+    return found
+
+
+def _title(table: SettingsTable) -> str:
+    return f"{NAME} · {table.experiment.name}: settings of BeamLoRA's runs"
+
+
+def markdown(table: SettingsTable) -> str:
+    lines = [f"# {_title(table)}", "", "## The paper's Table 4", ""]
+    lines += [*markdown_grid(_PAPER_HEADER, _paper_rows(table), right=(4, 5)), "", "## All other settings", ""]
+    lines += [*markdown_grid(_OTHER_HEADER, _other_rows(table)), "", "## Notes", ""]
+    return "\n".join([*lines, *(f"- {note}" for note in _notes(table))]) + "\n"
+
+
+#: Rows of one tabular in TeX: what fits on a landscape page.
+_PAGE = 28
+
+
+def tex(table: SettingsTable) -> str:
+    paper, other = _paper_rows(table), _other_rows(table)
+    lines = [tex_heading("The paper's Table 4")]
+    lines += tex_tabular("llllrrll", [tex_header(_PAPER_HEADER)], paper, "Settings of the paper's Table 4, and ours.")
+    lines.append(tex_heading("All other settings"))
+    for start in range(0, len(other), _PAGE):
+        caption = "All other settings of these runs." if start == 0 else "Continued."
+        lines += tex_tabular("lp{8cm}p{8cm}l", [tex_header(_OTHER_HEADER)], other[start : start + _PAGE], caption)
+    return tex_document(_title(table), lines, _notes(table))
+
+
+def csv_text(table: SettingsTable) -> str:
+    """One line per run and setting."""
+    lines = []
+    for one in table.used:
+        common = {
+            "experiment": table.experiment.name,
+            "domain": one.run.domain,
+            "model_key": one.run.model_key,
+            "stands_for": one.run.model.stands_for,
+            "run_id": one.run.run_id,
+        }
+        for row in one.paper:
+            name = f"method.{PAPER_SETTINGS[row.setting][0]}"
+            lines.append({**common, "setting": name, "paper": row.paper, "ours": row.ours, "verdict": row.verdict,
+                          "source": row.source})  # fmt: skip
+        for name, value in one.values.items():
+            shown = canonical_json(value) if isinstance(value, list | dict) else value
+            lines.append({**common, "setting": name, "paper": None, "ours": shown, "verdict": None,
+                          "source": one.sources[name]})  # fmt: skip
+    return csv_lines(lines)
+
+
+def write(table: SettingsTable, folder: Path) -> list[Path]:
+    """Write ``table4.md``, ``.tex`` and ``.csv`` and return their paths."""
+    return write_formats(folder, NAME, markdown=markdown(table), tex=tex(table), csv_text=csv_text(table))
+
+
+def render(args: argparse.Namespace) -> int:
+    """Write the table, for ``python -m harness.tables table4``."""
+    configfiles, overrides = cli.parse_config(args)
+    experiment = load_experiment(configfiles, overrides)
+    table = build(
+        experiment,
+        paths=configfiles,
+        overrides=overrides,
+        results=args.results_dir,
+        command=snakemake_command(configfiles, overrides),
+        allow_missing=args.allow_missing,
+    )
+    for path in write(table, output_folder(args, experiment)):
+        print(path)
+    return 0

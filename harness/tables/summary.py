@@ -1,0 +1,160 @@
+"""What a finished table says, for the terminal: the numbers, the verdicts in words, the cost, the files, what to do next.
+
+Everything shown comes from the records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from harness import cli, overhead
+from harness.records.read import snakemake_command
+from harness.tables import words as text
+from harness.tables.arguments import add_table_arguments
+from harness.tables.build import load_table
+from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
+from harness.tables.render import WIDE
+
+MAX_WIDTH = 120
+#: The method that the project is about: its comparisons are always spelt out.
+SUBJECT = "beamlora"
+_STYLES = {"better": "green", "worse": "red", "tie": ""}
+
+
+def grid(table: Table, section: Section) -> Grid:
+    """One model's accuracies: the paper's number (where it has one) / ours with its standard error."""
+    paper = section.paper_label
+    cells = "ours ± standard error, %" if paper is None else f"{paper} in the paper / ours ± standard error, %"
+    title = Text(f"{section.title}\n{cells}", style="bold")
+    wide = len(table.columns) > WIDE
+    padding = (0, 0, 0, 1) if wide else (0, 1)
+    shown = Grid(title=title, box=box.SIMPLE_HEAD, padding=padding, pad_edge=not wide, title_justify="left")
+    shown.add_column("Method", no_wrap=True)
+    for column in table.columns:
+        shown.add_column(text.heading(column), justify="right")
+    for row in section.rows:
+        numbers = []
+        between = " /\n" if wide else " / "
+        for column in table.columns:
+            cell = row.cells["accuracy", column.key]
+            ours = text.ours(cell, "accuracy").replace("; ", "\n")
+            numbers.append(Text(ours if paper is None else f"{text.reported(cell)}{between}{ours}"))
+        shown.add_row(Text(row.label), *numbers)
+    return shown
+
+
+def spelt_out(section: Section, columns: Sequence[Column]) -> list[tuple[Row, Column, Cell]]:
+    """The comparisons to put in words: all of BeamLoRA, every average, and every verdict other than tie."""
+    found = []
+    for row in section.rows:
+        for column in columns:
+            cell = row.cells["accuracy", column.key]
+            always = row.method_key.startswith(SUBJECT) or column.task == AVERAGE or len(columns) == 1
+            if not row.is_baseline and (always or cell.verdict in ("better", "worse")):
+                found.append((row, column, cell))
+    return found
+
+
+def tally(table: Table) -> str:
+    """How the comparisons of single tasks and averages ended."""
+    cells = [cell for s in table.sections for row in s.rows for (metric, _), cell in row.cells.items() if metric == "accuracy"]
+    found = [("accuracy comparisons after Holm's correction", [cell.comparison for cell in cells])]
+    if table.parent_comparisons:
+        found.append(("of variants with their full method", [cell.parent_comparison for cell in cells]))
+    sentences = []
+    for what, comparisons in found:
+        verdicts = Counter(comparison.verdict for comparison in comparisons if comparison)
+        words = ", ".join(f"{verdicts[word]} {word}" for word in ("better", "worse", "tie"))
+        sentences.append(f"{sum(verdicts.values())} {what}: {words}.")
+    return " ".join(sentences)
+
+
+def next_commands(table: Table, configfiles: Sequence[Path], overrides: Mapping[str, object]) -> list[tuple[str, str]]:
+    """(command, what it does) for the likely next steps."""
+    more = len(table.experiment.seeds) + 2
+    target = f"reproduce_{table.name}"
+    found = [(f"{snakemake_command(configfiles, {**overrides, 'seeds': more})} {target}",
+              f"{more} seeds: finished runs are kept, smaller differences can be told apart")]  # fmt: skip
+    for name, what in (("small", "the same path on a real model and real data"), ("paper", "the paper's own runs, listed")):
+        file = Path("config") / f"{name}.yaml"
+        if file.exists() and file not in configfiles:
+            dry = " -n" if name == "paper" else " --cores all"
+            found.append((f"snakemake{dry} --configfile {file} {target}", what))
+    return found
+
+
+def render(
+    table: Table,
+    *,
+    console: Console,
+    folder: Path,
+    configfiles: Sequence[Path],
+    overrides: Mapping[str, object],
+    cost: overhead.Overhead | None = None,
+) -> None:
+    """Print the summary.
+
+    Args:
+        folder: the experiment's results folder.
+        configfiles: the experiment files, for the commands to run next.
+        overrides: the experiment's overrides, likewise.
+        cost: of the workflow that has just made the table, where there was one.
+    """
+
+    def line(content: str, style: str = "") -> None:
+        console.print(Text(content, style=style))
+
+    console.print()
+    line(text.file_title(table), "bold")
+    for section in table.sections:
+        console.print(grid(table, section))
+        baseline = text.baseline_label(section)
+        for row, column, cell in spelt_out(section, table.columns) if baseline else ():
+            said = text.sentence(row, column, cell, baseline=baseline or "")
+            line(f"  {said}", _STYLES.get(cell.verdict or "", ""))
+            if row.parent is not None:
+                word = cell.parent_comparison.verdict if cell.parent_comparison else ""
+                line(f"  {text.sentence(row, column, cell, baseline=row.parent)}", _STYLES.get(word, ""))
+        console.print()
+    line(tally(table))
+    for note in [*text.context(table), *text.limits(table)]:
+        line(f"· {note}", "dim")
+    if cost is not None:
+        line(f"· {cost.sentence()}", "dim")
+    console.print()
+    files = [path for suffix in ("md", "tex", "csv") if (path := folder / "tables" / f"{table.file_name}.{suffix}").exists()]
+    line("Files", "bold")
+    for path in [*files, folder]:
+        line(f"  {path}" + ("/  records of every run: train.json, metrics.json, predictions/" if path == folder else ""))
+    line("Next", "bold")
+    for command, what in next_commands(table, configfiles, overrides):
+        line(f"  {what}:")
+        console.print(Text(f"    {command}"), soft_wrap=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m harness.tables.summary", description="Show a table in the terminal.")
+    add_table_arguments(parser)
+    args = parser.parse_args(argv)
+    configfiles, overrides = cli.parse_config(args)
+    table = load_table(
+        args.table, configfiles, overrides, results=args.results_dir, allow_missing=args.allow_missing, rates=args.rates
+    )
+    console = Console(file=sys.stdout, highlight=False)
+    console.width = min(console.width, MAX_WIDTH) if console.is_terminal else MAX_WIDTH
+    folder = args.results_dir / table.experiment.name
+    render(table, console=console, folder=folder, configfiles=configfiles, overrides=overrides, cost=overhead.measured())
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

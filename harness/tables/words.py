@@ -1,0 +1,317 @@
+"""The words and rounded numbers of a table's cells and notes, the same in every format."""
+
+from __future__ import annotations
+
+import statistics
+
+from harness.statistics import stats
+from harness.statistics.comparison import ALPHA, Comparison
+from harness.tables.against_paper import MARGIN, Gap, PaperCheck
+from harness.tables.cells import AVERAGE, METRICS, Cell, Column, Metric, Row, Section, Table
+
+#: What stands where nothing has run, or the paper has no number.
+NOTHING = "—"
+MINUS = "−"
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def percent(value: float) -> str:
+    """A fraction in per cent with one decimal: the precision that a few hundred examples can carry."""
+    return f"{100 * value:.1f}"
+
+
+def signed(value: float, metric: Metric) -> str:
+    """A difference with its sign, in percentage points or nats; the sign of zero is +."""
+    text = f"{100 * value:+.1f}" if metric == "accuracy" else f"{value:+.3f}"
+    return text.replace("-", MINUS) if float(text) else text.replace("-", "+")
+
+
+def level(value: float, metric: Metric) -> str:
+    return percent(value) if metric == "accuracy" else f"{value:.3f}"
+
+
+def interval(low: float, high: float, metric: Metric, *, with_sign: bool = False) -> str:
+    show = signed if with_sign else level
+    return f"[{show(low, metric)}, {show(high, metric)}]"
+
+
+def p_value(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def count(value: int | None) -> str:
+    """A number of parameters, such as 61.4 k or 160 M."""
+    if value is None:
+        return NOTHING
+    for size, unit in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """Such as 42 s, 3 min 05 s, 2 h 14 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+def seeds(cell: Cell) -> str:
+    """How many seeds are behind ours, and of how many if not all."""
+    done, planned = len(cell.seeds), cell.n_seeds_planned
+    return str(done) if done == planned else f"{done} of {planned}"
+
+
+def ours(cell: Cell, metric: Metric) -> str:
+    """Mean and standard error, or why there is none; a dash where the runs did not measure this metric.
+
+    At 0 or all of n no variance shows, and "± 0" would claim certainty where there is none: there the interval takes its place.
+    """
+    diverged = f"diverged ({cell.n_diverged} of {cell.n_seeds_planned})" if cell.n_diverged else ""
+    if cell.ours is None:
+        return diverged or ("not run" if cell.n_missing else NOTHING)
+    text = level(cell.ours.mean, metric)
+    if cell.ours.stderr > 0:
+        text += f" ± {level(cell.ours.stderr, metric)}"
+    else:
+        text += f" {interval(cell.ours.low, cell.ours.high, metric)}"
+    return f"{text}; {diverged}" if diverged else text
+
+
+def verdict(comparison: Comparison | None) -> str:
+    """better, worse or tie; with one seed it is about two trained models, not about the methods, and says so."""
+    if comparison is None:
+        return NOTHING
+    return f"{comparison.verdict} (1 seed)" if comparison.difference.n_seeds == 1 else str(comparison.verdict)
+
+
+def comparison(found: Comparison | None, metric: Metric) -> list[str]:
+    """Difference, 95 % interval, adjusted p-value and verdict."""
+    if found is None:
+        return [NOTHING] * 4
+    d = found.difference
+    limits = interval(d.low, d.high, metric, with_sign=True)
+    return [signed(d.mean, metric), limits, p_value(found.p_adjusted), verdict(found)]
+
+
+def difference(found: Comparison | None, metric: Metric) -> str:
+    """A difference with its interval."""
+    return NOTHING if found is None else " ".join(comparison(found, metric)[:2])
+
+
+def paper_word(word: str | None, check: PaperCheck) -> str:
+    """A verdict against the paper; of one seed, it says so."""
+    if word is None:
+        return NOTHING
+    return f"{word} (1 seed)" if check.n_seeds == 1 and word in ("reproduced", "within noise", "not reproduced") else word
+
+
+def gap(found: Gap | None) -> str:
+    """Ours minus the paper's in points, with its interval."""
+    if found is None:
+        return NOTHING
+    return f"{signed(found.mean, 'accuracy')} {interval(found.low, found.high, 'accuracy', with_sign=True)}"
+
+
+def settle(needed: stats.SeedsNeeded | None) -> str:
+    """How many seeds would settle a comparison."""
+    if needed is None:
+        return NOTHING
+    words = {
+        "more": f"more than {stats.MOST_SEEDS}",
+        "too few examples": "none: too few examples",
+        "unknown": "unknown from 1 seed",
+    }
+    return words[needed] if isinstance(needed, str) else str(needed)
+
+
+def file_title(table: Table) -> str:
+    rates = ", best-tuned learning rates" if table.rates == "tuned" else ""
+    return f"{table.name}{rates} · {table.experiment.name}: {table.experiment.title}"
+
+
+def heading(column: Column) -> str:
+    return f"{column.label}†" if column.generated else column.label
+
+
+def baseline_label(section: Section) -> str | None:
+    return next((row.label for row in section.rows if row.is_baseline), None)
+
+
+def metrics_shown(table: Table) -> list[Metric]:
+    """Accuracy, and the gold-answer NLL where some run measured it."""
+    cells = [(key[0], cell) for s in table.sections for row in s.rows for key, cell in row.cells.items()]
+    return [m for m in METRICS if m == "accuracy" or any(k == m and c.ours for k, c in cells)]
+
+
+def notes(table: Table) -> list[str]:
+    """The sentences under the table: what was measured, on what, how sure it is, what it took."""
+    return [*context(table), *_uncertainty(table), *_against_paper(table), *limits(table)]
+
+
+def context(table: Table) -> list[str]:
+    """What was measured, on what, and what is not in the table."""
+    found = list(table.experiment.notes)
+    stand_ins = [s for s in table.sections if s.paper_label and s.model.is_stand_in]
+    if stand_ins:
+        pairs = "; ".join(f"{s.model.label} in the place of {s.paper_label}" for s in stand_ins)
+        found.append(
+            f"Stand-ins: {pairs}. The paper's numbers are of the real models on the public test sets and cannot be compared "
+            "with a stand-in's."
+        )
+    found += [_test_sets(table), *_rates(table)]
+    if table.cost.diverged:
+        found.append("Diverged runs are shown as such and are in no mean, difference or interval.")
+    for what, names in (("have no record", table.missing), ("have a record of other settings, left out", table.stale)):
+        if names:
+            listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            found.append(f"Partial table: {len(names)} planned runs {what}: {listed}.")
+    return found
+
+
+def _test_sets(table: Table) -> str:
+    parts = []
+    for column in table.columns:
+        if column.spec is None:
+            continue
+        n = table.n_examples.get(column.key)
+        what = f"n = {n}" if n is not None else "not run"
+        if not column.generated and column.spec.limit is not None:
+            what += f" (the first of {column.spec.source.hub_id} {column.spec.source.split})"
+        parts.append(f"{heading(column)} {what}")
+    dagger = " †: generated records in the format of that set, not the public set." if _any_generated(table) else ""
+    return f"Test sets: {', '.join(parts)}.{dagger} Planned seeds: {', '.join(map(str, table.seeds))}."
+
+
+def _rates(table: Table) -> list[str]:
+    if table.rates == "tuned":
+        first = "Learning rates: each method's best of a shared grid, chosen on validation examples that are in no table."
+    else:
+        first = "Learning rates: as the experiment sets them (shared), not tuned for each method."
+    return [first, *table.rate_notes]
+
+
+def _any_generated(table: Table) -> bool:
+    return any(column.generated for column in table.columns)
+
+
+def _uncertainty(table: Table) -> list[str]:
+    if len(table.seeds) > 1:
+        how = (
+            "± is one standard error over seeds and test examples together; [..] is a 95 % interval for a new seed and new "
+            "examples of the same kind (accuracy: Wilson with the effective sample size; NLL: t)."
+        )
+        test = "Differences are paired by seed and example and tested with a two-level t test"
+    else:
+        how = (
+            "± is one standard error over test examples, [..] a 95 % interval (accuracy: Wilson; NLL: stratified bootstrap). "
+            "One seed: neither contains the noise of training, so verdicts are about these trained models."
+        )
+        test = "Differences are paired by example and tested exactly (McNemar) or by stratified bootstrap"
+    families = [
+        f"{m} {'accuracy' if metric == 'accuracy' else 'NLL'} {'averages' if averages else 'cells'}{of}"
+        for counted, of in ((table.comparisons, ""), (table.parent_comparisons, " of variants with their full method"))
+        for (metric, averages), m in counted.items()
+    ]
+    correction = f"; p-values are Holm-adjusted over {', '.join(families)}" if families else ""
+    rule = f"A verdict other than tie needs an adjusted p below {ALPHA}. For NLL less is better."
+    return [how, f"{test}{correction}. {rule}"]
+
+
+def paper_checks(section: Section) -> list[tuple[Row, str, PaperCheck]]:
+    """(row, column key, check) of every accuracy that the paper has a number for."""
+    pairs = [(row, key[1], cell) for row in section.rows for key, cell in row.cells.items() if key[0] == "accuracy"]
+    return [(row, column, cell.paper) for row, column, cell in pairs if cell.paper is not None]
+
+
+def _against_paper(table: Table) -> list[str]:
+    """What the verdicts against the paper mean."""
+    checks = [check for section in table.sections for _, _, check in paper_checks(section)]
+    if not checks:
+        return []
+    found = []
+    if any(check.comparable for check in checks):
+        found.append(
+            "Against the paper, score: not reproduced if the 95 % interval of ours minus the paper's excludes zero, reproduced "
+            f"if it lies within {100 * MARGIN:.0f} points of zero, else within noise. Difference: not reproduced if that "
+            "interval excludes zero, reproduced if our own verdict also goes the paper's way, else within noise. The noise is "
+            "that of training runs on one test set: ours from the seeds (one seed: binomial), the paper's binomial for the "
+            "runs and examples that its numbers are multiples of (config/paper_samples.csv), since it reports no spread."
+        )
+    if any(not check.comparable for check in checks):
+        found.append(
+            "A stand-in, or another test set, says nothing about the paper's absolute numbers; shown is only whether our "
+            "verdict goes the same direction as the paper's difference."
+        )
+    found.append(
+        "Seeds to settle: the smallest number at which a true difference as large as the paper's would be found four times in "
+        f"five (one comparison at level {ALPHA}), from the variance over seeds and examples measured here."
+    )
+    return found
+
+
+def detectable(table: Table, column: Column, *, alpha: float) -> float | None:
+    """Median over a column's comparisons of the accuracy difference that they would find with 80 % power."""
+    cells = [row.cells["accuracy", column.key] for s in table.sections for row in s.rows]
+    found = [stats.minimum_detectable_difference(c.difference, alpha=alpha) for c in cells if c.difference]
+    return statistics.median(found) if found else None
+
+
+def limits(table: Table) -> list[str]:
+    """What the table cannot tell, and what it took."""
+    parts = []
+    for column in table.columns:
+        m = table.comparisons.get(("accuracy", column.task == AVERAGE), 0)
+        plain, strict = (detectable(table, column, alpha=alpha) if m else None for alpha in (ALPHA, ALPHA / max(m, 1)))
+        if plain is not None and strict is not None:
+            parts.append(f"{column.label} {_points(plain)} ({_points(strict)})")
+    smallest = [
+        "Minimum detectable difference in points (80 % power, median over methods), for one comparison alone and, in "
+        f"brackets, as the first of all after correction: {', '.join(parts)}. Smaller true differences mostly end as a tie: "
+        "a tie is not equality."
+    ]
+    return [*(smallest if parts else []), cost(table)]
+
+
+def _points(value: float) -> str:
+    return "more than 100" if value > 1 else percent(value)
+
+
+def cost(table: Table) -> str:
+    """What the runs took, as one sentence."""
+    cpu = f", {duration(table.cost.cpu_s)} of CPU time" if table.cost.cpu_s is not None else ""
+    diverged = f" ({table.cost.diverged} diverged)" if table.cost.diverged else ""
+    return f"Cost: {table.cost.runs} runs{diverged}, {duration(table.cost.wall_s)} of wall time summed over runs{cpu}."
+
+
+def reported(cell: Cell) -> str:
+    """The paper's number in per cent, with the two decimals of its Table 1."""
+    return NOTHING if cell.reported is None else f"{100 * cell.reported:.2f}"
+
+
+def sentence(row: Row, column: Column, cell: Cell, *, baseline: str, metric: Metric = "accuracy") -> str:
+    """A comparison in words: BeamLoRA − LoRA on GSM8K: +0.4 [−1.1, +1.9], tie, 3 seeds.
+
+    Args:
+        baseline: the label of the row to compare with: the section's baseline, or the row's ``parent``.
+    """
+    subject = f"{row.label} {MINUS} {baseline} on {heading(column)}"
+    found = cell.parent_comparison if baseline == row.parent else cell.comparison
+    if found is None:
+        return f"{subject}: {ours(cell, metric) if cell.ours is None else NOTHING}"
+    d = found.difference
+    shown = f"{signed(d.mean, metric)} {interval(d.low, d.high, metric, with_sign=True)}"
+    # An interval beside zero and a tie seem to disagree: the interval knows one comparison, the verdict the whole table.
+    lone = found.verdict == "tie" and (d.low > 0 or d.high < 0)
+    remark = f" (p = {p_value(found.p_adjusted)} after correction)" if lone else ""
+    return f"{subject}: {shown}, {found.verdict}{remark}, {d.n_seeds} seed{'s' if d.n_seeds != 1 else ''}"

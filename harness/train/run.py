@@ -1,0 +1,237 @@
+"""Train one run: ``python -m harness.train --configfile config/tiny.yaml --run math/llama-tiny/beamlora/seed0 ...``
+
+Writes ``adapter/`` (the artefact) and ``train.json`` (the record) below the output folder. Interrupted, the same command goes
+on from the newest complete checkpoint, bit for bit as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import methods
+from harness import files
+from harness.config import ConfigError, Experiment, RunSpec
+from harness.records import importance
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.data.tokens import TokenizedSet
+    from harness.train.trainer import MethodTrainer, StopWhenDiverged
+    from methods.base import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where one run reads and writes."""
+
+    output: Path
+    scratch: Path
+    models: Path
+    cache: Path
+
+
+def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, Any]:
+    """Train one run to its end and write its artefact and record. Under torchrun every process calls it.
+
+    Returns:
+        The record, as written to train.json.
+
+    Raises:
+        ConfigError: the model, the data or a setting is wrong.
+        methods.base.MechanismError: the method did not do what its settings ask for.
+    """
+    import torch
+
+    from harness.provenance import git_state
+    from harness.train import record
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    git = git_state(Path(__file__).parent)  # of the code that is running, not of what the checkout holds at the end
+    base = load_inputs(spec, experiment, folders)
+    trainer, stop = make_trainer(spec, base, folders)
+    _refuse_sharding(trainer, spec)
+    _fit(trainer, folders.scratch)
+    diverged = stop.reason is not None
+    record = record.training_record(
+        spec,
+        trainer,
+        base.dataset,
+        status="diverged" if diverged else "success",
+        reason=stop.reason,
+        base={"parameters": base.parameters, "hash": base.hash},
+        git=git,
+        evidence={} if diverged else trainer.method.evidence(trainer.model),
+    )
+    record["rank_importance"] = _importance_record(trainer)
+    if trainer.is_world_process_zero():
+        _write_results(record, trainer, base.tokenizer, folders)
+    return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What every method starts from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    dataset: TokenizedSet
+    parameters: int
+    hash: str
+
+
+def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base:
+    """The base model on its device, and the tokenised data."""
+    import torch
+    from transformers import set_seed
+
+    from harness.data.tokens import training_set
+    from harness.models.load import base_model_hash, load_base
+    from harness.train import attention
+
+    attention.register()
+    set_seed(spec.seed)
+    model, tokenizer = load_base(
+        spec.model_key,
+        spec.model,
+        models_dir=folders.models,
+        dtype=getattr(torch, spec.training.dtype),
+        attn_implementation=spec.training.attn_implementation,
+    )
+    if torch.cuda.is_available():
+        model.to("cuda")
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        dataset=training_set(spec.data, tokenizer, data_dir=experiment.data_dir, cache_dir=folders.cache),
+        parameters=model.num_parameters(),
+        hash=base_model_hash(spec.model_key, spec.model, models_dir=folders.models),
+    )
+
+
+def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tuple[Method, torch.nn.Module, int]:
+    """The method, the model it prepared, and the number of optimizer steps."""
+    from transformers import set_seed
+
+    from harness.train.steps import step_counts
+    from methods.base import TrainingContext
+
+    named = methods.get(spec.method.name)
+    method = named.cls(named.cls.Settings.model_validate(spec.method.settings))
+    folders.scratch.mkdir(parents=True, exist_ok=True)
+    set_seed(spec.seed)  # the same initial adapter, however many random numbers loading took
+    try:
+        total_steps, steps_per_epoch = step_counts(spec.training, examples=len(base.dataset), world_size=world_size)
+        context = TrainingContext(
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            seed=spec.seed,
+            learning_rate=spec.training.learning_rate,
+            weight_decay=spec.training.weight_decay,
+            gradient_accumulation_steps=spec.training.per_process(world_size)[1],
+            world_size=world_size,
+            cache_dir=folders.cache,
+            base_model_hash=base.hash,
+            log_dir=folders.scratch if int(os.environ.get("RANK", "0")) == 0 else None,
+        )
+        return method, method.wrap(base.model, context), total_steps
+    except ValueError as error:
+        raise ConfigError(f"methods.{spec.method.key}: {error}") from error
+
+
+def make_trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTrainer, StopWhenDiverged]:
+    """The Trainer of this run, and the callback that knows whether it diverged."""
+    from transformers import PrinterCallback
+
+    from harness.data.batches import PackedCollator, PaddedCollator
+    from harness.train.trainer import CompleteCheckpoints, MethodTrainer, PrintProgress, StopWhenDiverged, training_arguments
+
+    training = spec.training
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    method, model, total_steps = _wrap(spec, base, folders, world_size=world_size)
+    collator: Any = PaddedCollator(pad_token_id=base.tokenizer.pad_token_id)
+    if training.packing:
+        collator = PackedCollator(attn_implementation=training.attn_implementation)
+    stop = StopWhenDiverged(training.divergence_factor)
+    trainer = MethodTrainer(
+        method=method,
+        spec=training,
+        model=model,
+        train_dataset=base.dataset,
+        data_collator=collator,
+        args=training_arguments(
+            training, total_steps=total_steps, world_size=world_size, output_dir=folders.scratch, seed=spec.seed
+        ),
+        callbacks=[*method.callbacks(), stop, PrintProgress(f"train {spec.run_id}"), CompleteCheckpoints()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer, stop
+
+
+def _refuse_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if sharded and spec.training.importance_every is not None:
+        raise ConfigError(
+            f"training.importance_every: found {spec.training.importance_every} with sharded parameters (FSDP or DeepSpeed), "
+            "expected null: the norms need whole ranks; launch with torchrun instead"
+        )
+    if sharded and not trainer.method.supports_sharded_optimizer:
+        raise ConfigError(
+            f"methods.{spec.method.key}: found a sharded optimizer (FSDP or DeepSpeed), expected whole optimizer "
+            "states: this method edits them; launch with torchrun instead"
+        )
+
+
+def _fit(trainer: MethodTrainer, scratch: Path) -> None:
+    from harness.train.checkpoints import latest_complete
+
+    def report(text: str) -> None:
+        if trainer.is_world_process_zero():
+            print(text, flush=True)
+
+    checkpoint = latest_complete(scratch, report=report)
+    if checkpoint is not None:
+        report(f"going on from {checkpoint}")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+def _importance_record(trainer: MethodTrainer) -> dict[str, Any] | None:
+    """What train.json says about the importance snapshots; None if the spec asks for none."""
+    recorder = trainer.importance
+    if recorder is None:
+        return None
+    reason = None if recorder.steps else f"{trainer.method.label}: its update is not a sum of ranks s_i b_i a_i"
+    return {"every": recorder.every, "snapshots": len(recorder.steps), "reason": reason}
+
+
+def _write_results(
+    record: Mapping[str, Any], trainer: MethodTrainer, tokenizer: PreTrainedTokenizerBase, folders: Folders
+) -> None:
+    """The artefact, then the record, then away with the checkpoints."""
+    from harness.provenance import file_sha256
+
+    adapter = folders.output / "adapter"
+    shutil.rmtree(adapter, ignore_errors=True)
+    adapter.mkdir(parents=True)
+    if record["status"] == "success":
+        trainer.method.finalize(trainer.model, adapter)
+        tokenizer.save_pretrained(adapter)
+    log = folders.scratch / "operations.jsonl"
+    if log.exists():
+        shutil.copyfile(log, adapter / log.name)
+    history = None if trainer.importance is None else trainer.importance.history()
+    if history is not None:
+        importance.write(adapter / importance.FILE, history)
+    weights = sorted(adapter.rglob("*.safetensors"))
+    artefact = {str(path.relative_to(adapter)): file_sha256(path) for path in weights}
+    train_info = {**record["train_info"], "file_size": sum(path.stat().st_size for path in weights)}
+    files.write_json(folders.output / "train.json", {**record, "artefact": artefact, "train_info": train_info})
+    shutil.rmtree(folders.scratch)

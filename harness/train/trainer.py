@@ -1,0 +1,277 @@
+"""The one training loop: transformers.Trainer with label-only logits, an explicit loss normalisation and exact checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from harness.config import TrainingSpec
+from harness.data.tokens import IGNORE_INDEX
+from harness.progress import Progress
+from harness.records.importance import ImportanceHistory
+from harness.train import checkpoints
+from methods.base import Method
+
+TENSORS_FILE = "trainable.safetensors"
+STATE_FILE = "method_state.pt"
+#: Gradient checkpointing among the Trainer's arguments: 5.17 knows the old name only, 5.23 warns at it.
+_FIELDS = TrainingArguments.__dataclass_fields__
+CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in _FIELDS else "gradient_checkpointing"
+
+
+class MethodTrainer(Trainer):
+    """Trains a model that ``Method.wrap`` prepared.
+
+    The loss is computed here, not in the model, for three reasons: logits are made only where a label needs them; the
+    normalisation is a setting (``TrainingSpec.loss_normalization``); and a method's regulariser counts once per optimizer
+    step, whatever the accumulation and the number of processes.
+    """
+
+    def __init__(self, *, method: Method, spec: TrainingSpec, **arguments: Any) -> None:
+        self.method = method
+        self.spec = spec
+        #: Takes the snapshots of the ranks' importance; None where the spec asks for none.
+        self.importance = None if spec.importance_every is None else RecordImportance(method, every=spec.importance_every)
+        #: Processed so far on this process: input tokens, label tokens, and padding.
+        self.tokens = {"input": 0, "label": 0, "padding": 0}
+        #: Wall and CPU seconds of training in earlier, interrupted attempts, up to the checkpoint that is resumed.
+        self.before = {"wall": 0.0, "cpu": 0.0}
+        self.started = {"wall": time.monotonic(), "cpu": time.process_time()}
+        super().__init__(**arguments)
+        self.loss_is_scaled_for_ga = True
+        if self.importance is not None:
+            self.add_callback(self.importance)  # after the method's own, which may change the ranks at the same step
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over the method's groups, or over all trainable parameters as one group."""
+        if self.optimizer is None:
+            parameters = [p for p in self.model.parameters() if p.requires_grad]
+            groups = self.method.param_groups(self.model) or [{"params": parameters}]
+            spec = self.spec
+            self.optimizer = torch.optim.AdamW(
+                groups,
+                lr=spec.learning_rate,
+                betas=(spec.adam_beta1, spec.adam_beta2),
+                eps=spec.adam_epsilon,
+                weight_decay=spec.weight_decay,
+            )
+        return self.optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
+        """The micro-batches of one optimizer step, and how many label tokens they hold on all processes together."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        count = torch.tensor(sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in batches), device=device)
+        if self.args.world_size > 1:
+            count = self.accelerator.gather(count).sum()
+        self.micro_batches = len(batches)
+        return batches, count
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """This micro-batch's share of the optimizer step's loss, so that the shares of all micro-batches and the mean over
+        processes (DDP averages gradients) give the loss of the whole batch."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        logits = model(**inputs, use_cache=False).logits
+        if "logits_to_keep" in inputs:
+            logits = logits[0]
+            self._count(inputs["input_ids"].numel(), labels.numel(), 0)
+        else:
+            logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            real = int(inputs["attention_mask"].sum())
+            self._count(real, int((labels != IGNORE_INDEX).sum()), inputs["input_ids"].numel() - real)
+        total = cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
+        if self.spec.loss_normalization == "token":
+            loss = total * self.args.world_size / num_items_in_batch
+        else:
+            loss = total / (labels != IGNORE_INDEX).sum() / self.micro_batches
+        penalty = self.method.regularizer(model)
+        return loss if penalty is None else loss + penalty / self.micro_batches
+
+    def _count(self, real: int, label: int, padding: int) -> None:
+        self.tokens["input"] += real
+        self.tokens["label"] += label
+        self.tokens["padding"] += padding
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall and CPU seconds of training, earlier attempts included."""
+        now = {"wall": time.monotonic(), "cpu": time.process_time()}
+        return {clock: self.before[clock] + now[clock] - self.started[clock] for clock in now}
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what training changes: the method's tensors and its state. The artefact is ``Method.finalize``'s."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = self.method.checkpoint_tensors(self.model)
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS_FILE)
+        state = {"method": self.method.state_dict(), "tokens": self.tokens, "seconds": self.seconds}
+        if self.importance is not None:
+            state["importance"] = self.importance.state_dict()
+        torch.save(state, folder / STATE_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        state = torch.load(folder / STATE_FILE, weights_only=True)
+        # The state first: it may decide which tensors training changes (ReLoRA's base weights, once merged into).
+        self.method.load_state_dict(state["method"])
+        self.tokens = state["tokens"]
+        self.before = state["seconds"]
+        if self.importance is not None:
+            self.importance.load_state_dict(state["importance"])
+        saved = load_file(folder / TENSORS_FILE)
+        current = self.method.checkpoint_tensors(self.model)
+        if set(saved) != set(current):
+            raise ValueError(
+                f"{folder / TENSORS_FILE}: found other tensors than the model's: {sorted(set(saved) ^ set(current))[:3]}"
+            )
+        with torch.no_grad():
+            for name, tensor in current.items():
+                tensor.copy_(saved[name])
+
+
+class CompleteCheckpoints(TrainerCallback):
+    """Marks a checkpoint complete after everything is in it. Must be the last callback."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if args.should_save:
+            checkpoints.mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class StopWhenDiverged(TrainerCallback):
+    """Ends training when the logged loss is not finite, or larger than ``factor`` times the first logged one."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.reason: str | None = None
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        logs = event["logs"]
+        if "loss" not in logs:
+            return
+        loss, norm = logs["loss"], logs.get("grad_norm", 0.0)
+        first = next(entry["loss"] for entry in [*state.log_history, logs] if "loss" in entry)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.reason = f"loss {loss} and gradient norm {norm} at step {state.global_step}"
+        elif loss > self.factor * first:
+            self.reason = f"loss {loss:.3g} at step {state.global_step}, {self.factor:g} times the first ({first:.3g})"
+        if self.reason is not None:
+            control.should_training_stop = True
+
+
+class RecordImportance(TrainerCallback):
+    """Keeps the importance of every rank before the first step, every ``every`` optimizer steps and at the end: the norms
+    only, 4 bytes a rank. On the main process; a method without such ranks leaves the record empty."""
+
+    def __init__(self, method: Method, *, every: int) -> None:
+        self.method = method
+        self.every = every
+        #: Finished optimizer steps at each snapshot.
+        self.steps: list[int] = []
+        #: Module name in the base model -> one tensor (r,) for each of ``steps``.
+        self.modules: dict[str, list[torch.Tensor]] = {}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        if state.global_step == 0:
+            self.steps, self.modules = [], {}
+            self._record(state, event["model"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        if state.global_step % self.every == 0:
+            self._record(state, event["model"])
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        if state.global_step not in self.steps[-1:]:
+            self._record(state, event["model"])
+
+    def _record(self, state: TrainerState, model: torch.nn.Module) -> None:
+        found = self.method.rank_importance(model) if state.is_world_process_zero else None
+        if found is None:
+            return
+        self.steps.append(state.global_step)
+        for name, importances in found.items():
+            self.modules.setdefault(name, []).append(importances)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The snapshots so far; ``torch.load(weights_only=True)`` reads it."""
+        return {"steps": list(self.steps), "modules": {name: torch.stack(values) for name, values in self.modules.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.steps = list(state["steps"])
+        self.modules = {name: list(values) for name, values in state["modules"].items()}
+
+    def history(self) -> ImportanceHistory | None:
+        """The snapshots so far; None without any."""
+        if not self.steps:
+            return None
+        modules = {name: torch.stack(values).numpy() for name, values in self.modules.items()}
+        return ImportanceHistory(steps=np.array(self.steps, dtype=np.int64), modules=modules)
+
+
+class PrintProgress(TrainerCallback):
+    """One line now and then: step, loss, time left."""
+
+    def __init__(self, title: str) -> None:
+        self.progress = Progress(title)
+        self.loss: float | None = None
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        self.loss = event["logs"].get("loss", self.loss)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            note = "" if self.loss is None else f"loss {self.loss:.3f}"
+            self.progress.update(state.global_step, state.max_steps, note)
+
+
+def training_arguments(
+    spec: TrainingSpec, *, total_steps: int, world_size: int, output_dir: Path, seed: int
+) -> TrainingArguments:
+    """The Trainer's arguments. Precision and parallelism come from the spec and the launcher, nothing from defaults that
+    change between releases."""
+    warmup = spec.warmup_steps if spec.warmup_steps is not None else math.ceil(spec.warmup_ratio * total_steps)
+    batch_size, accumulation = spec.per_process(world_size)
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        max_steps=total_steps,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type=spec.lr_scheduler_type,
+        warmup_steps=warmup,
+        max_grad_norm=spec.max_grad_norm,
+        bf16=spec.dtype == "bfloat16",
+        logging_steps=spec.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=spec.save_steps,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        ddp_find_unused_parameters=False,
+        use_cpu=not torch.cuda.is_available(),
+        **{CHECKPOINTING: spec.gradient_checkpointing},
+    )

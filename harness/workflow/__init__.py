@@ -1,0 +1,1 @@
+"""What the Snakefile calls: the graph, the checks before it, a GPU for each job."""

@@ -1,0 +1,267 @@
+"""What the Snakefile needs to know: the experiment, its runs, their files and the sources behind them. No torch."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import methods
+from harness import overhead, progress
+from harness.cli import DEFAULT_CONFIGFILE, FIGURES, MODELS, RESULTS, WORKFLOW_PID
+from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json, local_file
+from harness.experiment import runs as plan
+from harness.source_files import source_files
+
+#: Targets that make one table.
+TABLE_TARGETS = (
+    "reproduce_table1",
+    "reproduce_table2",
+    "reproduce_table3",
+    "reproduce_table4",
+    "reproduce_learning_rate",
+)
+#: Snakemake's ``--configfile FILE ...`` takes every word after it for a file, also the target in
+#: ``snakemake --configfile config/paper.yaml reproduce_table1``. An empty file of the target's name makes that command mean
+#: what it says.
+TARGETS = (*TABLE_TARGETS, *plan.FIGURES, "base_evaluations", "reproduce_all")
+
+#: Rule -> the module that makes its numbers. (``__main__`` of training and evaluation reads arguments, and writes cards.)
+MODULES = {
+    "base_model": "harness.models.pretrain",
+    "train": "harness.train.run",
+    "evaluate": "harness.evaluate.run",
+    "prune": "harness.measure.pruning",
+    "timing": "harness.measure.timing",
+    "evaluate_base": "harness.evaluate.base",
+    "records": "harness.records.__main__",
+    "table": "harness.tables.__main__",
+    "figure": "harness.figures.__main__",
+    "claims": "harness.claims.__main__",
+    "report": "harness.report.__main__",
+}
+#: Folders whose files a rule also depends on: modules and templates that are loaded by name.
+_FOLDERS = {"figure": "harness/figures", "report": "harness/report"}
+_REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")]
+
+
+def code_of(rule: str) -> list[Path]:
+    """The files whose edit reruns a rule: what its module imports, directly or not, and what that reads beside code."""
+    files = source_files(MODULES[rule])
+    if Path("harness/reported.py") in files:
+        files += _REPORTED
+    if rule in _FOLDERS:
+        inside = (path for path in sorted(Path(_FOLDERS[rule]).rglob("*")) if path.is_file() and path.suffix != ".pyc")
+        files += [path for path in inside if path not in files]
+    return files
+
+
+def method_code(name: str) -> list[Path]:
+    """The source files of a method: what its module imports; of a method from another package its module, or all modules of
+    its package."""
+    cls = methods.get(name).cls
+    if cls.__module__.startswith("methods."):
+        return source_files(cls.__module__)
+    source = Path(sys.modules[cls.__module__].__file__ or "")
+    return sorted(source.parent.glob("*.py")) if "." in cls.__module__ else [source]
+
+
+class Dag:
+    """One experiment as files. Paths are relative to the repository, where Snakemake runs."""
+
+    def __init__(self, configfiles: Sequence[Path], overrides: Mapping[str, Any]) -> None:
+        """Read and check the experiment.
+
+        Raises:
+            ConfigError: anything wrong with it.
+        """
+        root = Path.cwd()
+        files = [Path(file) for file in configfiles]
+        files = [file.relative_to(root) if file.is_relative_to(root) else file for file in files]
+        named = [file for file in files if str(file) in TARGETS]
+        #: What to make when the command line names no target.
+        self.target = str(named[-1]) if named else TARGETS[0]
+        self.configfiles = [file for file in files if file not in named] or [DEFAULT_CONFIGFILE]
+        self.overrides = dict(overrides)
+        self.experiment = plan.load_experiment(self.configfiles, self.overrides)
+        self.runs = {run.run_id: run for run in plan.all_runs(self.experiment)}
+        self.base_models = plan.base_models(self.experiment)
+        self.base_evaluations = {one.folder: one for one in plan.base_evaluations(self.experiment)}
+        self.folder = RESULTS / self.experiment.name
+        self.figures = FIGURES / self.experiment.name
+
+    @property
+    def arguments(self) -> str:
+        """``--configfile ... --set ...``, ready for a shell."""
+        return f"--configfile {shlex.join(map(str, self.configfiles))} {self.override_arguments}".strip()
+
+    @property
+    def override_arguments(self) -> str:
+        """``--set KEY=VALUE ...`` for the keys that Snakemake's ``--config`` sets, or nothing."""
+        if not self.overrides:
+            return ""
+        return shlex.join(["--set", *(f"{key}={canonical_json(value)}" for key, value in sorted(self.overrides.items()))])
+
+    def run(self, wildcards: Any) -> RunSpec:
+        """The run of a rule's wildcards.
+
+        Raises:
+            ConfigError: the experiment has no such run.
+        """
+        run_id = f"{wildcards.domain}/{wildcards.model}/{wildcards.method}/seed{wildcards.seed}"
+        if run_id not in self.runs:
+            raise ConfigError(f"{self.configfiles[-1]}: found no run {run_id}")
+        return self.runs[run_id]
+
+    def base_model(self, model_key: str) -> list[str]:
+        """The folder of a base model if the DAG builds it."""
+        source = self.experiment.models[model_key].source
+        if isinstance(source, BuiltModel):
+            return [str(MODELS / source.folder_name(model_key))]
+        return []
+
+    def training_files(self, run: RunSpec) -> list[str]:
+        """The local data file that the run trains on, if any."""
+        return self._local_files([run.data.source])
+
+    def evaluation_files(self, evaluation: EvaluationSpec) -> list[str]:
+        """The local data files that are evaluated on."""
+        return self._local_files([task.source for task in evaluation.tasks.values()])
+
+    def _local_files(self, sources: Iterable[DataSource]) -> list[str]:
+        files = [local_file(source, data_dir=self.experiment.data_dir) for source in sources]
+        return [str(file) for file in files if file is not None]
+
+    def records(self, runs: Iterable[RunSpec], *names: str) -> list[str]:
+        """The files called ``names`` of some runs."""
+        return [str(self.folder / run.run_id / name) for run in runs for name in names]
+
+    def base_evaluation(self, wildcards: Any) -> EvaluationSpec:
+        """The tasks of a base evaluation's wildcards.
+
+        Raises:
+            ConfigError: the experiment asks for no such evaluation.
+        """
+        folder = f"base/{wildcards.model}/{wildcards.protocol}"
+        if folder not in self.base_evaluations or self.experiment.base_evaluation is None:
+            raise ConfigError(f"{self.configfiles[-1]}: base_evaluation: found no {folder}")
+        return self.experiment.base_evaluation.evaluation(wildcards.protocol)
+
+    def target_records(self, target: str, *names: str) -> list[str]:
+        """The files called ``names`` of a target's runs."""
+        return self.records(plan.target_runs(self.experiment, target), *names)
+
+    def figure_files(self, figure: str) -> list[str]:
+        """What a figure is drawn from."""
+        runs = plan.figure_runs(self.experiment, figure)
+        found = self.records(runs, "train.json", "metrics.json")
+        if figure in ("rank_importance", "pruning_curve"):
+            found += self.records(runs, "pruning.json")
+        if figure == "time_memory":
+            found += self.timing
+        return found
+
+    def timing_files(self) -> list[str]:
+        """The local data file that the timed runs train on, if any."""
+        return [file for run in plan.timing_runs(self.experiment).values() for file in self.training_files(run)]
+
+    def timing_code(self) -> list[Path]:
+        """The source files of the timed methods."""
+        files = [file for run in plan.timing_runs(self.experiment).values() for file in method_code(run.method.name)]
+        return list(dict.fromkeys(files))
+
+    @property
+    def timing(self) -> list[str]:
+        """The measurement of time and memory, if the experiment asks for it."""
+        return [] if self.experiment.timing is None else [str(self.folder / "timing.json")]
+
+    @property
+    def pruned(self) -> list[str]:
+        """The pruning evaluations that the experiment asks for."""
+        return self.records(plan.pruning_runs(self.experiment), "pruning.json")
+
+    @property
+    def base_metrics(self) -> list[str]:
+        """The records of the base models without fine-tuning, if the experiment asks for them."""
+        return [str(self.folder / folder / "metrics.json") for folder in self.base_evaluations]
+
+    def planned_base_metrics(self) -> list[str]:
+        """The same.
+
+        Raises:
+            ConfigError: the experiment asks for none.
+        """
+        if not self.base_evaluations:
+            raise ConfigError(
+                f"target: the experiment {self.experiment.name!r} plans no runs for 'base_evaluations'; it lacks the key "
+                "base_evaluation"
+            )
+        return self.base_metrics
+
+    def table_of(self, target: str) -> str:
+        """The file that a target of TABLE_TARGETS stands for.
+
+        Raises:
+            ConfigError: the experiment does not plan it.
+        """
+        plan.target_runs(self.experiment, target)
+        return str(self.folder / "tables" / f"{target.removeprefix('reproduce_')}.md")
+
+    def figure_of(self, figure: str) -> str:
+        """The picture that a figure's target stands for.
+
+        Raises:
+            ConfigError: the experiment does not plan it.
+        """
+        plan.target_runs(self.experiment, figure)
+        return str(self.figures / f"{figure}.png")
+
+    def seeds_of(self, table: str) -> tuple[int, ...]:
+        """The seeds of a table's runs: another number of them renders it again."""
+        return tuple(sorted({run.seed for run in plan.target_runs(self.experiment, f"reproduce_{table}")}))
+
+    @property
+    def tables(self) -> list[str]:
+        """Every table: the experiment's own, its settings beside the paper's, and its learning rates."""
+        names = [*self.experiment.tables, *(["table4"] if plan.settings_runs(self.experiment) else [])]
+        names += ["learning_rate"] if "learning_rate" in self.experiment.sweeps else []
+        return [str(self.folder / "tables" / f"{name}.md") for name in names]
+
+    @property
+    def drawn(self) -> list[str]:
+        """Every figure that the experiment plans."""
+        return [self.figure_of(figure) for figure in plan.planned_figures(self.experiment)]
+
+    def watch(self) -> overhead.WorkflowClock:
+        """Tell the jobs which runs this invocation is about, so that they can say how many are done, and whom to end with.
+
+        Returns:
+            The clock of this invocation, running.
+        """
+        files = [self.folder / run.run_id / "metrics.json" for run in self.runs.values()]
+        path = RESULTS / ".progress" / f"{self.experiment.name}.json"
+        progress.write_plan(path, files)
+        os.environ[progress.ENVIRONMENT_VARIABLE] = str(path)
+        os.environ[WORKFLOW_PID] = str(os.getpid())
+        return overhead.WorkflowClock(path.with_suffix(".cpu.jsonl"))
+
+
+def hold_lock(experiment: str) -> IO[str]:
+    """Refuse a second workflow on the same results. The kernel lets go of the lock however this process ends, so a killed
+    workflow can simply be repeated (Snakemake's own lock files survive a kill).
+
+    Raises:
+        ConfigError: another workflow holds it.
+    """
+    path = RESULTS / ".progress" / f"{experiment}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = path.open("w")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"{path}: another workflow is running on results/{experiment}; wait for it or stop it") from None
+    return stream

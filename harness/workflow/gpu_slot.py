@@ -1,0 +1,56 @@
+"""Run a command on one free GPU: ``python -m harness.workflow.gpu_slot COMMAND ...``
+
+Snakemake counts GPUs but cannot hand them out. Each device has a lock file; the command gets the first free one in
+CUDA_VISIBLE_DEVICES, and the lock is gone when it ends, however it ends. A given CUDA_VISIBLE_DEVICES limits the choice.
+Without a GPU, or under torchrun, the command runs as it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def visible_devices() -> list[str]:
+    """The devices to choose from: CUDA_VISIBLE_DEVICES if set, else all that nvidia-smi lists."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [device for device in given.split(",") if device]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
+    return listed.stdout.split()
+
+
+def run_in_slot(command: Sequence[str], devices: Sequence[str], *, lock_dir: Path, poll_seconds: float = 1.0) -> int:
+    """Wait for a free device, run the command on it, and return its exit status."""
+    lock_dir.mkdir(parents=True, exist_ok=True)
+    while True:
+        for device in devices:
+            with (lock_dir / f"gpu-{device}.lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                return subprocess.run(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": device}).returncode
+        time.sleep(poll_seconds)
+
+
+def main() -> int:
+    """The command line: exit status of the command."""
+    command = sys.argv[1:]
+    devices = [] if "WORLD_SIZE" in os.environ else visible_devices()
+    if not devices:
+        os.execvp(command[0], command)
+    return run_in_slot(command, devices, lock_dir=Path(tempfile.gettempdir()) / f"beamlora-gpu-slots-{os.getuid()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Check everything that could stop an experiment halfway, before the first run trains.
+
+``python -m harness.workflow.preflight --configfile FILE --models-dir DIR --output FILE`` reads every data set, loads every
+model's configuration, holds ranks against module sizes and the needed disk space against the free one. Weights are not loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import methods
+from harness.cli import add_config_arguments, add_models_argument, parse_config, run
+from harness.config import ConfigError, DataSource, Experiment, LocalModel, RunSpec, canonical_json
+from harness.experiment.runs import all_runs, load_experiment
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+#: Copies of a run's trained tensors on disk while it trains: two checkpoints with two Adam moments each, and the artefact.
+_COPIES_WHILE_TRAINING = 7
+
+
+def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int]:
+    """Read every set once and convert a record of each.
+
+    Returns:
+        The number of rows of each set.
+
+    Raises:
+        ConfigError: names the key of the set that is missing or malformed.
+    """
+    from evaluation.sets.examples import examples, training_example
+    from harness.data.load import load_records
+    from harness.evaluate.task import check_task
+
+    rows: dict[str, int] = {}
+    seen: set[tuple[str, str]] = set()
+
+    def check(key: str, source: DataSource, format_: str, *, training: bool) -> None:
+        identity = (canonical_json(source), format_)
+        if identity in seen:
+            return
+        seen.add(identity)
+        try:
+            records = load_records(source, data_dir=experiment.data_dir)
+            if not records:
+                raise ConfigError("found no rows, expected at least one")
+            if training:
+                for row, record in enumerate(records):
+                    training_example(format_, record, row=row)
+            else:
+                examples(format_, records)
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from error
+        rows[key] = len(records)
+
+    for spec in runs:
+        check(f"domains.{spec.domain}.train.source", spec.data.source, spec.data.format, training=True)
+        for name, task in spec.evaluation.tasks.items():
+            check_task(name, task)
+            check(f"domains.{spec.domain}.evaluation.tasks.{name}.source", task.source, task.format, training=False)
+    for protocol in experiment.base_evaluation.protocols if experiment.base_evaluation else ():
+        for name, task in experiment.base_evaluation.evaluation(protocol).tasks.items():
+            check_task(name, task)
+            check(f"base_evaluation.tasks.{name}.source", task.source, task.format, training=False)
+    return rows
+
+
+def linear_sizes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
+    """Name -> (inputs, outputs) of every linear layer of the model, built without memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return {
+        name: (module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+
+
+def check_adapter(key: str, settings: Any, layers: Mapping[str, tuple[int, int]]) -> int:
+    """Hold a low-rank method's settings against the model's layers.
+
+    Returns:
+        The number of parameters of one rank-r adapter on all targets, or 0 for a method without ``target_modules``.
+
+    Raises:
+        ConfigError: a target that the model lacks, or a rank larger than a target module.
+    """
+    targets = getattr(settings, "target_modules", None)
+    if targets is None:
+        return 0
+    parameters = 0
+    for target in targets:
+        matching = {name: size for name, size in layers.items() if name.split(".")[-1] == target}
+        if not matching:
+            known = sorted({name.split(".")[-1] for name in layers})
+            raise ConfigError(f"methods.{key}: target_modules: found {target!r}, expected names among {', '.join(known)}")
+        for name, (inputs, outputs) in matching.items():
+            rank = settings.largest_rank
+            if rank > min(inputs, outputs):
+                raise ConfigError(
+                    f"methods.{key}: rank: found {rank}, expected at most {min(inputs, outputs)}: module {name} is "
+                    f"{outputs} x {inputs}"
+                )
+            parameters += rank * (inputs + outputs)
+    return parameters
+
+
+def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
+    """Check every model and every method on it.
+
+    Returns:
+        Bytes of disk that the runs need at most.
+
+    Raises:
+        ConfigError: what is wrong, by its key.
+    """
+    from harness.models.load import check_folder, load_config
+
+    layers: dict[str, dict[str, tuple[int, int]]] = {}
+    total = {}
+    needed = largest = 0
+    for spec in runs:
+        if spec.model_key not in layers:
+            if isinstance(spec.model.source, LocalModel):
+                check_folder(spec.model_key, Path(spec.model.source.path))
+            config = load_config(spec.model_key, spec.model, models_dir=models_dir)
+            layers[spec.model_key] = linear_sizes(config)
+            total[spec.model_key] = sum(i * o for i, o in layers[spec.model_key].values())
+        named = methods.get(spec.method.name)
+        settings = named.cls.Settings.model_validate(spec.method.settings)
+        parameters = check_adapter(spec.method.key, settings, layers[spec.model_key]) or total[spec.model_key]
+        needed += 4 * parameters
+        largest = max(largest, 4 * parameters * _COPIES_WHILE_TRAINING)
+    return needed + largest
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        ConfigError: less free space than ``needed`` bytes.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConfigError(
+            f"{folder.resolve()}: found {free / 2**30:.1f} GiB of free disk space, expected at least "
+            f"{needed / 2**30:.1f} GiB for the adapters and checkpoints of these runs"
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line: writes what was found as JSON; exit status 2 and one line for anything wrong."""
+    parser = argparse.ArgumentParser(prog="python -m harness.workflow.preflight", description=__doc__.split("\n")[0])
+    add_config_arguments(parser)
+    add_models_argument(parser)
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args(arguments)
+    experiment = load_experiment(*parse_config(args))
+    runs = all_runs(experiment)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        needed = check_models(runs, models_dir=args.models_dir)
+        check_disk(args.output.parent, needed)
+        rows = check_data(experiment, runs)
+    except ConfigError as error:
+        raise ConfigError(f"{args.configfile[-1]}: {error}") from error
+    args.output.write_text(canonical_json({"runs": len(runs), "rows": rows, "disk_bytes": needed}) + "\n")
+    print(
+        f"preflight · {len(runs)} runs · {len(rows)} data sets · up to {needed / 2**20:.0f} MiB of disk · all checks passed",
+        flush=True,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,119 @@
+"""Evaluation of closed questions, and that no format of any protocol depends on batches or order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from evaluation.sets.commonsense import COMMONSENSE
+from evaluation.sets.prompts import continuation
+from harness.config import ConfigError, TaskSpec
+from harness.evaluate.generate import choice_loglikelihoods
+from harness.evaluate.task import evaluate_task
+from harness.protocols import PROTOCOLS, with_defaults
+from harness.synthetic import GENERATORS
+from tests.harness.evaluate.test_evaluate import answering
+from tests.harness.evaluate.test_generate import SIZES, tokenizer  # noqa: F401
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(5)
+    return LlamaForCausalLM(LlamaConfig(**(SIZES | {"max_position_embeddings": 1024}))).eval()
+
+
+def task(format: str, protocol: str = "sound", **changes: object) -> TaskSpec:
+    source = {"kind": "generated", "generator": format, "rows": 8, "seed": 0}
+    given = {"source": source, "format": format, "max_new_tokens": 6, "batch_size": 8} | changes
+    return TaskSpec.model_validate(with_defaults(protocol, given))
+
+
+def test_closed_questions_are_graded_three_ways_and_have_a_floor(model, tokenizer, monkeypatch) -> None:  # noqa: F811
+    records = GENERATORS["siqa"](6, 0)
+    answering(monkeypatch, [f"the correct answer is {record['answer']}" for record in records[:5]] + ["answer1 answer2"])
+    result = evaluate_task(model, tokenizer, "s", task("siqa"), records)
+    found, rows = result.metrics, result.predictions
+    assert found["grader"] == "label" and found["accuracy"] == pytest.approx(5 / 6)
+    assert found["unparseable"] == pytest.approx(1 / 6) and rows[5]["extracted"] is None
+    assert set(found["graders"]) == {"label", "llm_adapters", "loglikelihood"}
+    golds = [record["answer"] for record in records]
+    assert found["floor"] == max(map(golds.count, golds)) / 6
+    for row in rows:
+        scores = row["choice_loglikelihoods"]
+        assert tuple(scores) == ("answer1", "answer2", "answer3")
+        assert row["verdicts"]["loglikelihood"] == (max(scores, key=scores.get) == row["gold"])
+    assert found["graders"]["loglikelihood"] == sum(row["verdicts"]["loglikelihood"] for row in rows) / 6
+
+
+def test_choices_are_scored_as_training_writes_them(model, tokenizer) -> None:  # noqa: F811
+    records = GENERATORS["boolq"](3, 0)
+    for template in ("commonsense", "alpaca"):
+        rows = evaluate_task(model, tokenizer, "b", task("boolq", prompt_template=template), records).predictions
+        texts = [[continuation(template, f"the correct answer is {label}") for label in ("true", "false")]] * 3
+        expected = choice_loglikelihoods(model, tokenizer, [row["prompt"] for row in rows], texts, batch_size=1)
+        for row, scores in zip(rows, expected, strict=True):
+            assert list(row["choice_loglikelihoods"].values()) == pytest.approx(scores, rel=1e-4)
+            # The reference is the gold choice and the end-of-sequence token.
+            assert row["gold_nll"] * row["gold_tokens"] > -row["choice_loglikelihoods"][row["gold"]]
+
+
+def test_the_likelihood_can_be_the_headline(model, tokenizer) -> None:  # noqa: F811
+    found = evaluate_task(model, tokenizer, "p", task("piqa", grader="loglikelihood"), GENERATORS["piqa"](8, 0))
+    assert found.metrics["accuracy"] == found.metrics["graders"]["loglikelihood"] and found.metrics["unparseable"] == 0
+    assert found.predictions[0]["extracted"] in ("solution1", "solution2")
+
+
+def test_without_scores_there_is_no_likelihood_verdict(model, tokenizer) -> None:  # noqa: F811
+    result = evaluate_task(model, tokenizer, "p", task("piqa", score_choices=False), GENERATORS["piqa"](4, 0))
+    assert set(result.metrics["graders"]) == {"label", "llm_adapters"}
+    assert "choice_loglikelihoods" not in result.predictions[0]
+    with pytest.raises(ConfigError, match="found 'loglikelihood', expected one of label, llm_adapters"):
+        evaluate_task(model, tokenizer, "p", task("piqa", score_choices=False, grader="loglikelihood"), [])
+    with pytest.raises(ConfigError, match="score_choices: found true for gsm8k, which offers no choices"):
+        evaluate_task(model, tokenizer, "p", task("gsm8k", score_choices=True), [])
+
+
+def test_open_questions_have_no_floor(model, tokenizer) -> None:  # noqa: F811
+    assert evaluate_task(model, tokenizer, "g", task("gsm8k"), GENERATORS["gsm8k"](2, 0)).metrics["floor"] is None
+
+
+def test_beams_are_a_setting_of_the_task(model, tokenizer) -> None:  # noqa: F811
+    records = GENERATORS["arc_easy"](8, 0)
+    one, four = (
+        [row["completion"] for row in evaluate_task(model, tokenizer, "a", task("arc_easy", num_beams=n), records).predictions]
+        for n in (1, 4)
+    )
+    assert one != four
+
+
+SAME = ("completion", "extracted", "correct", "verdicts", "tokens", "truncated", "gold_tokens")
+
+
+def results(model: Any, tokenizer: Any, name: str, spec: TaskSpec, records: list[dict]) -> dict[str, Any]:  # noqa: F811
+    rows = evaluate_task(model, tokenizer, name, spec, records).predictions
+    # Ids count rows, which another order changes; prompts say which row it is.
+    return {row["prompt"]: row for row in rows}
+
+
+@pytest.mark.parametrize("protocol", ["sound", "paper"])
+@pytest.mark.parametrize("format", ["gsm8k", "math", "humaneval", "mbpp", *COMMONSENSE])
+def test_batch_size_and_order_change_nothing(format, protocol, model, tokenizer) -> None:  # noqa: F811
+    assert format in PROTOCOLS[protocol]
+    records = GENERATORS[format](8, 0)
+    one = results(model, tokenizer, format, task(format, protocol, batch_size=1), records)
+    assert len({row["completion"] for row in one.values()}) > 3, "the prompts must lead to different texts"
+    for other in (
+        results(model, tokenizer, format, task(format, protocol, batch_size=8), records),
+        results(model, tokenizer, format, task(format, protocol, batch_size=3), records[::-1]),
+    ):
+        assert other.keys() == one.keys()
+        for prompt, row in one.items():
+            assert [other[prompt][key] for key in SAME] == [row[key] for key in SAME]
+            assert other[prompt]["gold_nll"] == pytest.approx(row["gold_nll"], rel=1e-4)
+            scores = row.get("choice_loglikelihoods", {})
+            assert other[prompt].get("choice_loglikelihoods", {}) == pytest.approx(scores, rel=1e-4)

@@ -1,0 +1,163 @@
+"""Generation and scoring give what a plain one-row computation gives, whatever the batching."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+
+from harness.evaluate.generate import generate, reference_nll
+
+torch.set_num_threads(1)
+PROMPTS = ["one", "a much longer prompt with many words in it", "two words", "x" * 30, "yet another prompt", "q?", "mid size"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Every byte is a token; token 256 ends a sequence."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: index for index, character in enumerate(alphabet)} | {"</s>": 256}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
+
+
+SIZES = dict(
+    vocab_size=257,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    initializer_range=0.4,
+    eos_token_id=256,
+    bos_token_id=None,
+)
+
+
+@pytest.fixture(scope="module", params=["llama", "mistral"])
+def model(request: pytest.FixtureRequest) -> LlamaForCausalLM | MistralForCausalLM:
+    torch.manual_seed(3)
+    if request.param == "llama":
+        return LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    return MistralForCausalLM(MistralConfig(**SIZES, sliding_window=8)).eval()
+
+
+@torch.no_grad()
+def plain_greedy(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, prompt: str, steps: int) -> list[int]:
+    """The whole sequence recomputed for every token: no cache, no padding."""
+    ids = tokenizer(prompt)["input_ids"]
+    start = len(ids)
+    for _ in range(steps):
+        ids = [*ids, int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())]
+        if ids[-1] == 256:
+            break
+    return ids[start:]
+
+
+def test_equals_plain_greedy_decoding_for_any_batch_size_and_order(model, tokenizer) -> None:
+    expected = [plain_greedy(model, tokenizer, prompt, 20) for prompt in PROMPTS]
+    assert len({tuple(tokens) for tokens in expected}) > 3, "the prompts must lead to different texts"
+    texts = [tokenizer.decode([t for t in tokens if t != 256], skip_special_tokens=True) for tokens in expected]
+    for batch_size in (1, 3, 8):
+        found = generate(model, tokenizer, PROMPTS, max_new_tokens=20, batch_size=batch_size)
+        assert [c.text for c in found] == texts
+        assert [c.tokens for c in found] == [len(tokens) for tokens in expected]
+    backwards = generate(model, tokenizer, PROMPTS[::-1], max_new_tokens=20, batch_size=3)
+    assert [c.text for c in backwards[::-1]] == texts
+
+
+def test_rows_end_at_their_own_end_token(model, tokenizer, monkeypatch) -> None:
+    plain = [plain_greedy(model, tokenizer, prompt, 20) for prompt in PROMPTS]
+    # A token that some rows write early and others late or never.
+    end = max(range(256), key=lambda t: len({tokens.index(t) if t in tokens else -1 for tokens in plain}))
+    ends = [tokens.index(end) + 1 if end in tokens else 20 for tokens in plain]
+    assert len(set(ends)) > 1
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [end, 256])
+    found = generate(model, tokenizer, PROMPTS, max_new_tokens=20, batch_size=8)
+    assert [c.tokens for c in found] == ends
+    assert [c.truncated for c in found] == [end not in tokens for tokens in plain]
+    assert [c.text for c in found] == [tokenizer.decode(t[: n - (end in t)]) for t, n in zip(plain, ends, strict=True)]
+
+
+def test_max_new_tokens_limits_and_is_reported(model, tokenizer) -> None:
+    found = generate(model, tokenizer, PROMPTS, max_new_tokens=4, batch_size=4)
+    assert all(c.tokens == 4 and c.truncated for c in found)
+
+
+def test_stop_strings_cut_the_text_and_end_the_row(model, tokenizer) -> None:
+    whole = generate(model, tokenizer, PROMPTS, max_new_tokens=20, batch_size=8)
+    stop = whole[0].text[3:5]
+    cut = generate(model, tokenizer, PROMPTS, max_new_tokens=20, batch_size=8, stop_strings=[stop])
+    assert cut[0].tokens < whole[0].tokens and not cut[0].truncated
+    for before, after in zip(whole, cut, strict=True):
+        assert after.text == before.text.partition(stop)[0]
+
+
+def test_positions_end_a_row_but_a_prompt_must_fit(model, tokenizer) -> None:
+    (found,) = generate(model, tokenizer, ["y" * 120], max_new_tokens=50, batch_size=1)
+    assert found.tokens == 8 and found.truncated
+    with pytest.raises(ValueError, match="128 positions"):
+        generate(model, tokenizer, ["y" * 128], max_new_tokens=50, batch_size=1)
+
+
+def test_cache_is_used_although_the_model_was_saved_without(model, tokenizer, monkeypatch) -> None:
+    monkeypatch.setattr(model.config, "use_cache", False)
+    monkeypatch.setattr(model.generation_config, "use_cache", False)
+    widths = []
+    handle = model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    generate(model, tokenizer, PROMPTS[:2], max_new_tokens=6, batch_size=2)
+    handle.remove()
+    assert widths == [max(len(tokenizer(p)["input_ids"]) for p in PROMPTS[:2]), 1, 1, 1, 1, 1]
+
+
+def test_a_model_that_returns_no_cache_is_refused(model, tokenizer, monkeypatch) -> None:
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda **kwargs: forward(**(kwargs | {"use_cache": False})))
+    with pytest.raises(RuntimeError, match="no cache"):
+        generate(model, tokenizer, PROMPTS[:1], max_new_tokens=3, batch_size=1)
+
+
+def test_training_mode_is_restored(model, tokenizer) -> None:
+    model.train()
+    generate(model, tokenizer, ["a"], max_new_tokens=1, batch_size=1)
+    reference_nll(model, tokenizer, ["a"], ["b"], batch_size=1)
+    assert model.training
+    model.eval()
+
+
+@torch.no_grad()
+def test_nll_is_that_of_the_response_and_end_token_only(model, tokenizer) -> None:
+    references = ["r", "a longer reference", "zz", "1", "the end", "ok ok", ""]
+    expected = []
+    for prompt, reference in zip(PROMPTS, references, strict=True):
+        head = tokenizer(prompt)["input_ids"]
+        ids = [*head, *tokenizer(reference)["input_ids"], 256]
+        log_p = model(torch.tensor([ids]), use_cache=False).logits[0].double().log_softmax(-1)
+        expected.append((-sum(float(log_p[i - 1, ids[i]]) for i in range(len(head), len(ids))), len(ids) - len(head)))
+    for batch_size in (1, 3, 8):
+        found = reference_nll(model, tokenizer, PROMPTS, references, batch_size=batch_size)
+        assert [n for _, n in found] == [n for _, n in expected]
+        assert [nll for nll, _ in found] == pytest.approx([nll for nll, _ in expected], rel=1e-4)
+
+
+def test_one_long_reference_does_not_widen_the_others(model, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[torch.Size] = []
+    references = ["r" * 100, *["short"] * 6]
+    expected = reference_nll(model, tokenizer, PROMPTS, references, batch_size=7)
+    hook = model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    monkeypatch.setattr("harness.evaluate.generate.SCORED_TOKENS", 150)
+    try:
+        found = reference_nll(model, tokenizer, PROMPTS, references, batch_size=7)
+    finally:
+        hook.remove()
+    assert passes[0] == (1, 104) and len(passes) > 2
+    assert all(rows == 1 or rows * width <= 150 for rows, width in passes)
+    assert [nll for nll, _ in found] == pytest.approx([nll for nll, _ in expected], rel=1e-4)

@@ -1,0 +1,165 @@
+"""The cross-check against lm-eval: it agrees where both are right, and says so where one is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.config import ConfigError, LmEvalSpec
+from tests import experiments
+
+pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+
+import harness.evaluate.generate  # noqa: E402
+from evaluation.sets import prompts  # noqa: E402
+from harness.data.tokens import encode_prompt, encode_response  # noqa: E402
+from harness.evaluate import lm_eval_check  # noqa: E402
+from harness.evaluate.lm_eval import load_tasks  # noqa: E402
+from tests.tiny_models import byte_tokenizer, llama  # noqa: E402
+
+
+def _boolq(row: int) -> dict[str, str]:
+    label = ("true", "false")[row % 2]
+    instruction = (
+        f"Please answer the following question with true or false, question: is {row} even?\n\nAnswer format: true/false"
+    )
+    return {"instruction": instruction, "input": "", "output": f"the correct answer is {label}", "answer": label}
+
+
+RECORDS: dict[str, list[dict[str, str]]] = {
+    "boolq": [_boolq(row) for row in range(6)],
+    "gsm8k": [{"question": f"What is {row} + 1?{' Now?' * row}", "answer": f"Add.\n#### {row + 1}"} for row in range(5)],
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch) -> Path:
+    """Small sets, and in ``tasks`` the tasks of the repository that read them."""
+    (tmp_path / "tasks").mkdir()
+    for name, records in RECORDS.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(records))
+        source = {"hub_id": f"test/{name}", "split": "test", "local": f"{name}.json", "rows": len(records)}
+        config = {
+            "include": str(lm_eval_check.TASKS / f"{name}.yaml"),
+            "task": f"beamlora_{name}",
+            "dataset_kwargs": {"format": name, "source": source},
+        }
+        (tmp_path / f"tasks/{name}.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(lm_eval_check, "TASKS", tmp_path / "tasks")
+    return tmp_path
+
+
+def _load(data: Path, *names: str) -> dict[str, Any]:
+    spec = LmEvalSpec(tasks=names, include_path=str(data / "tasks"))
+    return load_tasks(spec, include_defaults=False, metadata={"data_dir": str(data)})
+
+
+def _compare(data: Path, model: Any, tasks: dict[str, Any], limit: int | None = None) -> dict[str, lm_eval_check.Comparison]:
+    return lm_eval_check.compare(model, byte_tokenizer(), tasks, data_dir=str(data), limit=limit, batch_size=4)
+
+
+def _model() -> Any:
+    return llama(max_position_embeddings=1024, initializer_range=0.3)
+
+
+def test_scores_and_accuracies_of_choices_agree_and_the_train_mode_is_kept(data: Path) -> None:
+    model = _model().train()
+    (found,) = _compare(data, model, _load(data, "beamlora_boolq")).values()
+    assert model.training
+    assert (found.kind, found.n, found.disagreements) == ("loglikelihood", 6, [])
+    assert found.agrees and found.ours == found.lm_eval and 0 < found.score_difference < 1e-3
+
+
+def test_completions_agree_token_for_token(data: Path) -> None:
+    tasks = _load(data, "beamlora_gsm8k")
+    tasks["tasks"]["beamlora_gsm8k"].set_config("generation_kwargs", {"max_gen_toks": 12, "until": ["\n"]}, update=True)
+    assert lm_eval_check.settings(tasks["tasks"]["beamlora_gsm8k"]).stop_strings == ("\n",)
+    (found,) = _compare(data, _model(), tasks, limit=4).values()
+    assert (found.kind, found.n, found.disagreements, found.score_difference) == ("generation", 4, [], None)
+
+
+@pytest.fixture
+def wrong_scorer(monkeypatch) -> None:
+    """Our scorer gives each choice the other one's log-likelihood."""
+    right = harness.evaluate.generate.choice_loglikelihoods
+
+    def turned(*args: Any, **kwargs: Any) -> list[list[float]]:
+        return [scores[::-1] for scores in right(*args, **kwargs)]
+
+    monkeypatch.setattr(harness.evaluate.generate, "choice_loglikelihoods", turned)
+
+
+@pytest.mark.usefixtures("wrong_scorer")
+def test_a_scorer_that_is_wrong_is_caught_and_its_rows_are_listed(data: Path) -> None:
+    (found,) = _compare(data, _model(), _load(data, "beamlora_boolq")).values()
+    assert len(found.disagreements) == 6 and found.score_difference > 1e-3
+    first = found.disagreements[0]
+    assert (first.id, first.gold) == ("boolq/0", "true") and first.ours.answer != first.lm_eval.answer
+    assert first.ours.scores == pytest.approx(first.lm_eval.scores[::-1], abs=1e-3)
+
+
+def test_other_prompts_are_not_compared(data: Path, monkeypatch) -> None:
+    tasks = _load(data, "beamlora_boolq")
+    monkeypatch.setitem(prompts.TEMPLATES, "commonsense", lambda query: query)
+    with pytest.raises(RuntimeError, match="beamlora_boolq: lm-eval asked other prompts than ours"):
+        _compare(data, _model(), tasks)
+
+
+def test_the_check_scores_the_tokens_of_training_where_lm_eval_would_join_prompt_and_response() -> None:
+    from lm_eval.models.huggingface import HFLM
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), ":t", "</s>"]
+    merging = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[(":", "t")]))
+    merging.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=merging, eos_token="</s>", pad_token="</s>")
+    head = encode_prompt(tokenizer, "Answer:")
+    expected = (head, encode_response(tokenizer, prompt="Answer:", head=head, response="true"))
+    ours = lm_eval_check.same_tokens_lm(llama(), tokenizer, batch_size=1)
+    stock = HFLM(pretrained=llama(), tokenizer=tokenizer, batch_size=1)
+    assert ours._encode_pair("Answer:", "true") == expected
+    assert stock._encode_pair("Answer:", "true") != expected
+
+
+def _experiment(folder: Path) -> Path:
+    """An experiment whose model is a folder."""
+    _model().save_pretrained(folder / "model")
+    byte_tokenizer().save_pretrained(folder / "model")
+    source = {"kind": "local", "path": str(folder / "model")}
+    return experiments.write(folder, experiments.miniature(**{"models.llama-mini.source": source}))
+
+
+def _arguments(data: Path) -> list[str]:
+    files = ["--configfile", str(_experiment(data)), "--data-dir", str(data), "--output", str(data / "check.json")]
+    return [*files, "--limit", "5"]
+
+
+def test_the_command_compares_and_writes_what_it_found(data: Path, capsys) -> None:
+    names = ["--tasks", "beamlora_boolq", "beamlora_gsm8k", "--max-new-tokens", "6"]
+    assert lm_eval_check.main([*_arguments(data), *names]) == 0
+    record = json.loads((data / "check.json").read_text())
+    assert record["model"] == "llama-mini" and record["versions"]["lm_eval"] and record["limit"] == 5
+    assert record["tasks"]["beamlora_boolq"]["difference"] == 0 and record["tasks"]["beamlora_gsm8k"]["n"] == 5
+    assert "beamlora_boolq" in (text := capsys.readouterr().out) and "DIFFERS" not in text
+
+
+@pytest.mark.usefixtures("wrong_scorer")
+def test_the_command_fails_where_a_choice_task_differs(data: Path, capsys) -> None:
+    # Of five rows with two choices each, a turned scorer has right exactly those that the other one has wrong.
+    assert lm_eval_check.main([*_arguments(data), "--tasks", "beamlora_boolq"]) == 1
+    record = json.loads((data / "check.json").read_text())["tasks"]["beamlora_boolq"]
+    assert not record["agrees"] and record["ours"] + record["lm_eval"] == 1
+    assert "DIFFERS" in (text := capsys.readouterr().out) and "beamlora_boolq boolq/0: gold 'true'" in text
+
+
+def test_unknown_models_and_folders_that_are_no_runs_are_named(data: Path) -> None:
+    arguments = ["--configfile", str(_experiment(data)), "--data-dir", str(data), "--tasks", "beamlora_boolq"]
+    with pytest.raises(ConfigError, match="--model: found 'gpt', expected one of llama-mini"):
+        lm_eval_check.main([*arguments, "--model", "gpt"])
+    with pytest.raises(ConfigError, match="train.json: found no readable spec"):
+        lm_eval_check.main([*arguments, "--run", str(data)])

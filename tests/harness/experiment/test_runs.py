@@ -1,0 +1,310 @@
+"""Experiment files: what is accepted, what is refused and how, and which runs come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.config import ConfigError
+from harness.experiment.runs import all_runs, load_experiment, load_run, sweep_runs, table_runs, target_runs
+from tests.experiments import miniature, write
+from tests.paths import ROOT
+
+
+def load(tmp_path: Path, content: dict, **overrides: object):
+    return load_experiment([write(tmp_path, content)], overrides)
+
+
+def refused(tmp_path: Path, content: dict, **overrides: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, content, **overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "experiment.yaml" in message
+    return message
+
+
+def specs(experiment) -> dict:
+    return {run.run_id: run for run in all_runs(experiment)}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_experiment_of_the_project_loads(path: Path) -> None:
+    experiment = load_experiment([path])
+    assert all_runs(experiment)
+    assert experiment.name == path.stem
+
+
+def test_unknown_key_is_named_with_its_line_and_a_suggestion(tmp_path: Path) -> None:
+    message = refused(tmp_path, miniature(**{"models.llama-mini.source.hiden_size": 3}))
+    assert "models.llama-mini.source.hiden_size" in message
+    assert "did you mean 'hidden_size'" in message
+    line = next(i for i, text in enumerate((tmp_path / "experiment.yaml").read_text().splitlines(), 1) if "hiden" in text)
+    assert f"experiment.yaml:{line}:" in message
+
+
+def test_misspelt_method_gets_a_suggestion(tmp_path: Path) -> None:
+    message = refused(tmp_path, miniature(**{"methods": {"lora": {}, "dorra": {}}}))
+    assert "unknown method 'dorra'; did you mean 'dora'" in message
+
+
+def test_unknown_setting_of_a_method_is_refused(tmp_path: Path) -> None:
+    message = refused(tmp_path, miniature(**{"methods.lora.settings": {"lora_dropuot": 0.1}}))
+    assert "lora_dropuot" in message and "lora_dropout" in message
+
+
+def test_unknown_shared_adapter_setting_is_refused(tmp_path: Path) -> None:
+    assert "adapter.rnak" in refused(tmp_path, miniature(**{"adapter.rnak": 4}))
+
+
+def test_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, miniature())
+    path.write_text(path.read_text() + "\nname: other\n")
+    with pytest.raises(ConfigError, match="name: found twice"):
+        load_experiment([path])
+
+
+def test_two_lengths_of_training_are_refused(tmp_path: Path) -> None:
+    assert "exactly one" in refused(tmp_path, miniature(**{"training.num_train_epochs": 1}))
+
+
+def test_attention_that_leaks_between_packed_examples_is_refused(tmp_path: Path) -> None:
+    assert "attn_implementation" in refused(tmp_path, miniature(**{"training.attn_implementation": "eager"}))
+
+
+def test_missing_file_suggests_the_near_one(tmp_path: Path) -> None:
+    write(tmp_path, miniature())
+    with pytest.raises(ConfigError, match="did you mean .*experiment.yaml"):
+        load_experiment([tmp_path / "experimnt.yaml"])
+
+
+@pytest.mark.parametrize(("given", "expected"), [(3, (0, 1, 2)), ([4, 7], (4, 7)), ("0,5", (0, 5))])
+def test_seeds_can_be_counted_or_named(tmp_path: Path, given: object, expected: tuple[int, ...]) -> None:
+    assert load(tmp_path, miniature(), seeds=given).seeds == expected
+
+
+def test_dotted_override_reaches_the_run(tmp_path: Path) -> None:
+    experiment = load(tmp_path, miniature(), **{"training.learning_rate": 0.5})
+    assert {run.training.learning_rate for run in all_runs(experiment)} == {0.5}
+
+
+def test_a_second_file_changes_single_keys(tmp_path: Path) -> None:
+    second = tmp_path / "second.yaml"
+    second.write_text("name: smaller\ntraining: {max_steps: 3}\n")
+    experiment = load_experiment([write(tmp_path, miniature()), second])
+    assert experiment.name == "smaller"
+    assert {(run.training.max_steps, run.training.learning_rate) for run in all_runs(experiment)} == {(3, 3e-3)}
+
+
+def test_mapping_override_is_merged(tmp_path: Path) -> None:
+    """Snakemake's --config takes no dotted keys: ``--config training='{learning_rate: 0.5}'``."""
+    before = specs(load(tmp_path, miniature()))
+    after = specs(load(tmp_path, miniature(), training={"learning_rate": 0.5}))
+    for run, spec in after.items():
+        assert spec.training == before[run].training.model_copy(update={"learning_rate": 0.5})
+
+
+def test_layers_of_settings_win_in_order(tmp_path: Path) -> None:
+    content = miniature(
+        **{
+            "domains.math.training": {"learning_rate": 0.2},
+            "methods.dora.training": {"learning_rate": 0.3},
+            "overrides": [{"method": ["dora"], "domain": ["math"], "settings": {"lora_rank": 4}}],
+        }
+    )
+    found = specs(load(tmp_path, content))
+    lora, dora = found["math/llama-mini/lora/seed0"], found["math/llama-mini/dora/seed0"]
+    assert (lora.training.learning_rate, dora.training.learning_rate) == (0.2, 0.3)
+    assert (lora.method.settings["r"], dora.method.settings["r"]) == (8, 4)
+
+
+def test_a_methods_setting_changes_only_its_own_runs(tmp_path: Path) -> None:
+    before = specs(load(tmp_path, miniature()))
+    after = specs(load(tmp_path, miniature(**{"methods.dora.settings": {"lora_dropout": 0.2}})))
+    changed = {run for run in before if before[run].training_hash() != after[run].training_hash()}
+    assert changed == {"math/llama-mini/dora/seed0"}
+
+
+def test_evaluation_is_no_part_of_the_training_spec(tmp_path: Path) -> None:
+    before = specs(load(tmp_path, miniature()))
+    after = specs(load(tmp_path, miniature(**{"domains.math.evaluation.tasks.gsm8k.limit": 3})))
+    run = "math/llama-mini/lora/seed0"
+    assert before[run].training_json() == after[run].training_json()
+    assert before[run].evaluation_json() != after[run].evaluation_json()
+
+
+def test_labels_change_no_hash(tmp_path: Path) -> None:
+    before = specs(load(tmp_path, miniature()))
+    after = specs(load(tmp_path, miniature(**{"methods.lora.label": "Other", "models.llama-mini.label": "Other"})))
+    assert {r: s.training_hash() for r, s in before.items()} == {r: s.training_hash() for r, s in after.items()}
+
+
+def test_unknown_run_suggests_the_near_one(tmp_path: Path) -> None:
+    path = write(tmp_path, miniature())
+    with pytest.raises(ConfigError, match="did you mean 'math/llama-mini/lora/seed0'"):
+        load_run([path], {}, "math/llama-mini/lora/seed1")
+
+
+def test_paper_table1_has_its_thirty_runs_and_settings() -> None:
+    """Nine methods on LLaMA2-7B, six on Mistral-7B, two domains, one seed; intervals as in the paper's Table 4."""
+    runs = table_runs(load_experiment([ROOT / "config/paper.yaml"]), "table1")
+    assert len(runs) == 30
+    beam = {(r.domain, r.model_key): r.method.settings for r in runs if r.method.name == "beamlora"}
+    assert {key: s["delta_t"] for key, s in beam.items()} == {
+        ("math", "llama2-7b"): 3000,
+        ("math", "mistral-7b"): 2500,
+        ("code", "llama2-7b"): 1200,
+        ("code", "mistral-7b"): 800,
+    }
+    assert {(s["r"], s["p_init"]) for s in beam.values()} == {(64, 0.95)}
+    rates = {(r.method.name, r.model_key): r.training.learning_rate for r in runs}
+    assert rates["full-ft", "llama2-7b"] == 2e-5 and rates["full-ft", "mistral-7b"] == 5e-6
+    assert rates["lora", "mistral-7b"] == 3e-4
+    batches = {r.method.name: r.training.per_device_train_batch_size * r.training.gradient_accumulation_steps for r in runs}
+    assert batches["lora"] == 32 and batches["full-ft"] == 128
+
+
+# ------------------------------------------------------------------------------------------- protocols, sweeps, figures
+
+SWEEP = {
+    "setting": "r",
+    "points": [{"r": 4, "lora_alpha": 8}, {"r": 8, "lora_alpha": 16}],
+    "domains": ["math"],
+    "models": ["llama-mini"],
+    "methods": ["lora"],
+}
+
+
+def test_protocol_completes_what_a_task_leaves_out(tmp_path: Path) -> None:
+    content = miniature(protocol="paper")
+    task = content["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
+    del task["prompt_template"], task["grader"]
+    found = load_experiment([write(tmp_path, content)]).domains["math"].evaluation
+    assert found.protocol == "paper"
+    asked = found.tasks["gsm8k"]
+    assert (asked.prompt_template, asked.grader, asked.stop_strings[0]) == ("alpaca-cot", "paper", "Instruction:")
+    assert asked.max_new_tokens == 16  # stated by the task itself
+    content["protocol"] = "sound"
+    asked = load_experiment([write(tmp_path, content)]).domains["math"].evaluation.tasks["gsm8k"]
+    assert (asked.prompt_template, asked.grader, asked.stop_strings) == ("alpaca", "sound", ())
+
+
+def test_unknown_protocol_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="protocol: found 'papre'"):
+        load_experiment([write(tmp_path, miniature(protocol="papre"))])
+
+
+def test_sweep_makes_runs_of_its_own_and_shares_the_ordinary_one(tmp_path: Path) -> None:
+    experiment = load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": SWEEP}))])
+    found = {point.value: point.run for point in sweep_runs(experiment, "rank_sweep")}
+    assert found[8] == table_runs(experiment, "table1")[0]
+    assert found[4].run_id == "math/llama-mini/lora.r=4/seed0"
+    assert (found[4].method.settings["r"], found[4].method.settings["lora_alpha"]) == (4, 8)
+    assert len(all_runs(experiment)) == 3
+
+
+def test_sweep_over_a_training_setting_reaches_the_training_spec(tmp_path: Path) -> None:
+    sweep = {
+        **SWEEP,
+        "setting": "learning_rate",
+        "points": [{"learning_rate": 0.001}, {"learning_rate": 0.01}],
+        "seeds": [3, 4],
+    }
+    experiment = load_experiment([write(tmp_path, miniature(sweeps={"learning_rate": sweep}))])
+    runs = [point.run for point in sweep_runs(experiment, "learning_rate")]
+    assert [(run.training.learning_rate, run.seed) for run in runs] == [(0.001, 3), (0.001, 4), (0.01, 3), (0.01, 4)]
+    assert runs[0].method.key == "lora.learning_rate=0.001"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"points": [{"r": 4}, {"r": 4}]}, "sweeps.rank_sweep.*expected another value of it in each point"),
+        ({"points": [{"r": 4}, {"lora_alpha": 4}]}, "sweeps.rank_sweep.*expected another value"),
+        ({"methods": ["lroa"]}, "sweeps.rank_sweep.methods.*did you mean 'lora'"),
+        ({"points": [{"r": 4}, {"r": 0}]}, "sweeps.*greater than or equal to 1"),
+    ],
+)
+def test_wrong_sweep_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": {**SWEEP, **change}}))])
+
+
+def test_pruning_of_an_unknown_task_is_refused(tmp_path: Path) -> None:
+    pruning = {"domain": "math", "model": "llama-mini", "methods": ["lora"], "tasks": ["gsm"]}
+    with pytest.raises(ConfigError, match="pruning.tasks.*did you mean 'gsm8k'"):
+        load_experiment([write(tmp_path, miniature(pruning=pruning))])
+
+
+def test_pruning_of_a_method_without_ranks_to_prune_is_refused(tmp_path: Path) -> None:
+    pruning = {"domain": "math", "model": "llama-mini", "methods": ["dora"]}
+    with pytest.raises(ConfigError, match="pruning.methods: found 'dora', expected methods whose ranks can be pruned"):
+        load_experiment([write(tmp_path, miniature(pruning=pruning))])
+
+
+def test_a_tables_own_seeds_take_the_place_of_the_experiments(tmp_path: Path) -> None:
+    content = miniature()
+    content["tables"]["table1"]["seeds"] = [5, 6]
+    experiment = load_experiment([write(tmp_path, content)])
+    assert {run.seed for run in table_runs(experiment, "table1")} == {5, 6}
+
+
+def test_method_key_that_cannot_be_a_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="methods.lora.x: found a dot"):
+        load_experiment([write(tmp_path, miniature(methods={"lora": {}, "dora": {}, "lora.x": {"method": "lora"}}))])
+
+
+def test_unknown_target_suggests_the_near_one(tmp_path: Path) -> None:
+    experiment = load_experiment([write(tmp_path, miniature())])
+    with pytest.raises(ConfigError, match="did you mean 'reproduce_table1'"):
+        target_runs(experiment, "reproduce_tabel1")
+
+
+#: What the paper's matrix needs for one seed, target by target.
+PAPER_COUNTS = {
+    "reproduce_table1": 30,  # 9 methods on LLaMA2-7B, 6 on Mistral-7B; math and code
+    "reproduce_table2": 13,  # 8 on LLaMA2-7B, 5 on LLaMA2-13B
+    "reproduce_table3": 5,  # three ablations beside LoRA and BeamLoRA
+    "reproduce_table4": 6,  # BeamLoRA in every column of the paper's Table 4
+    "rank_sweep": 10,
+    "delta_t": 8,  # seven intervals and LoRA
+    "p_init": 7,  # six thresholds and LoRA
+    "rank_importance": 2,
+    "pruning_curve": 2,
+    "operations": 6,
+    "pareto": 30,
+    "reproduce_learning_rate": 36,
+}
+
+
+@pytest.mark.parametrize(("target", "count"), PAPER_COUNTS.items())
+def test_the_papers_matrix(target: str, count: int) -> None:
+    experiment = load_experiment([ROOT / "config/paper.yaml"])
+    runs = target_runs(experiment, target)
+    assert len(runs) == len({run.run_id for run in runs}) == count
+    three_seeds = load_experiment([ROOT / "config/paper.yaml"], {"seeds": 3})
+    per_seed = 1 if target == "reproduce_table4" else 3  # settings are the same at every seed
+    assert len(target_runs(three_seeds, target)) == per_seed * count
+
+
+def test_a_run_that_several_targets_need_appears_once() -> None:
+    """Of the 155 runs of all targets 92 are left: Table 3 adds three to Table 1's, Figure 5 eight, Figures 6 and 7
+    eleven, the learning rates 27."""
+    experiment = load_experiment([ROOT / "config/paper.yaml"])
+    assert len(all_runs(experiment)) == 30 + 13 + 3 + 8 + 6 + 5 + 27
+    assert len({run.training_hash() for run in all_runs(experiment)}) == 92
+
+
+def test_commonsense_runs_of_the_paper() -> None:
+    runs = table_runs(load_experiment([ROOT / "config/paper.yaml"]), "table2")
+    beam = {run.model_key: run for run in runs if run.method.key == "beamlora"}
+    settings = {key: [run.method.settings[name] for name in ("r", "p_init", "delta_t")] for key, run in beam.items()}
+    assert settings == {"llama2-7b": [32, 0.96, 3200], "llama2-13b": [32, 0.96, 2400]}
+    run = beam["llama2-7b"]
+    assert (run.data.loss_on, run.data.max_length, run.training.lr_scheduler_type) == ("all", 256, "linear")
+    assert run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps == 16
+    assert set(run.method.settings["target_modules"]) == {"q_proj", "k_proj", "v_proj", "up_proj", "down_proj"}
+    relora = next(run for run in runs if run.method.key == "relora")
+    assert relora.training.learning_rate == 3e-4  # A.2: in commonsense these settings are all methods'
+    assert {task.num_beams for task in run.evaluation.tasks.values()} == {4}

@@ -1,0 +1,159 @@
+"""Run folders without runs: an experiment in memory and records of invented predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config import SCHEMA_VERSION, Experiment, MethodSpec, RunSpec, TrainingSpec
+from harness.records.read import load_records
+from harness.tables import build as tables
+
+LABELS = {
+    "full-ft": "Full-FT", "lora": "LoRA", "dora": "DoRA", "pissa": "PiSSA", "milora": "MiLoRA", "relora": "ReLoRA",
+    "adalora": "AdaLoRA", "increlora": "IncreLoRA", "beamlora": "BeamLoRA",
+}  # fmt: skip
+MISTRAL = ("full-ft", "lora", "dora", "milora", "adalora", "beamlora")
+TASKS = {"math": {"gsm8k": 40, "math": 30}, "code": {"humaneval": 24, "mbpp": 20}}
+PARAMETERS = 61440
+
+
+def _model(label: str, stands_for: str | None, architecture: str) -> dict[str, Any]:
+    source = {
+        "kind": "built", "architecture": architecture, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2,
+        "pretraining": {"max_steps": 10, "learning_rate": 0.003, "corpus_documents": 50},
+    }  # fmt: skip
+    return {"label": label, "stands_for": stands_for, "source": source}
+
+
+def _domain(tasks: Mapping[str, int]) -> dict[str, Any]:
+    shared = {"prompt_template": "alpaca", "max_new_tokens": 8, "grader": "sound"}
+    return {
+        "train": {"source": {"kind": "generated", "generator": "metamath", "rows": 100, "seed": 1}, "format": "metamath"},
+        "evaluation": {"tasks": {
+            task: {"source": {"kind": "generated", "generator": task, "rows": n, "seed": 2}, "format": task, **shared}
+            for task, n in tasks.items()
+        }},
+    }  # fmt: skip
+
+
+def experiment(
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    methods: Mapping[str, Sequence[str]] | None = None,
+    domains: Mapping[str, Mapping[str, int]] = TASKS,
+    **changes: Any,
+) -> Experiment:
+    """The shape of Table 1 on two stand-ins; ``methods`` maps model keys to method keys."""
+    methods = methods or {"llama-tiny": tuple(LABELS), "mistral-tiny": MISTRAL}
+    models = {
+        "llama-tiny": _model("Llama 0.8M", "llama2-7b", "llama"),
+        "mistral-tiny": _model("Mistral 0.8M", "mistral-7b", "mistral"),
+        "alone": _model("Unrelated", None, "llama"),
+    }
+    content = {
+        "name": "fake", "title": "invented numbers", "notes": ["Nothing here was trained."], "seeds": list(seeds),
+        "gpu": False, "models": models, "domains": {key: _domain(tasks) for key, tasks in domains.items()},
+        "training": {"learning_rate": 0.003, "per_device_train_batch_size": 8, "max_steps": 20}, "adapter": {"r": 8},
+        "methods": {key: {} for keys in methods.values() for key in keys},
+        "tables": {"table1": {"domains": list(domains), "methods": methods}},
+    }  # fmt: skip
+    return Experiment.model_validate(content | changes)
+
+
+def runs(experiment: Experiment, table: str = "table1") -> list[RunSpec]:
+    """What ``plan.table_runs`` gives, without the method registry (and so without torch)."""
+    spec = experiment.tables[table]
+    return [
+        RunSpec(
+            experiment=experiment.name, domain=domain, model_key=model, model=experiment.models[model],
+            method=MethodSpec(key=key, label=LABELS.get(key, key), name=key, settings={"r": 8}),
+            data=experiment.domains[domain].train, training=TrainingSpec.model_validate(experiment.training),
+            evaluation=experiment.domains[domain].evaluation, seed=seed,
+        )
+        for domain in spec.domains for model, keys in spec.methods.items() for key in keys for seed in experiment.seeds
+    ]  # fmt: skip
+
+
+def run_folder(run: RunSpec, results: Path) -> Path:
+    return results / run.experiment / run.run_id
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def write_run(
+    run: RunSpec,
+    results: Path,
+    *,
+    correct: Mapping[str, Sequence[bool]] | None = None,
+    gold_nll: Mapping[str, Sequence[float]] | None = None,
+    wall_time_s: float = 10.0,
+) -> Path:
+    """Write one run's records and return its folder. ``correct`` None: the run diverged."""
+    folder = run_folder(run, results)
+    status = "success" if correct is not None else "diverged"
+    common = {"schema_version": SCHEMA_VERSION, "run_id": run.run_id, "status": status}
+    train = {
+        **common, "spec": run.model_dump(mode="json"), "trainable_parameters": PARAMETERS, "base_parameters": 800_000,
+        "wall_time_s": wall_time_s, "peak_memory_bytes": 2**29, "loss_curve": [], "git": {"commit": None, "dirty": None},
+    }  # fmt: skip
+    write_json(folder / "train.json", train)
+    tasks = {}
+    for task, values in (correct or {}).items():
+        losses = gold_nll[task] if gold_nll else [None] * len(values)
+        scores = enumerate(zip(values, losses, strict=True))
+        rows = [{"id": f"{task}/{i}", "correct": bool(v), "gold_nll": loss} for i, (v, loss) in scores]
+        path = folder / "predictions" / f"{task}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        tasks[task] = {"accuracy": float(np.mean(values)), "n": len(values), "grader": "sound", "stderr": 0.1,
+                       "unparseable": 0.0, "truncated": 0.0, "timed_out": 0.0,
+                       "gold_nll": float(np.mean(losses)) if gold_nll else None}  # fmt: skip
+    write_json(folder / "metrics.json", {**common, "tasks": tasks, "wall_time_s": 2.0})
+    return folder
+
+
+def populate(specs: Sequence[RunSpec], results: Path, *, effects: Mapping[str, float] | None = None, rng_seed: int = 0) -> None:
+    """Records for every run: a base accuracy of about one half, shifted by ``effects`` (method key -> logit)."""
+    rng = np.random.default_rng(rng_seed)
+    difficulty = {(run.domain, task): rng.normal(size=spec.source.rows)
+                  for run in specs for task, spec in run.evaluation.tasks.items()}  # fmt: skip
+    for run in specs:
+        logit = (effects or {}).get(run.method.key, 0.0) + 0.3 * rng.normal()
+        correct, losses = {}, {}
+        for task in run.evaluation.tasks:
+            items = difficulty[run.domain, task]
+            correct[task] = rng.random(len(items)) < 1 / (1 + np.exp(-logit - items))
+            losses[task] = np.exp(-0.3 * logit - 0.2 * items + 0.05 * rng.normal(size=len(items))).tolist()
+        write_run(run, results, correct=correct, gold_nll=losses, wall_time_s=20 + 5 * rng.random())
+
+
+def small() -> Experiment:
+    """Two methods, one model, one domain, three seeds."""
+    return experiment(methods={"llama-tiny": ("lora", "beamlora")}, domains={"math": {"gsm8k": 20, "math": 15}})
+
+
+def build(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> tables.Table:
+    """Table 1 of the records in ``results``."""
+    specs = runs(experiment)
+    loaded = load_records(specs, results=results, allow_missing=allow_missing)
+    return tables.build(experiment, "table1", specs, loaded)
+
+
+def full_table(results: Path) -> tuple[Experiment, Path, tables.Table]:
+    """All fifteen method-model pairs of Table 1, with two clear effects."""
+    found = experiment()
+    populate(runs(found), results, effects={"full-ft": 2.0, "adalora": -2.0})
+    return found, results, build(found, results)

@@ -1,0 +1,400 @@
+"""Figures: the numbers behind them, what they leave out, and what they say when something is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.config import ConfigError, Experiment
+from harness.experiment.runs import FIGURES, all_runs, sweep_runs, table_runs
+from harness.figures import __main__ as command
+from harness.figures import catalogue, style
+from harness.figures.rank_importance import default_layer
+from harness.records import importance, pruning, timing
+from harness.records.read import MissingRecord, RecordError, load_records
+from harness.tables import rates
+from harness.tables.build import build
+from tests.harness import fake_runs
+from tests.harness.figures import fake_figures
+from tests.harness.figures.fake_figures import data_of, words_of
+
+SEEDS = (0, 1)
+
+
+@pytest.fixture(scope="module")
+def made() -> Experiment:
+    return fake_figures.experiment(seeds=list(SEEDS))
+
+
+@pytest.fixture(scope="module")
+def results(made: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    fake_figures.write_all(made, folder)
+    return folder
+
+
+@pytest.fixture
+def own_results(results: Path, tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(results, tmp_path / "results"))
+
+
+def accuracy(results: Path, run_id: str, task: str) -> float:
+    lines = (results / "fake" / run_id / "predictions" / f"{task}.jsonl").read_text().splitlines()
+    return float(np.mean([json.loads(line)["correct"] for line in lines]))
+
+
+# ------------------------------------------------------------------------------------------------------------- command
+
+
+def test_the_catalogue_has_the_planned_figures():
+    assert tuple(catalogue.CATALOGUE) == FIGURES
+
+
+def test_without_a_name_every_figure_is_listed_with_a_line(capsys):
+    assert command.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(FIGURES)
+    assert all(len(line.split()) > 5 for line in lines)
+
+
+def test_an_unknown_name_gets_a_suggestion():
+    with pytest.raises(ConfigError, match="unknown 'rank_sweeps'; did you mean 'rank_sweep'"):
+        command.main(["rank_sweeps"])
+
+
+def test_options_of_rank_importance_are_refused_elsewhere():
+    with pytest.raises(ConfigError, match="--layer: found it for figure pareto, expected rank_importance"):
+        command.main(["pareto", "--layer", "3"])
+
+
+def test_the_command_writes_picture_print_and_data(made: Experiment, results: Path, tmp_path: Path, capsys):
+    path = tmp_path / "fake.yaml"
+    path.write_text(made.model_dump_json())
+    arguments = ["--configfile", str(path), "--results-dir", str(results), "--output-dir", str(tmp_path / "out")]
+    assert command.main(["p_init", *arguments]) == 0
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [p.name for p in written] == ["p_init.png", "p_init.pdf", "p_init.csv"]
+    assert written[0].read_bytes()[:4] == b"\x89PNG" and written[1].read_bytes()[:4] == b"%PDF"
+    assert len(pd.read_csv(written[2])) == len(data_of("p_init", made, results))
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def test_rank_sweep_shows_the_test_accuracy_of_each_run(made: Experiment, results: Path):
+    data = data_of("rank_sweep", made, results)
+    assert set(data["task"]) == {"gsm8k", "math"}, "validation tasks are in no figure of accuracy"
+    seeds = data[data["row"] == "seed"]
+    for row in seeds.itertuples():
+        key = row.method if row.r == fake_figures.RANKS else f"{row.method}.r={row.r}"
+        assert row.accuracy == accuracy(results, f"math/llama-tiny/{key}/seed{row.seed}", row.task)
+    means = seeds.groupby(["r", "method", "task"])["accuracy"].mean()
+    shown = data[data["row"] == "mean"].set_index(["r", "method", "task"])
+    assert np.allclose(shown["accuracy"].sort_index(), means.sort_index())
+    assert (shown["low"] < shown["accuracy"]).all() and (shown["accuracy"] < shown["high"]).all()
+    assert len(shown) == 4 * 2 * 2
+
+
+def test_rank_sweep_has_a_panel_for_each_test_set_domain_and_model(tmp_path: Path):
+    wide = {"domains": ["math", "code"], "models": ["llama-tiny", "mistral-tiny"]}
+    sweep = fake_figures.SWEEPS["rank_sweep"] | wide | {"points": [{"r": 4}, {"r": 8}]}
+    models = {"llama-tiny": fake_figures.PAIR, "mistral-tiny": fake_figures.PAIR}
+    made = fake_figures.experiment(seeds=[0], methods=models, sweeps={"rank_sweep": sweep})
+    fake_figures.write_all(made, tmp_path)
+    with style.theme():
+        figure = catalogue.build("rank_sweep", fake_figures.inputs(made, tmp_path)).figure
+    titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
+    assert len(set(titles)) == 2 * 2 * 2 and titles[-1] == "(h) MBPP (mistral-tiny, code)"
+
+
+def test_sweep_figures_average_over_the_test_tasks(made: Experiment, results: Path):
+    data = data_of("delta_t", made, results)
+    row = data[(data["row"] == "seed") & (data["delta_t"] == 8) & (data["seed"] == 1)].iloc[0]
+    run = "math/llama-tiny/beamlora.delta_t=8/seed1"
+    assert row["accuracy"] == pytest.approx((accuracy(results, run, "gsm8k") + accuracy(results, run, "math")) / 2)
+
+
+def test_delta_t_counts_operations_that_change_a_rank(made: Experiment, results: Path):
+    data = data_of("delta_t", made, results)
+    shown = data[data["row"] == "mean"].dropna(subset="delta_t").set_index("delta_t")["operations"]
+    assert shown.to_dict() == {8: 9, 16: 4, 32: 2}, "the last operation, at threshold 1, changes nothing"
+
+
+def test_p_init_sums_the_operated_ranks(made: Experiment, results: Path):
+    data = data_of("p_init", made, results)
+    for row in data[(data["row"] == "seed") & data["p_init"].notna()].itertuples():
+        key = "beamlora" if row.p_init == 0.95 else f"beamlora.p_init={row.p_init}"
+        path = results / "fake" / f"math/llama-tiny/{key}/seed{row.seed}" / "adapter" / "operations.jsonl"
+        assert row.operated_ranks == sum(m["K"] for line in path.read_text().splitlines() for m in json.loads(line)["modules"])
+
+
+def test_the_reference_line_is_plain_lora(made: Experiment, results: Path):
+    data = data_of("p_init", made, results)
+    reference = data[data["p_init"].isna() & (data["row"] == "mean")]
+    tasks = ("gsm8k", "math")
+    expected = np.mean([accuracy(results, f"math/llama-tiny/lora/seed{seed}", task) for seed in SEEDS for task in tasks])
+    assert list(reference["method"]) == ["lora"]
+    assert reference["accuracy"].iloc[0] == pytest.approx(expected)
+
+
+def test_pareto_shows_the_average_of_table_1(made: Experiment, results: Path):
+    data = data_of("pareto", made, results)
+    runs = table_runs(made, "table1")
+    table = build(made, "table1", runs, load_records(runs, results=results))
+    for row in table.sections[0].rows:
+        own, cell = data[(data["row"] == "mean") & (data["method"] == row.method_key)].iloc[0], row.cells["accuracy", "avg"]
+        assert own["accuracy"] == pytest.approx(cell.ours.mean)
+        assert (own["low"], own["high"]) == pytest.approx((cell.ours.low, cell.ours.high))
+        assert own["seconds"] == pytest.approx(row.seconds.mean)
+        assert own["parameters"] == row.trainable_parameters
+
+
+def test_a_point_is_on_the_frontier_if_no_other_beats_it():
+    from harness.figures.pareto import frontier
+
+    assert frontier([1, 2, 3, 3, 1], [0.5, 0.4, 0.9, 0.8, 0.5]) == [True, False, True, False, True]
+
+
+def test_learning_rate_marks_the_rate_chosen_on_validation(made: Experiment, results: Path):
+    data = data_of("learning_rate", made, results)
+    tuning = rates.load_tuning(made, results=results, command="snakemake", allow_missing=False)
+    chosen = data[data["is_best"] & (data["row"] == "mean")].set_index("method")["learning_rate"].to_dict()
+    assert chosen == {where[2]: choice.best.rate for where, choice in tuning.choices.items()}
+    assert set(data.loc[data["is_shared"], "learning_rate"]) == {0.003}
+    row = data[(data["row"] == "seed") & (data["learning_rate"] == 0.01) & (data["method"] == "lora")].iloc[0]
+    tasks = [accuracy(results, f"math/llama-tiny/lora.learning_rate=0.01/seed{row['seed']}", t) for t in ("gsm8k", "math")]
+    assert row["accuracy"] == pytest.approx(np.mean(tasks)), "the accuracy shown is of test tasks"
+
+
+def test_time_memory_shows_the_summary_and_every_round(made: Experiment, results: Path):
+    data = data_of("time_memory", made, results)
+    summary = timing.summarise(timing.read(results / "fake" / "timing.json"))
+    medians = data[data["row"] == "median"].set_index(["measure", "method"])
+    for method, found in summary.items():
+        for measure, ratio in (("time", found.time), ("peak_memory", found.peak), ("added_memory", found.added)):
+            assert medians.loc[(measure, method), "ratio"] == ratio.median
+    rounds = data[data["row"] == "round"]
+    assert (rounds.loc[rounds["method"] == "lora", "ratio"] == 1).all()
+    assert len(rounds) == 3 * 2 * made.timing.rounds
+
+
+def test_pruning_curve_follows_the_verdicts(made: Experiment, results: Path):
+    data = data_of("pruning_curve", made, results)
+    curves = {s: pruning.read(results / "fake" / f"math/llama-tiny/lora/seed{s}" / "pruning.json") for s in SEEDS}
+    shown = data[(data["row"] == "mean") & (data["method"] == "lora")]
+    expected = np.mean([curve.accuracy for by_task in curves.values() for curve in by_task.values()], axis=0)
+    assert np.allclose(shown["accuracy"], expected)
+    assert np.allclose(shown["trend"].diff().dropna(), shown["trend"].diff().iloc[-1]), "the trend is a line"
+    assert shown["trend"].mean() == pytest.approx(shown["accuracy"].mean())
+
+
+def test_operations_hold_every_k_of_every_run(made: Experiment, results: Path):
+    data = data_of("operations", made, results)
+    path = results / "fake" / "code/llama-tiny/beamlora/seed1" / "adapter" / "operations.jsonl"
+    expected = [m["K"] for line in path.read_text().splitlines() for m in json.loads(line)["modules"]]
+    own = data[(data["domain"] == "code") & (data["seed"] == 1) & (data["row"] == "module")]
+    assert own["k"].tolist() == expected
+    assert set(own["layer"]) == set(range(fake_figures.LAYERS)) and "ffn.up_proj" in set(own["module"])
+    around = data[(data["row"] == "loss") & (data["domain"] == "code")]["steps_from_operation"]
+    assert around.min() < 0 < around.max() and around.abs().max() <= 16
+
+
+# ----------------------------------------------------------------------------------------------------- rank_importance
+
+
+def test_rank_importance_shows_deciles_history_and_all_modules(made: Experiment, results: Path):
+    data = data_of("rank_importance", made, results)
+    history = importance.read(results / "fake" / "math/llama-tiny/lora/seed0" / "adapter" / importance.FILE)
+    name = "model.layers.1.mlp.up_proj"
+    own = data[data["module"] == name]
+    assert np.allclose(own.loc[own["row"] == "decile", "importance"], importance.deciles(history.last[name]))
+    assert (own["row"] == "history").sum() == history.modules[name].size
+    overview = data[data["row"] == "evenness"].set_index("module")["evenness"]
+    assert set(overview.index) == set(history.modules)
+    assert overview[name] == pytest.approx(float(importance.evenness(history.last[name])))
+
+
+def test_the_default_layer_is_the_papers_scaled():
+    assert [default_layer(n) for n in (32, 4, 1)] == [29, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ({"modules": ("q_proj",)}, {"model.layers.1.self_attn.q_proj"}),
+        ({"layer": 0}, {"model.layers.0.mlp.up_proj", "model.layers.0.self_attn.v_proj"}),
+    ],
+)
+def test_module_and_layer_can_be_chosen(made: Experiment, results: Path, selection: dict, expected: set[str]):
+    data = data_of("rank_importance", made, results, **selection)
+    assert set(data.loc[data["row"] == "decile", "module"]) == expected
+
+
+@pytest.mark.parametrize("selection", [{"method": "beamlora"}, {"seed": 1}])
+def test_method_and_seed_can_be_chosen(made: Experiment, results: Path, selection: dict):
+    default, other = data_of("rank_importance", made, results), data_of("rank_importance", made, results, **selection)
+    assert not default["importance"].equals(other["importance"])
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"modules": ("up_porj",)}, "--module: found 'up_porj', did you mean 'up_proj'"),
+        ({"layer": 7}, "--layer: found 7, expected one of 0, 1"),
+        ({"method": "beamlor"}, "--method: found 'beamlor', did you mean 'beamlora'"),
+        ({"seed": 9}, "--seed: found 9, expected one of 0, 1"),
+    ],
+)
+def test_a_selection_of_what_is_not_there_is_an_error(made: Experiment, results: Path, selection: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        data_of("rank_importance", made, results, **selection)
+
+
+# ------------------------------------------------------------------------------------------------------------ diverged
+
+
+def test_a_diverged_run_is_shown_and_in_no_mean(made: Experiment, own_results: Path):
+    lost = next(p.run for p in sweep_runs(made, "rank_sweep") if p.run.run_id.endswith("beamlora.r=8/seed1"))
+    fake_figures.diverge(lost, own_results)
+    data = data_of("rank_sweep", made, own_results)
+    own = data[(data["r"] == 8) & (data["method"] == "beamlora") & (data["task"] == "math")].set_index("row")
+    assert own.loc["diverged", "seed"] == 1
+    assert own.loc["mean", "n_seeds"] == 1 and own.loc["mean", "accuracy"] == own.loc["seed", "accuracy"]
+    assert "1 of 2 diverged" in words_of("rank_sweep", made, own_results)
+
+
+@pytest.mark.parametrize("figure", ["pruning_curve", "operations", "pareto", "delta_t", "learning_rate"])
+def test_figures_survive_a_method_of_which_every_run_diverged(made: Experiment, own_results: Path, figure: str):
+    for run in all_runs(made):
+        if run.method.key == "beamlora":
+            fake_figures.diverge(run, own_results)
+    data = data_of(figure, made, own_results)
+    if "method" in data:
+        assert set(data.loc[data["method"] == "beamlora", "row"]) >= {"diverged"}
+    assert "diverged" in words_of(figure, made, own_results)
+
+
+# ------------------------------------------------------------------------------------------------------ missing, stale
+
+
+@pytest.mark.parametrize(
+    ("figure", "lost", "make"),
+    [
+        ("rank_sweep", "math/llama-tiny/lora.r=4/seed0/metrics.json", "-- rank_sweep"),
+        ("pareto", "code/llama-tiny/lora/seed1/train.json", "-- pareto"),
+        ("learning_rate", "math/llama-tiny/lora.learning_rate=0.01/seed0/metrics.json", "-- reproduce_learning_rate"),
+        ("rank_importance", "math/llama-tiny/lora/seed0/adapter/rank_importance.npz", "--force -- .*seed0/train.json"),
+        ("pruning_curve", "math/llama-tiny/beamlora/seed1/pruning.json", "-- .*beamlora/seed1/pruning.json"),
+        ("operations", "code/llama-tiny/beamlora/seed0/adapter/operations.jsonl", "--force -- .*seed0/train.json"),
+        ("time_memory", "timing.json", "-- .*fake/timing.json"),
+    ],
+)
+def test_a_missing_file_is_named_with_the_command_that_makes_it(
+    made: Experiment, own_results: Path, figure: str, lost: str, make: str
+):
+    (own_results / "fake" / lost).unlink()
+    with pytest.raises(MissingRecord, match=f"make (it|them): snakemake --cores all {make}") as caught:
+        data_of(figure, made, own_results)
+    assert lost.removesuffix("/metrics.json").removesuffix("/train.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("figure", "key"),
+    [
+        ("rank_importance", "pruning"),
+        ("pruning_curve", "pruning"),
+        ("rank_sweep", "sweeps.rank_sweep"),
+        ("delta_t", "sweeps.delta_t"),
+        ("p_init", "sweeps.p_init"),
+        ("learning_rate", "sweeps.learning_rate"),
+        ("time_memory", "timing"),
+        ("pareto", "tables.table1"),
+        ("operations", "tables"),
+    ],
+)
+def test_a_figure_without_a_plan_names_the_key_it_wants(made: Experiment, tmp_path: Path, figure: str, key: str):
+    content = made.model_dump(mode="json") | {"sweeps": {}, "pruning": None, "timing": None}
+    table = content["tables"].pop("table1")
+    content["tables"]["other"] = table | {"methods": {"llama-tiny": ["lora"]}}
+    with pytest.raises(ConfigError, match=f"^fake.yaml: {key}: found nothing, expected"):
+        data_of(figure, Experiment.model_validate(content), tmp_path)
+
+
+def test_without_snapshots_the_missing_setting_is_named(made: Experiment, tmp_path: Path):
+    content = made.model_dump(mode="json")
+    content["training"].pop("importance_every")
+    plain = Experiment.model_validate(content)
+    fake_figures.write_all(plain, tmp_path)
+    for path in tmp_path.rglob(importance.FILE):
+        path.unlink()
+    with pytest.raises(ConfigError, match="training.importance_every: found nothing"):
+        data_of("rank_importance", plain, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("figure", "path", "changes", "message"),
+    [
+        ("pruning_curve", "math/llama-tiny/lora/seed0/pruning.json", {"training_hash": "0"}, "training_hash: .* stale"),
+        ("pruning_curve", "math/llama-tiny/lora/seed0/pruning.json", {"fractions": [0.0]}, "fractions: .* stale"),
+        ("pruning_curve", "math/llama-tiny/lora/seed0/pruning.json", {"schema_version": 0}, "schema_version: found 0"),
+        ("pruning_curve", "math/llama-tiny/lora/seed0/pruning.json", {"tasks": {}}, "tasks: found none"),
+        ("time_memory", "timing.json", {"settings": {}}, "settings: .* stale"),
+        ("time_memory", "timing.json", {"measurements": []}, "found no measurement"),
+    ],
+)
+def test_a_stale_or_broken_file_is_refused(
+    made: Experiment, own_results: Path, figure: str, path: str, changes: dict, message: str
+):
+    fake_runs.edit_json(own_results / "fake" / path, **changes)
+    with pytest.raises(RecordError, match=f"{path}: {message}.*--force -- "):
+        data_of(figure, made, own_results)
+
+
+def test_a_broken_operations_file_is_refused(made: Experiment, own_results: Path):
+    path = own_results / "fake" / "math/llama-tiny/beamlora/seed0" / "adapter" / "operations.jsonl"
+    path.write_text('{"step": 4}\n')
+    with pytest.raises(RecordError, match="operations.jsonl: found an incomplete or foreign line .*make it again"):
+        data_of("operations", made, own_results)
+
+
+def test_a_broken_snapshot_file_is_refused(made: Experiment, own_results: Path):
+    path = own_results / "fake" / "math/llama-tiny/lora/seed0" / "adapter" / importance.FILE
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RecordError, match="rank_importance.npz: cannot be read: .*make it again: .*--force -- .*train.json"):
+        data_of("rank_importance", made, own_results)
+
+
+def test_other_examples_in_one_seed_are_refused(made: Experiment, own_results: Path):
+    path = own_results / "fake" / "math/llama-tiny/lora.r=4/seed1" / "predictions" / "gsm8k.jsonl"
+    path.write_text(path.read_text().replace('"gsm8k/0"', '"gsm8k/other"'))
+    with pytest.raises(RecordError, match="lora.r=4/seed1/predictions/gsm8k.jsonl: found other examples than"):
+        data_of("rank_sweep", made, own_results)
+
+
+# ------------------------------------------------------------------------------------------------------------- honesty
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_stand_in_is_called_one(made: Experiment, results: Path, figure: str):
+    words = words_of(figure, made, results)
+    assert "stand-in, not the paper's LLaMA2-7B" in words
+    if figure != "time_memory":
+        assert "generated" in words and "seed" in words
+
+
+def test_the_papers_numbers_stand_only_beside_its_own_models(made: Experiment, results: Path):
+    from harness.figures.inputs import paper_accuracy
+
+    run = table_runs(made, "table1")[0]
+    assert paper_accuracy(run, [("math", "gsm8k")]) is None
+    source = {"kind": "hub", "model_name_or_path": "meta-llama/Llama-2-7b-hf"}
+    real = run.model_validate(run.model_dump() | {"model": run.model.model_dump() | {"source": source}})
+    assert paper_accuracy(real, [("math", "gsm8k")]) == pytest.approx(0.6631)
+    assert paper_accuracy(real, [("math", "gsm8k"), ("math", "math")]) == pytest.approx(0.4270)
+    assert data_of("rank_sweep", made, results)["paper"].isna().all()

@@ -1,0 +1,61 @@
+"""The committed records of the small experiment are whole, and its table is what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evaluation.sets.commonsense import COMMONSENSE
+from harness.tables.__main__ import main
+from tests.paths import ROOT
+
+SMALL = ROOT / "results/small"
+
+
+def test_the_committed_table_is_rendered_from_the_committed_records(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    main(["table1", "--experiment", "small", "--output-dir", str(tmp_path)])
+    for name in ("table1.md", "table1.tex", "table1.csv"):
+        assert (tmp_path / name).read_bytes() == (SMALL / "tables" / name).read_bytes()
+
+
+def test_the_committed_runs_come_from_a_clean_commit_and_did_what_they_say() -> None:
+    runs = {method: SMALL / "math/smollm2-135m" / method / "seed0" for method in ("lora", "beamlora")}
+    for run in runs.values():
+        record = json.loads((run / "train.json").read_text())
+        assert record["status"] == "success" and record["git"]["dirty"] is False
+        first, last = record["loss_curve"][0]["loss"], record["loss_curve"][-1]["loss"]
+        assert last < first
+        for task, rows in (("gsm8k", 100), ("humaneval", 164)):
+            predictions = [json.loads(line) for line in (run / f"predictions/{task}.jsonl").read_text().splitlines()]
+            metrics = json.loads((run / "metrics.json").read_text())["tasks"][task]
+            assert len(predictions) == rows == metrics["n"]
+            assert metrics["accuracy"] == sum(row["correct"] for row in predictions) / rows
+    operations = [json.loads(line) for line in (runs["beamlora"] / "adapter/operations.jsonl").read_text().splitlines()]
+    assert [operation["step"] for operation in operations] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("protocol", ["sound", "paper"])
+def test_the_committed_base_records_are_whole(protocol: str) -> None:
+    folder = SMALL / "base/smollm2-135m" / protocol
+    record = json.loads((folder / "metrics.json").read_text())
+    assert record["status"] == "success" and record["git"]["dirty"] is False
+    assert record["evaluation"]["protocol"] == protocol and len(record["tasks"]) == 12
+    for task, metrics in record["tasks"].items():
+        rows = [json.loads(line) for line in (folder / f"predictions/{task}.jsonl").read_text().splitlines()]
+        assert len(rows) == metrics["n"] == (164 if task == "humaneval" else 200)
+        assert metrics["accuracy"] == sum(row["correct"] for row in rows) / len(rows)
+        for grader, share in metrics["graders"].items():
+            assert share == sum(row["verdicts"][grader] for row in rows) / len(rows)
+
+
+@pytest.mark.parametrize("task", sorted(COMMONSENSE))
+def test_the_committed_cross_check_with_lm_eval_agrees(task: str) -> None:
+    """Written by ``python -m harness.evaluate.lm_eval_check --experiment small --limit 200 --tasks beamlora_{task}``."""
+    record = json.loads((SMALL / f"base/smollm2-135m/lm_eval_check/{task}.json").read_text())
+    found = record["tasks"][f"beamlora_{task}"]
+    assert (record["model"], found["kind"], found["n"]) == ("smollm2-135m", "loglikelihood", 200)
+    assert abs(found["ours"] - found["lm_eval"]) <= 1e-3 and found["agrees"] and found["disagreements"] == []
+    assert 0 < found["score_difference"] < 1e-3  # nats: computed apart, not copied

@@ -1,0 +1,137 @@
+"""Everything that the report reads, invented: an experiment file, and the records of its runs with prompts and completions."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from harness.claims import __main__ as claims
+from harness.config import SCHEMA_VERSION, Experiment, RunSpec
+from harness.experiment.runs import all_runs, base_evaluations, planned_figures, pruning_runs
+from harness.records.read import run_folder
+from harness.report.sources import Source, open_source
+from tests.harness import fake_runs
+from tests.harness.figures import fake_figures
+
+#: What a model might write to take over a page.
+HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'><!--"
+METHODS = {"llama-tiny": ("full-ft", "lora", "dora", "adalora", "beamlora"), "mistral-tiny": ("lora", "beamlora")}
+
+
+def picture() -> bytes:
+    """A small PNG."""
+    content = io.BytesIO()
+    Image.new("RGB", (40, 30), "white").save(content, "PNG")
+    return content.getvalue()
+
+
+def experiment(**changes: Any) -> Experiment:
+    """Tables 1 and 3 with a learning-rate sweep, pruning, timing and base models; one of the paper's numbers beside each."""
+    made = fake_figures.experiment(methods=METHODS).model_dump(mode="json")
+    ablation = "beamlora-no-expansion"
+    made["methods"][ablation] = made["methods"]["beamlora"]
+    three = {"domains": ["math"], "methods": {"llama-tiny": ["lora", "beamlora", ablation]}, "seeds": None}
+    tasks = made["domains"]["math"]["evaluation"]["tasks"]
+    made |= {
+        "sweeps": {"learning_rate": made["sweeps"]["learning_rate"]},
+        "tables": {**made["tables"], "table3": three},
+        "base_evaluation": {"models": ["llama-tiny"], "tasks": {"gsm8k": tasks["gsm8k"]}},
+    }
+    return Experiment.model_validate(made | changes)
+
+
+def answers(rows: list[dict[str, Any]], run: str) -> list[dict[str, Any]]:
+    """The same rows with all that a real prediction has."""
+    return [
+        row | {
+            "prompt": f"### Instruction:\nHow much is {i} + {i}?\n\n### Response:", "gold": str(2 * i),
+            "completion": HOSTILE if i == 0 else f"{i} + {i} = {2 * i if row['correct'] else i} ({run})",
+            "extracted": str(2 * i if row["correct"] else i),
+            "verdicts": {"sound": row["correct"], "paper": row["correct"]}, "outcome": None, "truncated": False,
+        }
+        for i, row in enumerate(rows)
+    ]  # fmt: skip
+
+
+def _with_text(folder: Path, run_id: str) -> None:
+    for path in (folder / "predictions").glob("*.jsonl"):
+        rows = answers([json.loads(line) for line in path.read_text().splitlines()], run_id)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for task in metrics["tasks"].values():
+        task["graders"] = {"sound": task["accuracy"], "paper": task["accuracy"]}
+    overlap = {task: {"n": found["n"], "exact": 0, "near": 1, "ngram": 2, "share": 1 / found["n"], "ids": []}
+               for task, found in metrics["tasks"].items()}  # fmt: skip
+    fake_runs.write_json(folder / "metrics.json", metrics | {"contamination": overlap})
+
+
+def _base(made: Experiment, results: Path, rng: np.random.Generator) -> None:
+    for base in base_evaluations(made):
+        folder = results / made.name / base.folder
+        n = 40
+        correct = rng.random(n) < 0.1
+        rows = answers([{"id": f"gsm8k/{i}", "correct": bool(c), "gold_nll": 2.0} for i, c in enumerate(correct)], "base")
+        (folder / "predictions").mkdir(parents=True)
+        (folder / "predictions/gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        task = {"accuracy": float(correct.mean()), "n": n, "grader": "sound", "floor": None, "gold_nll": 2.0}
+        fake_runs.write_json(folder / "metrics.json", {
+            "schema_version": SCHEMA_VERSION, "run_id": base.folder, "status": "success", "tasks": {"gsm8k": task},
+        })  # fmt: skip
+
+
+def fill(made: Experiment, results: Path, *, effects: Mapping[str, float] | None = None) -> None:
+    """Records of every run, one of them diverged; and all measurements."""
+    rng = np.random.default_rng(3)
+    runs = all_runs(made)
+    fake_runs.populate(runs, results, effects={"adalora": -2.5, "full-ft": 0.6, **(effects or {})})
+    lost = diverged(made)
+    (run_folder(lost, results=results) / "predictions").mkdir(exist_ok=True)
+    for path in (run_folder(lost, results=results) / "predictions").glob("*.jsonl"):
+        path.unlink()
+    fake_runs.write_run(lost, results)
+    for run in runs:
+        folder = run_folder(run, results=results)
+        if run.run_id != lost.run_id:
+            _with_text(folder, run.run_id)
+        fake_figures.write_losses(folder, rng)
+        fake_runs.edit_json(
+            folder / "train.json", training_hash=run.training_hash(), git={"commit": "0123456789abcdef" * 2, "dirty": False},
+            artefact={"adapter_model.safetensors": "ab" * 32}, versions={"torch": "2.13.0"},
+            data={"sha256": "cd" * 32, "rows": 96},
+            hardware={"cpu": "a CPU", "cores": 2, "threads": 1, "accelerators": []}, created_at="2026-11-22T05:39:45+00:00",
+        )  # fmt: skip
+        if run.method.name.startswith("beamlora"):
+            fake_figures.write_operations(run, folder, rng)
+    for run in pruning_runs(made):
+        fake_figures.write_pruning(made, run, run_folder(run, results=results), rng)
+        fake_figures.write_importance(run, run_folder(run, results=results), rng)
+    fake_figures.write_timing(made, results, rng)
+    _base(made, results, rng)
+
+
+def diverged(made: Experiment) -> RunSpec:
+    """The run of the fake experiment that failed."""
+    return next(run for run in all_runs(made) if run.run_id == "math/llama-tiny/dora/seed1")
+
+
+def write(folder: Path, made: Experiment | None = None, *, picture: bytes = b"") -> Source:
+    """The experiment file, its records, claims and figures (all the same ``picture``) in ``folder``."""
+    made = made or experiment()
+    file = folder / "fake.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
+    results = folder / "results"
+    fill(made, results)
+    claims.main(["--configfile", str(file), "--results-dir", str(results)])
+    source = open_source([file], {}, results=results, figures=folder / "figures")
+    for name in planned_figures(made):
+        (source.figures).mkdir(exist_ok=True)
+        (source.figures / f"{name}.png").write_bytes(picture)
+    return source

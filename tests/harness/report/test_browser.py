@@ -1,0 +1,295 @@
+"""The report in a real browser: it loads from disk without network or errors, and everything in it can be reached."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.report.page import render
+from tests.harness.report import fake_report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install -e '.[test]')")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="found no chromium on PATH (apt-get install chromium)"),
+]
+READY = "html[data-ready]"
+TABLE = "#table1-accuracy"
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    found = folder / "report.html"
+    found.write_text(render(fake_report.write(folder, picture=fake_report.picture())))
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def opened(browser: Any, path: Path) -> Iterator[Any]:
+    """The page on a desktop; at its end there was no error and no request but for itself."""
+    yield from _open(browser, path, viewport={"width": 1280, "height": 900})
+
+
+@pytest.fixture
+def phone(browser: Any, path: Path) -> Iterator[Any]:
+    yield from _open(browser, path, viewport={"width": 390, "height": 800}, is_mobile=True, has_touch=True)
+
+
+def _open(browser: Any, path: Path, **options: Any) -> Iterator[Any]:
+    context = browser.new_context(**options)
+    page = context.new_page()
+    requests: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+    page.goto(path.as_uri())
+    page.wait_for_selector(READY)
+    yield page
+    assert errors == []
+    assert {url.partition("#")[0] for url in requests if not url.startswith("data:")} == {path.as_uri()}
+    context.close()
+
+
+def column(page: Any, index: int, table: str = TABLE) -> list[str]:
+    return page.locator(f"{table} tbody tr > :nth-child({index})").all_inner_texts()
+
+
+def headed(page: Any, text: str) -> None:
+    """Wait for the view of a number or a run."""
+    sync_api.expect(page.locator("#view h1")).to_have_text(text)
+
+
+def go(page: Any, path: Path, address: str) -> None:
+    page.goto(f"{path.as_uri()}{address}")
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def sorted_by(page: Any, order: str) -> list[float]:
+    """The first numbers of the third column, once it is sorted."""
+    sync_api.expect(page.locator(f"{TABLE} thead th").nth(2)).to_have_attribute("aria-sort", order)
+    return [float(text.split()[0]) for text in column(page, 3)]
+
+
+def test_a_click_sorts_by_the_number(opened: Any) -> None:
+    header = opened.locator(f"{TABLE} thead th").nth(2)
+    header.click()
+    up = sorted_by(opened, "ascending")
+    assert len(set(up)) > 3 and up == sorted(up)
+    header.click()
+    assert sorted_by(opened, "descending") == sorted(up, reverse=True)
+
+
+def test_the_keyboard_sorts_too(opened: Any) -> None:
+    opened.get_by_role("button", name="GSM8K†: Activate to sort").first.focus()
+    opened.keyboard.press("Enter")
+    up = sorted_by(opened, "ascending")
+    assert up == sorted(up)
+
+
+def test_the_filter_leaves_what_matches(opened: Any) -> None:
+    search, rows = opened.locator("#tables .dt-search input").first, opened.locator(f"{TABLE} tbody tr")
+    search.fill("mistral")
+    sync_api.expect(rows).to_have_count(2)
+    assert all("Mistral" in text for text in column(opened, 2))
+    search.fill("diverged")
+    sync_api.expect(rows).to_have_count(1)
+    assert column(opened, 1) == ["DoRA"]
+    search.fill("no such thing")
+    sync_api.expect(rows).to_have_text("Nothing matches")
+
+
+def test_every_number_is_in_the_long_list(opened: Any) -> None:
+    opened.locator("#all-numbers > summary").click()
+    assert "of 88 entries" in opened.locator("#all-numbers .dt-info").inner_text()
+    opened.locator("#all-numbers .dt-search input").fill("Full-FT")
+    rows = opened.locator("#numbers-table tbody tr")
+    sync_api.expect(rows).to_have_count(10)
+    assert all("Full-FT" in row for row in rows.all_inner_texts())
+
+
+# ---------------------------------------------------------------------------------------------------------- to the runs
+
+
+def test_a_number_leads_to_its_runs_and_back(opened: Any) -> None:
+    link = opened.locator(f"{TABLE} a.score").first
+    shown = link.inner_text()
+    link.click()
+    headed(opened, "Full-FT on GSM8K†")
+    assert opened.evaluate("document.activeElement.tagName") == "H1"
+    assert shown in opened.locator("#view").inner_text() and opened.locator("#report").is_hidden()
+    assert "python -m harness.report.trace table1 llama-tiny full-ft math/gsm8k" in opened.locator("#view").inner_text()
+    opened.locator("#view table a").first.click()
+    headed(opened, "Full-FT on Llama 0.8M, seed 0")
+    opened.go_back()
+    opened.go_back()
+    opened.locator("#report").wait_for(state="visible")
+    assert opened.locator("#view").is_hidden()
+
+
+def test_a_run_shows_loss_operations_scores_and_predictions(opened: Any, path: Path) -> None:
+    go(opened, path, "#run/math/llama-tiny/beamlora/seed0")
+    headed(opened, "BeamLoRA on Llama 0.8M, seed 0")
+    assert opened.locator("#view svg.chart polyline").count() == 1
+    assert "Training loss from" in (opened.locator("#view svg.chart").get_attribute("aria-label") or "")
+    for heading in ("Scores", "Loss", "Operations", "Accuracy after pruning", "Predictions", "Settings"):
+        assert opened.locator("#view h2", has_text=heading).count() == 1, heading
+    opened.locator("#sample-which").select_option("0")
+    marks = opened.locator("#view article.item p.meta .wrong").all_inner_texts()
+    assert marks and opened.locator("#view article.item", has_text="✓ solved").count() == 0
+    opened.locator("#sample-task").select_option("math")
+    assert "predictions/math.jsonl" in opened.locator("#view").inner_text()
+
+
+def test_a_failed_run_says_so(opened: Any, path: Path) -> None:
+    go(opened, path, "#run/math/llama-tiny/dora/seed1")
+    headed(opened, "DoRA on Llama 0.8M, seed 1")
+    text = opened.locator("#view").inner_text()
+    assert "This run failed" in text and "Scores" not in text
+
+
+def test_what_a_model_wrote_is_shown_as_text(opened: Any, path: Path) -> None:
+    go(opened, path, "#run/math/llama-tiny/beamlora/seed0")
+    headed(opened, "BeamLoRA on Llama 0.8M, seed 0")
+    assert fake_report.HOSTILE in opened.locator("#view pre", has_text="</script>").first.inner_text()
+    assert opened.evaluate("window.hacked") is None and opened.locator("#view img").count() == 0
+
+
+def test_an_unknown_address_is_no_dead_end(opened: Any, path: Path) -> None:
+    go(opened, path, "#run/nothing/like/that")
+    headed(opened, "No such run")
+    opened.locator("#view a.back").click()
+    opened.locator("#report").wait_for(state="visible")
+    assert not opened.locator("#view").is_visible()
+
+
+# ---------------------------------------------------------------------------------------------------------------- flips
+
+
+def test_flips_are_what_only_one_solves(opened: Any, path: Path) -> None:
+    go(opened, path, "#flips/math/llama-tiny/gsm8k/full-ft/adalora")
+    sync_api.expect(opened.locator("#flip-a")).to_have_value("full-ft")
+    assert opened.locator("#flip-b").input_value() == "adalora"
+    opened.locator("#flip-seed").select_option("1")
+    opened.locator("#flip-kind").select_option("a")
+    item = opened.locator("#flips article.item").first
+    item.wait_for()
+    assert item.locator("p.meta .right").first.inner_text() == "✓ solved"
+    assert item.locator("p.meta .wrong").first.inner_text() == "✗ not solved"
+    names = item.locator("p.meta strong").all_inner_texts()
+    assert names == ["Full-FT, seed 1", "AdaLoRA, seed 1"]
+    numbers = [int(part.rpartition(" ")[2]) for part in opened.locator("#flip-summary").inner_text().split(" · ")]
+    assert sum(numbers) == 40 and numbers[0] > numbers[1]
+    opened.locator("#flip-set").select_option(label="mbpp · code, Mistral 0.8M")
+    assert opened.locator("#flip-a").locator("option").all_inner_texts() == ["LoRA", "BeamLoRA"]
+
+
+def test_a_number_leads_to_its_flips(opened: Any, path: Path) -> None:
+    go(opened, path, "#number/table1/llama-tiny/full-ft/accuracy/math/gsm8k")
+    opened.locator("#view a", has_text="Examples that only Full-FT").click()
+    opened.locator("#flips").wait_for(state="visible")
+    assert opened.locator("#flip-a").input_value() == "full-ft"
+
+
+# ------------------------------------------------------------------------------------------------------- how it is shown
+
+
+def test_dark_mode_follows_the_system_and_the_switch(browser: Any, path: Path) -> None:
+    for page in _open(browser, path, color_scheme="dark"):
+        ground = "getComputedStyle(document.body).backgroundColor"
+        dark = page.evaluate(ground)
+        page.locator("#theme").click()
+        light = page.evaluate(ground)
+        assert light == "rgb(255, 255, 255)" != dark
+        page.reload()
+        page.wait_for_selector(READY)
+        assert page.evaluate(ground) == light, "the choice is kept"
+
+
+CONTRAST = """() => {
+  const luminance = (text) => {
+    const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = text.match(/[\\d.]+/g).map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (!colour.endsWith(", 0)")) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const low = [];
+  for (const element of document.querySelectorAll("main *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !element.checkVisibility() || element.closest("svg")) continue;
+    const [a, b] = [luminance(getComputedStyle(element).color), luminance(ground(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) low.push(`${element.className}: ${element.textContent.trim().slice(0, 30)}: ${ratio.toFixed(2)}`);
+  }
+  return low;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_has_enough_contrast(browser: Any, path: Path, scheme: str) -> None:
+    """WCAG 2.2, 1.4.3: 4.5 to 1."""
+    for page in _open(browser, path, color_scheme=scheme):
+        assert page.evaluate(CONTRAST) == []
+
+
+def test_every_control_has_a_name(opened: Any) -> None:
+    unnamed = opened.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, a, img, [role=region]")].filter((e) =>
+        !(e.textContent.trim() || e.getAttribute("aria-label") || e.labels?.length || e.alt)).map((e) => e.outerHTML)"""
+    )
+    assert unnamed == []
+
+
+def test_the_first_tab_skips_to_the_content(opened: Any) -> None:
+    opened.keyboard.press("Tab")
+    assert opened.evaluate("document.activeElement.textContent") == "Skip to the content"
+    opened.keyboard.press("Enter")
+    opened.keyboard.press("Tab")
+    assert opened.evaluate("document.getElementById('content').contains(document.activeElement)")
+
+
+ADDRESSES = ("", "#number/table1/llama-tiny/beamlora/accuracy/avg", "#run/math/llama-tiny/beamlora/seed0")
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_phone_does_not_scroll_sideways(phone: Any, path: Path, address: str) -> None:
+    go(phone, path, address)
+    assert phone.evaluate("document.documentElement.scrollWidth <= 390")
+
+
+def test_print_hides_what_only_works_on_a_screen(opened: Any) -> None:
+    opened.emulate_media(media="print")
+    assert opened.locator("header").is_hidden() and opened.locator("#flips").is_hidden()
+    assert opened.locator("#verdicts").is_visible() and opened.locator(TABLE).is_visible()
+    opened.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert opened.get_by_text("± is one standard error over seeds").first.is_visible()
+
+
+def test_without_javascript_the_numbers_are_there(browser: Any, path: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.locator(TABLE).is_visible() and "BeamLoRA − LoRA" in page.locator("#verdicts").inner_text()
+    context.close()

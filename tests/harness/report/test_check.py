@@ -1,0 +1,194 @@
+"""The check of a report: it passes what was written from the records, and names every number that they do not say."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import ConfigError
+from harness.report import __main__ as command
+from harness.report import page, sources
+from harness.report.check import agrees, check
+from harness.report.sources import Source
+from tests.harness import fake_runs
+from tests.harness.report import fake_report
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    found = fake_report.write(tmp_path_factory.mktemp("check"), picture=fake_report.picture())
+    (found.folder / "report.html").write_text(page.render(found))
+    return found
+
+
+@pytest.fixture
+def copy(source: Source, tmp_path: Path) -> Source:
+    """Records and page in a folder that a test may spoil."""
+    shutil.copytree(source.results, tmp_path / "results")
+    return sources.open_source(source.configfiles, {}, results=tmp_path / "results", figures=source.figures)
+
+
+def found(source: Source) -> list[str]:
+    return list(check(source, source.folder / "report.html").mismatches)
+
+
+def test_a_page_of_these_records_passes(source: Source) -> None:
+    checked = check(source, source.folder / "report.html")
+    assert checked.mismatches == ()
+    assert checked.words > 500 and checked.cells > 60 and checked.runs > 50
+
+
+def edit(source: Source, change: Callable[[str], str]) -> None:
+    path = source.folder / "report.html"
+    before = path.read_text()
+    after = change(before)
+    assert after != before
+    path.write_text(after)
+
+
+PRINTED = [
+    "table1|llama-tiny|beamlora|accuracy|math/gsm8k|mean", "table1|llama-tiny|beamlora|accuracy|avg|difference",
+    "table1|mistral-tiny|beamlora|gold_nll|math/math|difference_low", "table1|llama-tiny|full-ft|accuracy|avg|p",
+    "table3|llama-tiny|beamlora-no-expansion|accuracy|math/gsm8k|parent_difference", "table1|llama-tiny|dora|||seconds",
+    "table1|llama-tiny|adalora|accuracy|avg|sentence", "table1|tally", "timing|beamlora|time", "base/llama-tiny/sound|gsm8k|n",
+    "learning_rate|math|llama-tiny|lora|validation", "learning_rate|math|llama-tiny|beamlora|minus|lora",
+    "table4|math/llama-tiny/beamlora/seed0|method.delta_t", "contamination|math/llama-tiny/full-ft/seed0|gsm8k|near",
+    "table1|llama-tiny|full-ft|accuracy|math/gsm8k|paper", "table1|mistral-tiny|lora|accuracy|avg|paper",
+    "made|Runs", "claim|better_than_lora/math/llama-tiny|0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", PRINTED)
+def test_a_wrong_printed_number_is_named(copy: Source, key: str) -> None:
+    def change(text: str) -> str:
+        mark = f'data-number="{key}">'
+        assert mark in text, key
+        start = text.index(mark) + len(mark)
+        digit = re.compile(r"\d").search(text, start)
+        assert digit is not None
+        return text[: digit.start()] + str((int(digit[0]) + 3) % 10) + text[digit.end() :]
+
+    edit(copy, change)
+    assert [line.partition(":")[0] for line in found(copy)] == [key]
+
+
+def test_a_wrong_verdict_is_named(copy: Source) -> None:
+    key = "table1|llama-tiny|beamlora|accuracy|math/gsm8k|verdict"
+    edit(copy, lambda text: text.replace(f'data-number="{key}">tie<', f'data-number="{key}">better<', 1))
+    assert len(found(copy)) == 1 and found(copy)[0].startswith(f"{key}: the page says 'better', the records say tie")
+
+
+def test_a_wrong_verdict_on_a_claim_is_named(copy: Source) -> None:
+    mark = 'data-number="claim|better_than_lora/math/llama-tiny|verdict">'
+    edit(copy, lambda text: text.replace(f"{mark}inconclusive", f"{mark}supported", 1))
+    assert len(found(copy)) == 1 and "the page says 'supported', the records say inconclusive" in found(copy)[0]
+
+
+def test_a_number_left_out_or_made_up_is_named(copy: Source) -> None:
+    key = "table1|llama-tiny|beamlora|accuracy|math/gsm8k|mean"
+    edit(copy, lambda text: text.replace(key, key.replace("gsm8k", "nothing")))
+    lines = found(copy)
+    assert any(line.startswith(f"{key}: ") and "the page has no such number" in line for line in lines)
+    assert any("nothing" in line and "the records have no such number" in line for line in lines)
+
+
+def repack(source: Source, change: Callable[[dict[str, Any]], None]) -> None:
+    def edited(text: str) -> str:
+        packed = re.search(r'id="page-data">([^<]+)<', text)
+        assert packed is not None
+        data = page.unpack(packed[1])
+        change(data)
+        return text.replace(packed[1], page.pack(data))
+
+    edit(source, edited)
+
+
+def run(data: dict[str, Any]) -> dict[str, Any]:
+    return next(entry for entry in data["runs"] if entry["id"] == "math/llama-tiny/beamlora/seed0")
+
+
+def answers(data: dict[str, Any]) -> dict[str, Any]:
+    return data["answers"]["runs"]["math/llama-tiny/beamlora/seed0"]["gsm8k"]
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "accuracy: ": lambda data: run(data)["tasks"]["gsm8k"].update(accuracy=0.123),
+    "graders: ": lambda data: run(data)["tasks"]["gsm8k"]["graders"].update(paper=0.123),
+    "loss curve": lambda data: run(data)["loss"][3].__setitem__(1, 9.0),
+    "operations": lambda data: run(data)["operations"]["rows"][0]["ranks"].__setitem__(0, 99),
+    "after pruning": lambda data: run(data)["pruning"]["gsm8k"]["accuracy"].__setitem__(2, 0.99),
+    "train.json": lambda data: run(data)["train"].update(wall_time_s=1.0),
+    "other examples were solved": lambda data: answers(data).update(bits="0" * 40),
+    "another completion": lambda data: answers(data)["answers"][1].__setitem__(0, "something else"),
+    "|ours: ": lambda data: data["numbers"][0]["ours"].update(mean=0.1),
+    "|paper: ": lambda data: next(n for n in data["numbers"] if n["paper"])["paper"].update(value=0.9),
+    "|versus: ": lambda data: next(n for n in data["numbers"] if n["versus"])["versus"].update(p_adjusted=0.001),
+}
+
+
+@pytest.mark.parametrize("said", CHANGES)
+def test_wrong_data_behind_the_page_is_named(copy: Source, said: str) -> None:
+    repack(copy, CHANGES[said])
+    assert len(found(copy)) == 1 and said in found(copy)[0]
+
+
+def test_a_page_older_than_its_records_fails(copy: Source) -> None:
+    """A run answered otherwise after the page was written: the file and the numbers that changed are named."""
+    folder = copy.folder / "math/llama-tiny/beamlora/seed0"
+    path = folder / "predictions/gsm8k.jsonl"
+    rows = [json.loads(line) | {"correct": True} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["tasks"]["gsm8k"]["accuracy"] = 1.0
+    fake_runs.write_json(folder / "metrics.json", metrics)
+    lines = found(copy)
+    assert "math/llama-tiny/beamlora/seed0/predictions/gsm8k.jsonl: has changed since the page was written" in lines
+    assert any(line.startswith("table1|llama-tiny|beamlora|accuracy|math/gsm8k|mean: the page says") for line in lines)
+
+
+def test_a_record_that_contradicts_itself_is_named(copy: Source) -> None:
+    path = copy.folder / "math/llama-tiny/beamlora/seed0/predictions/gsm8k.jsonl"
+    rows = [json.loads(line) | {"correct": True} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert any("gsm8k.jsonl: found accuracy 1" in line for line in found(copy))
+
+
+def test_a_record_that_is_gone_or_new_is_named(copy: Source) -> None:
+    (copy.folder / "timing.json").rename(copy.folder / "elsewhere.json")
+    (copy.folder / "math/llama-tiny/adalora/seed0/pruning.json").write_text("{}")
+    lines = found(copy)
+    assert "timing.json: the page was written from it, and it is gone" in lines
+    assert any(line.startswith("math/llama-tiny/adalora/seed0/pruning.json: is newer than the page") for line in lines)
+
+
+def test_the_command_exits_with_1(copy: Source, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--configfile", str(copy.configfiles[0]), "--results-dir", str(copy.results), "--check"]
+    arguments += ["--figures-dir", str(copy.figures)]
+    assert command.main(arguments) == 0
+    repack(copy, CHANGES["loss curve"])
+    assert command.main(arguments) == 1
+    assert "loss curve" in capsys.readouterr().out
+    (copy.folder / "report.html").write_text("<p>nothing</p>")
+    with pytest.raises(ConfigError, match="found no report"):
+        command.main(arguments)
+    (copy.folder / "report.html").unlink()
+    with pytest.raises(ConfigError, match="python -m harness.report"):
+        command.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "answer"),
+    [
+        ("68.7", (68.66,), True), ("68.7", (68.64,), False), ("−0.4", (-0.41,), True), ("+0.4", (-0.41,), False),
+        ("<0.001", "<0.001", True), ("[+1.0, −2.0]", (1.04, -1.96), True), ("[+1.0]", (1.0, 2.0), False),
+        ("0.003", (0.003,), True),
+    ],
+)  # fmt: skip
+def test_a_text_agrees_with_numbers_to_its_own_precision(words: str, expected: Any, answer: bool) -> None:
+    assert agrees(words, expected) is answer

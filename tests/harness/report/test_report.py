@@ -1,0 +1,249 @@
+"""The report as a file: complete, bounded, the same each time, and safe whatever a model wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from base64 import b64encode
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from harness.config import ConfigError
+from harness.figures.style import colour_of
+from harness.records.read import run_folder
+from harness.report import __main__ as command
+from harness.report import page, runs, sources
+from harness.report.sources import Source
+from tests.harness import fake_runs
+from tests.harness.report import fake_report
+from tests.paths import ROOT
+
+
+class Tags(HTMLParser):
+    """Every tag of a page, and the text of its data."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._data = False
+        self.packed = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._data = dict(attrs).get("id") == "page-data"
+
+    def handle_data(self, data: str) -> None:
+        self.packed += data if self._data else ""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    return fake_report.write(tmp_path_factory.mktemp("report"), picture=fake_report.picture())
+
+
+@pytest.fixture(scope="module")
+def text(source: Source) -> str:
+    return page.render(source)
+
+
+@pytest.fixture(scope="module")
+def tags(text: str) -> Tags:
+    return Tags(text)
+
+
+@pytest.fixture
+def copy(source: Source, tmp_path: Path) -> Source:
+    """The same records in a folder that a test may spoil."""
+    shutil.copytree(source.results, tmp_path / "results")
+    shutil.copytree(source.figures, tmp_path / "figures")
+    return sources.open_source(source.configfiles, {}, results=tmp_path / "results", figures=tmp_path / "figures")
+
+
+# ------------------------------------------------------------------------------------------------------------- content
+
+
+def test_the_same_records_give_the_same_bytes(source: Source, text: str) -> None:
+    assert page.render(source) == text
+
+
+def test_opens_with_the_verdicts_in_words(text: str) -> None:
+    first = text.index("BeamLoRA − LoRA on GSM8K†: ")
+    assert re.match(r"BeamLoRA − LoRA on GSM8K†: [+−]\d+\.\d \[[+−]\d+\.\d, [+−]\d+\.\d\], tie, 3 seeds", text[first:])
+    assert first < text.index('id="tables"') < text.index('id="figures"') < text.index('id="claims"') < text.index('id="made"')
+
+
+def test_says_what_is_a_stand_in_and_what_the_experiment_notes(text: str) -> None:
+    assert "Nothing here was trained." in text
+    assert "in the place of LLaMA2-7B: no number here is one of LLaMA2-7B" in text
+
+
+def test_a_failed_run_is_shown_as_failed(source: Source, text: str, tags: Tags) -> None:
+    lost = fake_report.diverged(source.experiment).run_id
+    assert "1 of 3 diverged" in text and f'<a href="#run/{lost}">' in text
+    entry = next(run for run in page.unpack(tags.packed)["runs"] if run["id"] == lost)
+    assert entry["status"] == "diverged" and entry["tasks"] == {}
+
+
+def test_every_link_leads_to_something(text: str, tags: Tags) -> None:
+    data = page.unpack(tags.packed)
+    known = {f"#run/{run['id']}" for run in data["runs"]}
+    known |= {"#number/" + number["key"].replace("|", "/") for number in data["numbers"]}
+    known |= {f"#{attributes['id']}" for _, attributes in tags.tags if "id" in attributes}
+    links = {attributes["href"] for tag, attributes in tags.tags if tag == "a"}
+    assert len(links) > 50 and links <= known
+
+
+def test_ids_are_unique(tags: Tags) -> None:
+    ids = [attributes["id"] for _, attributes in tags.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_number_names_its_runs_and_commands(source: Source, tags: Tags) -> None:
+    data = page.unpack(tags.packed)
+    ids = {run["id"] for run in data["runs"]}
+    for number in data["numbers"]:
+        assert number["runs"] and set(number["runs"]) <= ids
+        assert number["trace"].startswith("python -m harness.report.trace ") and str(source.configfiles[0]) in number["trace"]
+    assert all("--force -- " in run["commands"]["again"] for run in data["runs"])
+
+
+def test_one_colour_for_each_method(text: str) -> None:
+    for method in ("lora", "beamlora", "full-ft"):
+        assert f"--method: {colour_of(method)}" in text
+
+
+def test_runs_hold_what_their_pages_show(tags: Tags) -> None:
+    data = page.unpack(tags.packed)
+    run = next(run for run in data["runs"] if run["id"] == "math/llama-tiny/beamlora/seed0")
+    assert len(run["loss"]) > 10 and run["operations"]["rows"] and run["pruning"]["gsm8k"]["accuracy"][0] > 0
+    assert run["train"]["spec"]["method"]["settings"]["delta_t"] == 16 and run["contamination"]["gsm8k"]["near"] == 1
+    answers = data["answers"]["runs"][run["id"]]["gsm8k"]
+    group = data["answers"]["groups"][answers["group"]]
+    assert group["gold"][3] == "6" and answers["answers"][3][0].startswith("3 + 3 = ") and len(answers["bits"]) == 40
+    lora = data["answers"]["runs"]["math/llama-tiny/lora/seed0"]["gsm8k"]
+    assert lora["group"] == answers["group"], "both were asked the same, so that flips can be shown"
+
+
+# ------------------------------------------------------------------------------------------------------------- one file
+
+
+def test_nothing_is_loaded_from_anywhere(text: str, tags: Tags) -> None:
+    for tag, attributes in tags.tags:
+        assert tag not in ("link", "iframe", "object", "embed"), tag
+        if tag in ("script", "img"):
+            assert (attributes.get("src") or "data:").startswith("data:")
+        assert not any(name.startswith("on") for name in attributes), attributes
+    policy = next(a["content"] for t, a in tags.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'")
+    script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)[-1]
+    assert f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
+
+
+def test_what_a_model_wrote_is_never_part_of_the_page(text: str, tags: Tags) -> None:
+    assert fake_report.HOSTILE not in text and "hacked" not in text
+    assert fake_report.HOSTILE in json.dumps(page.unpack(tags.packed)).replace('\\"', '"')
+    assert [tag for tag, _ in tags.tags].count("script") == 2
+
+
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
+    made = fake_report.experiment()
+    hostile = "<img src=x onerror=alert(1)>"
+    made = made.model_copy(update={"title": hostile, "notes": (hostile,)})
+    text = page.render(fake_report.write(tmp_path, made, picture=fake_report.picture()))
+    assert hostile not in text and "&lt;img src=x" in text
+
+
+def test_fewer_predictions_are_embedded_where_all_would_be_too_large(source: Source, text: str) -> None:
+    limit = len(text.encode()) - 500
+    smaller = page.render(source, max_bytes=limit)
+    assert len(smaller.encode()) <= limit
+    groups = page.unpack(Tags(smaller).packed)["answers"]["groups"].values()
+    assert max(len(group["shown"]) for group in groups) == 25 < max(len(group["ids"]) for group in groups)
+    assert "all examples" in text and "25 evenly spread examples" in smaller
+    with pytest.raises(ConfigError, match="expected at most"):
+        page.render(source, max_bytes=limit // 10)
+
+
+def test_a_sample_is_spread_over_the_test_set() -> None:
+    assert runs.sample(5, 10) == [0, 1, 2, 3, 4]
+    ten, four = runs.sample(100, 10), runs.sample(100, 4)
+    assert len(ten) == 10 and set(four) < set(ten)
+    assert max(b - a for a, b in pairwise([*ten, 100])) < 25
+
+
+def test_predictions_that_do_not_fit_in_memory_are_not_read_whole(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MAX_TEXT", 200_000)
+    groups = page.unpack(Tags(page.render(source)).packed)["answers"]["groups"].values()
+    assert 0 < max(len(group["shown"]) for group in groups) < 40
+
+
+def test_the_table_library_is_the_released_file() -> None:
+    folder = ROOT / "harness/report/vendor"
+    digest = hashlib.sha256((folder / "dataTables.min.js").read_bytes()).hexdigest()
+    assert digest in (folder / "README.md").read_text() and "MIT" in (folder / "LICENSE").read_text().upper()
+
+
+# ------------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("results/fake/math/llama-tiny/lora/seed0/metrics.json", "reproduce_all"),
+        ("results/fake/math/llama-tiny/lora/seed0/pruning.json", "pruning.json"),
+        ("results/fake/claims.json", "claims.json"),
+        ("results/fake/timing.json", "timing.json"),
+        ("figures/pareto.png", "pareto.png"),
+    ],
+)
+def test_what_is_missing_is_one_error_with_the_command(copy: Source, path: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / path).unlink()
+    with pytest.raises(ConfigError) as error:
+        page.render(copy)
+    assert said in str(error.value) and "-- reproduce_all" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_allow_missing_says_what_is_missing(copy: Source, tmp_path: Path) -> None:
+    (tmp_path / "results/fake/math/llama-tiny/lora/seed0/metrics.json").unlink()
+    (tmp_path / "results/fake/claims.json").unlink()
+    (tmp_path / "figures/pareto.png").unlink()
+    text = page.render(copy, allow_missing=True)
+    assert "1 planned runs have no usable record: math/llama-tiny/lora/seed0" in text
+    assert "Not drawn: found no" in text and "Not tested: make them" in text
+    entry = next(run for run in page.unpack(Tags(text).packed)["runs"] if run["id"] == "math/llama-tiny/lora/seed0")
+    assert entry["status"] == "missing"
+
+
+def test_a_record_of_other_settings_is_not_shown_as_this_experiments(copy: Source) -> None:
+    path = run_folder(fake_report.diverged(copy.experiment), results=copy.results).parent.parent / "lora/seed0/train.json"
+    spec = json.loads(path.read_text())["spec"]
+    spec["training"]["learning_rate"] = 1.0
+    fake_runs.edit_json(path, spec=spec)
+    with pytest.raises(ConfigError, match="stale"):
+        page.render(copy)
+    text = page.render(copy, allow_missing=True)
+    assert "1 planned runs have no usable record" in text
+
+
+def test_the_command_writes_the_page(copy: Source, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--configfile", str(copy.configfiles[0]), "--results-dir", str(copy.results)]
+    arguments += ["--figures-dir", str(copy.figures)]
+    assert command.main(arguments) == 0
+    assert (copy.folder / "report.html").stat().st_size == len((copy.folder / "report.html").read_bytes())
+    assert "MB, opens in a browser" in capsys.readouterr().out
+    assert command.main([*arguments, "--check"]) == 0
+
+
+def test_events_of_other_methods_are_no_beam_operations(tmp_path: Path) -> None:
+    """AdaLoRA, IncreLoRA and ReLoRA log their own events in the file of that name."""
+    path = tmp_path / "operations.jsonl"
+    path.write_text('{"operation": "allocate", "ranks": {"model.layers.0.mlp.up_proj": 4}, "step": 8}\n')
+    assert runs._operations(path) is None
+    path.write_text('{"step": 8, "p": 0.9, "modules": [{"name": "base_model.model.up_proj", "K": 2}]}\n')
+    assert runs._operations(path)["rows"][0]["ranks"] == [2]

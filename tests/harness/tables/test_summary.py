@@ -1,0 +1,158 @@
+"""What tables and summaries say in words, and their command lines."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from harness.cli import parse_config
+from harness.config import Experiment
+from harness.records.read import load_records
+from harness.statistics import stats
+from harness.tables import render, summary
+from harness.tables import words as text
+from harness.tables.arguments import add_table_arguments
+from harness.tables.build import Comparison, Table
+from tests.harness import fake_runs
+from tests.harness.fake_runs import build, full_table, small
+from tests.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, Table]:
+    """All fifteen method-model pairs of Table 1."""
+    return full_table(tmp_path_factory.mktemp("results"))
+
+
+# ------------------------------------------------------------------------------------------------------ words and notes
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.004, "+0.4"), (-0.011, "−1.1"), (0.0, "+0.0"), (-0.00001, "+0.0")])
+def test_signed_percentage_points(value: float, shown: str) -> None:
+    assert text.signed(value, "accuracy") == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(512, "512"), (61440, "61.4 k"), (159907840, "160 M"), (6738415616, "6.74 G")])
+def test_parameter_counts(value: int, shown: str) -> None:
+    assert text.count(value) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(4.21, "4.2 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (8040, "2 h 14 min")])
+def test_durations(value: float, shown: str) -> None:
+    assert text.duration(value) == shown
+
+
+def test_notes_say_what_the_table_can_tell(full) -> None:
+    experiment, _, table = full
+    notes = "\n".join(text.notes(table))
+    assert "Nothing here was trained." in notes
+    assert "Llama 0.8M in the place of LLaMA2-7B" in notes
+    assert "GSM8K† n = 40" in notes and "not the public set" in notes and "Planned seeds: 0, 1, 2" in notes
+    assert "Holm-adjusted over 52 accuracy cells" in notes and "Minimum detectable difference" in notes
+    wall = sum(r.train.wall_time_s + 2.0 for r in load_records(fake_runs.runs(experiment), results=full[1]).records)
+    assert f"90 runs, {text.duration(wall)} of wall time" in notes and "CPU time" not in notes
+
+
+def test_cpu_time_is_shown_if_every_record_has_it(tmp_path: Path) -> None:
+    experiment = small()
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    for run in fake_runs.runs(experiment):
+        for name, seconds in (("train.json", 30.0), ("metrics.json", 10.0)):
+            fake_runs.edit_json(fake_runs.run_folder(run, tmp_path) / name, cpu_time_s=seconds)
+    assert "4 min 00 s of CPU time" in text.cost(build(experiment, tmp_path))
+
+
+def test_interval_beside_zero_and_a_tie_is_explained(tmp_path: Path) -> None:
+    difference = stats.Difference(mean=0.3, stderr=0.03, seed_stderr=0.03, example_stderr=0.01, low=0.2, high=0.4,
+                                         n_seeds=3, n_examples=100, p_value=0.01, test="t")  # fmt: skip
+    experiment = small()
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    table = build(experiment, tmp_path)
+    row, column = table.sections[0].rows[1], table.columns[0]
+    comparison = Comparison(difference=difference, p_adjusted=0.21, verdict="tie")
+    cell = replace(row.cells["accuracy", column.key], comparison=comparison)
+    said = text.sentence(row, column, cell, baseline="LoRA")
+    assert said == "BeamLoRA − LoRA on GSM8K†: +30.0 [+20.0, +40.0], tie (p = 0.210 after correction), 3 seeds"
+
+
+# ------------------------------------------------------------------------------------------------------- command lines
+
+
+def summarise(table: Table, folder: Path) -> str:
+    console = Console(file=io.StringIO(), width=summary.MAX_WIDTH, highlight=False)
+    summary.render(table, console=console, folder=folder, configfiles=[Path("config/tiny.yaml")], overrides={})
+    return console.file.getvalue()
+
+
+def test_summary_fits_the_terminal_and_spells_out_beamlora(full) -> None:
+    _, results, table = full
+    shown = summarise(table, results / "fake")
+    commands = [line for line in shown.splitlines() if "snakemake" in line]
+    assert all(len(line) <= 120 for line in shown.splitlines() if line not in commands)
+    assert "LLaMA2-7B [paper] | Llama 0.8M stand-in [ours]" in shown
+    for label in ("GSM8K†", "MATH†", "HumanEval†", "MBPP†", "Average†"):
+        sentence = rf"BeamLoRA − LoRA on {label}: [+−]\d+\.\d \[.*\], (better|worse|tie).*, 3 seeds"
+        assert len(re.findall(sentence, shown)) == 2
+    assert "65 accuracy comparisons after Holm's correction" in shown
+    assert "90 runs" in shown and "--config seeds=5 reproduce_table1" in commands[0]
+
+
+def test_summary_names_only_files_that_exist(full, tmp_path: Path) -> None:
+    table = full[2]
+    assert "table1.md" not in summarise(table, tmp_path)
+    render.write(table, tmp_path / "tables")
+    assert "table1.md" in summarise(table, tmp_path).replace("\n", "")
+
+
+def yaml_experiment(folder: Path) -> Path:
+    content = small().model_dump(mode="json", exclude_unset=True)
+    content["models"] = {"llama-tiny": content["models"]["llama-tiny"]}
+    path = folder / "fake.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_tables_command(tmp_path: Path) -> None:
+    """The command itself, on a real experiment file: missing records are one line, a partial table is possible."""
+    config = yaml_experiment(tmp_path)
+    command = [sys.executable, "-m", "harness.tables", "table1", "--configfile", str(config), "--results-dir", str(tmp_path)]
+    failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "no complete record for 6 of 6 runs" in failed.stderr
+    assert f"snakemake --cores all --configfile {config} --" in failed.stderr
+    done = subprocess.run([*command, "--allow-missing"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for suffix in ("md", "tex", "csv"):
+        assert (tmp_path / "fake" / "tables" / f"table1.{suffix}").exists()
+
+
+def test_experiment_names_its_file(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_table_arguments(parser)
+    args = parser.parse_args(["table1", "--experiment", "small", "--set", "seeds=2"])
+    assert parse_config(args) == ([Path("config/small.yaml")], {"seeds": 2})
+    assert parse_config(parser.parse_args(["table1"]))[0] == [Path("config/tiny.yaml")]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["table1", "--experiment", "small", "--configfile", "config/paper.yaml"])
+    assert "not allowed with argument --experiment" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["claims", "report", "figures", "tables", "trace", "plan", "records"])
+def test_every_command_on_records_takes_the_name_of_an_experiment(module: str) -> None:
+    arguments = {"figures": ["pareto"], "tables": ["table1"], "trace": ["table1", "x", "y", "z"], "records": ["--output", "x"]}
+    command = [sys.executable, "-m", f"harness.{module}", *arguments.get(module, []), "--experiment", "nothing"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "config/nothing.yaml" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_torch_behind_records_and_tables() -> None:
+    code = "import sys, harness.tables.summary, harness.tables.render; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

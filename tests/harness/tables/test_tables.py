@@ -1,0 +1,337 @@
+"""Tables: every number against an independent computation, and nothing shown as more than it is."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from statsmodels.stats.multitest import multipletests
+
+from harness import reported
+from harness.config import Experiment, RunSpec
+from harness.records.read import MissingRecord, RecordError
+from harness.tables import render
+from harness.tables.build import Table
+from tests.harness import fake_runs
+from tests.harness.fake_runs import build, full_table, small
+from tests.paths import ROOT, SHARED, needs_shared
+
+
+def frame(table: Table) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(render.csv_text(table)), keep_default_na=True)
+
+
+def one(frame: pd.DataFrame, **where: str) -> pd.Series:
+    for key, value in where.items():
+        frame = frame[frame[key] == value]
+    assert len(frame) == 1, frame
+    return frame.iloc[0]
+
+
+def scores(run_filter: dict[str, str], experiment: Experiment, results: Path, task: str, key: str) -> np.ndarray:
+    """(seeds, examples), read with pandas and without harness.records.read."""
+    rows = []
+    for run in fake_runs.runs(experiment):
+        if (run.model_key, run.method.key) == (run_filter["model"], run_filter["method"]) and task in run.evaluation.tasks:
+            path = fake_runs.run_folder(run, results) / "predictions" / f"{task}.jsonl"
+            rows.append(pd.read_json(path, lines=True)[key].astype(float).to_numpy())
+    return np.array(rows)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, Table]:
+    """All fifteen method-model pairs of Table 1."""
+    return full_table(tmp_path_factory.mktemp("results"))
+
+
+# -------------------------------------------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "gold_nll"])
+@pytest.mark.parametrize(
+    ("model", "method", "task"), [("llama-tiny", "full-ft", "gsm8k"), ("mistral-tiny", "beamlora", "mbpp")]
+)
+def test_cell_is_the_mean_of_the_predictions(full, model: str, method: str, task: str, metric: str) -> None:
+    experiment, results, table = full
+    key = {"accuracy": "correct", "gold_nll": "gold_nll"}[metric]
+    own = scores({"model": model, "method": method}, experiment, results, task, key)
+    base = scores({"model": model, "method": "lora"}, experiment, results, task, key)
+    row = one(frame(table), model_key=model, method_key=method, task=task, metric=metric)
+    assert row["mean"] == pytest.approx(own.mean()) and row["n_seeds"] == 3 and row["n_examples"] == own.shape[1]
+    assert row["difference_mean"] == pytest.approx((own - base).mean())
+    assert row["seed_stderr"] == pytest.approx(scipy.stats.sem(own.mean(axis=1)))
+    assert row["low"] <= row["mean"] <= row["high"]
+    assert row["difference_low"] <= row["difference_mean"] <= row["difference_high"]
+
+
+def test_average_is_over_tasks_not_over_examples(full) -> None:
+    experiment, results, table = full
+    by_task = [scores({"model": "llama-tiny", "method": "dora"}, experiment, results, task, "correct").mean()
+               for tasks in fake_runs.TASKS.values() for task in tasks]  # fmt: skip
+    row = one(frame(table), model_key="llama-tiny", method_key="dora", task="avg", metric="accuracy")
+    assert row["mean"] == pytest.approx(np.mean(by_task))
+
+
+def test_p_values_are_corrected_over_the_whole_table(full) -> None:
+    data = frame(full[2])
+    for metric in ("accuracy", "gold_nll"):
+        for averages in (True, False):
+            family = data[(data["metric"] == metric) & ((data["task"] == "avg") == averages) & data["p_value"].notna()]
+            assert len(family) == (8 + 5) * (1 if averages else 4)
+            assert family["p_holm"].to_numpy() == pytest.approx(multipletests(family["p_value"], method="holm")[1])
+            assert (family["comparisons"] == len(family)).all()
+
+
+def test_verdict_follows_the_corrected_p_and_the_direction(full) -> None:
+    data = frame(full[2]).dropna(subset=["p_holm"])
+    gain = data["difference_mean"] * np.where(data["metric"] == "accuracy", 1, -1)
+    expected = np.where(data["p_holm"] >= 0.05, "tie", np.where(gain > 0, "better", "worse"))
+    assert (data["verdict"] == expected).all()
+    assert {"better", "worse", "tie"} == set(data["verdict"])
+
+
+def test_baseline_is_not_compared_with_itself(full) -> None:
+    data = frame(full[2])
+    assert data[data["method_key"] == "lora"]["difference_mean"].isna().all()
+    assert data[data["method_key"] != "lora"]["difference_mean"].notna().all()
+
+
+def test_markdown_rounds_the_same_numbers(full) -> None:
+    table = full[2]
+    row = one(frame(table), model_key="llama-tiny", method_key="full-ft", task="gsm8k", metric="accuracy")
+    text = render.markdown(table)
+    line = next(x for x in text.split("### GSM8K†: accuracy")[1].splitlines() if x.startswith("| Full-FT"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1] == "66.50"
+    assert cells[2] == f"{100 * row['mean']:.1f} ± {100 * row['stderr']:.1f}"
+    assert cells[3] == f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    assert cells[4] == "3"
+    assert cells[5] == f"{100 * row['difference_mean']:+.1f}"
+    assert cells[8] == row["verdict"]
+
+
+# --------------------------------------------------------------------------------------------- the paper's own numbers
+
+
+def test_papers_numbers_stand_beside_the_model_that_stands_for_them(full) -> None:
+    data = frame(full[2])
+    paper = pd.read_csv(ROOT / "config" / "paper_reported.csv")
+    for row in data[data["metric"] == "accuracy"].itertuples():
+        match = paper[(paper["table"] == "table1") & (paper["model"] == row.stands_for) & (paper["method"] == row.method)
+                      & (paper["metric"] == row.task)]  # fmt: skip
+        assert len(match) == 1 and row.reported == pytest.approx(match["value"].iloc[0] / 100)
+    assert data[data["metric"] == "gold_nll"]["reported"].isna().all()
+
+
+@needs_shared
+def test_reported_numbers_are_an_exact_copy() -> None:
+    assert (ROOT / "config" / "paper_reported.csv").read_bytes() == (SHARED / "paper" / "tables.csv").read_bytes()
+
+
+def test_paper_has_no_number_after_other_fine_tuning() -> None:
+    names = ["LoRA"]
+    assert reported.value(table="table1", model="llama2-7b", method_names=names, domain="math", task="gsm8k") == 0.6631
+    assert reported.value(table="table1", model="llama2-7b", method_names=names, domain="math", task="humaneval") is None
+    assert reported.value(table="table1", model="mistral-7b", method_names=["PiSSA"], domain="math", task="gsm8k") is None
+
+
+def test_papers_average_needs_the_same_tasks() -> None:
+    four = [("math", "gsm8k"), ("math", "math"), ("code", "humaneval"), ("code", "mbpp")]
+
+    def average(parts: list[tuple[str, str]]) -> float | None:
+        return reported.average(table="table1", model="llama2-7b", method_names=["LoRA"], parts=parts)
+
+    assert average(four) == 0.4203
+    assert average(four[:2]) == 0.4270  # Table 3 averages over these two
+    assert average(four[:3]) is None
+    assert average([("code", "gsm8k"), *four[1:]]) is None
+
+
+def test_stand_ins_are_named_and_the_papers_column_is_marked(full) -> None:
+    table = full[2]
+    title = "LLaMA2-7B [paper] | Llama 0.8M stand-in [ours]"
+    assert f"## {title}" in render.markdown(table)
+    assert render.tex_escape(title) in render.tex(table)
+    data = frame(table)
+    assert data["is_stand_in"].all() and set(data["stands_for"]) == {"llama2-7b", "mistral-7b"}
+    assert set(data[data["task"] != "avg"]["test_set"]) == {"generated"}
+
+
+def test_model_without_a_counterpart_has_no_papers_column(tmp_path: Path) -> None:
+    experiment = fake_runs.experiment(methods={"alone": ("lora", "dora")}, domains={"math": {"gsm8k": 10}})
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    text = render.markdown(build(experiment, tmp_path))
+    assert "## Unrelated [ours; not in the paper]" in text and "Paper |" not in text and "66.31" not in text
+
+
+def test_task_of_another_domain_is_labelled_and_has_no_papers_number(tmp_path: Path) -> None:
+    domains = {"math": {"gsm8k": 9, "humaneval": 8}}
+    experiment = fake_runs.experiment(methods={"llama-tiny": ("lora", "beamlora")}, domains=domains)
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    table = build(experiment, tmp_path)
+    assert [column.label for column in table.columns] == ["GSM8K", "HumanEval (after math fine-tuning)", "Average"]
+    rows = frame(table).query("metric == 'accuracy' and method_key == 'lora'").set_index("task")
+    assert rows.loc["gsm8k", "reported"] == 0.6631
+    assert np.isnan(rows.loc["humaneval", "reported"]) and np.isnan(rows.loc["avg", "reported"])
+
+
+# ----------------------------------------------------------------------------------------- diverged, missing, one seed
+
+
+def run_of(experiment: Experiment, method: str, seed: int) -> RunSpec:
+    return next(r for r in fake_runs.runs(experiment) if r.method.key == method and r.seed == seed)
+
+
+def test_diverged_seed_is_shown_and_in_no_mean(tmp_path: Path) -> None:
+    experiment = small()
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    before = one(frame(build(experiment, tmp_path)), method_key="beamlora", task="gsm8k", metric="accuracy")
+    fake_runs.write_run(run_of(experiment, "lora", 1), tmp_path)
+    table = build(experiment, tmp_path)
+    lora = one(frame(table), method_key="lora", task="gsm8k", metric="accuracy")
+    beam = one(frame(table), method_key="beamlora", task="gsm8k", metric="accuracy")
+    assert (lora["n_diverged"], lora["seeds"], lora["n_seeds"]) == (1, "0 2", 2)
+    assert (beam["n_seeds"], beam["difference_n_seeds"]) == (3, 2)
+    assert beam["mean"] == before["mean"] and beam["difference_mean"] != before["difference_mean"]
+    text = render.markdown(table)
+    assert "diverged (1 of 3)" in text and "2 of 3" in text and "Diverged runs are shown as such" in text
+
+
+def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
+    experiment = small()
+    runs = fake_runs.runs(experiment)
+    fake_runs.populate(runs, tmp_path)
+    for run in runs:
+        if run.method.key == "beamlora":
+            fake_runs.write_run(run, tmp_path)
+    table = build(experiment, tmp_path)
+    row = one(frame(table), method_key="beamlora", task="avg", metric="accuracy")
+    assert np.isnan(row["mean"]) and np.isnan(row["p_value"]) and row["n_diverged"] == 3
+    assert "diverged (3 of 3)" in render.markdown(table) and not table.comparisons
+
+
+def test_what_has_not_run_says_so_and_is_counted(tmp_path: Path) -> None:
+    experiment = small()
+    runs = fake_runs.runs(experiment)
+    fake_runs.populate([run for run in runs if run.method.key == "lora"], tmp_path)
+    with pytest.raises(MissingRecord, match="3 of 6 runs"):
+        build(experiment, tmp_path)
+    table = build(experiment, tmp_path, allow_missing=True)
+    text = render.markdown(table)
+    beam = next(line for line in text.splitlines() if line.startswith("| BeamLoRA"))
+    assert re.search(r"67.05 / not run", beam)
+    assert "Partial table: 3 planned runs have no record" in text
+    assert one(frame(table), method_key="beamlora", task="gsm8k", metric="accuracy")["n_missing"] == 3
+
+
+def test_nothing_at_all_renders(tmp_path: Path) -> None:
+    table = build(small(), tmp_path, allow_missing=True)
+    for text in (render.markdown(table), render.tex(table), render.csv_text(table)):
+        assert "BeamLoRA" in text and "nan" not in text
+
+
+def test_one_seed_is_named_in_the_verdict(tmp_path: Path) -> None:
+    methods = {"llama-tiny": ("lora", "beamlora")}
+    experiment = fake_runs.experiment(seeds=(0,), methods=methods, domains={"math": {"gsm8k": 40}})
+    tasks = {"lora": [False] * 40, "beamlora": [True] * 40}
+    for run in fake_runs.runs(experiment):
+        fake_runs.write_run(run, tmp_path, correct={"gsm8k": tasks[run.method.key]})
+    table = build(experiment, tmp_path)
+    row = one(frame(table), method_key="beamlora", metric="accuracy")
+    assert row["test"] == "exact McNemar" and row["verdict"] == "better" and np.isnan(row["seed_stderr"])
+    assert (row["low"], row["high"]) == pytest.approx((0.9124, 1.0), abs=1e-4)
+    text = render.markdown(table)
+    assert "better (1 seed)" in text and "neither contains the noise of training" in text
+    assert "NLL of the gold answer" not in text  # it was not measured
+
+
+def test_nothing_solved_shows_an_interval_not_certainty(tmp_path: Path) -> None:
+    experiment = fake_runs.experiment(methods={"llama-tiny": ("lora",)}, domains={"math": {"gsm8k": 8}})
+    for run in fake_runs.runs(experiment):
+        fake_runs.write_run(run, tmp_path, correct={"gsm8k": [False] * 8})
+    text = render.markdown(build(experiment, tmp_path))
+    assert "66.31 / 0.0 [0.0, 32.4]" in text and "± 0.0" not in text
+
+
+def test_stand_in_is_said_once(full) -> None:
+    section = full[2].sections[0]
+    model = section.model.model_copy(update={"label": "Llama stand-in, 0.8M"})
+    assert replace(section, model=model).title == "LLaMA2-7B [paper] | Llama stand-in, 0.8M [ours]"
+
+
+def test_other_examples_are_not_paired(tmp_path: Path) -> None:
+    experiment = small()
+    runs = fake_runs.runs(experiment)
+    fake_runs.populate(runs, tmp_path)
+    path = fake_runs.run_folder(runs[-1], tmp_path) / "predictions" / "gsm8k.jsonl"
+    path.write_text(path.read_text().replace("gsm8k/19", "gsm8k/20"))
+    with pytest.raises(RecordError, match="found other examples than"):
+        build(experiment, tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------------------- formats
+
+
+def test_same_records_give_the_same_bytes(full, tmp_path: Path) -> None:
+    experiment, results, table = full
+    first = [path.read_bytes() for path in render.write(table, tmp_path / "a")]
+    second = [path.read_bytes() for path in render.write(build(experiment, results), tmp_path / "b")]
+    assert first == second
+
+
+def test_a_number_does_not_depend_on_the_rows_around_it(full) -> None:
+    experiment, results, table = full
+    smaller = fake_runs.experiment(methods={"llama-tiny": ("lora", "beamlora")})
+    where = {"model_key": "llama-tiny", "method_key": "beamlora", "task": "avg", "metric": "gold_nll"}
+    columns = ["mean", "low", "high", "difference_mean", "difference_low", "difference_high", "p_value"]
+    assert one(frame(table), **where)[columns].equals(one(frame(build(smaller, results)), **where)[columns])
+
+
+def test_markdown_columns_line_up(full) -> None:
+    block: list[str] = []
+    for line in [*render.markdown(full[2]).splitlines(), ""]:
+        if line.startswith("|"):
+            block.append(line)
+            continue
+        assert len({len(row) for row in block}) <= 1 and len({row.count("|") for row in block}) <= 1
+        block = []
+
+
+def test_markdown_never_decides_by_bold(full) -> None:
+    assert "**" not in render.markdown(full[2]) and r"\textbf" not in render.tex(full[2])
+
+
+def test_tex_is_well_formed(full) -> None:
+    text = render.tex(full[2])
+    for environment in ("document", "tabular"):
+        assert text.count(rf"\begin{{{environment}}}") == text.count(rf"\end{{{environment}}}") > 0
+    assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}")
+    assert all(ord(c) < 128 for c in text), "pdflatex knows no such character"
+    assert re.sub(r"\\[{}]", "", text).count("{") == re.sub(r"\\[{}]", "", text).count("}")
+    for spec, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        for line in body.splitlines():
+            if line.endswith(r"\\") and "multicolumn" not in line:
+                assert len(re.findall(r"(?<!\\)&", line)) == len(spec) - 1, line
+
+
+@pytest.mark.parametrize("character", list("\\&%$#_{}~^<>|"))
+def test_tex_special_characters_are_escaped(character: str) -> None:
+    assert render.tex_escape(character) != character
+
+
+def test_an_option_keeps_both_hyphens_in_tex() -> None:
+    assert render.tex_escape("table1 --rates") == "table1 -{}-rates" and render.tex_escape("a-b") == "a-b"
+
+
+def test_csv_has_every_cell_unrounded(full) -> None:
+    data = frame(full[2])
+    assert len(data) == (9 + 6) * 5 * 2
+    raw = render.csv_text(full[2])
+    value = one(data, model_key="llama-tiny", method_key="lora", task="avg", metric="accuracy")["stderr"]
+    assert repr(float(value)) in raw

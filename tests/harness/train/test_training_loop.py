@@ -1,0 +1,202 @@
+"""The loss of the training loop, its normalisation, and its settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from harness.config import TrainingSpec
+from harness.data.batches import PackedCollator, PaddedCollator
+from harness.data.tokens import IGNORE_INDEX
+from harness.train import attention
+from harness.train.steps import step_counts
+from harness.train.trainer import MethodTrainer, StopWhenDiverged, training_arguments
+from methods.base import Method, MethodSettings
+from tests.tiny_models import llama
+
+
+class Penalised(Method[MethodSettings]):
+    """Trains everything; a regulariser of a known size."""
+
+    name, label, Settings = "penalised", "Penalised", MethodSettings
+
+    def __init__(self, strength: float = 0.0) -> None:
+        super().__init__(MethodSettings())
+        self.strength = strength
+
+    def wrap(self, model: Any, context: Any) -> Any:
+        return model
+
+    def regularizer(self, model: torch.nn.Module) -> torch.Tensor | None:
+        return self.strength * next(model.parameters()).square().sum() if self.strength else None
+
+    def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
+        raise AssertionError("not called here")
+
+
+def rows(count: int = 8) -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for i in range(count):
+        ids = torch.randint(0, 250, (6 + 3 * i,), generator=generator)
+        made.append({"input_ids": ids, "labels": torch.cat([torch.full((2,), IGNORE_INDEX), ids[2:]])})
+    return made
+
+
+def train(
+    folder: Path, *, strength: float = 0.0, callbacks: tuple[Any, ...] = (), model: Any = None, **settings: Any
+) -> MethodTrainer:
+    attention.register()
+    spec = TrainingSpec(
+        **{
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 8,
+            "max_steps": 1,
+            "warmup_ratio": 0,
+            "logging_steps": 1,
+            "save_steps": 100,
+            **settings,
+        }
+    )
+    collator: Any = PaddedCollator(pad_token_id=258)
+    if spec.packing:
+        collator = PackedCollator(attn_implementation="packed_sdpa")
+    trainer = MethodTrainer(
+        method=Penalised(strength),
+        spec=spec,
+        callbacks=list(callbacks),
+        data_collator=collator,
+        train_dataset=rows(),
+        model=model or llama(attn_implementation=spec.attn_implementation),
+        args=training_arguments(spec, total_steps=spec.max_steps or 1, world_size=1, output_dir=folder, seed=0),
+    )
+    trainer.train()
+    return trainer
+
+
+def first(trainer: MethodTrainer, key: str) -> float:
+    return next(entry[key] for entry in trainer.state.log_history if key in entry)
+
+
+def mean_loss_by_hand() -> float:
+    model = llama()
+    total, count = 0.0, 0
+    for row in rows():
+        with torch.no_grad():
+            logits = model(input_ids=row["input_ids"][None]).logits[0, :-1]
+        total += float(cross_entropy(logits, row["labels"][1:], ignore_index=IGNORE_INDEX, reduction="sum"))
+        count += int((row["labels"][1:] != IGNORE_INDEX).sum())
+    return total / count
+
+
+def test_the_loss_is_the_mean_over_label_tokens(tmp_path: Path) -> None:
+    assert first(train(tmp_path), "loss") == pytest.approx(mean_loss_by_hand(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"packing": False, "attn_implementation": "sdpa"},
+        {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
+    ],
+    ids=["padded", "2 micro-batches", "8 micro-batches"],
+)
+def test_packing_and_accumulation_change_neither_loss_nor_update(tmp_path: Path, changes: dict) -> None:
+    reference, other = train(tmp_path / "a"), train(tmp_path / "b", **changes)
+    assert first(other, "loss") == pytest.approx(first(reference, "loss"), rel=1e-5)
+    assert first(other, "grad_norm") == pytest.approx(first(reference, "grad_norm"), rel=1e-4)
+
+
+def test_microbatch_normalisation_differs_and_is_the_mean_of_means(tmp_path: Path) -> None:
+    settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
+    by_token = first(train(tmp_path / "a", **settings), "loss")
+    by_batch = first(train(tmp_path / "b", **settings, loss_normalization="microbatch"), "loss")
+    model, means = llama(), []
+    for row in rows():
+        with torch.no_grad():
+            logits = model(input_ids=row["input_ids"][None]).logits[0, :-1]
+        means.append(float(cross_entropy(logits, row["labels"][1:], ignore_index=IGNORE_INDEX)))
+    assert by_batch == pytest.approx(sum(means) / len(means), rel=1e-5)
+    assert abs(by_batch - by_token) > 1e-4
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_regulariser_counts_once_per_optimizer_step(tmp_path: Path, accumulation: int) -> None:
+    settings = {"per_device_train_batch_size": 8 // accumulation, "gradient_accumulation_steps": accumulation}
+    plain = first(train(tmp_path / "a", **settings), "loss")
+    penalised = first(train(tmp_path / "b", strength=0.5, **settings), "loss")
+    weight = next(llama().parameters())
+    assert penalised - plain == pytest.approx(0.5 * float(weight.detach().square().sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"learning_rate": 2e-3},
+        {"weight_decay": 0.5},
+        {"max_grad_norm": 0.01},
+        {"adam_beta1": 0.5},
+        {"adam_beta2": 0.9},
+        {"adam_epsilon": 1e-2},
+        {"lr_scheduler_type": "linear"},
+        {"warmup_ratio": 0.5},
+        {"warmup_steps": 2},
+        {"max_steps": 3},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_every_optimiser_setting_has_an_effect(tmp_path: Path, changes: dict) -> None:
+    base = {"max_steps": 4, "per_device_train_batch_size": 4}
+    reference = train(tmp_path / "a", **base).model.state_dict()
+    other = train(tmp_path / "b", **{**base, **changes}).model.state_dict()
+    assert any(not torch.equal(reference[name], other[name]) for name in reference)
+
+
+def test_tokens_are_counted_apart_from_padding(tmp_path: Path) -> None:
+    lengths = [len(row["input_ids"]) for row in rows()]
+    labels = sum(length - 2 for length in lengths)
+    packed = train(tmp_path / "a").tokens
+    padded = train(tmp_path / "b", packing=False, attn_implementation="sdpa").tokens
+    assert packed == {"input": sum(lengths), "label": labels, "padding": 0}
+    assert padded == {"input": sum(lengths), "label": labels, "padding": 8 * max(lengths) - sum(lengths)}
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path) -> None:
+    model = llama(attn_implementation="packed_sdpa")
+    with torch.no_grad():
+        model.lm_head.weight[0] = float("inf")
+    stop = StopWhenDiverged(3.0)
+    trainer = train(tmp_path, model=model, callbacks=(stop,), max_steps=5)
+    assert trainer.state.global_step == 1
+    assert stop.reason is not None and "nan" in stop.reason
+
+
+def test_the_divergence_factor_decides(tmp_path: Path) -> None:
+    settings = {"learning_rate": 3.0, "max_steps": 6}
+    strict, lenient = StopWhenDiverged(1.5), StopWhenDiverged(1e9)
+    assert train(tmp_path / "a", callbacks=(strict,), **settings).state.global_step < 6
+    assert train(tmp_path / "b", callbacks=(lenient,), **settings).state.global_step == 6
+    assert strict.reason is not None and "times the first" in strict.reason and lenient.reason is None
+
+
+def test_steps_are_counted_as_the_trainer_counts_them() -> None:
+    spec = TrainingSpec(learning_rate=1, per_device_train_batch_size=8, gradient_accumulation_steps=4, num_train_epochs=3)
+    assert step_counts(spec, examples=395_000, world_size=1) == (37_032, 12_344)
+    assert step_counts(spec, examples=395_000, world_size=4) == (37_032, 12_344)
+
+
+@pytest.mark.parametrize(("size", "steps", "world", "expected"), [(8, 4, 4, (8, 1)), (8, 4, 2, (8, 2)), (16, 1, 2, (8, 1))])
+def test_processes_share_one_global_batch(size: int, steps: int, world: int, expected: tuple[int, int]) -> None:
+    spec = TrainingSpec(learning_rate=1, per_device_train_batch_size=size, gradient_accumulation_steps=steps, max_steps=1)
+    assert spec.per_process(world) == expected
+
+
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
+    spec = TrainingSpec(learning_rate=1, per_device_train_batch_size=8, gradient_accumulation_steps=3, max_steps=1)
+    with pytest.raises(ValueError, match="found 3 micro-batches of 8 for 2 processes"):
+        spec.per_process(2)

@@ -1,0 +1,51 @@
+"""GPU slots: one command a device, and only the devices that are visible."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.workflow.gpu_slot import run_in_slot, visible_devices
+
+PRINT_DEVICE = "import os; open(r'{file}', 'a').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+
+
+def test_given_devices_limit_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert visible_devices() == ["3", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_devices() == []
+
+
+def test_the_command_sees_one_device_and_its_status_is_passed_on(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    command = [sys.executable, "-c", PRINT_DEVICE.format(file=seen) + "; raise SystemExit(3)"]
+    assert run_in_slot(command, ["1", "2"], lock_dir=tmp_path) == 3
+    assert seen.read_text() == "1"
+
+
+def test_a_busy_device_is_passed_over_and_waited_for(tmp_path: Path) -> None:
+    hold = (
+        "import sys; from pathlib import Path; from harness.workflow.gpu_slot import run_in_slot; "
+        "run_in_slot([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(1.5)'], ['0'], "
+        f"lock_dir=Path(r'{tmp_path}'))"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "1\n"
+    seen = tmp_path / "seen"
+    command = [sys.executable, "-c", PRINT_DEVICE.format(file=seen)]
+    assert run_in_slot(command, ["0", "1"], lock_dir=tmp_path) == 0
+    assert seen.read_text() == "1"
+    started = time.monotonic()
+    run_in_slot(command, ["0"], lock_dir=tmp_path, poll_seconds=0.05)
+    assert time.monotonic() - started > 0.2
+    holder.wait()
+
+
+def test_without_a_gpu_the_command_runs_as_it_is() -> None:
+    command = [sys.executable, "-m", "harness.workflow.gpu_slot", sys.executable, "-c", "raise SystemExit(7)"]
+    assert subprocess.run(command, env={"CUDA_VISIBLE_DEVICES": "", "PATH": ""}).returncode == 7

