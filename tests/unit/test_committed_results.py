@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.protocols import COMMONSENSE
-from harness import tables
+from harness import record_blocks, tables
 from tests.paths import ROOT
 
 SMALL = ROOT / "results/small"
@@ -35,6 +35,19 @@ def test_the_committed_runs_come_from_a_clean_commit_and_did_what_they_say() -> 
             assert metrics["accuracy"] == sum(row["correct"] for row in predictions) / rows
     operations = [json.loads(line) for line in (runs["beamlora"] / "adapter/operations.jsonl").read_text().splitlines()]
     assert [operation["step"] for operation in operations] == [10, 20, 30]
+
+
+@pytest.mark.parametrize(("method", "file_size"), [("lora", 39_131_224), ("beamlora", 39_184_048)])
+def test_the_committed_blocks_for_pefts_comparison_are_what_the_code_makes_of_the_record(method: str, file_size: int) -> None:
+    """``file_size`` in bytes is that of the adapter in its own form: BeamLoRA's is larger by its gates: 6,720 floats and their names."""
+    record = json.loads((SMALL / "math/smollm2-135m" / method / "seed0/train.json").read_text())
+    assert record_blocks.run_info(record, record["run_info"]["peft_config"]) == record["run_info"]
+    total = record["base_parameters"] + record["trainable_parameters"]
+    made = record_blocks.train_info(record, total_parameters=total, reserved_bytes=None)
+    assert {**made, "file_size": file_size} == record["train_info"]
+    made = record_blocks.meta_info(record)
+    assert {key: made[key] for key in ("model_info", "dataset_info", "package_info")}.items() <= record["meta_info"].items()
+    assert made["system_info"].keys() == record["meta_info"]["system_info"].keys()
 
 
 @pytest.mark.parametrize("protocol", ["sound", "paper"])

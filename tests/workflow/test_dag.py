@@ -98,9 +98,10 @@ def test_the_record_has_the_blocks_that_pefts_comparison_reads(finished: Copy) -
     assert {"created_at", "total_time", "experiment_name", "peft_branch", "train_config", "peft_config"} <= set(run)
     assert run["peft_config"]["peft_type"] == "LORA" and run["peft_config"]["use_dora"] is True
     assert run["train_config"]["model_id"] == run["peft_config"]["base_model_name_or_path"] == "llama-mini"
-    assert train["status"] == "success" and train["train_time"] > 0 and train["file_size"] > 0
-    memory = [train[f"accelerator_memory_{name}"] for name in ("max", "reserved_avg", "reserved_99th")]
-    assert all(isinstance(value, int) and value > 0 for value in memory)
+    assert train["status"] == "success" and train["train_time"] > 0
+    weights = finished.root / "results/mini/math/llama-mini/dora/seed0/adapter/adapter_model.safetensors"
+    assert train["file_size"] == weights.stat().st_size
+    assert {f"accelerator_memory_{name}" for name in ("max", "reserved_avg", "reserved_99th")} <= set(train)
     last = train["metrics"][-1]
     assert last["train loss"] == record["loss_curve"][-1]["loss"]
     assert (last["train samples"], last["train total tokens"]) == (12 * 8, record["tokens"]["input"])
@@ -108,7 +109,7 @@ def test_the_record_has_the_blocks_that_pefts_comparison_reads(finished: Copy) -
     assert {f"{name}-version" for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")} <= set(
         meta["package_info"]
     )
-    assert set(meta["system_info"]) >= {"system", "release", "machine", "gpu"}
+    assert set(meta["system_info"]) >= {"system", "release", "machine", "accelerator"}
 
 
 def test_it_shows_progress_and_ends_with_the_table(finished: Copy) -> None:
