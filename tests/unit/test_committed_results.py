@@ -39,7 +39,7 @@ def test_the_committed_runs_come_from_a_clean_commit_and_did_what_they_say() -> 
 
 @pytest.mark.parametrize(("method", "file_size"), [("lora", 39_131_224), ("beamlora", 39_184_048)])
 def test_the_committed_blocks_for_pefts_comparison_are_what_the_code_makes_of_the_record(method: str, file_size: int) -> None:
-    """``file_size`` in bytes is that of the adapter in its own form: BeamLoRA's is larger by its gates: 6,720 floats and their names."""
+    """``file_size`` is that of the adapter in its own form, in bytes; BeamLoRA's has 6,720 gates and their names more."""
     record = json.loads((SMALL / "math/smollm2-135m" / method / "seed0/train.json").read_text())
     assert record_blocks.run_info(record, record["run_info"]["peft_config"]) == record["run_info"]
     total = record["base_parameters"] + record["trainable_parameters"]
