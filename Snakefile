@@ -14,6 +14,7 @@ from harness.dag import (
     TIMING_CODE, TRAIN_CODE, Dag, hold_lock, method_code,
 )
 from harness.plan import FIGURES
+from harness.watch import watch
 
 
 container: "docker://python:3.11-slim-bookworm"
@@ -25,7 +26,7 @@ try:
     PLAN = Dag(workflow.configfiles, workflow.config_settings.config)
     if workflow.is_main_process and not workflow.dryrun:
         LOCK = hold_lock(PLAN.experiment.name)
-        PLAN.watch()
+        PLAN.lead()
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -88,7 +89,7 @@ rule reproduce_all:
 
 
 rule base_model:
-    """Train a stand-in base model from scratch."""
+    """Train a stand-in base model from scratch. Before anything else, since everything waits for it."""
     input:
         config=ancient(PLAN.configfiles),
         code=PRETRAIN_CODE,
@@ -100,6 +101,7 @@ rule base_model:
         scratch=lambda wildcards: SCRATCH / wildcards.name,
     log:
         f"{FOLDER}/logs/base_model/{{name}}.log",
+    priority: 1
     resources:
         overrides=OVERRIDES,
     message:
@@ -339,6 +341,7 @@ rule report:
 
 
 onstart:
+    watch(PLAN, workflow)
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
     shell(
         "mkdir -p {FOLDER}/logs; "

@@ -19,6 +19,7 @@ import yaml
 from harness import plan
 from harness.cli import SCRATCH
 from harness.dag import TARGETS
+from harness.progress import Plan
 from tests.experiments import miniature
 from tests.paths import ROOT
 
@@ -114,8 +115,23 @@ def test_the_record_has_the_blocks_that_pefts_comparison_reads(finished: Copy) -
 
 def test_it_shows_progress_and_ends_with_the_table(finished: Copy) -> None:
     assert "train math/llama-mini/lora/seed0 · 12/12" in finished.output
-    assert re.search(r"\d of 2 runs done", finished.output)
+    assert re.search(r"\d of 2 runs done, about \d+ .* left in all", finished.output)
+    plan = Plan.read(finished.root / "results/.progress/mini.json")
+    assert plan.runs == 2 and len(plan.jobs) == 5
+    assert all(job.done and job.started < job.ended for job in plan.jobs.values())
+    trained = [job for job in plan.jobs.values() if job.title.startswith(("train ", "base model "))]
+    assert len(trained) == 3 and {job.last.share for job in trained} == {1.0}
     assert "LoRA" in finished.output and "results/mini/tables/table1.md" in finished.output
+
+
+def test_a_resumed_workflow_counts_what_is_left_of_its_target(unchanged: Copy) -> None:
+    """One of two runs is to be evaluated again, and no base model and no training is on the plan."""
+    (unchanged.root / "results/mini/math/llama-mini/dora/seed0/metrics.json").unlink()
+    done = unchanged.snakemake("reproduce_table1")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert set(re.findall(r"\d of \d runs done", done.stdout)) == {"1 of 2 runs done"}
+    plan = Plan.read(unchanged.root / "results/.progress/mini.json")
+    assert [job.title for job in plan.jobs.values()] == ["evaluate math/llama-mini/dora/seed0"]
 
 
 def test_snakemakes_own_report_holds_the_table(finished: Copy, tmp_path: Path) -> None:
