@@ -61,7 +61,8 @@ class Plan:
         """The plan in a file of ``write``, with what the jobs say of themselves."""
         content = json.loads(path.read_text(encoding="utf-8"))
         jobs = [Job(**{**job, "kind": tuple(job["kind"]), "after": tuple(job["after"])}) for job in content["jobs"]]
-        return cls(runs=content["runs"], jobs={job.id: replace(job, **_reports(path, job.title)) for job in jobs})
+        told = [job if job.started is None else replace(job, **_reports(path, job.title)) for job in jobs]
+        return cls(runs=content["runs"], jobs={job.id: job for job in told})
 
     def write(self, path: Path) -> None:
         """Replace the file; a job that reads meanwhile reads the old one."""

@@ -113,6 +113,10 @@ def time_left(jobs: Sequence[Job], now: float) -> float | None:
     return _play(jobs, {job.id: job.left(expected[job.id], now) for job in jobs if job.ended is None})
 
 
+#: Less of the machine than any job takes: 1 - 3 x 1/3 is not quite 0.
+_NOTHING = 1e-9
+
+
 def _play(jobs: Sequence[Job], left: Mapping[int, float]) -> float:
     """Seconds for the jobs of ``left``, which are running or not started. What waits for a failed job never starts."""
     done = {job.id for job in jobs if job.done}
@@ -123,8 +127,10 @@ def _play(jobs: Sequence[Job], left: Mapping[int, float]) -> float:
     waiting = [job for job in jobs if job.id in left and job.started is None]
     clock = 0.0
     while True:
-        for job in [job for job in waiting if done.issuperset(job.after)]:
-            if job.share <= free + 1e-9:  # 1 - 3 x 1/3 is not quite 0
+        for job in tuple(waiting):
+            if free < _NOTHING:
+                break
+            if job.share < free + _NOTHING and done.issuperset(job.after):
                 waiting.remove(job)
                 heapq.heappush(running, (clock + left[job.id], job.id))
                 free -= job.share
