@@ -67,7 +67,7 @@ def measure_all(
     # The record itself is the workflow's to delete; a part made under other conditions is never taken up.
     part = scratch_dir / f"timing-{content_hash(head)}.json"
     done = [Measurement.model_validate(item) for item in json.loads(part.read_text())] if part.exists() else []
-    progress = Progress(f"time {experiment.name}", interval=0)
+    progress = Progress(f"time {experiment.name}", interval=0, whole_job=True)
     due = [
         (number, order, spec.methods[(number + order) % len(spec.methods)])
         for number in range(spec.rounds)

@@ -232,6 +232,7 @@ def _write_results(
         importance.write(adapter / importance.FILE, history)
     weights = sorted(adapter.rglob("*.safetensors"))
     artefact = {str(path.relative_to(adapter)): file_sha256(path) for path in weights}
-    train_info = {**record["train_info"], "file_size": sum(path.stat().st_size for path in weights)}
+    size = sum(path.stat().st_size for path in adapter.glob("*.safetensors"))  # without the copies in other forms below it
+    train_info = {**record["train_info"], "file_size": size}
     files.write_json(folders.output / "train.json", {**record, "artefact": artefact, "train_info": train_info})
     shutil.rmtree(folders.scratch)

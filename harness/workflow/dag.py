@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -236,18 +237,22 @@ class Dag:
         """Every figure that the experiment plans."""
         return [self.figure_of(figure) for figure in plan.planned_figures(self.experiment)]
 
-    def watch(self) -> overhead.WorkflowClock:
-        """Tell the jobs which runs this invocation is about, so that they can say how many are done, and whom to end with.
+    @property
+    def progress_file(self) -> Path:
+        """What ``harness.workflow.watch`` writes and the jobs read."""
+        return RESULTS / ".progress" / f"{self.experiment.name}.json"
+
+    def lead(self) -> overhead.WorkflowClock:
+        """Tell the jobs where to read what this invocation is about, and whom to end with.
 
         Returns:
             The clock of this invocation, running.
         """
-        files = [self.folder / run.run_id / "metrics.json" for run in self.runs.values()]
-        path = RESULTS / ".progress" / f"{self.experiment.name}.json"
-        progress.write_plan(path, files)
-        os.environ[progress.ENVIRONMENT_VARIABLE] = str(path)
+        self.progress_file.unlink(missing_ok=True)
+        shutil.rmtree(self.progress_file.with_suffix(""), ignore_errors=True)
+        os.environ[progress.ENVIRONMENT_VARIABLE] = str(self.progress_file)
         os.environ[WORKFLOW_PID] = str(os.getpid())
-        return overhead.WorkflowClock(path.with_suffix(".cpu.jsonl"))
+        return overhead.WorkflowClock(self.progress_file.with_suffix(".cpu.jsonl"))
 
 
 def hold_lock(experiment: str) -> IO[str]:
