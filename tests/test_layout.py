@@ -16,7 +16,14 @@ from tests.paths import ROOT
 #: From the ground up. A room imports from its own line (never in a circle) and from the lines above it here. A line names
 #: packages with all that they hold, or single modules; ``__main__`` stands for every command.
 LAYERS = (
-    ("harness.files", "harness.progress", "harness.overhead", "harness.provenance", "harness.source_files"),
+    (
+        "harness.files",
+        "harness.overhead",
+        "harness.progress",
+        "harness.provenance",
+        "harness.source_files",
+        "harness.time_left",
+    ),
     ("evaluation.sandbox",),
     ("evaluation.sets", "evaluation.graders"),
     ("harness.protocols", "harness.reported"),
