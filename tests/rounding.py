@@ -1,9 +1,9 @@
 """How far rounding alone lets two computations of the same numbers differ: the tolerance of every numeric test.
 
-Which kernel multiplies two matrices, and so in which order a sum is taken, depends on the processor, on the number of threads and
-on the shape of the batch. Every order rounds differently and none is the right one. The partial sums of n products of random
-sign grow like the square root of n, and so does the error that their n roundings leave, in units of the last place of the
-result: https://doi.org/10.1137/18M1226312 proves a bound of this form. Sums on the results of sums add their errors.
+Which kernel multiplies two matrices, and so in which order a sum is taken, depends on the processor, on the number of threads
+and on the shape of the batch. Every order rounds differently and none is the right one. The error that n additions leave, whose
+roundings are random, grows like the square root of n, in units of the last place of the result:
+https://doi.org/10.1137/18M1226312 proves a bound of this form. Sums on the results of sums add their errors.
 
 Two computations that run the same kernels on the same numbers agree to the bit. Their tests use ``torch.equal``, not this.
 """
@@ -41,8 +41,20 @@ def sums_of(model: torch.nn.Module) -> dict[str, int]:
     return {"terms": max(config.hidden_size, intermediate), "layers": 8 * config.num_hidden_layers + 2}
 
 
+def sums_of_scores(model: torch.nn.Module) -> dict[str, int]:
+    """The same for log-likelihoods: a softmax over the vocabulary follows the logits."""
+    sums = sums_of(model)
+    return {"terms": max(sums["terms"], model.config.vocab_size), "layers": sums["layers"] + 1}
+
+
 def assert_equal_but_for_rounding(
-    found: Any, expected: Any, *, terms: int, layers: int = 1, dtype: torch.dtype = torch.float32, magnitude: float | None = None
+    found: Any,
+    expected: Any,
+    *,
+    terms: int,
+    layers: int = 1,
+    dtype: torch.dtype = torch.float32,
+    magnitude: float | None = None,
 ) -> None:
     """Fail unless two tensors, arrays, sequences or numbers differ by no more than ``rounding_bound``.
 
