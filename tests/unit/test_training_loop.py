@@ -13,8 +13,8 @@ from harness import attention, data
 from harness.config import TrainingSpec
 from harness.trainer import MethodTrainer, StopWhenDiverged, step_counts, training_arguments
 from methods.base import Method, MethodSettings
-from tests.rounding import assert_equal_but_for_rounding, sums_of
-from tests.tiny_models import SIZES, llama
+from tests.rounding import assert_equal_but_for_rounding, sums_of, sums_of_scores
+from tests.tiny_models import llama
 
 
 class Penalised(Method[MethodSettings]):
@@ -81,8 +81,7 @@ def first(trainer: MethodTrainer, key: str) -> float:
 
 
 def assert_same_loss(found: float, expected: float) -> None:
-    """A loss is a mean over softmaxes of the vocabulary, from logits that are small beside it."""
-    assert_equal_but_for_rounding(found, expected, terms=SIZES["vocab_size"])
+    assert_equal_but_for_rounding(found, expected, **sums_of_scores(llama()))
 
 
 def mean_loss_by_hand() -> float:
