@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import methods
@@ -72,6 +73,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_make_what_one_makes(name: str, trained: Path, models_dir: Path) -> None:
+    """To the bit: the same two micro-batches, the sum of two gradients has no order, and a world size of 2 rounds nothing."""
     folder = trained / name
     experiment, spec = load_run([folder / "experiment.yaml"], {}, f"math/llama-mini/{name}/seed0")
     train(
@@ -85,8 +87,7 @@ def test_two_processes_make_what_one_makes(name: str, trained: Path, models_dir:
     for file in files:
         expected, found = load_file(one / file), load_file(two / file)
         assert expected.keys() == found.keys()
-        worst = max(float((expected[key] - found[key]).abs().max()) for key in expected)
-        assert worst < 1e-5, f"{file}: {worst}"
+        assert [key for key in expected if not torch.equal(expected[key], found[key])] == [], file
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -33,8 +33,8 @@ from harness.evaluate.generate import Completion
 from harness.evaluate.run import TaskError, evaluate_run
 from harness.evaluate.task import evaluate_task
 from tests.harness.evaluate.test_generate import SIZES, tokenizer  # noqa: F401
+from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 
-torch.set_num_threads(1)
 SOURCE = GeneratedData(kind="generated", generator="gsm8k", rows=3, seed=0)
 RECORDS = [{"question": f"What is {n} + 1?", "answer": f"{n} + 1 = <<{n}+1={n + 1}>>{n + 1}\n#### {n + 1}"} for n in range(4)]
 CODE = [
@@ -104,6 +104,7 @@ def test_the_headline_grader_is_the_tasks(model, tokenizer, monkeypatch) -> None
     assert accuracies == [0, 0.25]
 
 
+@pytest.mark.numeric
 def test_gold_nll_is_that_of_the_reference_after_the_tasks_prompt(model, tokenizer) -> None:  # noqa: F811
     row = evaluate_task(model, tokenizer, "t", task(prompt_template="alpaca-cot"), RECORDS).predictions[2]
     prompt = tokenizer(row["prompt"])["input_ids"]
@@ -112,7 +113,7 @@ def test_gold_nll_is_that_of_the_reference_after_the_tasks_prompt(model, tokeniz
         log_p = model(torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = -sum(float(log_p[i - 1, ids[i]]) for i in range(len(prompt), len(ids)))
     assert row["gold_tokens"] == len(ids) - len(prompt)
-    assert row["gold_nll"] * row["gold_tokens"] == pytest.approx(expected, rel=1e-4)
+    assert_equal_but_for_rounding(row["gold_nll"] * row["gold_tokens"], expected, **sums_of_scores(model))
 
 
 def test_settings_of_generation_have_their_effect(model, tokenizer) -> None:  # noqa: F811

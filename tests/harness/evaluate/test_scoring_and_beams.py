@@ -8,6 +8,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from harness.evaluate.generate import choice_loglikelihoods, generate
 from tests.harness.evaluate.test_generate import PROMPTS, model, tokenizer  # noqa: F401
+from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 from tests.tiny_models import byte_tokenizer
 
 CHOICES = [
@@ -72,16 +73,17 @@ def plain_score(model, tokenizer: PreTrainedTokenizerFast, prompt: str, choice: 
     return sum(float(log_p[len(head) + i - 1, token]) for i, token in enumerate(tail))
 
 
+@pytest.mark.numeric
 def test_choice_scores_are_those_of_each_choice_alone_for_any_batch_size_and_order(model, tokenizer) -> None:  # noqa: F811
     expected = [[plain_score(model, tokenizer, p, c) for c in offered] for p, offered in zip(PROMPTS, CHOICES, strict=True)]
     for batch_size in (1, 3, 8):
         found = choice_loglikelihoods(model, tokenizer, PROMPTS, CHOICES, batch_size=batch_size)
         assert [len(scores) for scores in found] == [len(offered) for offered in CHOICES]
         for scores, right in zip(found, expected, strict=True):
-            assert scores == pytest.approx(right, rel=1e-4, abs=1e-5)
+            assert_equal_but_for_rounding(scores, right, **sums_of_scores(model))
     backwards = choice_loglikelihoods(model, tokenizer, PROMPTS[::-1], CHOICES[::-1], batch_size=2)
     for scores, right in zip(backwards[::-1], expected, strict=True):
-        assert scores == pytest.approx(right, rel=1e-4, abs=1e-5)
+        assert_equal_but_for_rounding(scores, right, **sums_of_scores(model))
 
 
 def test_choices_that_differ_in_the_last_token_cost_one_row(model, tokenizer) -> None:  # noqa: F811
