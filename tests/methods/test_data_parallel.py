@@ -14,11 +14,8 @@ from safetensors.torch import load_file
 import methods
 from harness.experiment.runs import load_run
 from harness.train.run import Folders, train
-from tests.experiments import miniature, write
-from tests.methods.test_resume import models_dir, settings_of
+from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
-
-__all__ = ["models_dir"]
 
 NAMES = sorted({named.cls.name for named in methods.registry().values()})
 STEPS = 12

@@ -17,26 +17,15 @@ import pytest
 
 import methods
 from harness.config import RunSpec
-from harness.experiment.runs import base_models, load_experiment, load_run
+from harness.experiment.runs import load_run
 from harness.provenance import file_sha256
 from harness.records import importance
 from harness.train.run import Folders, train
 from harness.train.trainer import PrintProgress
-from tests.experiments import miniature, write
+from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
 
 STEPS = 16
-#: Settings with which each mechanism acts several times within the test's 16 steps.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "beamlora": {"delta_t": 4, "horizon_steps": 14, "p_init": 0.8},
-    "adalora": {"tinit": 2, "tfinal": 4, "deltaT": 1},
-    "relora": {"merge_every": 5, "restart_warmup": 2},
-    "increlora": {"growth_start": 2, "growth_end": 12, "top_h": 7},
-}
-
-
-def settings_of(name: str) -> dict[str, Any]:
-    return SETTINGS.get(methods.get(name).cls.name, {})
 
 
 def experiment_file(folder: Path, name: str) -> Path:
@@ -54,20 +43,6 @@ def experiment_file(folder: Path, name: str) -> Path:
         }
     )
     return write(folder, content)
-
-
-@pytest.fixture(scope="session")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The miniature's base model, built once per test process."""
-    from harness.config import BuiltModel
-    from harness.models.pretrain import build_base_model
-
-    folder = tmp_path_factory.mktemp("models")
-    path = write(folder, miniature())
-    for name, (_, source) in base_models(load_experiment([path])).items():
-        assert isinstance(source, BuiltModel)
-        build_base_model(source, output_dir=folder / name, scratch_dir=folder / "scratch")
-    return folder
 
 
 def folders(root: Path, models_dir: Path, name: str) -> Folders:

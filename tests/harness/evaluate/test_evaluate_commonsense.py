@@ -15,8 +15,7 @@ from harness.evaluate.generate import choice_loglikelihoods
 from harness.evaluate.task import evaluate_task
 from harness.protocols import PROTOCOLS, with_defaults
 from harness.synthetic import GENERATORS
-from tests.harness.evaluate.test_evaluate import answering
-from tests.harness.evaluate.test_generate import SIZES, tokenizer  # noqa: F401
+from tests.harness.evaluate.byte_models import SIZES
 from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 
 
@@ -32,9 +31,9 @@ def task(format: str, protocol: str = "sound", **changes: object) -> TaskSpec:
     return TaskSpec.model_validate(with_defaults(protocol, given))
 
 
-def test_closed_questions_are_graded_three_ways_and_have_a_floor(model, tokenizer, monkeypatch) -> None:  # noqa: F811
+def test_closed_questions_are_graded_three_ways_and_have_a_floor(model, tokenizer, answering) -> None:
     records = GENERATORS["siqa"](6, 0)
-    answering(monkeypatch, [f"the correct answer is {record['answer']}" for record in records[:5]] + ["answer1 answer2"])
+    answering([f"the correct answer is {record['answer']}" for record in records[:5]] + ["answer1 answer2"])
     result = evaluate_task(model, tokenizer, "s", task("siqa"), records)
     found, rows = result.metrics, result.predictions
     assert found["grader"] == "label" and found["accuracy"] == pytest.approx(5 / 6)
@@ -50,7 +49,7 @@ def test_closed_questions_are_graded_three_ways_and_have_a_floor(model, tokenize
 
 
 @pytest.mark.numeric
-def test_choices_are_scored_as_training_writes_them(model, tokenizer) -> None:  # noqa: F811
+def test_choices_are_scored_as_training_writes_them(model, tokenizer) -> None:
     records = GENERATORS["boolq"](3, 0)
     for template in ("commonsense", "alpaca"):
         rows = evaluate_task(model, tokenizer, "b", task("boolq", prompt_template=template), records).predictions
@@ -62,13 +61,13 @@ def test_choices_are_scored_as_training_writes_them(model, tokenizer) -> None:  
             assert row["gold_nll"] * row["gold_tokens"] > -row["choice_loglikelihoods"][row["gold"]]
 
 
-def test_the_likelihood_can_be_the_headline(model, tokenizer) -> None:  # noqa: F811
+def test_the_likelihood_can_be_the_headline(model, tokenizer) -> None:
     found = evaluate_task(model, tokenizer, "p", task("piqa", grader="loglikelihood"), GENERATORS["piqa"](8, 0))
     assert found.metrics["accuracy"] == found.metrics["graders"]["loglikelihood"] and found.metrics["unparseable"] == 0
     assert found.predictions[0]["extracted"] in ("solution1", "solution2")
 
 
-def test_without_scores_there_is_no_likelihood_verdict(model, tokenizer) -> None:  # noqa: F811
+def test_without_scores_there_is_no_likelihood_verdict(model, tokenizer) -> None:
     result = evaluate_task(model, tokenizer, "p", task("piqa", score_choices=False), GENERATORS["piqa"](4, 0))
     assert set(result.metrics["graders"]) == {"label", "llm_adapters"}
     assert "choice_loglikelihoods" not in result.predictions[0]
@@ -78,11 +77,11 @@ def test_without_scores_there_is_no_likelihood_verdict(model, tokenizer) -> None
         evaluate_task(model, tokenizer, "p", task("gsm8k", score_choices=True), [])
 
 
-def test_open_questions_have_no_floor(model, tokenizer) -> None:  # noqa: F811
+def test_open_questions_have_no_floor(model, tokenizer) -> None:
     assert evaluate_task(model, tokenizer, "g", task("gsm8k"), GENERATORS["gsm8k"](2, 0)).metrics["floor"] is None
 
 
-def test_beams_are_a_setting_of_the_task(model, tokenizer) -> None:  # noqa: F811
+def test_beams_are_a_setting_of_the_task(model, tokenizer) -> None:
     records = GENERATORS["arc_easy"](8, 0)
     one, four = (
         [row["completion"] for row in evaluate_task(model, tokenizer, "a", task("arc_easy", num_beams=n), records).predictions]
@@ -94,7 +93,7 @@ def test_beams_are_a_setting_of_the_task(model, tokenizer) -> None:  # noqa: F81
 SAME = ("completion", "extracted", "correct", "verdicts", "tokens", "truncated", "gold_tokens")
 
 
-def results(model: Any, tokenizer: Any, name: str, spec: TaskSpec, records: list[dict]) -> dict[str, Any]:  # noqa: F811
+def results(model: Any, tokenizer: Any, name: str, spec: TaskSpec, records: list[dict]) -> dict[str, Any]:
     rows = evaluate_task(model, tokenizer, name, spec, records).predictions
     # Ids count rows, which another order changes; prompts say which row it is.
     return {row["prompt"]: row for row in rows}
@@ -106,7 +105,7 @@ NUMERIC = [pytest.param(name, marks=pytest.mark.numeric) for name in ("gsm8k", "
 
 @pytest.mark.parametrize("protocol", ["sound", "paper"])
 @pytest.mark.parametrize("format", [*NUMERIC, "math", "humaneval", "mbpp", *(name for name in COMMONSENSE if name != "siqa")])
-def test_batch_size_and_order_change_nothing(format, protocol, model, tokenizer) -> None:  # noqa: F811
+def test_batch_size_and_order_change_nothing(format, protocol, model, tokenizer) -> None:
     assert format in PROTOCOLS[protocol]
     records = GENERATORS[format](8, 0)
     one = results(model, tokenizer, format, task(format, protocol, batch_size=1), records)

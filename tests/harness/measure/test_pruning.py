@@ -21,10 +21,7 @@ from harness.records import importance
 from harness.records.pruning import FILE, read
 from harness.train.run import Folders, train
 from tests.experiments import miniature, write
-from tests.methods.test_resume import models_dir
 from tests.rounding import assert_equal_but_for_rounding
-
-__all__ = ["models_dir"]
 
 METHODS = {"lora": {}, "beamlora": {"settings": {"delta_t": 4, "horizon_steps": 12, "p_init": 0.6}}, "pissa": {}}
 PRUNING = {"domain": "math", "model": "llama-mini", "methods": ["lora", "beamlora"], "fractions": [0.0, 0.5, 1.0]}
@@ -57,7 +54,7 @@ def experiment_of(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture(scope="module", params=["lora", "beamlora"])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Trained:  # noqa: F811
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Trained:
     folder = tmp_path_factory.mktemp(request.param)
     experiment, spec = load_run([experiment_of(folder)], {}, f"math/llama-mini/{request.param}/seed0")
     where = Folders(output=folder / "run", scratch=folder / "scratch", models=models_dir, cache=folder / "cache")

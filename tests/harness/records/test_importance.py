@@ -18,11 +18,8 @@ from harness.experiment.runs import load_run
 from harness.records import importance
 from harness.records.importance import ImportanceHistory, deciles, evenness, variation
 from tests.experiments import miniature, write
-from tests.methods.test_resume import models_dir
 from tests.paths import ROOT
 from tests.rounding import assert_equal_but_for_rounding
-
-__all__ = ["models_dir"]
 
 positive = st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=70)
 
