@@ -17,6 +17,7 @@ from tests.paths import ROOT
 #: packages with all that they hold, or single modules; ``__main__`` stands for every command.
 LAYERS = (
     (
+        "harness.did_you_mean",
         "harness.files",
         "harness.overhead",
         "harness.progress",
