@@ -23,6 +23,7 @@ LAYERS = (
         "harness.progress",
         "harness.provenance",
         "harness.source_files",
+        "harness.threads",
         "harness.time_left",
     ),
     ("evaluation.sandbox",),
