@@ -17,11 +17,13 @@ from tests.paths import ROOT
 #: packages with all that they hold, or single modules; ``__main__`` stands for every command.
 LAYERS = (
     (
+        "harness.did_you_mean",
         "harness.files",
         "harness.overhead",
         "harness.progress",
         "harness.provenance",
         "harness.source_files",
+        "harness.threads",
         "harness.time_left",
     ),
     ("evaluation.sandbox",),
