@@ -61,6 +61,17 @@ def add_models_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_cache_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cache-dir``."""
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=CACHE,
+        metavar="DIR",
+        help="folder of tokenised data and decompositions (default: %(default)s)",
+    )
+
+
 def parse_config(args: argparse.Namespace) -> tuple[list[Path], dict[str, Any]]:
     """The experiment files and the overrides of parsed arguments.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from harness import cli
 from harness.config import ConfigError
@@ -69,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     check = commands.add_parser("check", help=summary, description=details)
     cli.add_config_arguments(check)
     cli.add_models_argument(check)
-    check.add_argument("--cache-dir", type=Path, default=cli.CACHE, metavar="DIR", help="default: %(default)s")
+    cli.add_cache_argument(check)
     check.add_argument("--json", action="store_true", help="print JSON, with every match")
     args = parser.parse_args(arguments)
     configfiles, overrides = cli.parse_config(args)

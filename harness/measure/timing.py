@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import files
-from harness.cli import CACHE, SCRATCH, add_config_arguments, add_models_argument, parse_config, run
+from harness.cli import SCRATCH, add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, ConfigError, Experiment, content_hash
 from harness.experiment.runs import load_experiment, timing_runs
 from harness.records.timing import Measurement, TimingRecord, summarise
@@ -107,13 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="where measurements are kept meanwhile (default: %(default)s)",
     )
     add_models_argument(parser)
-    parser.add_argument(
-        "--cache-dir",
-        type=Path,
-        default=CACHE,
-        metavar="DIR",
-        help="folder of tokenised data and decompositions (default: %(default)s)",
-    )
+    add_cache_argument(parser)
     args = parser.parse_args(arguments)
     configfiles, overrides = parse_config(args)
     experiment = load_experiment(configfiles, overrides)

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     cli.add_config_arguments(parser)
     cli.add_models_argument(parser)
     parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--cache-dir", type=Path, default=cli.CACHE, metavar="DIR", help="default: %(default)s")
+    cli.add_cache_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("target", nargs="?", default="reproduce_all", metavar="TARGET", help="default: %(default)s")
     args = parser.parse_args(arguments)

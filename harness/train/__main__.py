@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.cli import CACHE, SCRATCH, add_config_arguments, add_models_argument, parse_config, run
+from harness.cli import SCRATCH, add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError
 from harness.experiment.runs import load_run
 from harness.train.run import Folders, train
@@ -26,13 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="where checkpoints go, one folder per spec (default: %(default)s)",
     )
     add_models_argument(parser)
-    parser.add_argument(
-        "--cache-dir",
-        type=Path,
-        default=CACHE,
-        metavar="DIR",
-        help="folder of tokenised data and decompositions (default: %(default)s)",
-    )
+    add_cache_argument(parser)
     parser.add_argument("--training-hash", help="refuse to train if the run's spec has another hash (set by the workflow)")
     args = parser.parse_args(arguments)
     configfiles, overrides = parse_config(args)
