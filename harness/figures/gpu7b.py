@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from harness.config import ConfigError
 from harness.figures import style
 from harness.figures.inputs import long_form
+from harness.figures.time_memory import draw_panels
 from harness.records import gpu7b
 from harness.records.gpu7b import Part, Record, Training
 
@@ -41,7 +41,7 @@ def build(path: Path) -> style.Plot:
         raise ConfigError(f"{path}: found no steps of {BASELINE}, expected the part that all others are compared with")
     data = long_form([row for part in parts.values() for row in _rows(part, base, paper=not record.smoke)])
     baseline = parts[BASELINE].label
-    figure = _draw(data, baseline=baseline)
+    figure = draw_panels(data, _PANELS, _draw_bars, by="part", baseline=baseline, margin=2.4)
     model = "a tiny model, smoke run" if record.smoke else "LLaMA2-7B of random weights"
     style.finish(
         figure,
@@ -103,20 +103,6 @@ def _caption(record: Record, base: Training, *, baseline: str) -> list[str]:
         "" if record.smoke else "Paper: its section B.2, on its own machines and data.",
         *(f"{note}." for note in notes),
     ]
-
-
-def _draw(data: pd.DataFrame, *, baseline: str) -> Figure:
-    parts = list(dict.fromkeys(data["part"]))
-    figure = style.new_figure(width=11.0, height=0.36 * len(parts) + 2.4)
-    axes = figure.subplots(1, len(_PANELS), sharey=True)
-    for letter, axis, (measure, title) in zip("ab", axes, _PANELS.items(), strict=True):
-        _draw_bars(axis, data[data["measure"] == measure], parts)
-        axis.set_title(f"({letter}) {title}")
-        axis.set_xlabel(f"Relative to {baseline}")
-    labels = data.drop_duplicates("part").set_index("part")["label"]
-    axes[0].set_yticks(range(len(parts)), [labels[part] for part in parts])
-    axes[0].invert_yaxis()
-    return figure
 
 
 def _draw_bars(axis: Axes, own: pd.DataFrame, parts: list[str]) -> None:

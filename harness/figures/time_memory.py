@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,6 @@ from harness.figures.inputs import Inputs, long_form, model_note, model_title
 from harness.records import timing
 from harness.records.timing import Comparison, Measurement, Ratio, TimingRecord
 from harness.records.versioned import Recipe
-
-FILE = "timing.json"
 
 #: Column of the data -> (title of its panel, the ratio in a summary, the value in a measurement).
 _PANELS: dict[str, tuple[str, Callable[[Comparison], Ratio], Callable[[Measurement], float]]] = {
@@ -55,7 +54,8 @@ def build(inputs: Inputs) -> style.Plot:
             ]
     data = long_form(rows)
     baseline = runs[record.timing.baseline]
-    figure = _draw(data, baseline=baseline.method.label)
+    titles = {panel: title for panel, (title, _, _) in _PANELS.items()}
+    figure = draw_panels(data, titles, _draw_bars, by="method", baseline=baseline.method.label, margin=1.9)
     style.finish(
         figure, title=f"Cost relative to {baseline.method.label}: {model_title(baseline.model)}", caption=_caption(record, runs)
     )
@@ -63,7 +63,7 @@ def build(inputs: Inputs) -> style.Plot:
 
 
 def _read(inputs: Inputs, runs: dict[str, RunSpec]) -> TimingRecord:
-    path = inputs.results / inputs.experiment.name / FILE
+    path = inputs.results / inputs.experiment.name / timing.FILE
     recipe = Recipe.workflow(inputs.command, path)
     record = timing.read(path, recipe)
     expected = {method: run.training_hash() for method, run in runs.items()}
@@ -85,17 +85,33 @@ def _caption(record: TimingRecord, runs: dict[str, RunSpec]) -> list[str]:
     ]
 
 
-def _draw(data: pd.DataFrame, *, baseline: str) -> Figure:
-    methods = list(dict.fromkeys(data["method"]))
-    figure = style.new_figure(width=11.0, height=0.36 * len(methods) + 1.9)
-    axes = figure.subplots(1, len(_PANELS), sharey=True)
-    for letter, axis, (panel, (title, _, _)) in zip("abc", axes, _PANELS.items(), strict=True):
-        own = data[data["measure"] == panel]
-        _draw_bars(axis, own, methods)
+def draw_panels(
+    data: pd.DataFrame,
+    titles: Mapping[str, str],
+    draw_bars: Callable[[Axes, pd.DataFrame, list[str]], None],
+    *,
+    by: str,
+    baseline: str,
+    margin: float,
+) -> Figure:
+    """A panel for each measure side by side, with a row for each value of a column, the first on top.
+
+    Args:
+        data: has the columns ``measure``, ``label`` and ``by``.
+        titles: measure -> title of its panel.
+        draw_bars: draws one measure's data; it is given the rows in their order.
+        by: the column that tells rows apart.
+        margin: height that the rows do not need, in inches.
+    """
+    rows = list(dict.fromkeys(data[by]))
+    figure = style.new_figure(width=11.0, height=0.36 * len(rows) + margin)
+    axes = figure.subplots(1, len(titles), sharey=True)
+    for letter, axis, (measure, title) in zip(ascii_lowercase, axes, titles.items(), strict=False):
+        draw_bars(axis, data[data["measure"] == measure], rows)
         axis.set_title(f"({letter}) {title}")
         axis.set_xlabel(f"Relative to {baseline}")
-    labels = data.drop_duplicates("method").set_index("method")["label"]
-    axes[0].set_yticks(range(len(methods)), [labels[method] for method in methods])
+    labels = data.drop_duplicates(by).set_index(by)["label"]
+    axes[0].set_yticks(range(len(rows)), [labels[row] for row in rows])
     axes[0].invert_yaxis()
     return figure
 
