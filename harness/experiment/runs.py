@@ -18,7 +18,8 @@ from harness.config import (
     TableSpec,
 )
 from harness.experiment.resolve import check_names, resolve_run
-from harness.experiment.yaml_file import apply, as_seeds, read_yaml, validate
+from harness.experiment.yaml_file import as_seeds, read_yaml, validate
+from harness.overrides import apply
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Experiment:

@@ -172,7 +172,7 @@ def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
         if verdicts or not counts:
             counts += [sum(verdicts.values()), verdicts["better"], verdicts["worse"], verdicts["tie"]]
     found[f"{table.name}|tally"] = tuple(counts)
-    whole = load_table(table.name, source.configfiles, source.overrides, results=source.results, allow_missing=True)
+    whole = load_table(table.name, source.config, results=source.results, allow_missing=True)
     return found | {f"{table.name}|note|{i}": note for i, note in enumerate(text.notes(whole))}
 
 
@@ -193,7 +193,7 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
                       f"{base.folder}|{task}|floor": (100 * max(map(golds.count, golds)) / len(golds),)}  # fmt: skip
     claims = []
     if (source.folder / CLAIMS).is_file():
-        _, claims = load_claims(source.configfiles, source.overrides, results=source.results, allow_missing=True)
+        _, claims = load_claims(source.config, results=source.results, allow_missing=True)
     found |= {f"claim|{c.key}|verdict": c.verdict for c in claims}
     found |= {f"claim|{c.key}|{i}": words.ours(part) for c in claims for i, part in enumerate(c.parts)}
     planned = all_runs(source.experiment)
