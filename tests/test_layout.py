@@ -16,7 +16,16 @@ from tests.paths import ROOT
 #: From the ground up. A room imports from its own line (never in a circle) and from the lines above it here. A line names
 #: packages with all that they hold, or single modules; ``__main__`` stands for every command.
 LAYERS = (
-    ("harness.files", "harness.progress", "harness.overhead", "harness.provenance", "harness.source_files"),
+    (
+        "harness.files",
+        "harness.errors",
+        "harness.overrides",
+        "harness.misread",
+        "harness.progress",
+        "harness.overhead",
+        "harness.provenance",
+        "harness.source_files",
+    ),
     ("evaluation.sandbox",),
     ("evaluation.sets", "evaluation.graders"),
     ("harness.protocols", "harness.reported"),
@@ -32,7 +41,7 @@ LAYERS = (
     ("harness.figures", "harness.claims"),
     ("harness.report",),
     ("harness.workflow",),
-    ("__main__", "evaluation.grade"),
+    ("__main__", "harness.command", "evaluation.grade"),
 )
 MOST_FILES = 13
 

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from harness import cli
 from harness.errors import ConfigError
-from harness.files import json_text
 
 if TYPE_CHECKING:
     from harness.config import Experiment
     from harness.plan.settings import Setting
     from harness.plan.work import PlannedRun
 
-DESCRIPTION = __doc__.partition(": ")[2]
+DESCRIPTION = "The runs behind a target, what each costs, and what is done. Nothing is downloaded, trained or written."
 
 
 def as_json(experiment: Experiment, target: str, runs: Sequence[PlannedRun], settings: Sequence[Setting], table4: Any) -> str:
     """Everything that the text shows, and the settings at their defaults."""
+    from harness.files import json_text
     from harness.plan.work import totals
 
     return json_text(
@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results-dir", type=Path, default=cli.RESULTS, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--cache-dir", type=Path, default=cli.CACHE, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("target", nargs="?", default="reproduce_all", metavar="TARGET", help="default: %(default)s")
+    parser.add_argument(
+        "target", nargs="?", default="reproduce_all", metavar="TARGET", help="as for Snakemake (default: %(default)s)"
+    )
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import cli
-from harness.files import write_text
-from harness.report.arguments import PAGE, add_report_arguments
+from harness.report.arguments import PAGE, REPORT, add_report_arguments
 
 if TYPE_CHECKING:
     from harness.report.sources import Source
-
-DESCRIPTION = "Write an experiment's report: one HTML page that opens from disk."
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -37,6 +34,7 @@ def _check(source: Source, path: Path) -> int:
 
 
 def _write(source: Source, path: Path, *, allow_missing: bool) -> int:
+    from harness.files import write_text
     from harness.report.page import render
 
     page = render(source, allow_missing=allow_missing)
@@ -47,7 +45,7 @@ def _write(source: Source, path: Path, *, allow_missing: bool) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.report", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="python -m harness.report", description=REPORT)
     add_report_arguments(parser)
     return execute(parser.parse_args(argv))
 

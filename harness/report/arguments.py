@@ -8,6 +8,9 @@ from pathlib import Path
 from harness import cli, reported
 
 PAGE = "report.html"
+REPORT = "Write an experiment's report: one HTML page that opens from disk."
+CHECK = "Recompute every number of an experiment's report from the raw files."
+TRACE = "Show everything behind one number."
 
 
 def add_page_arguments(parser: argparse.ArgumentParser) -> None:

@@ -75,7 +75,7 @@ def read_page(path: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """The marked numbers (key, text) of a page, and its data.
 
     Raises:
-        ConfigError: there is no page, or it is none of ours.
+        ConfigError: it cannot be read, or is none of ours.
     """
     from harness.report.page import unpack
 
@@ -86,8 +86,6 @@ def read_page(path: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
         if not parser.packed:
             raise ValueError("no data")
         return parser.numbers, unpack(parser.packed)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: found no such page; write it: python -m harness.report") from None
     except (ValueError, OSError, RuntimeError) as error:
         raise ConfigError(f"{path}: found no report ({error}), expected the output of python -m harness.report") from error
 
@@ -355,6 +353,8 @@ def check(source: Source, path: Path) -> Checked:
     Raises:
         ConfigError: there is no page, or records that it needs are broken.
     """
+    if not path.exists():
+        raise ConfigError(f"{path}: found no such page; write it: {source.harness('report')}")
     words, data = read_page(path)
     found = list(_check_state(source, data["state"]))
     try:

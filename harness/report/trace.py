@@ -20,7 +20,7 @@ from harness import cli
 from harness.config import ConfigError, RunSpec
 from harness.experiment.runs import table_runs
 from harness.provenance import file_sha256
-from harness.report.arguments import add_trace_arguments
+from harness.report.arguments import TRACE, add_trace_arguments
 from harness.report.made import describe
 from harness.report.recompute import Raw, TableNumbers
 from harness.report.sources import Source, open_source
@@ -245,7 +245,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.report.trace", description="Show everything behind one number.")
+    parser = argparse.ArgumentParser(prog="python -m harness.report.trace", description=TRACE)
     add_trace_arguments(parser)
     return execute(parser.parse_args(argv))
 
