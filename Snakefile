@@ -12,6 +12,7 @@ from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
 from harness.experiment.runs import FIGURES
 from harness.workflow.dag import TABLE_TARGETS, Dag, code_of, hold_lock, method_code, read_config
+from harness.workflow.watch import watch
 
 
 container: "docker://python:3.11-slim-bookworm"
@@ -23,7 +24,7 @@ try:
     PLAN = Dag(read_config(workflow.config_settings.configfiles, workflow.config_settings.config_args))
     if workflow.is_main_process and not workflow.dryrun:
         LOCK = hold_lock(PLAN.experiment.name)
-        CLOCK = PLAN.watch()
+        CLOCK = PLAN.lead()
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -82,7 +83,7 @@ rule reproduce_all:
 
 
 rule base_model:
-    """Train a stand-in base model from scratch."""
+    """Train a stand-in base model from scratch. Before anything else, since everything waits for it."""
     input:
         config=ancient(PLAN.configfiles),
         code=code_of("base_model"),
@@ -94,6 +95,7 @@ rule base_model:
         scratch=lambda wildcards: SCRATCH / wildcards.name,
     log:
         f"{FOLDER}/logs/base_model/{{name}}.log",
+    priority: 1
     resources:
         overrides=OVERRIDES,
     message:
@@ -338,6 +340,7 @@ onstart:
     # second, 15 to 25 % of a core. Jobs on this machine are limited by its cores.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
+    watch(PLAN, workflow)
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
     shell(
         "mkdir -p {FOLDER}/logs; "

@@ -6,7 +6,6 @@ Light, since it stands before every ``--help``: neither pydantic nor NumPy.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import select
 import shlex
@@ -18,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import misread, overhead, overrides, progress
+from harness import overhead, progress
+from harness.arguments import misread, overrides
+from harness.did_you_mean import hint
 from harness.errors import ConfigError
 
 DEFAULT_CONFIGFILE = Path("config/tiny.yaml")
@@ -45,9 +46,7 @@ def experiment_file(name: str) -> Path:
     if not known:
         raise ConfigError(f"{Path.cwd()}: found no {folder}/*.yaml, expected a checkout of beamlora-harness")
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-        raise ConfigError(f"experiment: found no {folder}/{name}.yaml; {hint}")
+        raise ConfigError(f"experiment: found no {folder}/{name}.yaml; {hint(name, known)}")
     return folder / f"{name}.yaml"
 
 

@@ -17,14 +17,16 @@ from tests.paths import ROOT
 #: packages with all that they hold, or single modules; ``__main__`` stands for every command.
 LAYERS = (
     (
-        "harness.files",
+        "harness.arguments",
+        "harness.did_you_mean",
         "harness.errors",
-        "harness.overrides",
-        "harness.misread",
-        "harness.progress",
+        "harness.files",
         "harness.overhead",
+        "harness.progress",
         "harness.provenance",
         "harness.source_files",
+        "harness.threads",
+        "harness.time_left",
     ),
     ("evaluation.sandbox",),
     ("evaluation.sets", "evaluation.graders"),

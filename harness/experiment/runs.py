@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.arguments.overrides import apply
 from harness.config import (
     BuiltModel,
     ConfigError,
@@ -19,7 +20,6 @@ from harness.config import (
 )
 from harness.experiment.resolve import check_names, resolve_run
 from harness.experiment.yaml_file import as_seeds, read_yaml, validate
-from harness.overrides import apply
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Experiment:

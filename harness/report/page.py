@@ -104,7 +104,7 @@ def _tables(source: Source, loaded: Loaded) -> tuple[list[TableView], list[dict[
         table = build(source.experiment, name, mine, _part(loaded, mine))
         commands = {
             f"{name}|{section.model_key}|{row.method_key}|{metric}|{column.key}": source.harness(
-                f"trace {name} {section.model_key} {row.method_key} {AVERAGE if column.task == AVERAGE else column.key}"
+                f"report.trace {name} {section.model_key} {row.method_key} {AVERAGE if column.task == AVERAGE else column.key}"
             )
             for section in table.sections
             for row in section.rows

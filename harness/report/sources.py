@@ -12,7 +12,8 @@ from harness.config import Experiment, RunSpec
 from harness.experiment.runs import all_runs, base_evaluations, load_experiment, planned_figures, pruning_runs
 from harness.provenance import file_sha256
 from harness.records import pruning, timing
-from harness.records.read import DEFAULT_RESULTS, MissingRecord, load_records, run_folder
+from harness.records.read import DEFAULT_RESULTS, load_records, run_folder
+from harness.records.versioned import MissingRecord
 
 CLAIMS = "claims.json"
 OPERATIONS = Path("adapter") / "operations.jsonl"

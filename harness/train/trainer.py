@@ -230,7 +230,7 @@ class PrintProgress(TrainerCallback):
     """One line now and then: step, loss, time left."""
 
     def __init__(self, title: str) -> None:
-        self.progress = Progress(title)
+        self.progress = Progress(title, whole_job=True)
         self.loss: float | None = None
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:

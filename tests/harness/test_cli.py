@@ -16,7 +16,8 @@ import pytest
 import yaml
 from snakemake.cli import get_argument_parser
 
-from harness import cli, overrides
+from harness import cli
+from harness.arguments import overrides
 from harness.config import ConfigError
 from harness.experiment.runs import load_experiment
 from harness.measure import timing

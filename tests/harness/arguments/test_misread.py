@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.misread import complaint, targets
+from harness.arguments.misread import complaint, targets
 
 FILE = "config/small.yaml"
 
