@@ -14,7 +14,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from harness.cli import parse_config
+from harness.cli import Config, parse_config
 from harness.config import Experiment
 from harness.records.read import load_records
 from harness.statistics import stats
@@ -89,7 +89,7 @@ def test_interval_beside_zero_and_a_tie_is_explained(tmp_path: Path) -> None:
 
 def summarise(table: Table, folder: Path) -> str:
     console = Console(file=io.StringIO(), width=summary.MAX_WIDTH, highlight=False)
-    summary.render(table, console=console, folder=folder, configfiles=[Path("config/tiny.yaml")], overrides={})
+    summary.render(table, console=console, folder=folder, config=Config())
     return console.file.getvalue()
 
 
@@ -103,7 +103,7 @@ def test_summary_fits_the_terminal_and_spells_out_beamlora(full) -> None:
         sentence = rf"BeamLoRA − LoRA on {label}: [+−]\d+\.\d \[.*\], (better|worse|tie).*, 3 seeds"
         assert len(re.findall(sentence, shown)) == 2
     assert "65 accuracy comparisons after Holm's correction" in shown
-    assert "90 runs" in shown and "--config seeds=5 reproduce_table1" in commands[0]
+    assert "90 runs" in shown and "--config seeds=5 -- reproduce_table1" in commands[0]
 
 
 def test_summary_names_only_files_that_exist(full, tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ def test_experiment_names_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     add_table_arguments(parser)
     args = parser.parse_args(["table1", "--experiment", "small", "--set", "seeds=2"])
-    assert parse_config(args) == ([Path("config/small.yaml")], {"seeds": 2})
-    assert parse_config(parser.parse_args(["table1"]))[0] == [Path("config/tiny.yaml")]
+    assert parse_config(args) == Config(files=(Path("config/small.yaml"),), overrides={"seeds": 2})
+    assert parse_config(parser.parse_args(["table1"])).files == (Path("config/tiny.yaml"),)
     with pytest.raises(SystemExit):
         parser.parse_args(["table1", "--experiment", "small", "--configfile", "config/paper.yaml"])
     assert "not allowed with argument --experiment" in capsys.readouterr().err
