@@ -11,7 +11,6 @@ import select
 import shlex
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,7 +189,7 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
         print(line, file=sys.stderr)
     except Exception as error:
         status, line = 1, f"failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        traceback.print_exc()
+        sys.excepthook(type(error), error, error.__traceback__)
     if status and status != 130 and progress.ENVIRONMENT_VARIABLE in os.environ:
         print(line, flush=True)
     sys.exit(status)

@@ -43,14 +43,15 @@ COMMANDS = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="beamlora", description="Is a LoRA variant better than plain LoRA?")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    made = argparse.ArgumentParser(prog="beamlora", description="Is a LoRA variant better than plain LoRA?")
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         summary = command.description.partition("\n")[0]
         one = commands.add_parser(name, help=summary, description=command.description)
         command.add_arguments(one)
-    return parser
+    return made
 
 
 def require_checkout() -> None:
@@ -68,12 +69,12 @@ def require_checkout() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = _parser()
-    args, more = parser.parse_known_args(arguments)
+    read = parser()
+    args, more = read.parse_known_args(arguments)
     if args.command == "demo":
         args.snakemake = more
     elif more:
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
+        read.error(f"unrecognized arguments: {' '.join(more)}")
     if args.command != "doctor":  # which finds that, among other things
         require_checkout()
     return importlib.import_module(COMMANDS[args.command].module).execute(args)

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from importlib import metadata
 from pathlib import Path
@@ -208,9 +209,16 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even the look-up of its name, which knows no time-out."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(checks.socket, "create_connection", lambda *_, **__: time.sleep(20))
+    given_up = threading.Event()
+
+    def hang(*_: Any, **__: Any) -> socket.socket:
+        given_up.wait(60)
+        raise TimeoutError
+
+    monkeypatch.setattr(checks.socket, "create_connection", hang)
     start = time.monotonic()
     found = checks.check_hub()
+    given_up.set()
     assert time.monotonic() - start < 5
     assert (found.status, found.mend) == ("note", "export HF_HUB_OFFLINE=1")
 

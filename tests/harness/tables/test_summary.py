@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -104,6 +105,25 @@ def test_summary_fits_the_terminal_and_spells_out_beamlora(full) -> None:
         assert len(re.findall(sentence, shown)) == 2
     assert "65 accuracy comparisons after Holm's correction" in shown
     assert "90 runs" in shown and "--config seeds=5 -- reproduce_table1" in commands[0]
+
+
+@pytest.mark.parametrize("config", [Config(), Config(overrides={"training.max_steps": 20})])
+def test_every_next_command_plans_its_runs(full, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    table = replace(full[2], experiment=full[2].experiment.model_copy(update={"seeds": (0,)}))
+    commands = [words for words, _ in summary.next_commands(table, config)]
+    assert len(commands) == 3
+    for command in commands if config == Config() else commands[:1]:
+        program, *words = shlex.split(command)
+        dry = [Path(sys.executable).with_name(program), "--quiet", "rules", "--dry-run", "--forceall", *words]
+        done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and re.search(r"^train +\d+$", done.stdout + done.stderr, flags=re.MULTILINE), done.stderr
+
+
+def test_next_names_only_experiments_that_have_the_table(full, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    commands = [words for words, _ in summary.next_commands(replace(full[2], name="table3"), Config())]
+    assert [re.findall("experiment=(\\w+)", words) for words in commands] == [[], ["paper"]]
 
 
 def test_summary_names_only_files_that_exist(full, tmp_path: Path) -> None:
