@@ -284,8 +284,9 @@ def test_however_it_is_named_nothing_reruns(unchanged: Copy, words: list[str]) -
 def test_keys_and_files_stand_beside_the_experiment(unchanged: Copy) -> None:
     another = {"train": 2, "evaluate": 2, "table": 1}
     assert unchanged.planned("reproduce_table1", "--config", "experiment=tiny", "seeds=2") == another
-    (unchanged.root / "my.yaml").write_text("seeds: [1]\n")
-    assert unchanged.planned("reproduce_table1", "--configfile", "config/tiny.yaml", "my.yaml") == another
+    (unchanged.root / "my.yaml").write_text("name: mine\nseeds: [0, 1, 2]\n")
+    planned = unchanged.planned("reproduce_table1", "--configfile", "config/tiny.yaml", "my.yaml")
+    assert (planned["train"], planned["evaluate"], planned["table"]) == (6, 6, 1)
 
 
 @pytest.mark.parametrize(
