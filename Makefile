@@ -14,7 +14,7 @@ SNAKEMAKE = cd $(ROOT) && $(BIN)/snakemake --cores $(CORES) --quiet rules host
 # The Python of .venv instead of the newest that is found, such as PYTHON=python3.12; and how to install: SETUP_ARGS=--help.
 PYTHON ?=
 SETUP_ARGS ?=
-# Arguments of the report, such as REPORT_ARGS="--configfile config/small.yaml --allow-missing".
+# Arguments of the report, such as REPORT_ARGS="--experiment small --allow-missing".
 REPORT_ARGS ?=
 
 .PHONY: help setup demo table1 all report test test-all lint

@@ -1,5 +1,6 @@
 # From an experiment file to its tables. Every rule is one command line that can be pasted into a shell.
-# The default experiment is config/tiny.yaml; choose another with --configfile, change a key with --config KEY=VALUE.
+# snakemake --cores all TARGET --config experiment=NAME KEY=VALUE: an experiment of config/ (default: tiny), and what to change
+# in it; for a file of one's own --configfile FILE after the target.
 import os
 import sys
 
@@ -10,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
 from harness.experiment.runs import FIGURES
-from harness.workflow.dag import TABLE_TARGETS, Dag, code_of, hold_lock, method_code
+from harness.workflow.dag import TABLE_TARGETS, Dag, code_of, hold_lock, method_code, read_config
 from harness.workflow.watch import watch
 
 
@@ -20,7 +21,7 @@ container: "docker://python:3.11-slim-bookworm"
 shell.prefix(f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; ")
 
 try:
-    PLAN = Dag(workflow.configfiles, workflow.config_settings.config)
+    PLAN = Dag(read_config(workflow.config_settings.configfiles, workflow.config_settings.config_args))
     if workflow.is_main_process and not workflow.dryrun:
         LOCK = hold_lock(PLAN.experiment.name)
         CLOCK = PLAN.lead()
@@ -52,7 +53,6 @@ for TARGET in TABLE_TARGETS:
             TARGET
         input:
             lambda wildcards, target=TARGET: PLAN.table_of(target),
-        default_target: PLAN.target == TARGET
 
 
 # One target per figure, under the figure's own name.
@@ -63,14 +63,12 @@ for FIGURE in FIGURES:
             FIGURE
         input:
             lambda wildcards, figure=FIGURE: PLAN.figure_of(figure),
-        default_target: PLAN.target == FIGURE
 
 
 rule base_evaluations:
     """The base models as they are, without fine-tuning, under each protocol that the experiment names."""
     input:
         lambda wildcards: PLAN.planned_base_metrics(),
-    default_target: PLAN.target == "base_evaluations"
 
 
 rule reproduce_all:
@@ -82,7 +80,6 @@ rule reproduce_all:
         f"{FOLDER}/claims.md",
         f"{FOLDER}/report.html",
         f"{FOLDER}/runs.parquet",
-    default_target: PLAN.target == "reproduce_all"
 
 
 rule base_model:

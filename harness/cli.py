@@ -1,23 +1,29 @@
-"""What every command line of the harness shares: which experiment, which overrides, and how errors are shown."""
+"""What every command line of the harness shares: which experiment, which overrides, and how errors are shown.
+
+Light, since it stands before every ``--help``: neither pydantic nor NumPy.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import select
+import shlex
 import sys
 import threading
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness import overhead, progress
-from harness.config import ConfigError
+from harness.arguments import misread, overrides
+from harness.did_you_mean import hint
+from harness.errors import ConfigError
 
 DEFAULT_CONFIGFILE = Path("config/tiny.yaml")
+#: The key of Snakemake's ``--config`` that names a file of config/.
+EXPERIMENT_KEY = "experiment"
 
 #: What the workflow writes, and in the results what all experiments share: stand-in base models, checkpoints (one folder per
 #: spec; never declared to Snakemake, which would delete them before a rerun), tokenised data and decompositions.
@@ -28,14 +34,74 @@ SCRATCH = RESULTS / ".scratch"
 CACHE = RESULTS / ".cache"
 
 
+def experiment_file(name: str) -> Path:
+    """The file of config/ that an experiment's name stands for.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = DEFAULT_CONFIGFILE.parent
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if not known:
+        raise ConfigError(f"{Path.cwd()}: found no {folder}/*.yaml, expected a checkout of beamlora-harness")
+    if name not in known:
+        raise ConfigError(f"experiment: found no {folder}/{name}.yaml; {hint(name, known)}")
+    return folder / f"{name}.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which experiment a command is about. Commands read their arguments once, into this, and hand this on."""
+
+    #: Later ones win.
+    files: tuple[Path, ...] = (DEFAULT_CONFIGFILE,)
+    #: Dotted key -> value, laid over the files in this order.
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str | None:
+        """What the experiment is called by where it is one file of config/."""
+        named = len(self.files) == 1 and self.files[0] == DEFAULT_CONFIGFILE.with_name(f"{self.files[0].stem}.yaml")
+        return self.files[0].stem if named else None
+
+    @property
+    def override_arguments(self) -> list[str]:
+        """``--set KEY=VALUE ...``, or nothing."""
+        return ["--set", *overrides.words(self.overrides)] if self.overrides else []
+
+    @property
+    def arguments(self) -> list[str]:
+        """For another process of the harness: the same experiment, whatever the default."""
+        return ["--configfile", *map(str, self.files), *self.override_arguments]
+
+    @property
+    def short_arguments(self) -> list[str]:
+        """For a person to type: nothing for the default."""
+        if self.files == (DEFAULT_CONFIGFILE,):
+            return self.override_arguments
+        if self.name is not None:
+            return ["--experiment", self.name, *self.override_arguments]
+        return self.arguments
+
+    @property
+    def snakemake(self) -> str:
+        """The shell command that runs the experiment, but for its target: that follows after ``--``."""
+        words = ["snakemake", "--cores", "all"]
+        keys = overrides.words(overrides.nested(self.overrides))
+        if self.name is None:
+            words += ["--configfile", *map(str, self.files)]
+        elif self.files != (DEFAULT_CONFIGFILE,):
+            keys = [f"{EXPERIMENT_KEY}={self.name}", *keys]
+        return shlex.join([*words, *(["--config", *keys] if keys else [])])
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--configfile`` and ``--set`` (Snakemake's ``--configfile`` and ``--config``), and ``--experiment``."""
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--configfile",
-        type=Path,
         nargs="+",
-        default=[DEFAULT_CONFIGFILE],
+        action="extend",
         metavar="FILE",
         help=f"experiment file(s), later ones win (default: {DEFAULT_CONFIGFILE})",
     )
@@ -44,6 +110,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         "--set",
         dest="overrides",
         nargs="+",
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
         help="override a key of the experiment, such as seeds=[0,1] or training.max_steps=20",
@@ -72,23 +139,22 @@ def add_cache_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_config(args: argparse.Namespace) -> tuple[list[Path], dict[str, Any]]:
-    """The experiment files and the overrides of parsed arguments.
+def parse_config(args: argparse.Namespace) -> Config:
+    """The experiment that parsed arguments name. Nothing else reads these arguments.
 
     Raises:
-        ConfigError: an override that is not KEY=VALUE, or whose value is not YAML.
+        ConfigError: no such experiment in config/; a target that stands for a file; an override that is not KEY=VALUE, or
+            whose value is not YAML.
     """
-    overrides: dict[str, Any] = {}
-    for text in args.overrides:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--set: found {text!r}, expected KEY=VALUE")
-        try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {key}: found {value!r}, expected a YAML value ({error})") from error
-    files = args.configfile if args.experiment is None else [DEFAULT_CONFIGFILE.with_name(f"{args.experiment}.yaml")]
-    return list(files), overrides
+    changed = overrides.parse(args.overrides, option="--set")
+    if args.experiment is not None:
+        return Config(files=(experiment_file(args.experiment),), overrides=changed)
+    if not args.configfile:
+        return Config(overrides=changed)
+    wrong = misread.targets(args.configfile)
+    if wrong:
+        raise ConfigError(f"--configfile: found {wrong[0]} as a configuration file; put {wrong[0]} before --configfile")
+    return Config(files=tuple(map(Path, args.configfile)), overrides=changed)
 
 
 #: Process id of the workflow that started this job, set by the Snakefile.
@@ -134,7 +200,7 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
         print(line, file=sys.stderr)
     except Exception as error:
         status, line = 1, f"failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        traceback.print_exc()
+        sys.excepthook(type(error), error, error.__traceback__)
     if status and status != 130 and progress.ENVIRONMENT_VARIABLE in os.environ:
         print(line, flush=True)
     sys.exit(status)

@@ -15,13 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness import protocols
+from harness.errors import ConfigError as ConfigError
 
 #: Raised when the meaning of a record changes; records of another version are refused.
 SCHEMA_VERSION = 1
-
-
-class ConfigError(ValueError):
-    """Bad input, found before any expensive work. The message names the file and key, what was found and expected."""
 
 
 class Frozen(BaseModel):

@@ -17,7 +17,9 @@ from tests.paths import ROOT
 #: packages with all that they hold, or single modules; ``__main__`` stands for every command.
 LAYERS = (
     (
+        "harness.arguments",
         "harness.did_you_mean",
+        "harness.errors",
         "harness.files",
         "harness.overhead",
         "harness.progress",
@@ -41,7 +43,7 @@ LAYERS = (
     ("harness.figures", "harness.claims"),
     ("harness.report",),
     ("harness.workflow",),
-    ("__main__", "evaluation.grade"),
+    ("__main__", "harness.command", "evaluation.grade"),
 )
 MOST_FILES = 13
 

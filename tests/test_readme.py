@@ -18,6 +18,8 @@ from peft import LoraModel, PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 from trl import SFTConfig
 
+from harness import cli
+from harness.command import __main__ as beamlora
 from tests import readme, tiny_models
 from tests.methods import toy
 from tests.paths import ROOT
@@ -166,7 +168,7 @@ def test_anchors_exist() -> None:
 def snakemake(arguments: list[str]) -> dict[str, int]:
     """Rule -> number of jobs in a dry run."""
     program = Path(sys.executable).with_name("snakemake")
-    done = subprocess.run([program, *arguments, "--dry-run", "--quiet", "rules"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([program, "--quiet", "rules", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)}
@@ -176,10 +178,7 @@ COMMANDS = [code for code in inline_code() if code.startswith("snakemake ")]
 
 
 def test_there_are_commands() -> None:
-    assert {re.search(r"config/\w+\.yaml", command).group() for command in COMMANDS} == {
-        "config/small.yaml",
-        "config/paper.yaml",
-    }
+    assert {re.search(r"experiment=(\w+)", command)[1] for command in COMMANDS} == {"small", "paper"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -190,8 +189,8 @@ def test_workflow_commands_plan_their_runs(command: str, tmp_path: Path) -> None
             (tmp_path / local).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / local).touch()
         command = command.replace("/path/to/data", str(tmp_path))
-    planned = snakemake([*shlex.split(command)[1:], "--forceall"])
-    promised = re.search(r"paper.yaml reproduce_table1`: its (\d+) runs", readme.TEXT)
+    planned = snakemake(["--forceall", *shlex.split(command)[1:]])
+    promised = re.search(r"--experiment paper`: its (\d+) runs", readme.TEXT)
     assert promised is not None
     assert planned["train"] == planned["evaluate"] == (int(promised.group(1)) if "paper" in command else 2)
 
@@ -203,5 +202,24 @@ def test_workflow_options_are_accepted() -> None:
     options = [code for code in inline_code() if code.startswith("--resources")]
     assert options
     seeds = next(int(change.removeprefix("seeds=")) for change in changes if change.startswith("seeds="))
-    planned = snakemake(["--configfile", "config/small.yaml", "--config", *changes, *shlex.split(options[0]), "--forceall"])
+    planned = snakemake(["--forceall", *shlex.split(options[0]), "--config", "experiment=small", *changes])
     assert planned["train"] == 2 * seeds
+
+
+def test_beamlora_commands_are_read() -> None:
+    """Each as its own parser reads it, and its experiment exists."""
+    commands = [shlex.split(code)[1:] for code in inline_code() if code.startswith("beamlora ")]
+    assert {words[0] for words in commands} >= {"plan", "figure", "trace", "check", "table", "doctor"}
+    for words in commands:
+        if words != ["--help"]:
+            args = beamlora.parser().parse_args(words)
+            assert args.command == words[0]
+            if hasattr(args, "experiment"):
+                assert all((ROOT / file).is_file() for file in cli.parse_config(args).files)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.stem)
+def test_commands_in_the_experiment_files_plan_jobs(file: Path) -> None:
+    for command in re.findall(r"^#   snakemake (.+)$", file.read_text(), flags=re.MULTILINE):
+        planned = snakemake(["--forceall", *shlex.split(command)])
+        assert planned["total"] > 1

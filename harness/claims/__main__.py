@@ -21,8 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
     parser.add_argument("--allow-missing", action="store_true", help="show claims without their runs as untested")
     args = parser.parse_args(argv)
-    configfiles, overrides = cli.parse_config(args)
-    experiment, claims = load_claims(configfiles, overrides, results=args.results_dir, allow_missing=args.allow_missing)
+    experiment, claims = load_claims(cli.parse_config(args), results=args.results_dir, allow_missing=args.allow_missing)
     folder = args.results_dir / experiment.name
     write_text(folder / "claims.md", text.markdown(experiment, claims))
     write_json(folder / "claims.json", text.record(experiment, claims))

@@ -71,8 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     cli.add_cache_argument(check)
     check.add_argument("--json", action="store_true", help="print JSON, with every match")
     args = parser.parse_args(arguments)
-    configfiles, overrides = cli.parse_config(args)
-    experiment = load_experiment(configfiles, overrides)
+    config = cli.parse_config(args)
+    experiment = load_experiment(config.files, config.overrides)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
             experiment, all_runs(experiment), models_dir=args.models_dir, cache_dir=args.cache_dir, say=say
         )
     except ConfigError as error:
-        raise ConfigError(f"{configfiles[-1]}: {error}") from error
+        raise ConfigError(f"{config.files[-1]}: {error}") from error
     if args.json:
         print(json_text({"experiment": experiment.name, "domains": report}, indent=2))
     else:

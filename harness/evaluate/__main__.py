@@ -21,8 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run-dir", type=Path, required=True, help="holds train.json and adapter/; gets the results")
     add_models_argument(parser)
     args = parser.parse_args(arguments)
-    configfiles, overrides = parse_config(args)
-    experiment, spec = load_run(configfiles, overrides, args.run)
+    config = parse_config(args)
+    experiment, spec = load_run(config.files, config.overrides, args.run)
     record = evaluate_run(spec, run_dir=args.run_dir, models_dir=args.models_dir, data_dir=experiment.data_dir)
     for name, task in record["tasks"].items():
         print(

@@ -94,7 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run-dir", type=Path, required=True, help="gets metrics.json and predictions/")
     add_models_argument(parser)
     args = parser.parse_args(arguments)
-    experiment = load_experiment(*parse_config(args))
+    config = parse_config(args)
+    experiment = load_experiment(config.files, config.overrides)
     record = evaluate_base(
         experiment, model_key=args.model, protocol=args.protocol, run_dir=args.run_dir, models_dir=args.models_dir
     )

@@ -296,7 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
     from harness.experiment.runs import load_experiment
 
     args = _parser().parse_args(arguments)
-    experiment = load_experiment(*cli.parse_config(args))
+    config = cli.parse_config(args)
+    experiment = load_experiment(config.files, config.overrides)
     data_dir = args.data_dir or experiment.data_dir
     tasks = _load_tasks(args, data_dir)
     limit_threads()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.arguments.overrides import apply
 from harness.config import (
     BuiltModel,
     ConfigError,
@@ -18,7 +19,7 @@ from harness.config import (
     TableSpec,
 )
 from harness.experiment.resolve import check_names, resolve_run
-from harness.experiment.yaml_file import apply, as_seeds, read_yaml, validate
+from harness.experiment.yaml_file import as_seeds, read_yaml, validate
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Experiment:

@@ -125,20 +125,6 @@ def validate(model: type[BaseModel], value: Any, *, paths: Sequence[Path], at: S
         raise located(paths, [*at, *keys], message) from None
 
 
-def apply(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key. A mapping is merged into the one that stands there, as Snakemake's ``--config`` does."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        content = content.setdefault(parent, {})
-        if not isinstance(content, dict):
-            raise ConfigError(f"{key}: found a plain value at {parent!r}, expected a mapping")
-    if isinstance(value, Mapping) and isinstance(content.get(last), dict):
-        for name, item in value.items():
-            apply(content[last], name, item)
-    else:
-        content[last] = value
-
-
 def as_seeds(value: Any) -> Any:
     """``seeds=5`` means five seeds, 0 to 4; ``seeds=0,3`` names them."""
     if isinstance(value, bool):

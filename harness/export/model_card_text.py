@@ -300,7 +300,7 @@ def _show(value: Any) -> str:
 def _repeat(card: Card) -> list[str]:
     spec, train = card.spec, card.train
     own = reported.CONFIG / f"{spec.experiment}.yaml"
-    file = f"config/{own.name}" if own.is_file() else "EXPERIMENT.yaml"
+    which = f"--config experiment={spec.experiment}" if own.is_file() else "--configfile EXPERIMENT.yaml"
     target = f"results/{spec.experiment}/{spec.run_id}/metrics.json"
     unknown = "" if own.is_file() else f" `EXPERIMENT.yaml` is the file of the experiment `{spec.experiment}`."
     facts = {
@@ -314,7 +314,7 @@ def _repeat(card: Card) -> list[str]:
     }
     return [
         "## Repeat it",
-        _code(f"snakemake --cores all {target} --configfile {file}", "bash"),
+        _code(f"snakemake --cores all {target} {which}", "bash"),
         "in a checkout of beamlora-harness at the commit below. The run is the same one if its `train.json` has the same hash "
         f"of the settings (`training_hash`); settings changed with `--config` have to be given again.{unknown}",
         table(["", ""], facts.items()),

@@ -6,21 +6,18 @@ import argparse
 from pathlib import Path
 
 from harness import cli
-from harness.config import ConfigError
-from harness.experiment.runs import load_experiment
-from harness.figures.inputs import Inputs, Selection
-from harness.records.read import DEFAULT_RESULTS, snakemake_command
+from harness.errors import ConfigError
+from harness.figures.selection import Selection
 
-DEFAULT_FIGURES = Path("figures")
+DESCRIPTION = "Draw a figure from the records of an experiment: PNG, PDF, and the data behind it as CSV."
 
 
-def _parser() -> argparse.ArgumentParser:
-    description = "Draw a figure from the records of an experiment: PNG, PDF, and the data behind it as CSV."
-    parser = argparse.ArgumentParser(prog="python -m harness.figures", description=description)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
     parser.add_argument("figure", nargs="?", metavar="NAME", help="a figure; without it, all are listed")
     cli.add_config_arguments(parser)
-    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help=f"default: {DEFAULT_FIGURES}/{{experiment}}, or gpu7b")
+    parser.add_argument("--results-dir", type=Path, default=cli.RESULTS, help="default: %(default)s")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help=f"default: {cli.FIGURES}/{{experiment}}, or gpu7b")
     only = parser.add_argument_group("rank_importance only")
     modules = ", ".join(Selection().modules)
     only.add_argument("--module", nargs="+", metavar="NAME", help=f"modules, such as q_proj (default: {modules})")
@@ -33,7 +30,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="time_memory only: draw this record of python -m benchmarks.gpu7b, of no experiment",
     )
-    return parser
 
 
 def _selection(args: argparse.Namespace) -> Selection:
@@ -51,16 +47,19 @@ def _draw_gpu7b(args: argparse.Namespace) -> int:
     if args.figure != "time_memory":
         raise ConfigError(f"--gpu7b: found it for figure {args.figure}, expected time_memory")
     with style.theme():
-        paths = style.save(gpu7b.build(args.gpu7b), args.output_dir or DEFAULT_FIGURES / "gpu7b", args.figure)
+        paths = style.save(gpu7b.build(args.gpu7b), args.output_dir or cli.FIGURES / "gpu7b", args.figure)
     for path in paths:
         print(path)
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
+def execute(args: argparse.Namespace) -> int:
+    """Draw the figure that parsed arguments name, or list all."""
+    from harness.experiment.runs import load_experiment
     from harness.figures import catalogue, style
+    from harness.figures.inputs import Inputs
 
-    args = _parser().parse_args(argv)
+    config = cli.parse_config(args)
     if args.figure is None:
         print(catalogue.listing())
         return 0
@@ -68,22 +67,26 @@ def main(argv: list[str] | None = None) -> int:
     selection = _selection(args)
     if args.gpu7b is not None:
         return _draw_gpu7b(args)
-    configfiles, overrides = cli.parse_config(args)
-    experiment = load_experiment(configfiles, overrides)
+    experiment = load_experiment(config.files, config.overrides)
     inputs = Inputs(
         experiment=experiment,
-        configfiles=tuple(configfiles),
+        configfiles=config.files,
         results=args.results_dir,
-        command=snakemake_command(configfiles, overrides),
+        command=config.snakemake,
         selection=selection,
     )
     with style.theme():
-        paths = style.save(
-            catalogue.build(args.figure, inputs), args.output_dir or DEFAULT_FIGURES / experiment.name, args.figure
-        )
+        paths = style.save(catalogue.build(args.figure, inputs), args.output_dir or cli.FIGURES / experiment.name, args.figure)
     for path in paths:
         print(path)
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m harness.figures", description=DESCRIPTION)
+    add_arguments(parser)
+    return execute(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -13,20 +13,10 @@ import pandas as pd
 from harness import reported
 from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec
 from harness.experiment.yaml_file import located
+from harness.figures.selection import Selection
 from harness.records.read import RunRecord, load_records
 from harness.records.versioned import MissingRecord, Recipe, RecordError, read_json
 from harness.statistics import stats
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """What ``rank_importance`` shows of all runs, modules and layers. None: its own choice."""
-
-    method: str | None = None
-    seed: int | None = None
-    #: Ends of module names, such as up_proj.
-    modules: tuple[str, ...] = ("up_proj", "v_proj")
-    layer: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -270,8 +270,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_models_argument(parser)
     args = parser.parse_args(arguments)
-    configfiles, overrides = parse_config(args)
-    experiment, spec = load_run(configfiles, overrides, args.run)
+    config = parse_config(args)
+    experiment, spec = load_run(config.files, config.overrides, args.run)
     record = prune_run(spec, experiment, run_dir=args.run_dir, models_dir=args.models_dir, scratch_dir=args.scratch)
     for name, task in record["tasks"].items():
         curve = ", ".join(

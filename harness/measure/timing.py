@@ -109,16 +109,15 @@ def main(arguments: list[str] | None = None) -> int:
     add_models_argument(parser)
     add_cache_argument(parser)
     args = parser.parse_args(arguments)
-    configfiles, overrides = parse_config(args)
-    experiment = load_experiment(configfiles, overrides)
+    config = parse_config(args)
+    experiment = load_experiment(config.files, config.overrides)
     if args.measure is not None:
         from harness.measure.time_lapse import measure
 
         found = measure(experiment, args.measure, number=args.round, models_dir=args.models_dir, cache_dir=args.cache_dir)
         files.write_json(args.output, found)
         return 0
-    command = [sys.executable, "-m", "harness.measure.timing", "--configfile", *map(str, args.configfile)]
-    command += ["--set", *args.overrides] if args.overrides else []
+    command = [sys.executable, "-m", "harness.measure.timing", *config.arguments]
     command += ["--models-dir", str(args.models_dir), "--cache-dir", str(args.cache_dir)]
     record = measure_all(experiment, command=command, output=args.output, scratch_dir=args.scratch)
     for method, found in summarise(record).items():

@@ -273,13 +273,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the model goes")
     parser.add_argument("--scratch", required=True, type=Path, metavar="DIR", help="where the checkpoint lives meanwhile")
     options = parser.parse_args(arguments)
-    paths, overrides = cli.parse_config(options)
-    models = load_experiment(paths, overrides).models
+    config = cli.parse_config(options)
+    models = load_experiment(config.files, config.overrides).models
     if options.model not in models:
         raise ConfigError(f"--model: found {options.model!r}, expected one of {', '.join(models)}")
     source = models[options.model].source
     if not isinstance(source, BuiltModel):
-        raise ConfigError(f"{paths[-1]}: models.{options.model}.source: found kind {source.kind!r}, expected 'built'")
+        raise ConfigError(f"{config.files[-1]}: models.{options.model}.source: found kind {source.kind!r}, expected 'built'")
     progress = Progress(f"base model {options.model}", whole_job=True)
     record = build_base_model(
         source,

@@ -10,19 +10,24 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness import cli, reported
-from harness.config import ConfigError, Experiment
-from harness.experiment.runs import load_experiment, target_runs, unique
-from harness.files import json_text
-from harness.plan.settings import Setting, table4_check, used_settings
-from harness.plan.work import PlannedRun, Planner, totals
-from harness.records.read import DEFAULT_RESULTS
+from harness import cli
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.config import Experiment
+    from harness.plan.settings import Setting
+    from harness.plan.work import PlannedRun
+
+DESCRIPTION = "The runs behind a target, what each costs, and what is done. Nothing is downloaded, trained or written."
 
 
 def as_json(experiment: Experiment, target: str, runs: Sequence[PlannedRun], settings: Sequence[Setting], table4: Any) -> str:
     """Everything that the text shows, and the settings at their defaults."""
+    from harness.files import json_text
+    from harness.plan.work import totals
+
     return json_text(
         {
             "experiment": experiment.name,
@@ -36,20 +41,28 @@ def as_json(experiment: Experiment, target: str, runs: Sequence[PlannedRun], set
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.plan", description=__doc__.partition(": ")[2])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
     cli.add_config_arguments(parser)
     cli.add_models_argument(parser)
-    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--results-dir", type=Path, default=cli.RESULTS, metavar="DIR", help="default: %(default)s")
     cli.add_cache_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("target", nargs="?", default="reproduce_all", metavar="TARGET", help="default: %(default)s")
-    args = parser.parse_args(arguments)
-    configfiles, overrides = cli.parse_config(args)
-    if len(configfiles) > 1 and configfiles[-1].suffix not in (".yaml", ".yml"):
-        args.target = str(configfiles.pop())  # --configfile FILE TARGET takes the target for a second file
-    experiment = load_experiment(configfiles, overrides)
+    parser.add_argument(
+        "target", nargs="?", default="reproduce_all", metavar="TARGET", help="as for Snakemake (default: %(default)s)"
+    )
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print what is behind the target that parsed arguments name."""
+    from harness import reported
+    from harness.experiment.runs import load_experiment, target_runs, unique
+    from harness.plan.settings import table4_check, used_settings
+    from harness.plan.text import print_plan
+    from harness.plan.work import Planner
+
+    config = cli.parse_config(args)
+    experiment = load_experiment(config.files, config.overrides)
     try:
         specs = target_runs(experiment, args.target)
         if not specs:
@@ -57,16 +70,21 @@ def main(arguments: list[str] | None = None) -> int:
         planner = Planner(experiment, models_dir=args.models_dir, cache_dir=args.cache_dir, results=args.results_dir)
         runs = [planner.plan(spec) for spec in unique(specs)]
     except ConfigError as error:
-        raise ConfigError(f"{configfiles[-1]}: {error}") from error
-    settings = used_settings(experiment, specs, configfiles, overrides)
+        raise ConfigError(f"{config.files[-1]}: {error}") from error
+    settings = used_settings(experiment, specs, config.files, config.overrides)
     table4 = table4_check(specs, reported.settings())
     if args.json:
         print(as_json(experiment, args.target, runs, settings, table4))
     else:
-        from harness.plan.text import print_plan
-
         print_plan(experiment, args.target, runs, settings, table4)
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m harness.plan", description=DESCRIPTION)
+    add_arguments(parser)
+    return execute(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

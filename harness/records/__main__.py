@@ -8,7 +8,7 @@ from pathlib import Path
 from harness import cli
 from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.records.frame import write_parquet
-from harness.records.read import DEFAULT_RESULTS, load_records, snakemake_command
+from harness.records.read import DEFAULT_RESULTS, load_records
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,11 +19,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
     args = parser.parse_args(argv)
-    configfiles, overrides = cli.parse_config(args)
-    experiment = load_experiment(configfiles, overrides)
-    runs = table_runs(experiment, args.table, paths=configfiles) if args.table else all_runs(experiment)
-    command = snakemake_command(configfiles, overrides)
-    loaded = load_records(runs, results=args.results_dir, command=command)
+    config = cli.parse_config(args)
+    experiment = load_experiment(config.files, config.overrides)
+    runs = table_runs(experiment, args.table, paths=config.files) if args.table else all_runs(experiment)
+    loaded = load_records(runs, results=args.results_dir, command=config.snakemake)
     write_parquet(loaded.records, args.output)
     print(f"{args.output}: {len(loaded.records)} runs")
     return 0

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,10 +20,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import cli
-from harness.config import ConfigError, EvaluationSpec, RunSpec, canonical_json
+from harness.config import ConfigError, EvaluationSpec, RunSpec
 from harness.records.versioned import MissingRecord, Recipe, RecordError, read_json, validated
 
-DEFAULT_RESULTS = Path("results")
+DEFAULT_RESULTS = cli.RESULTS
 SNAKEMAKE = "snakemake --cores all"
 
 
@@ -122,14 +121,6 @@ def run_folder(run: RunSpec, *, results: Path = DEFAULT_RESULTS) -> Path:
     return results / run.experiment / run.run_id
 
 
-def snakemake_command(configfiles: Sequence[Path], overrides: Mapping[str, Any]) -> str:
-    """The shell command, but for its target, that runs an experiment."""
-    words = ["snakemake", "--cores", "all"]
-    if list(configfiles) != [cli.DEFAULT_CONFIGFILE]:
-        words += ["--configfile", *map(str, configfiles)]
-    if overrides:
-        words += ["--config", *(f"{key}={canonical_json(value)}" for key, value in sorted(overrides.items()))]
-    return shlex.join(words)
 
 
 def _read_record(path: Path, model: type[RecordT], run: RunSpec, command: str) -> RecordT:
@@ -245,7 +236,7 @@ def load_records(
     """Read and check the records of ``runs``.
 
     Args:
-        command: how the experiment is run, for error messages (``snakemake_command``).
+        command: how the experiment is run, for error messages (``Config.snakemake``).
         target: what makes all of them, such as ``reproduce_table1``; without it, messages name the first record's path.
         allow_missing: leave out runs without a record or with a stale one. Broken records are errors in any case.
 

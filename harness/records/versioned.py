@@ -34,7 +34,7 @@ class Recipe:
         """By Snakemake, which takes a file for finished that is merely there: ``--force`` replaces it.
 
         Args:
-            command: how the experiment is run (``read.snakemake_command``).
+            command: how the experiment is run (``Config.snakemake``).
             target: what the workflow makes: the record, or the file that it lies beside.
         """
         return cls(make=f"{command} -- {target}", again=f"{command} --force -- {target}")

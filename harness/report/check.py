@@ -75,7 +75,7 @@ def read_page(path: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """The marked numbers (key, text) of a page, and its data.
 
     Raises:
-        ConfigError: there is no page, or it is none of ours.
+        ConfigError: it cannot be read, or is none of ours.
     """
     from harness.report.page import unpack
 
@@ -86,8 +86,6 @@ def read_page(path: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
         if not parser.packed:
             raise ValueError("no data")
         return parser.numbers, unpack(parser.packed)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: found no such page; write it: python -m harness.report") from None
     except (ValueError, OSError, RuntimeError) as error:
         raise ConfigError(f"{path}: found no report ({error}), expected the output of python -m harness.report") from error
 
@@ -172,7 +170,7 @@ def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
         if verdicts or not counts:
             counts += [sum(verdicts.values()), verdicts["better"], verdicts["worse"], verdicts["tie"]]
     found[f"{table.name}|tally"] = tuple(counts)
-    whole = load_table(table.name, source.configfiles, source.overrides, results=source.results, allow_missing=True)
+    whole = load_table(table.name, source.config, results=source.results, allow_missing=True)
     return found | {f"{table.name}|note|{i}": note for i, note in enumerate(text.notes(whole))}
 
 
@@ -193,7 +191,7 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
                       f"{base.folder}|{task}|floor": (100 * max(map(golds.count, golds)) / len(golds),)}  # fmt: skip
     claims = []
     if (source.folder / CLAIMS).is_file():
-        _, claims = load_claims(source.configfiles, source.overrides, results=source.results, allow_missing=True)
+        _, claims = load_claims(source.config, results=source.results, allow_missing=True)
     found |= {f"claim|{c.key}|verdict": c.verdict for c in claims}
     found |= {f"claim|{c.key}|{i}": words.ours(part) for c in claims for i, part in enumerate(c.parts)}
     planned = all_runs(source.experiment)
@@ -355,6 +353,8 @@ def check(source: Source, path: Path) -> Checked:
     Raises:
         ConfigError: there is no page, or records that it needs are broken.
     """
+    if not path.exists():
+        raise ConfigError(f"{path}: found no such page; write it: {source.harness('report')}")
     words, data = read_page(path)
     found = list(_check_state(source, data["state"]))
     try:

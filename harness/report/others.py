@@ -59,14 +59,7 @@ def settings_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
     """Table 4 in two parts; none where no table has BeamLoRA."""
     if not settings_runs(source.experiment):
         return []
-    table = settings_table.build(
-        source.experiment,
-        paths=source.configfiles,
-        overrides=source.overrides,
-        results=source.results,
-        command=source.command,
-        allow_missing=allow_missing,
-    )
+    table = settings_table.build(source.experiment, config=source.config, results=source.results, allow_missing=allow_missing)
     command = source.harness("tables table4")
     paper, others = [], []
     for one in table.used:

@@ -100,7 +100,7 @@ def _part(loaded: Loaded, mine: Sequence[RunSpec]) -> Loaded:
 def _tables(source: Source, loaded: Loaded) -> tuple[list[TableView], list[dict[str, Any]]]:
     views, numbers = [], []
     for name in source.experiment.tables:
-        mine = table_runs(source.experiment, name, paths=source.configfiles)
+        mine = table_runs(source.experiment, name, paths=source.config.files)
         table = build(source.experiment, name, mine, _part(loaded, mine))
         commands = {
             f"{name}|{section.model_key}|{row.method_key}|{metric}|{column.key}": source.harness(

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.cli import DEFAULT_CONFIGFILE, FIGURES
-from harness.config import Experiment, RunSpec, canonical_json
+from harness.cli import FIGURES, Config
+from harness.config import Experiment, RunSpec
 from harness.experiment.runs import all_runs, base_evaluations, load_experiment, planned_figures, pruning_runs
 from harness.provenance import file_sha256
 from harness.records import pruning, timing
-from harness.records.read import DEFAULT_RESULTS, load_records, run_folder, snakemake_command
+from harness.records.read import DEFAULT_RESULTS, load_records, run_folder
 from harness.records.versioned import MissingRecord
 
-PAGE = "report.html"
 CLAIMS = "claims.json"
 OPERATIONS = Path("adapter") / "operations.jsonl"
 
@@ -26,8 +24,7 @@ class Source:
     """An experiment and where its records and figures lie."""
 
     experiment: Experiment
-    configfiles: tuple[Path, ...]
-    overrides: Mapping[str, Any]
+    config: Config
     results: Path
     #: The folder with the experiment's figures.
     figures: Path
@@ -39,16 +36,12 @@ class Source:
     @property
     def command(self) -> str:
         """The workflow, but for its target."""
-        return snakemake_command(self.configfiles, self.overrides)
+        return self.config.snakemake
 
     @property
     def arguments(self) -> str:
-        """``--configfile``, ``--set`` and ``--results-dir`` for commands of the harness, where they are not the default."""
-        words: list[str] = []
-        if list(self.configfiles) != [DEFAULT_CONFIGFILE]:
-            words += ["--configfile", *map(str, self.configfiles)]
-        if self.overrides:
-            words += ["--set", *(f"{key}={canonical_json(value)}" for key, value in sorted(self.overrides.items()))]
+        """For commands of the harness: which experiment and ``--results-dir``, where they are not the default."""
+        words = self.config.short_arguments
         if self.results != DEFAULT_RESULTS:
             words += ["--results-dir", str(self.results)]
         return shlex.join(words)
@@ -61,9 +54,7 @@ class Source:
         return run_folder(run, results=self.results)
 
 
-def open_source(
-    configfiles: Sequence[Path], overrides: Mapping[str, Any], *, results: Path, figures: Path | None = None
-) -> Source:
+def open_source(config: Config, *, results: Path, figures: Path | None = None) -> Source:
     """Read and check an experiment.
 
     Args:
@@ -72,14 +63,8 @@ def open_source(
     Raises:
         ConfigError: bad experiment.
     """
-    experiment = load_experiment(configfiles, overrides)
-    return Source(
-        experiment=experiment,
-        configfiles=tuple(configfiles),
-        overrides=overrides,
-        results=results,
-        figures=figures or FIGURES / experiment.name,
-    )
+    experiment = load_experiment(config.files, config.overrides)
+    return Source(experiment=experiment, config=config, results=results, figures=figures or FIGURES / experiment.name)
 
 
 def require_complete(source: Source) -> None:

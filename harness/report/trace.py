@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness import cli, reported
+from harness import cli
 from harness.config import ConfigError, RunSpec
 from harness.did_you_mean import suggestion
 from harness.experiment.runs import table_runs
 from harness.provenance import file_sha256
-from harness.records.read import DEFAULT_RESULTS
+from harness.report.arguments import TRACE, add_trace_arguments
 from harness.report.made import describe
 from harness.report.recompute import Raw, TableNumbers
 from harness.report.sources import Source, open_source
@@ -220,7 +220,7 @@ def trace(source: Source, number: Number) -> tuple[list[str], bool]:
     lines = [*_header(number), _line("recomputed", words)]
     runs = [
         run
-        for run in table_runs(source.experiment, number.table.name, paths=source.configfiles)
+        for run in table_runs(source.experiment, number.table.name, paths=source.config.files)
         if (run.model_key, run.method.key) == (number.section.model_key, number.row.method_key)
         and run.domain in {part.domain for part in parts}
     ]
@@ -230,24 +230,23 @@ def trace(source: Source, number: Number) -> tuple[list[str], bool]:
     return lines, agree
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.report.trace", description="Show everything behind one number.")
-    parser.add_argument("table", help="a table of the experiment, such as table1")
-    parser.add_argument("model", help=f"key, label, or what it stands for: {', '.join(reported.MODEL_LABELS)}")
-    parser.add_argument("method", help="key or label, such as BeamLoRA")
-    parser.add_argument("task", help="test set, such as gsm8k or math/gsm8k; avg: the average")
-    cli.add_config_arguments(parser)
-    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
-    args = parser.parse_args(argv)
-    configfiles, overrides = cli.parse_config(args)
-    source = open_source(configfiles, overrides, results=args.results_dir)
+def execute(args: argparse.Namespace) -> int:
+    """Print what is behind the number that parsed arguments name. Exit status 1: the records do not bear it out."""
+    config = cli.parse_config(args)
+    source = open_source(config, results=args.results_dir)
     tables = {name: [name] for name in source.experiment.tables}
     name = pick(args.table, tables, what=f"table of {source.experiment.name}")
-    table = load_table(name, configfiles, overrides, results=args.results_dir, allow_missing=True)
+    table = load_table(name, config, results=args.results_dir, allow_missing=True)
     lines, agree = trace(source, find(table, model=args.model, method=args.method, task=args.task))
     print("\n".join(lines))
     return 0 if agree else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m harness.report.trace", description=TRACE)
+    add_trace_arguments(parser)
+    return execute(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import cli
-from harness.config import Experiment
-from harness.records.read import DEFAULT_RESULTS
-from harness.tables.cells import Rates
+
+if TYPE_CHECKING:
+    from harness.config import Experiment
+    from harness.tables.cells import Rates
 
 #: See ``Table.rates``.
 RATES: tuple[Rates, ...] = ("shared", "tuned")
@@ -25,7 +27,7 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
 def add_record_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every command that renders an experiment's records."""
     cli.add_config_arguments(parser)
-    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
+    parser.add_argument("--results-dir", type=Path, default=cli.RESULTS, help="default: %(default)s")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="default: {results-dir}/{experiment}/tables")
     parser.add_argument("--allow-missing", action="store_true", help="show what has not run as —, not as an error")
 

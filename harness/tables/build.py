@@ -13,9 +13,10 @@ from typing import Literal
 
 import methods
 from harness import reported
+from harness.cli import Config
 from harness.config import BaseModelSpec, Experiment, RunSpec
 from harness.experiment.runs import load_experiment, table_runs
-from harness.records.read import Loaded, RunRecord, load_records, snakemake_command
+from harness.records.read import Loaded, RunRecord, load_records
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables.against_paper import PaperCheck, Reported, check
@@ -265,8 +266,7 @@ def build(
 
 def load_table(
     name: str,
-    configfiles: Sequence[Path],
-    overrides: Mapping[str, object],
+    config: Config,
     *,
     results: Path,
     allow_missing: bool,
@@ -280,9 +280,9 @@ def load_table(
     Raises:
         ConfigError: bad input, or records that are missing (unless allowed) or broken.
     """
-    experiment = load_experiment(configfiles, overrides)
-    runs = table_runs(experiment, name, paths=configfiles)
-    command = snakemake_command(configfiles, overrides)
+    experiment = load_experiment(config.files, config.overrides)
+    runs = table_runs(experiment, name, paths=config.files)
+    command = config.snakemake
     if rates == "shared":
         target = f"reproduce_{name}"
         loaded = load_records(runs, results=results, command=command, target=target, allow_missing=allow_missing)

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from harness import cli
 from harness.config import Experiment, RunSpec
 from harness.experiment.runs import all_runs, load_experiment, unique
-from harness.records.read import Loaded, load_records, snakemake_command
+from harness.records.read import Loaded, load_records
 from harness.statistics import stats
 from harness.tables import words as text
 from harness.tables.arguments import output_folder
@@ -306,9 +306,9 @@ def write(comparison: RateComparison, folder: Path) -> list[Path]:
 
 def render(args: argparse.Namespace) -> int:
     """Write the table, for ``python -m harness.tables learning_rate``."""
-    configfiles, overrides = cli.parse_config(args)
-    experiment = load_experiment(configfiles, overrides)
-    command = snakemake_command(configfiles, overrides)
+    config = cli.parse_config(args)
+    experiment = load_experiment(config.files, config.overrides)
+    command = config.snakemake
     tuning = load_tuning(experiment, results=args.results_dir, command=command, allow_missing=args.allow_missing)
     comparison = build(experiment, tuning, results=args.results_dir, command=command)
     for path in write(comparison, output_folder(args, experiment)):

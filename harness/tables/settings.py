@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from harness import cli, reported
 from harness.config import ConfigError, Experiment, RunSpec, canonical_json
 from harness.experiment.runs import load_experiment, settings_runs
 from harness.experiment.sources import TAGS, origins, read_sources, source_of
-from harness.records.read import MissingRecord, StaleRecord, TrainRecord, load_train_record, snakemake_command
+from harness.records.read import MissingRecord, StaleRecord, TrainRecord, load_train_record
 from harness.tables import words as text
 from harness.tables.arguments import output_folder
 from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
@@ -62,31 +62,29 @@ class SettingsTable:
 def build(
     experiment: Experiment,
     *,
-    paths: Sequence[Path],
-    overrides: Mapping[str, Any],
+    config: cli.Config,
     results: Path,
-    command: str,
     allow_missing: bool,
 ) -> SettingsTable:
     """Read the records of ``plan.settings_runs``.
 
     Args:
-        paths: the experiment's files, whose comments name the sources.
+        config: its files' comments name the sources.
 
     Raises:
         ConfigError: no BeamLoRA in any table; records that are missing (unless allowed) or broken.
     """
     runs = settings_runs(experiment)
     if not runs:
-        raise ConfigError(f"{paths[-1]}: tables: found no method 'beamlora', expected one whose settings Table 4 shows")
-    sources = read_sources(paths, overrides)
+        raise ConfigError(f"{config.files[-1]}: tables: found no method 'beamlora', expected one whose settings Table 4 shows")
+    sources = read_sources(config.files, config.overrides)
     used, missing = [], []
     for run in runs:
         try:
-            train = load_train_record(run, results=results, command=command)
+            train = load_train_record(run, results=results, command=config.snakemake)
         except (MissingRecord, StaleRecord) as error:
             if not allow_missing:
-                raise type(error)(f"{error}; all of {NAME}: {command} -- reproduce_{NAME}") from None
+                raise type(error)(f"{error}; all of {NAME}: {config.snakemake} -- reproduce_{NAME}") from None
             train = None
             missing.append(run.run_id)
         keys = origins(experiment, run)
@@ -235,16 +233,9 @@ def write(table: SettingsTable, folder: Path) -> list[Path]:
 
 def render(args: argparse.Namespace) -> int:
     """Write the table, for ``python -m harness.tables table4``."""
-    configfiles, overrides = cli.parse_config(args)
-    experiment = load_experiment(configfiles, overrides)
-    table = build(
-        experiment,
-        paths=configfiles,
-        overrides=overrides,
-        results=args.results_dir,
-        command=snakemake_command(configfiles, overrides),
-        allow_missing=args.allow_missing,
-    )
+    config = cli.parse_config(args)
+    experiment = load_experiment(config.files, config.overrides)
+    table = build(experiment, config=config, results=args.results_dir, allow_missing=args.allow_missing)
     for path in write(table, output_folder(args, experiment)):
         print(path)
     return 0

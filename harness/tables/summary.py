@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -17,7 +18,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from harness import cli, overhead
-from harness.records.read import snakemake_command
+from harness.experiment.yaml_file import read_yaml
 from harness.tables import words as text
 from harness.tables.arguments import add_table_arguments
 from harness.tables.build import load_table
@@ -78,17 +79,19 @@ def tally(table: Table) -> str:
     return " ".join(sentences)
 
 
-def next_commands(table: Table, configfiles: Sequence[Path], overrides: Mapping[str, object]) -> list[tuple[str, str]]:
+def next_commands(table: Table, config: cli.Config) -> list[tuple[str, str]]:
     """(command, what it does) for the likely next steps."""
     more = len(table.experiment.seeds) + 2
     target = f"reproduce_{table.name}"
-    found = [(f"{snakemake_command(configfiles, {**overrides, 'seeds': more})} {target}",
-              f"{more} seeds: finished runs are kept, smaller differences can be told apart")]  # fmt: skip
+    larger = replace(config, overrides={**config.overrides, "seeds": more})
+    what = f"{more} seeds: finished runs are kept, smaller differences can be told apart"
+    found = [(f"{larger.snakemake} -- {target}", what)]
     for name, what in (("small", "the same path on a real model and real data"), ("paper", "the paper's own runs, listed")):
-        file = Path("config") / f"{name}.yaml"
-        if file.exists() and file not in configfiles:
-            dry = " -n" if name == "paper" else " --cores all"
-            found.append((f"snakemake{dry} --configfile {file} {target}", what))
+        other = cli.Config(files=(cli.DEFAULT_CONFIGFILE.with_name(f"{name}.yaml"),))
+        planned = other.files[0].exists() and table.name in read_yaml(other.files[0])["tables"]
+        if planned and other.files != config.files:
+            dry = " --dry-run" if name == "paper" else ""
+            found.append((f"{other.snakemake}{dry} -- {target}", what))
     return found
 
 
@@ -97,16 +100,14 @@ def render(
     *,
     console: Console,
     folder: Path,
-    configfiles: Sequence[Path],
-    overrides: Mapping[str, object],
+    config: cli.Config,
     cost: overhead.Overhead | None = None,
 ) -> None:
     """Print the summary.
 
     Args:
         folder: the experiment's results folder.
-        configfiles: the experiment files, for the commands to run next.
-        overrides: the experiment's overrides, likewise.
+        config: the experiment, for the commands to run next.
         cost: of the workflow that has just made the table, where there was one.
     """
 
@@ -136,7 +137,7 @@ def render(
     for path in [*files, folder]:
         line(f"  {path}" + ("/  records of every run: train.json, metrics.json, predictions/" if path == folder else ""))
     line("Next", "bold")
-    for command, what in next_commands(table, configfiles, overrides):
+    for command, what in next_commands(table, config):
         line(f"  {what}:")
         console.print(Text(f"    {command}"), soft_wrap=True)
 
@@ -145,14 +146,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.tables.summary", description="Show a table in the terminal.")
     add_table_arguments(parser)
     args = parser.parse_args(argv)
-    configfiles, overrides = cli.parse_config(args)
-    table = load_table(
-        args.table, configfiles, overrides, results=args.results_dir, allow_missing=args.allow_missing, rates=args.rates
-    )
+    config = cli.parse_config(args)
+    table = load_table(args.table, config, results=args.results_dir, allow_missing=args.allow_missing, rates=args.rates)
     console = Console(file=sys.stdout, highlight=False)
     console.width = min(console.width, MAX_WIDTH) if console.is_terminal else MAX_WIDTH
     folder = args.results_dir / table.experiment.name
-    render(table, console=console, folder=folder, configfiles=configfiles, overrides=overrides, cost=overhead.measured())
+    render(table, console=console, folder=folder, config=config, cost=overhead.measured())
     return 0
 
 

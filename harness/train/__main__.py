@@ -29,10 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     add_cache_argument(parser)
     parser.add_argument("--training-hash", help="refuse to train if the run's spec has another hash (set by the workflow)")
     args = parser.parse_args(arguments)
-    configfiles, overrides = parse_config(args)
-    experiment, spec = load_run(configfiles, overrides, args.run)
+    config = parse_config(args)
+    experiment, spec = load_run(config.files, config.overrides, args.run)
     if args.training_hash not in (None, spec.training_hash()):
-        raise ConfigError(f"{configfiles[-1]}: changed while the workflow was running; repeat the command")
+        raise ConfigError(f"{config.files[-1]}: changed while the workflow was running; repeat the command")
     folders = Folders(
         output=args.run_dir, scratch=args.scratch / spec.training_hash(), models=args.models_dir, cache=args.cache_dir
     )

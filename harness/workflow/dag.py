@@ -7,14 +7,24 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import methods
 from harness import overhead, progress
-from harness.cli import DEFAULT_CONFIGFILE, FIGURES, MODELS, RESULTS, WORKFLOW_PID
-from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json, local_file
+from harness.arguments import overrides
+from harness.cli import (
+    DEFAULT_CONFIGFILE,
+    EXPERIMENT_KEY,
+    FIGURES,
+    MODELS,
+    RESULTS,
+    WORKFLOW_PID,
+    Config,
+    experiment_file,
+)
+from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, local_file
 from harness.experiment import runs as plan
 from harness.source_files import source_files
 
@@ -26,11 +36,6 @@ TABLE_TARGETS = (
     "reproduce_table4",
     "reproduce_learning_rate",
 )
-#: Snakemake's ``--configfile FILE ...`` takes every word after it for a file, also the target in
-#: ``snakemake --configfile config/paper.yaml reproduce_table1``. An empty file of the target's name makes that command mean
-#: what it says.
-TARGETS = (*TABLE_TARGETS, *plan.FIGURES, "base_evaluations", "reproduce_all")
-
 #: Rule -> the module that makes its numbers. (``__main__`` of training and evaluation reads arguments, and writes cards.)
 MODULES = {
     "base_model": "harness.models.pretrain",
@@ -72,24 +77,40 @@ def method_code(name: str) -> list[Path]:
     return sorted(source.parent.glob("*.py")) if "." in cls.__module__ else [source]
 
 
+def read_config(configfiles: Sequence[Path], words: Sequence[str]) -> Config:
+    """The experiment that a command line of Snakemake names.
+
+    Args:
+        configfiles: after ``--configfile``. Those in the current folder are named relative to it.
+        words: KEY=VALUE, as they stand after ``--config``: Snakemake would read numbers inside a mapping as text.
+
+    Raises:
+        ConfigError: no such experiment in config/, or one beside files; a word that is not KEY=VALUE.
+    """
+    changed = overrides.parse(words, option="--config")
+    root = Path.cwd()
+    files = tuple(file.relative_to(root) if file.is_relative_to(root) else file for file in configfiles)
+    if EXPERIMENT_KEY not in changed:
+        return Config(files=files or (DEFAULT_CONFIGFILE,), overrides=changed)
+    name = str(changed.pop(EXPERIMENT_KEY))
+    if files:
+        raise ConfigError(
+            f"--config {EXPERIMENT_KEY}: found {name!r} beside --configfile {' '.join(map(str, files))}, expected one of them"
+        )
+    return Config(files=(experiment_file(name),), overrides=changed)
+
+
 class Dag:
     """One experiment as files. Paths are relative to the repository, where Snakemake runs."""
 
-    def __init__(self, configfiles: Sequence[Path], overrides: Mapping[str, Any]) -> None:
+    def __init__(self, config: Config) -> None:
         """Read and check the experiment.
 
         Raises:
             ConfigError: anything wrong with it.
         """
-        root = Path.cwd()
-        files = [Path(file) for file in configfiles]
-        files = [file.relative_to(root) if file.is_relative_to(root) else file for file in files]
-        named = [file for file in files if str(file) in TARGETS]
-        #: What to make when the command line names no target.
-        self.target = str(named[-1]) if named else TARGETS[0]
-        self.configfiles = [file for file in files if file not in named] or [DEFAULT_CONFIGFILE]
-        self.overrides = dict(overrides)
-        self.experiment = plan.load_experiment(self.configfiles, self.overrides)
+        self.config = config
+        self.experiment = plan.load_experiment(config.files, config.overrides)
         self.runs = {run.run_id: run for run in plan.all_runs(self.experiment)}
         self.base_models = plan.base_models(self.experiment)
         self.base_evaluations = {one.folder: one for one in plan.base_evaluations(self.experiment)}
@@ -97,16 +118,19 @@ class Dag:
         self.figures = FIGURES / self.experiment.name
 
     @property
+    def configfiles(self) -> list[Path]:
+        """The experiment's files, as an input of every rule."""
+        return list(self.config.files)
+
+    @property
     def arguments(self) -> str:
         """``--configfile ... --set ...``, ready for a shell."""
-        return f"--configfile {shlex.join(map(str, self.configfiles))} {self.override_arguments}".strip()
+        return shlex.join(self.config.arguments)
 
     @property
     def override_arguments(self) -> str:
-        """``--set KEY=VALUE ...`` for the keys that Snakemake's ``--config`` sets, or nothing."""
-        if not self.overrides:
-            return ""
-        return shlex.join(["--set", *(f"{key}={canonical_json(value)}" for key, value in sorted(self.overrides.items()))])
+        """``--set KEY=VALUE ...`` for the keys that Snakemake's ``--config`` sets, or nothing, ready for a shell."""
+        return shlex.join(self.config.override_arguments)
 
     def run(self, wildcards: Any) -> RunSpec:
         """The run of a rule's wildcards.
@@ -116,7 +140,7 @@ class Dag:
         """
         run_id = f"{wildcards.domain}/{wildcards.model}/{wildcards.method}/seed{wildcards.seed}"
         if run_id not in self.runs:
-            raise ConfigError(f"{self.configfiles[-1]}: found no run {run_id}")
+            raise ConfigError(f"{self.config.files[-1]}: found no run {run_id}")
         return self.runs[run_id]
 
     def base_model(self, model_key: str) -> list[str]:
@@ -150,7 +174,7 @@ class Dag:
         """
         folder = f"base/{wildcards.model}/{wildcards.protocol}"
         if folder not in self.base_evaluations or self.experiment.base_evaluation is None:
-            raise ConfigError(f"{self.configfiles[-1]}: base_evaluation: found no {folder}")
+            raise ConfigError(f"{self.config.files[-1]}: base_evaluation: found no {folder}")
         return self.experiment.base_evaluation.evaluation(wildcards.protocol)
 
     def target_records(self, target: str, *names: str) -> list[str]:

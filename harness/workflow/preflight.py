@@ -164,7 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
     add_models_argument(parser)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(arguments)
-    experiment = load_experiment(*parse_config(args))
+    config = parse_config(args)
+    experiment = load_experiment(config.files, config.overrides)
     runs = all_runs(experiment)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -172,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_disk(args.output.parent, needed)
         rows = check_data(experiment, runs)
     except ConfigError as error:
-        raise ConfigError(f"{args.configfile[-1]}: {error}") from error
+        raise ConfigError(f"{config.files[-1]}: {error}") from error
     args.output.write_text(canonical_json({"runs": len(runs), "rows": rows, "disk_bytes": needed}) + "\n")
     print(
         f"preflight · {len(runs)} runs · {len(rows)} data sets · up to {needed / 2**20:.0f} MiB of disk · all checks passed",

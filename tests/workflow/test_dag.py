@@ -19,12 +19,11 @@ import yaml
 from harness.cli import SCRATCH
 from harness.experiment.runs import FIGURES
 from harness.progress import Plan
-from harness.workflow.dag import TARGETS
 from tests.experiments import miniature
 from tests.paths import ROOT
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
-SOURCES = ("Snakefile", *TARGETS, "methods", "harness", "evaluation", "config", "profiles")
+SOURCES = ("Snakefile", "methods", "harness", "evaluation", "config", "profiles")
 
 
 class Copy:
@@ -49,7 +48,7 @@ class Copy:
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Rule -> number of jobs that a run would start now."""
-        done = self.snakemake("--dry-run", "--quiet", "rules", *arguments)
+        done = self.snakemake("--quiet", "rules", "--dry-run", *arguments)
         assert done.returncode == 0, done.stderr + done.stdout
         table = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
         return {rule: int(count) for rule, count in table if rule not in ("total", "reproduce_table1")}
@@ -266,6 +265,49 @@ def test_killed_anywhere_and_repeated_it_finishes(tmp_path: Path) -> None:
     assert copy.planned() == {}
 
 
+# ------------------------------------------------------------------------------------------------ choosing an experiment
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["reproduce_table1", "--config", "experiment=tiny"],
+        ["--config", "experiment=tiny", "--", "reproduce_table1"],
+        ["reproduce_table1", "--configfile", "config/tiny.yaml"],
+        ["--configfile=config/tiny.yaml", "reproduce_table1"],
+    ],
+)
+def test_however_it_is_named_nothing_reruns(unchanged: Copy, words: list[str]) -> None:
+    assert unchanged.planned(*words) == {}
+
+
+def test_keys_and_files_stand_beside_the_experiment(unchanged: Copy) -> None:
+    another = {"train": 2, "evaluate": 2, "table": 1}
+    assert unchanged.planned("reproduce_table1", "--config", "experiment=tiny", "seeds=2") == another
+    (unchanged.root / "my.yaml").write_text("name: mine\nseeds: [0, 1, 2]\n")
+    planned = unchanged.planned("reproduce_table1", "--configfile", "config/tiny.yaml", "my.yaml")
+    assert (planned["train"], planned["evaluate"], planned["table"]) == (6, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--configfile", "config/paper.yaml", "reproduce_table1"],
+         "error: found reproduce_table1 as a configuration file; put the target before --configfile: "
+         "snakemake reproduce_table1 --cores 2 --dry-run --configfile config/paper.yaml"),
+        (["--config", "seeds=2", "reproduce_all"], "error: found reproduce_all after --config; put the target before --config"),
+        (["--config", "experiment=paper", "--config", "seeds=2"], "error: found --config twice, of which Snakemake takes the"),
+        (["--config", "experiment=papr"], "experiment: found no config/papr.yaml; did you mean 'paper'?"),
+        (["--config", "experiment=paper", "--configfile", "config/tiny.yaml"],
+         "found 'paper' beside --configfile config/tiny.yaml, expected one of them"),
+    ],
+)  # fmt: skip
+def test_a_command_line_that_does_not_mean_what_it_says(unchanged: Copy, words: list[str], message: str) -> None:
+    done = unchanged.snakemake("--dry-run", *words)
+    assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
+
+
 # ---------------------------------------------------------------------------------------------------------- dry runs
 
 #: Training runs of a dry run of the paper's matrix, one seed.
@@ -285,13 +327,12 @@ PAPER_TARGETS = {
 
 @pytest.mark.parametrize(("target", "runs"), PAPER_TARGETS.items())
 def test_dry_run_of_the_papers_matrix(unchanged: Copy, target: str, runs: int) -> None:
-    """In the order of words that Snakemake itself would misread."""
-    planned = unchanged.planned("--configfile", "config/paper.yaml", target)
+    planned = unchanged.planned(target, "--config", "experiment=paper")
     assert (planned["train"], planned["evaluate"]) == (runs, runs)
 
 
 def test_the_paper_needs_one_measurement_and_two_prunings_for_its_figures(unchanged: Copy) -> None:
-    planned = unchanged.planned("--configfile", "config/paper.yaml", "--", "reproduce_all")
+    planned = unchanged.planned("--config", "experiment=paper", "--", "reproduce_all")
     assert (planned["timing"], planned["prune"], planned["figure"], planned["table"]) == (1, 2, len(FIGURES), 5)
 
 

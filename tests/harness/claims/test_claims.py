@@ -14,6 +14,7 @@ from harness.claims import __main__ as command
 from harness.claims import catalogue
 from harness.claims.evidence import Evidence
 from harness.claims.verdicts import Claim, Part, Quantity, Range, combine, judged
+from harness.cli import Config
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import all_runs, load_experiment, pruning_runs, table_runs
 from harness.records import importance
@@ -143,7 +144,7 @@ def verdicts(tmp_path: Path, accuracy: Callable[[RunSpec], float], **changes: An
     file = write(tmp_path, content(**changes))
     experiment = load_experiment([file])
     fill(experiment, tmp_path / "results", accuracy)
-    _, claims = command.load_claims([file], {}, results=tmp_path / "results")
+    _, claims = command.load_claims(Config(files=(file,)), results=tmp_path / "results")
     return {claim.key: claim.verdict for claim in claims}
 
 
@@ -194,11 +195,11 @@ def test_missing_runs_are_an_error_that_names_the_command(tmp_path: Path) -> Non
     lost = run_folder(pruning_runs(experiment)[0], tmp_path / "results") / "pruning.json"
     lost.unlink()
     with pytest.raises(ConfigError, match=r"pruning.json: found no such file; make it: snakemake"):
-        command.load_claims([file], {}, results=tmp_path / "results")
-    _, claims = command.load_claims([file], {}, results=tmp_path / "results", allow_missing=True)
+        command.load_claims(Config(files=(file,)), results=tmp_path / "results")
+    _, claims = command.load_claims(Config(files=(file,)), results=tmp_path / "results", allow_missing=True)
     assert {claim.key: claim.verdict for claim in claims}["gain_at_every_rank"] == "supported"
     with pytest.raises(ConfigError, match="make the first: snakemake"):
-        command.load_claims([file], {}, results=tmp_path / "nothing")
+        command.load_claims(Config(files=(file,)), results=tmp_path / "nothing")
 
 
 def test_a_difference_in_a_claim_is_that_of_the_answers(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_the_body_states_training_results_and_how_to_repeat_them(hub_run: Path) 
         "| commit (evaluation) | not run from a checkout |",
         "torch 9.8.7",
         "| 8 | 62.50 | 1.71 | 30.6 to 86.3 |",
-        "snakemake --cores all results/paper/math/llama/lora/seed3/metrics.json --configfile config/paper.yaml",
+        "snakemake --cores all results/paper/math/llama/lora/seed3/metrics.json --config experiment=paper",
     ):
         assert fact in text, fact
     assert "planned" not in text, "the evaluation is that of metrics.json, which may be newer than the training record"

@@ -213,23 +213,19 @@ def test_what_is_done_is_told_from_the_records(
 # ---------------------------------------------------------------------------------------------------- target and output
 
 
-def test_a_target_after_the_files_is_the_target(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where a file of its name exists, as Snakemake needs it."""
+def test_a_target_stands_before_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, miniature())
-    monkeypatch.chdir(tmp_path)
-    Path("reproduce_table1").touch()
-    for arguments in (["reproduce_table1", "--configfile", str(path)], ["--configfile", str(path), "reproduce_table1"]):
-        main(["--json", *arguments])
-        assert json.loads(capsys.readouterr().out)["target"] == "reproduce_table1"
+    main(["--json", "reproduce_table1", "--configfile", str(path)])
+    assert json.loads(capsys.readouterr().out)["target"] == "reproduce_table1"
+    with pytest.raises(ConfigError, match="found reproduce_table1 as a configuration file; put reproduce_table1 before"):
+        main(["--json", "--configfile", str(path), "reproduce_table1"])
 
 
 @pytest.mark.parametrize("target", ["reproduce_table9", "delta_t"])
 def test_a_target_without_runs_is_refused(tmp_path: Path, target: str) -> None:
     message = r"experiment\.yaml: .*(found unknown 'reproduce_table9'|plans no runs for 'delta_t')"
     with pytest.raises(ConfigError, match=message):
-        main(["--configfile", str(write(tmp_path, miniature())), target])
+        main([target, "--configfile", str(write(tmp_path, miniature()))])
 
 
 def test_the_text_fits_into_100_columns(table1: list[PlannedRun], capsys: pytest.CaptureFixture[str]) -> None:

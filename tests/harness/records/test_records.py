@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.cli import Config
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
 from harness.records import read as records
 from harness.records import versioned
@@ -163,12 +164,13 @@ def test_parquet_holds_the_frame_and_is_byte_stable(runs: list[RunSpec], tmp_pat
     ("files", "overrides", "expected"),
     [
         (["config/tiny.yaml"], {}, "snakemake --cores all"),
-        (["config/small.yaml"], {}, "snakemake --cores all --configfile config/small.yaml"),
+        (["config/small.yaml"], {}, "snakemake --cores all --config experiment=small"),
+        (["a b.yaml", "c.yaml"], {}, "snakemake --cores all --configfile 'a b.yaml' c.yaml"),
         (["config/tiny.yaml"], {"seeds": [0, 3]}, "snakemake --cores all --config 'seeds=[0,3]'"),
     ],
 )
 def test_command_repeats_files_and_overrides(files: list[str], overrides: dict[str, object], expected: str) -> None:
-    assert records.snakemake_command([Path(file) for file in files], overrides) == expected
+    assert Config(files=tuple(map(Path, files)), overrides=overrides).snakemake == expected
 
 
 def test_command_line_writes_the_parquet_file(

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from harness.claims import __main__ as claims
+from harness.cli import Config
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
 from harness.experiment.runs import all_runs, base_evaluations, planned_figures, pruning_runs
 from harness.records.read import run_folder
@@ -130,7 +131,7 @@ def write(folder: Path, made: Experiment | None = None, *, picture: bytes = b"")
     results = folder / "results"
     fill(made, results)
     claims.main(["--configfile", str(file), "--results-dir", str(results)])
-    source = open_source([file], {}, results=results, figures=folder / "figures")
+    source = open_source(Config(files=(file,)), results=results, figures=folder / "figures")
     for name in planned_figures(made):
         (source.figures).mkdir(exist_ok=True)
         (source.figures / f"{name}.png").write_bytes(picture)

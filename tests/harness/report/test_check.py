@@ -31,7 +31,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 def copy(source: Source, tmp_path: Path) -> Source:
     """Records and page in a folder that a test may spoil."""
     shutil.copytree(source.results, tmp_path / "results")
-    return sources.open_source(source.configfiles, {}, results=tmp_path / "results", figures=source.figures)
+    return sources.open_source(source.config, results=tmp_path / "results", figures=source.figures)
 
 
 def found(source: Source) -> list[str]:
@@ -168,7 +168,7 @@ def test_a_record_that_is_gone_or_new_is_named(copy: Source) -> None:
 
 
 def test_the_command_exits_with_1(copy: Source, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--configfile", str(copy.configfiles[0]), "--results-dir", str(copy.results), "--check"]
+    arguments = ["--configfile", str(copy.config.files[0]), "--results-dir", str(copy.results), "--check"]
     arguments += ["--figures-dir", str(copy.figures)]
     assert command.main(arguments) == 0
     repack(copy, CHANGES["loss curve"])

@@ -62,7 +62,7 @@ def copy(source: Source, tmp_path: Path) -> Source:
     """The same records in a folder that a test may spoil."""
     shutil.copytree(source.results, tmp_path / "results")
     shutil.copytree(source.figures, tmp_path / "figures")
-    return sources.open_source(source.configfiles, {}, results=tmp_path / "results", figures=tmp_path / "figures")
+    return sources.open_source(source.config, results=tmp_path / "results", figures=tmp_path / "figures")
 
 
 # ------------------------------------------------------------------------------------------------------------- content
@@ -109,7 +109,7 @@ def test_every_number_names_its_runs_and_commands(source: Source, tags: Tags) ->
     ids = {run["id"] for run in data["runs"]}
     for number in data["numbers"]:
         assert number["runs"] and set(number["runs"]) <= ids
-        assert number["trace"].startswith("python -m harness.report.trace ") and str(source.configfiles[0]) in number["trace"]
+        assert number["trace"].startswith("python -m harness.report.trace ") and str(source.config.files[0]) in number["trace"]
     assert all("--force -- " in run["commands"]["again"] for run in data["runs"])
 
 
@@ -232,7 +232,7 @@ def test_a_record_of_other_settings_is_not_shown_as_this_experiments(copy: Sourc
 
 
 def test_the_command_writes_the_page(copy: Source, text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--configfile", str(copy.configfiles[0]), "--results-dir", str(copy.results)]
+    arguments = ["--configfile", str(copy.config.files[0]), "--results-dir", str(copy.results)]
     arguments += ["--figures-dir", str(copy.figures)]
     assert command.main(arguments) == 0
     assert (copy.folder / "report.html").stat().st_size == len((copy.folder / "report.html").read_bytes())

@@ -22,7 +22,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 
 def traced(source: Source, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    status = trace.main([*words, "--configfile", str(source.configfiles[0]), "--results-dir", str(source.results)])
+    status = trace.main([*words, "--configfile", str(source.config.files[0]), "--results-dir", str(source.results)])
     return status, capsys.readouterr().out
 
 
@@ -70,7 +70,7 @@ def test_goes_by_key_label_or_what_it_stands_for(
 )  # fmt: skip
 def test_an_unknown_name_gets_a_suggestion(source: Source, words: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
-        trace.main([*words, "--configfile", str(source.configfiles[0]), "--results-dir", str(source.results)])
+        trace.main([*words, "--configfile", str(source.config.files[0]), "--results-dir", str(source.results)])
 
 
 def test_a_name_that_two_go_by_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from harness.cli import parse_config
+from harness.cli import Config, parse_config
 from harness.config import Experiment
 from harness.records.read import load_records
 from harness.statistics import stats
@@ -89,7 +90,7 @@ def test_interval_beside_zero_and_a_tie_is_explained(tmp_path: Path) -> None:
 
 def summarise(table: Table, folder: Path) -> str:
     console = Console(file=io.StringIO(), width=summary.MAX_WIDTH, highlight=False)
-    summary.render(table, console=console, folder=folder, configfiles=[Path("config/tiny.yaml")], overrides={})
+    summary.render(table, console=console, folder=folder, config=Config())
     return console.file.getvalue()
 
 
@@ -103,7 +104,26 @@ def test_summary_fits_the_terminal_and_spells_out_beamlora(full) -> None:
         sentence = rf"BeamLoRA − LoRA on {label}: [+−]\d+\.\d \[.*\], (better|worse|tie).*, 3 seeds"
         assert len(re.findall(sentence, shown)) == 2
     assert "65 accuracy comparisons after Holm's correction" in shown
-    assert "90 runs" in shown and "--config seeds=5 reproduce_table1" in commands[0]
+    assert "90 runs" in shown and "--config seeds=5 -- reproduce_table1" in commands[0]
+
+
+@pytest.mark.parametrize("config", [Config(), Config(overrides={"training.max_steps": 20})])
+def test_every_next_command_plans_its_runs(full, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    table = replace(full[2], experiment=full[2].experiment.model_copy(update={"seeds": (0,)}))
+    commands = [words for words, _ in summary.next_commands(table, config)]
+    assert len(commands) == 3
+    for command in commands if config == Config() else commands[:1]:
+        program, *words = shlex.split(command)
+        dry = [Path(sys.executable).with_name(program), "--quiet", "rules", "--dry-run", "--forceall", *words]
+        done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and re.search(r"^train +\d+$", done.stdout + done.stderr, flags=re.MULTILINE), done.stderr
+
+
+def test_next_names_only_experiments_that_have_the_table(full, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    commands = [words for words, _ in summary.next_commands(replace(full[2], name="table3"), Config())]
+    assert [re.findall("experiment=(\\w+)", words) for words in commands] == [[], ["paper"]]
 
 
 def test_summary_names_only_files_that_exist(full, tmp_path: Path) -> None:
@@ -138,8 +158,8 @@ def test_experiment_names_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     add_table_arguments(parser)
     args = parser.parse_args(["table1", "--experiment", "small", "--set", "seeds=2"])
-    assert parse_config(args) == ([Path("config/small.yaml")], {"seeds": 2})
-    assert parse_config(parser.parse_args(["table1"]))[0] == [Path("config/tiny.yaml")]
+    assert parse_config(args) == Config(files=(Path("config/small.yaml"),), overrides={"seeds": 2})
+    assert parse_config(parser.parse_args(["table1"])).files == (Path("config/tiny.yaml"),)
     with pytest.raises(SystemExit):
         parser.parse_args(["table1", "--experiment", "small", "--configfile", "config/paper.yaml"])
     assert "not allowed with argument --experiment" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import yaml
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from harness import progress
+from harness.cli import Config
 from harness.experiment.runs import FIGURES
 from harness.workflow import watch
 from harness.workflow.dag import Dag
@@ -47,7 +48,7 @@ def workflow(jobs: dict[FakeJob, list[FakeJob]], needed: list[FakeJob], **capaci
 def mini(tmp_path: Path) -> Dag:
     path = tmp_path / "mini.yaml"
     path.write_text(yaml.safe_dump(miniature()))
-    return Dag([path], {})
+    return Dag(Config(files=(path,)))
 
 
 LORA, DORA = "math/llama-mini/lora/seed0", "math/llama-mini/dora/seed0"
@@ -105,7 +106,7 @@ def test_every_rule_that_runs_a_model_is_weighed() -> None:
     rules = (ROOT / "Snakefile").read_text().split("\nrule ")[1:]
     heavy = {rule.split(":")[0] for rule in rules if "gpu=GPUS" in rule or "harness.models.pretrain" in rule}
     light = {rule.split(":")[0] for rule in rules} - heavy
-    tiny = Dag([TINY], {})
+    tiny = Dag(Config(files=(TINY,)))
     workload = Workload(tiny)
     of_run = wildcards("math/llama-tiny/lora/seed0")
     (base,) = (name for name, (model, _) in tiny.base_models.items() if model == "llama-tiny")
@@ -115,7 +116,7 @@ def test_every_rule_that_runs_a_model_is_weighed() -> None:
 
 
 def test_a_job_weighs_the_tokens_of_its_steps_or_of_its_answers() -> None:
-    workload = Workload(Dag([TINY], {}))
+    workload = Workload(Dag(Config(files=(TINY,))))
     math, code = wildcards("math/llama-tiny/lora/seed0"), wildcards("code/llama-tiny/lora/seed0")
     steps = 240 * 8 * 128
     assert workload.of("train", math).amount == workload.of("train", code).amount == 3 * steps
@@ -125,5 +126,5 @@ def test_a_job_weighs_the_tokens_of_its_steps_or_of_its_answers() -> None:
 
 
 def test_epochs_are_counted_in_rows() -> None:
-    small = Workload(Dag([ROOT / "config/small.yaml"], {}))
+    small = Workload(Dag(Config(files=(ROOT / "config/small.yaml",))))
     assert small.of("train", wildcards("math/smollm2-135m/lora/seed0")).amount == 3 * 3 * 128 * 512

@@ -1,0 +1,86 @@
+"""Keys that a command line changes: ``KEY=VALUE`` words read, laid over an experiment, and written again. No pydantic.
+
+Snakemake's ``--config`` and the harness's ``--set`` mean the same here. A value is JSON, or else YAML: YAML 1.1 alone would
+take ``1e-4`` for a string.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness.errors import ConfigError
+
+
+def parse(words: Iterable[str], *, option: str) -> dict[str, Any]:
+    """Dotted key -> value. Of a key that stands twice the later value counts; two mappings are merged.
+
+    Args:
+        option: what the words follow, for messages.
+
+    Raises:
+        ConfigError: a word that is not KEY=VALUE, or whose value is not YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for word in words:
+        key, separator, text = word.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"{option}: found {word!r}, expected KEY=VALUE")
+        value = _value(text, f"{option} {key}")
+        if isinstance(value, Mapping) and isinstance(overrides.get(key), dict):
+            for name, item in value.items():
+                apply(overrides[key], name, item)
+        else:
+            overrides[key] = value
+    return overrides
+
+
+def _value(text: str, where: str) -> Any:
+    """What JSON can hold, so that ``words`` gives a child process the same."""
+    try:
+        return json.loads(text, parse_constant=_not_json)
+    except ValueError:
+        import yaml  # 0.03 s, which no command pays that overrides nothing
+    try:
+        return json.loads(json.dumps(yaml.safe_load(text), allow_nan=False))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: found {text!r}, expected a YAML value ({' '.join(str(error).split())})") from error
+    except (TypeError, ValueError):
+        raise ConfigError(f"{where}: found {text!r}, a date or no number in YAML; put text in double quotes") from None
+
+
+def _not_json(name: str) -> Any:
+    raise ValueError(name)  # NaN and Infinity, which Python's parser takes and YAML reads as words
+
+
+def apply(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key. A mapping is merged into the one that stands there, as Snakemake's ``--config`` does.
+
+    Raises:
+        ConfigError: the key leads through a plain value.
+    """
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{key}: found a plain value at {parent!r}, expected a mapping")
+    if isinstance(value, Mapping) and isinstance(content.get(last), dict):
+        for name, item in value.items():
+            apply(content[last], name, item)
+    else:
+        content[last] = copy.deepcopy(value)  # which a later key may change in place
+
+
+def words(overrides: Mapping[str, Any]) -> list[str]:
+    """``KEY=VALUE`` for each key, in their order: of two that overlap, the later one counts."""
+    return [f"{key}={json.dumps(value, separators=(',', ':'), ensure_ascii=False)}" for key, value in overrides.items()]
+
+
+def nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without dots in the keys, which Snakemake's ``--config`` does not take."""
+    content: dict[str, Any] = {}
+    for key, value in overrides.items():
+        apply(content, key, value)
+    return content

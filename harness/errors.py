@@ -1,0 +1,7 @@
+"""The one error that a command shows as a line instead of a traceback. Standard library only."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """Bad input, found before any expensive work. The message names the file and key, what was found and expected."""

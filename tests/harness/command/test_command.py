@@ -1,0 +1,136 @@
+"""``beamlora``: every command has the arguments of its module, is there at once, and fails in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from harness.command import __main__ as command
+from harness.command import demo
+from harness.config import ConfigError
+from tests.paths import ROOT
+
+#: What no command imports before its arguments are read.
+HEAVY = {"torch", "pandas", "scipy", "matplotlib", "numpy", "pydantic", "peft", "transformers", "yaml"}
+HELP_CPU_S = 0.15
+#: CPU time of an interpreter that does nothing, on the machine for which that holds; a busy core makes all of it longer.
+BARE_CPU_S = 0.04
+
+
+def run(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-m", "harness.command", *words]
+    return subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_the_console_script_exists() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["beamlora"].partition(":")
+    assert callable(getattr(import_module(module), function))
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in command.COMMANDS)])
+def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    code = (
+        "import sys\nfrom harness.command.__main__ import main\n"
+        f"try: main({[*words, '--help']!r})\nexcept SystemExit: print(sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"usage: {' '.join(['beamlora', *words])} ") and done.stdout.endswith("[]\n")
+
+
+def cpu_s(*arguments: str) -> float:
+    """CPU time of an interpreter."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_is_there_at_once() -> None:
+    """The least of ten: another process on the same core makes any single one longer."""
+    times = [(cpu_s("-c", "pass"), cpu_s("-m", "harness.command", "table", "--help")) for _ in range(10)]
+    bare, shown = (min(kind) for kind in zip(*times, strict=True))
+    assert shown < HELP_CPU_S * max(1, bare / BARE_CPU_S), times
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("table", "harness.tables"), ("figure", "harness.figures"), ("plan", "harness.plan"),
+     ("trace", "harness.report.trace"), ("report", "harness.report")],
+)  # fmt: skip
+def test_a_command_has_the_options_of_its_module(
+    name: str, module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    texts = []
+    main = import_module(module if module.endswith("trace") else f"{module}.__main__").main
+    for call, words in ((command.main, [name, "--help"]), (main, ["--help"])):
+        with pytest.raises(SystemExit):
+            call(words)
+        texts.append(capsys.readouterr().out.partition("\n\n")[2])
+    assert texts[0] == texts[1] and "--configfile" in texts[0]
+
+
+def test_check_is_the_report_with_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr("harness.report.__main__.execute", lambda args: found.append(args) or 0)
+    monkeypatch.chdir(ROOT)
+    assert command.main(["check", "--experiment", "small"]) == 0 and command.main(["report", "--experiment", "small"]) == 0
+    assert [args.check for args in found] == [True, False] and found[0].figures_dir is None
+
+
+def test_plan_runs_as_the_module_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    assert command.main(["plan", "reproduce_table1", "--experiment", "demo", "--set", "seeds=1"]) == 0
+    assert "2 runs" in capsys.readouterr().out
+
+
+def test_demo_is_what_make_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same words; further ones stand where make puts SNAKEMAKE_ARGS."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(demo.os, "execv", lambda program, words: started.append(words))
+    monkeypatch.chdir(ROOT)
+    command.main(["demo", "--config", "seeds=3", "-n"])
+    made = subprocess.run(
+        ["make", "--dry-run", "demo", "SNAKEMAKE_ARGS=--config seeds=3 -n"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = next(line for line in made.stdout.splitlines() if "/snakemake " in line)
+    assert started[0][1:] == shlex.split(re.sub(r"^.*?/snakemake ", "", line))
+    assert started[0][0] == str(Path(sys.executable).with_name("snakemake"))
+
+
+@pytest.mark.parametrize("words", [["demo"], ["table", "table1"], ["plan"], ["check"]])
+def test_outside_a_checkout_one_line_says_so(words: list[str], tmp_path: Path) -> None:
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"error: {tmp_path}: found no Snakefile, expected a checkout of beamlora-harness: cd {ROOT}" in done.stderr
+
+
+def test_bad_input_is_one_line() -> None:
+    done = run("table", "table1", "--experiment", "smal")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: experiment: found no config/smal.yaml; did you mean 'small'?\n"
+    done = run("table", "table1", "--nope")
+    assert done.returncode == 2 and "unrecognized arguments: --nope" in done.stderr
+
+
+def test_a_checkout_is_required_of_what_reads_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="found no Snakefile"):
+        command.require_checkout()
+    Path("Snakefile").touch()
+    command.require_checkout()
