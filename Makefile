@@ -11,6 +11,9 @@ CORES ?= all
 SNAKEMAKE_ARGS ?=
 SNAKEMAKE = cd $(ROOT) && $(BIN)/snakemake --cores $(CORES) --quiet rules host
 
+# The Python of .venv instead of the newest that is found, such as PYTHON=python3.12; and how to install: SETUP_ARGS=--help.
+PYTHON ?=
+SETUP_ARGS ?=
 # Arguments of the report, such as REPORT_ARGS="--configfile config/small.yaml --allow-missing".
 REPORT_ARGS ?=
 
@@ -22,7 +25,7 @@ help: ## Show the targets
 setup: $(VENV)/.ready ## Create .venv with the pinned environment
 
 $(VENV)/.ready: $(ROOT)constraints.txt $(ROOT)pyproject.toml $(ROOT)tools/bootstrap.py
-	python3.11 $(ROOT)tools/bootstrap.py
+	PYTHON="$(PYTHON)" $(ROOT)tools/setup.sh $(SETUP_ARGS)
 
 demo: setup ## LoRA against BeamLoRA on a small stand-in: a minute, no network
 	$(SNAKEMAKE) --configfile config/demo.yaml $(SNAKEMAKE_ARGS) -- reproduce_table1

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from harness import progress
+from harness import overhead, progress
 from harness.config import ConfigError
 
 DEFAULT_CONFIGFILE = Path("config/tiny.yaml")
@@ -113,7 +113,8 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
     """
     end_with_workflow()
     try:
-        status = main(None) or 0
+        with overhead.counted():
+            status = main(None) or 0
     except ConfigError as error:
         status, line = 2, f"error: {error}"
         print(line, file=sys.stderr)

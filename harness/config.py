@@ -7,7 +7,6 @@ refuse unknown keys. This module imports neither torch nor any method.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from evaluation import sets
 from evaluation.sets import training
 from harness import protocols
+from harness.did_you_mean import hint
 
 #: Raised when the meaning of a record changes; records of another version are refused.
 SCHEMA_VERSION = 1
@@ -187,9 +187,7 @@ def _evaluation_format(name: str) -> str:
 
 def _training_format(name: str) -> str:
     if name not in training.FORMATS:
-        near = difflib.get_close_matches(name, training.FORMATS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(training.FORMATS)}"
-        raise ValueError(f"unknown training format {name!r}; {hint}")
+        raise ValueError(f"unknown training format {name!r}; {hint(name, training.FORMATS)}")
     return name
 
 

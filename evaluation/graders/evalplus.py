@@ -288,7 +288,7 @@ class Comparison:
         """Whether an output is right. All three are plain data, or objects that equal only themselves."""
         try:
             if self._dataset == "humaneval" and self._entry_point == "find_zero":
-                return abs(_polynomial(arguments[0], output)) <= self._atol
+                return self._is_root(arguments[0], output) or not self._is_root(arguments[0], expected)
             exact = output == expected
             if self._dataset == "mbpp":
                 exact = self._special(arguments, output, expected, exact)
@@ -297,6 +297,11 @@ class Comparison:
             return exact or (self._atol != 0 and _close(output, expected, self._atol))
         except (TypeError, ValueError, ArithmeticError, IndexError, RecursionError):
             return False
+
+    def _is_root(self, coefficients: list[float], x: Any) -> bool:
+        """HumanEval/32. From Python 3.12 on ``sum`` compensates for rounding, and with it the reference, Newton's method,
+        misses the roots of 7 of the added polynomials: an input on which the reference fails judges no program."""
+        return abs(_polynomial(coefficients, x)) <= self._atol
 
     def _special(self, arguments: list[Any], output: Any, expected: Any, exact: bool) -> bool:
         name = self._entry_point

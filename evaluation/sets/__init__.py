@@ -8,7 +8,6 @@ A set outside this package is named in the entry-point group ``beamlora_harness.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from importlib.metadata import entry_points
 
 from evaluation.example import Example, Record
 from evaluation.sets.base import EvaluationSet
+from harness.did_you_mean import hint
 
 ENTRY_POINT_GROUP = "beamlora_harness.sets"
 #: Modules of this folder that sets share, or that training sets are read with; every other one defines sets.
@@ -88,6 +88,4 @@ def _entry(name: str) -> tuple[EvaluationSet, str]:
     known = _by_name()
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
-    raise KeyError(f"unknown evaluation set {name!r}; {hint}")
+    raise KeyError(f"unknown evaluation set {name!r}; {hint(name, known)}")

@@ -20,13 +20,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("figure", nargs="?", metavar="NAME", help="a figure; without it, all are listed")
     cli.add_config_arguments(parser)
     parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, help="default: %(default)s")
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help=f"default: {DEFAULT_FIGURES}/{{experiment}}")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help=f"default: {DEFAULT_FIGURES}/{{experiment}}, or gpu7b")
     only = parser.add_argument_group("rank_importance only")
     modules = ", ".join(Selection().modules)
     only.add_argument("--module", nargs="+", metavar="NAME", help=f"modules, such as q_proj (default: {modules})")
     only.add_argument("--layer", type=int, help="index of a layer (default: the paper's 30th of 32, scaled to the model)")
     only.add_argument("--method", metavar="KEY", help="a method of pruning.methods (default: lora)")
     only.add_argument("--seed", type=int, help="default: the first")
+    parser.add_argument(
+        "--gpu7b",
+        type=Path,
+        metavar="FILE",
+        help="time_memory only: draw this record of python -m benchmarks.gpu7b, of no experiment",
+    )
     return parser
 
 
@@ -39,6 +45,18 @@ def _selection(args: argparse.Namespace) -> Selection:
     return Selection(**given)
 
 
+def _draw_gpu7b(args: argparse.Namespace) -> int:
+    from harness.figures import gpu7b, style
+
+    if args.figure != "time_memory":
+        raise ConfigError(f"--gpu7b: found it for figure {args.figure}, expected time_memory")
+    with style.theme():
+        paths = style.save(gpu7b.build(args.gpu7b), args.output_dir or DEFAULT_FIGURES / "gpu7b", args.figure)
+    for path in paths:
+        print(path)
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     from harness.figures import catalogue, style
 
@@ -48,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     catalogue.check_name(args.figure)
     selection = _selection(args)
+    if args.gpu7b is not None:
+        return _draw_gpu7b(args)
     configfiles, overrides = cli.parse_config(args)
     experiment = load_experiment(configfiles, overrides)
     inputs = Inputs(

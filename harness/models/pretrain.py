@@ -280,7 +280,7 @@ def main(arguments: list[str] | None = None) -> None:
     source = models[options.model].source
     if not isinstance(source, BuiltModel):
         raise ConfigError(f"{paths[-1]}: models.{options.model}.source: found kind {source.kind!r}, expected 'built'")
-    progress = Progress(f"base model {options.model}")
+    progress = Progress(f"base model {options.model}", whole_job=True)
     record = build_base_model(
         source,
         output_dir=options.output,

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.config import ConfigError
 from harness.experiment.runs import all_runs, base_evaluations
-from harness.records.read import RecordError
+from harness.records.versioned import RecordError
 from harness.report import recompute
 from harness.report.recompute import Raw, TableNumbers, mean, read_rows
 from harness.report.sources import CLAIMS, OPERATIONS, Source, state
@@ -178,7 +178,7 @@ def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
 
 def _expected_others(raw: Raw) -> dict[str, Expected]:
     from harness.claims import text as words
-    from harness.claims.__main__ import load_claims
+    from harness.claims.ledger import load_claims
 
     source = raw.source
     found: dict[str, Expected] = dict(recompute.timing_numbers(source))

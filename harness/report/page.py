@@ -104,7 +104,7 @@ def _tables(source: Source, loaded: Loaded) -> tuple[list[TableView], list[dict[
         table = build(source.experiment, name, mine, _part(loaded, mine))
         commands = {
             f"{name}|{section.model_key}|{row.method_key}|{metric}|{column.key}": source.harness(
-                f"trace {name} {section.model_key} {row.method_key} {AVERAGE if column.task == AVERAGE else column.key}"
+                f"report.trace {name} {section.model_key} {row.method_key} {AVERAGE if column.task == AVERAGE else column.key}"
             )
             for section in table.sections
             for row in section.rows
@@ -126,7 +126,7 @@ def unpack(packed: str) -> dict[str, Any]:
 
 
 def _script() -> str:
-    folder = files("harness.report")
+    folder = files("harness.report") / "assets"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
 
 
@@ -170,7 +170,7 @@ def render(source: Source, *, allow_missing: bool = False, max_bytes: int = MAX_
         "entries": entries,
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "style": (files("harness.report") / "report.css").read_text(encoding="utf-8"),
+        "style": (files("harness.report") / "assets/report.css").read_text(encoding="utf-8"),
         "state": hashlib.sha256(json_text(state(source)).encode()).hexdigest()[:16],
         **blocks,
     }

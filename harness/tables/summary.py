@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness import cli
+from harness import cli, overhead
 from harness.records.read import snakemake_command
 from harness.tables import words as text
 from harness.tables.arguments import add_table_arguments
@@ -93,7 +93,13 @@ def next_commands(table: Table, configfiles: Sequence[Path], overrides: Mapping[
 
 
 def render(
-    table: Table, *, console: Console, folder: Path, configfiles: Sequence[Path], overrides: Mapping[str, object]
+    table: Table,
+    *,
+    console: Console,
+    folder: Path,
+    configfiles: Sequence[Path],
+    overrides: Mapping[str, object],
+    cost: overhead.Overhead | None = None,
 ) -> None:
     """Print the summary.
 
@@ -101,6 +107,7 @@ def render(
         folder: the experiment's results folder.
         configfiles: the experiment files, for the commands to run next.
         overrides: the experiment's overrides, likewise.
+        cost: of the workflow that has just made the table, where there was one.
     """
 
     def line(content: str, style: str = "") -> None:
@@ -121,6 +128,8 @@ def render(
     line(tally(table))
     for note in [*text.context(table), *text.limits(table)]:
         line(f"· {note}", "dim")
+    if cost is not None:
+        line(f"· {cost.sentence()}", "dim")
     console.print()
     files = [path for suffix in ("md", "tex", "csv") if (path := folder / "tables" / f"{table.file_name}.{suffix}").exists()]
     line("Files", "bold")
@@ -143,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(file=sys.stdout, highlight=False)
     console.width = min(console.width, MAX_WIDTH) if console.is_terminal else MAX_WIDTH
     folder = args.results_dir / table.experiment.name
-    render(table, console=console, folder=folder, configfiles=configfiles, overrides=overrides)
+    render(table, console=console, folder=folder, configfiles=configfiles, overrides=overrides, cost=overhead.measured())
     return 0
 
 

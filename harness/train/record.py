@@ -1,10 +1,16 @@
-"""What train.json holds: the run's own record, and the blocks that PEFT's method comparison reads."""
+"""What train.json holds: the run's own record, and the blocks that PEFT's method comparison reads.
+
+The blocks have the keys that ``preprocess`` in peft's method_comparison/processing.py takes from a result. What was not
+measured is null, which ``load_df`` there refuses: it wants an integer for every memory.
+"""
 
 from __future__ import annotations
 
 import datetime
+import math
 import platform
 import resource
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,7 +74,15 @@ def training_record(
         "world_size": trainer.args.world_size,
         "evidence": evidence,
     }
-    return record | _peft_blocks(spec, trainer, record)
+    config = getattr(model, "peft_config", {}).get("default")
+    reserved = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None
+    total = sum(p.numel() for p in model.parameters())
+    blocks = {
+        "run_info": run_info(record, None if config is None else config.to_dict()),
+        "train_info": train_info(record, total_parameters=total, reserved_bytes=reserved),
+        "meta_info": meta_info(record),
+    }
+    return record | blocks
 
 
 def _finite(value: float) -> float | None:
@@ -83,77 +97,96 @@ def _summed_tokens(trainer: MethodTrainer) -> dict[str, int]:
     return dict(zip(trainer.tokens, counts.tolist(), strict=True))
 
 
-def _peft_blocks(spec: RunSpec, trainer: MethodTrainer, record: dict[str, Any]) -> dict[str, Any]:
-    """``run_info``, ``train_info`` and ``meta_info`` with the keys that peft's method_comparison/processing.py reads.
+def run_info(record: Mapping[str, Any], peft_config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """PEFT's block on what was run. Null: the total time, of which the evaluation is a part (metrics.json has its time), and
+    the branch, since PEFT is an installed release here, not a checkout.
 
-    The test accuracy is None here: it is the evaluation's to say (metrics.json).
+    Args:
+        peft_config: the adapter's configuration as ``PeftConfig.to_dict`` gives it; None for full fine-tuning.
     """
-    config = getattr(trainer.model, "peft_config", {}).get("default")
-    model_id = getattr(spec.model.source, "model_name_or_path", spec.model_key)
-    peft_config = None
-    if config is not None:
-        peft_config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-        peft_config["base_model_name_or_path"] = model_id  # PEFT's own may be a path on this machine
+    spec = record["spec"]
+    model_id = spec["model"]["source"].get("model_name_or_path", spec["model_key"])
+    if peft_config is not None:  # PEFT's own base_model_name_or_path may be a path on this machine
+        peft_config = {**peft_config, "base_model_name_or_path": model_id}
+    return {
+        "created_at": record["created_at"],
+        "total_time": None,
+        "experiment_name": f"{spec['method']['key']}/{spec['model_key']}-{spec['domain']}-seed{spec['seed']}",
+        "peft_branch": None,
+        "train_config": {"model_id": model_id, "seed": spec["seed"], **spec["training"]},
+        "peft_config": _plain(peft_config),
+        "error_msg": record["reason"] or "",
+    }
+
+
+def train_info(record: Mapping[str, Any], *, total_parameters: int, reserved_bytes: int | None) -> dict[str, Any]:
+    """PEFT's block on the training, but for the size of the artefact's file. Null: the test accuracy, which is the
+    evaluation's to say (metrics.json), and the memory reserved on average and in the 99th percentile of steps, which is not
+    sampled.
+
+    Args:
+        total_parameters: of the model with its adapter.
+        reserved_bytes: most that the accelerator's allocator held; None without one, where PEFT measures nothing.
+    """
     last = record["loss_curve"][-1] if record["loss_curve"] else {"loss": None}
-    samples = record["steps"] * spec.training.per_device_train_batch_size * spec.training.gradient_accumulation_steps
-    versions = record["versions"]
+    return {
+        "accelerator_memory_reserved_avg": None,
+        "accelerator_memory_max": reserved_bytes,
+        "accelerator_memory_reserved_99th": None,
+        "train_time": record["wall_time_s"],
+        "num_trainable_params": record["trainable_parameters"],
+        "num_total_params": total_parameters,
+        "status": record["status"],
+        "metrics": [
+            {
+                "step": record["steps"],
+                "test accuracy": None,
+                "train loss": last["loss"],
+                "train samples": _samples(record),
+                "train total tokens": record["tokens"]["input"],
+            }
+        ],
+    }
+
+
+def _samples(record: Mapping[str, Any]) -> int:
+    """Examples that the finished steps read: the last batch of an epoch holds what is left of the rows."""
+    rows, training = record["data"]["rows"], record["spec"]["training"]
+    batch = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
+    epochs, steps = divmod(record["steps"], math.ceil(rows / batch))
+    return epochs * rows + steps * batch
+
+
+def meta_info(record: Mapping[str, Any]) -> dict[str, Any]:
+    """PEFT's block on software and hardware. Its ``sha`` is a commit on the hub: null for a model from elsewhere, and for the
+    data, whose content the record itself identifies."""
+    source, versions = record["spec"]["model"]["source"], record["versions"]
     accelerators = record["hardware"]["accelerators"]
     return {
-        "run_info": {
-            "created_at": record["created_at"],
-            "total_time": record["wall_time_s"],
-            "experiment_name": f"{spec.method.key}/{spec.model_key}-{spec.domain}-seed{spec.seed}",
-            "peft_branch": "main",
-            "train_config": {
-                "model_id": model_id,
-                "seed": spec.seed,
-                **spec.training.model_dump(mode="json"),
-            },
-            "peft_config": _plain(peft_config),
-            "error_msg": record["reason"] or "",
+        "model_info": {"sha": record["base_model_hash"] if source["kind"] == "hub" else None},
+        "dataset_info": {record["spec"]["data"]["format"]: {"sha": None}},
+        "package_info": {
+            f"{name}-version": versions.get(name) for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")
         },
-        "train_info": {
-            "accelerator_memory_reserved_avg": record["peak_memory_bytes"],
-            "accelerator_memory_max": record["peak_memory_bytes"],
-            "accelerator_memory_reserved_99th": record["peak_memory_bytes"],
-            "train_time": record["wall_time_s"],
-            "num_trainable_params": record["trainable_parameters"],
-            "num_total_params": record["base_parameters"] + record["trainable_parameters"] * (peft_config is not None),
-            "status": record["status"],
-            "metrics": [
-                {
-                    "step": record["steps"],
-                    "test accuracy": None,
-                    "train loss": last["loss"],
-                    "train samples": samples,
-                    "train total tokens": record["tokens"]["input"],
-                }
-            ],
+        "system_info": {
+            "system": platform.system(),
+            "release": platform.release(),
+            "version": platform.version(),
+            "machine": platform.machine(),
+            "processor": platform.processor(),
+            "accelerator": accelerators[0] if accelerators else None,
         },
-        "meta_info": {
-            "model_info": {"sha": record["base_model_hash"]},
-            "dataset_info": {spec.data.format: {"sha": record["data"]["sha256"]}},
-            "package_info": {
-                f"{name}-version": versions.get(name) for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")
-            },
-            "system_info": {
-                "system": platform.system(),
-                "release": platform.release(),
-                "version": platform.version(),
-                "machine": platform.machine(),
-                "processor": platform.processor(),
-                "gpu": accelerators[0] if accelerators else "N/A",
-            },
-            "pytorch_info": torch.__config__.show(),
-        },
+        "pytorch_info": torch.__config__.show(),
     }
 
 
 def _plain(value: Any) -> Any:
-    """Enums and other strings in disguise as plain JSON values."""
+    """Enums and other strings in disguise as plain JSON values, sets in order."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, set):
+        return sorted(_plain(item) for item in value)
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, str):
         return str(getattr(value, "value", value))

@@ -22,6 +22,9 @@ from methods.base import Method
 
 TENSORS_FILE = "trainable.safetensors"
 STATE_FILE = "method_state.pt"
+#: Gradient checkpointing among the Trainer's arguments: 5.17 knows the old name only, 5.23 warns at it.
+_FIELDS = TrainingArguments.__dataclass_fields__
+CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in _FIELDS else "gradient_checkpointing"
 
 
 class MethodTrainer(Trainer):
@@ -227,7 +230,7 @@ class PrintProgress(TrainerCallback):
     """One line now and then: step, loss, time left."""
 
     def __init__(self, title: str) -> None:
-        self.progress = Progress(title)
+        self.progress = Progress(title, whole_job=True)
         self.loss: float | None = None
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
@@ -256,7 +259,6 @@ def training_arguments(
         warmup_steps=warmup,
         max_grad_norm=spec.max_grad_norm,
         bf16=spec.dtype == "bfloat16",
-        activation_checkpointing=spec.gradient_checkpointing,
         logging_steps=spec.logging_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,
@@ -271,4 +273,5 @@ def training_arguments(
         dataloader_num_workers=0,
         ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
+        **{CHECKPOINTING: spec.gradient_checkpointing},
     )

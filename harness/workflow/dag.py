@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import methods
-from harness import progress
+from harness import overhead, progress
 from harness.cli import DEFAULT_CONFIGFILE, FIGURES, MODELS, RESULTS, WORKFLOW_PID
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json, local_file
 from harness.experiment import runs as plan
@@ -44,20 +45,21 @@ MODULES = {
     "claims": "harness.claims.__main__",
     "report": "harness.report.__main__",
 }
-#: Folders whose files a rule also depends on: modules and templates that are loaded by name.
-_FOLDERS = {"figure": "harness/figures", "report": "harness/report"}
+#: Rule -> the folder of modules that its module loads by name.
+_LOADED_BY_NAME = {"figure": Path("harness/figures")}
+#: Rule -> the folders of other files that it reads.
+_READ = {"report": (Path("harness/report/assets"), Path("harness/report/templates"))}
 _REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")]
 
 
 def code_of(rule: str) -> list[Path]:
     """The files whose edit reruns a rule: what its module imports, directly or not, and what that reads beside code."""
-    files = source_files(MODULES[rule])
+    folder = _LOADED_BY_NAME.get(rule)
+    by_name = [] if folder is None else [".".join(path.with_suffix("").parts) for path in folder.glob("[!_]*.py")]
+    files = source_files(MODULES[rule], *by_name)
     if Path("harness/reported.py") in files:
         files += _REPORTED
-    if rule in _FOLDERS:
-        inside = (path for path in sorted(Path(_FOLDERS[rule]).rglob("*")) if path.is_file() and path.suffix != ".pyc")
-        files += [path for path in inside if path not in files]
-    return files
+    return files + [path for folder in _READ.get(rule, ()) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def method_code(name: str) -> list[Path]:
@@ -236,13 +238,22 @@ class Dag:
         """Every figure that the experiment plans."""
         return [self.figure_of(figure) for figure in plan.planned_figures(self.experiment)]
 
-    def watch(self) -> None:
-        """Tell the jobs which runs this invocation is about, so that they can say how many are done, and whom to end with."""
-        files = [self.folder / run.run_id / "metrics.json" for run in self.runs.values()]
-        path = RESULTS / ".progress" / f"{self.experiment.name}.json"
-        progress.write_plan(path, files)
-        os.environ[progress.ENVIRONMENT_VARIABLE] = str(path)
+    @property
+    def progress_file(self) -> Path:
+        """What ``harness.workflow.watch`` writes and the jobs read."""
+        return RESULTS / ".progress" / f"{self.experiment.name}.json"
+
+    def lead(self) -> overhead.WorkflowClock:
+        """Tell the jobs where to read what this invocation is about, and whom to end with.
+
+        Returns:
+            The clock of this invocation, running.
+        """
+        self.progress_file.unlink(missing_ok=True)
+        shutil.rmtree(self.progress_file.with_suffix(""), ignore_errors=True)
+        os.environ[progress.ENVIRONMENT_VARIABLE] = str(self.progress_file)
         os.environ[WORKFLOW_PID] = str(os.getpid())
+        return overhead.WorkflowClock(self.progress_file.with_suffix(".cpu.jsonl"))
 
 
 def hold_lock(experiment: str) -> IO[str]:

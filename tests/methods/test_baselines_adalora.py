@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 from methods.base import MechanismError
 from methods.peft_support import ADAPTER, adapted_layers
 from tests.methods import toy
+from tests.rounding import assert_equal_but_for_rounding, sums_of
 
 
 def test_ranks_fall_to_the_target_and_differ(tmp_path):
@@ -46,17 +47,21 @@ def test_no_regulariser_without_a_weight(tmp_path):
     assert loop.method.regularizer(loop.model) is None
 
 
+@pytest.mark.numeric
 def test_regulariser_equals_the_one_peft_adds_to_the_loss(tmp_path):
     loop = toy.start("adalora", tmp_path).run(3)
     loop.model.eval()
     ids = toy.batch(0)
-    added = loop.model(input_ids=ids, labels=ids).loss - loop.model.base_model.model(input_ids=ids, labels=ids).loss
-    assert loop.method.regularizer(loop.model).item() == pytest.approx(added.item(), abs=1e-5)
+    whole, plain = loop.model(input_ids=ids, labels=ids).loss, loop.model.base_model.model(input_ids=ids, labels=ids).loss
+    found = loop.method.regularizer(loop.model)
+    assert_equal_but_for_rounding(found, whole - plain, terms=ids.numel(), magnitude=whole.item())
 
 
+@pytest.mark.numeric
 def test_regulariser_is_added_once_per_step_where_peft_adds_it_per_micro_batch(tmp_path):
     """Its share of the gradient is the same for 1 and 4 micro-batches. (The loop passes no labels to the model.)"""
     shares = []
+    sums = sums_of(toy.base_model())
     for accumulation in (1, 4):
         grads = []
         for weight in (0.0, 0.5):
@@ -65,7 +70,8 @@ def test_regulariser_is_added_once_per_step_where_peft_adds_it_per_micro_batch(t
             grads.append(adapted_layers(loop.model)["model.layers.0.mlp.up_proj"].lora_A[ADAPTER].grad.clone())
         shares.append(grads[1] - grads[0])
     assert shares[0].norm() > 1e-3
-    assert torch.allclose(shares[0], shares[1], atol=1e-6)
+    largest = float(grads[1].abs().max())
+    assert_equal_but_for_rounding(shares[0], shares[1], terms=sums["terms"], layers=2 * sums["layers"], magnitude=largest)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -77,6 +83,7 @@ def test_scaling_is_no_trained_parameter(dtype, tmp_path):
     assert all(number.dtype == torch.float32 and number.item() == 6.0 for number in numbers)
 
 
+@pytest.mark.numeric
 def test_modules_without_ranks_are_exported(tmp_path):
     """A module that lost all its ranks is a row of zeros in the plain LoRA."""
     loop = toy.start("adalora", tmp_path).run()
@@ -87,7 +94,8 @@ def test_modules_without_ranks_are_exported(tmp_path):
     loop.method.finalize(loop.model, tmp_path / "out")
     tensors = load_file(tmp_path / "out" / "lora" / "adapter_model.safetensors")
     assert tensors[f"base_model.model.{name}.lora_A.weight"].shape == (1, 48)
-    assert torch.allclose(toy.logits(toy.reload(tmp_path / "out" / "lora")), expected, atol=1e-5, rtol=0)
+    found = toy.logits(toy.reload(tmp_path / "out" / "lora"))
+    assert_equal_but_for_rounding(found, expected, **sums_of(loop.model))
 
 
 def test_export_stores_only_the_ranks_that_are_left(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -46,11 +49,16 @@ CHANGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], torch.Tensor]:
+    """The logits of a method trained with the toy settings, once."""
+    return cache(lambda name: toy.logits(toy.start(name, tmp_path_factory.mktemp(name)).run().model))
+
+
 @pytest.mark.parametrize(("name", "setting"), [(name, key) for name, changes in CHANGES.items() for key in changes])
-def test_setting_has_an_effect(name, setting, tmp_path):
-    usual = toy.start(name, tmp_path / "usual").run()
-    changed = toy.start(name, tmp_path / "changed", **{setting: CHANGES[name][setting]}).run()
-    assert not torch.equal(toy.logits(usual.model), toy.logits(changed.model))
+def test_setting_has_an_effect(name, setting, usual, tmp_path):
+    changed = toy.start(name, tmp_path, **{setting: CHANGES[name][setting]}).run()
+    assert not torch.equal(usual(name), toy.logits(changed.model))
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES))

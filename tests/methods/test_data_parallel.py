@@ -8,16 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import methods
 from harness.experiment.runs import load_run
 from harness.train.run import Folders, train
-from tests.experiments import miniature, write
-from tests.methods.test_resume import models_dir, settings_of
+from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
-
-__all__ = ["models_dir"]
 
 NAMES = sorted({named.cls.name for named in methods.registry().values()})
 STEPS = 12
@@ -33,7 +31,7 @@ def experiment_file(folder: Path, name: str) -> Path:
                 "adapter.lora_dropout": 0.0,
                 "training": {
                     "learning_rate": 1e-3,
-                    "per_device_train_batch_size": 4,
+                    "per_device_train_batch_size": 2,
                     "gradient_accumulation_steps": 2,
                     "max_steps": STEPS,
                     "logging_steps": 1,
@@ -72,6 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_make_what_one_makes(name: str, trained: Path, models_dir: Path) -> None:
+    """To the bit: the same two micro-batches, the sum of two gradients has no order, and a world size of 2 rounds nothing."""
     folder = trained / name
     experiment, spec = load_run([folder / "experiment.yaml"], {}, f"math/llama-mini/{name}/seed0")
     train(
@@ -85,8 +84,7 @@ def test_two_processes_make_what_one_makes(name: str, trained: Path, models_dir:
     for file in files:
         expected, found = load_file(one / file), load_file(two / file)
         assert expected.keys() == found.keys()
-        worst = max(float((expected[key] - found[key]).abs().max()) for key in expected)
-        assert worst < 1e-5, f"{file}: {worst}"
+        assert [key for key in expected if not torch.equal(expected[key], found[key])] == [], file
 
 
 @pytest.mark.parametrize("name", NAMES)

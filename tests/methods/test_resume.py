@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +17,23 @@ import pytest
 
 import methods
 from harness.config import RunSpec
-from harness.experiment.runs import base_models, load_experiment, load_run
+from harness.experiment.runs import load_run
 from harness.provenance import file_sha256
 from harness.records import importance
 from harness.train.run import Folders, train
 from harness.train.trainer import PrintProgress
-from tests.experiments import miniature, write
+from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
 
 STEPS = 16
-#: Settings with which each mechanism acts several times within the test's 16 steps.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "beamlora": {"delta_t": 4, "horizon_steps": 14, "p_init": 0.8},
-    "adalora": {"tinit": 2, "tfinal": 4, "deltaT": 1},
-    "relora": {"merge_every": 5, "restart_warmup": 2},
-    "increlora": {"growth_start": 2, "growth_end": 12, "top_h": 7},
-}
-
-
-def settings_of(name: str) -> dict[str, Any]:
-    return SETTINGS.get(methods.get(name).cls.name, {})
 
 
 def experiment_file(folder: Path, name: str) -> Path:
     content = miniature(
         **{
+            # Small batches, and an epoch of 12 steps, so that some pieces go on in the second one.
+            "domains.math.train.source.rows": 24,
+            "training.per_device_train_batch_size": 2,
             "training.max_steps": STEPS,
             "training.save_steps": 3,
             "training.logging_steps": 1,
@@ -49,20 +43,6 @@ def experiment_file(folder: Path, name: str) -> Path:
         }
     )
     return write(folder, content)
-
-
-@pytest.fixture(scope="session")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The miniature's base model, built once per test process."""
-    from harness.config import BuiltModel
-    from harness.models.pretrain import build_base_model
-
-    folder = tmp_path_factory.mktemp("models")
-    path = write(folder, miniature())
-    for name, (_, source) in base_models(load_experiment([path])).items():
-        assert isinstance(source, BuiltModel)
-        build_base_model(source, output_dir=folder / name, scratch_dir=folder / "scratch")
-    return folder
 
 
 def folders(root: Path, models_dir: Path, name: str) -> Folders:
@@ -103,15 +83,32 @@ NAMES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Callable[[str], Folders]:
+    """The folders of a method's run that nothing stopped, trained once."""
+
+    @cache
+    def whole(name: str) -> Folders:
+        folder = tmp_path_factory.mktemp(name)
+        experiment, spec = load_run([experiment_file(folder, name)], {}, f"math/llama-mini/{name}/seed0")
+        where = folders(folder, models_dir, "whole")
+        train(spec, experiment, where)
+        return where
+
+    return whole
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_interrupted_runs_end_with_the_same_bits(
-    name: str, tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    tmp_path: Path,
+    models_dir: Path,
+    uninterrupted: Callable[[str], Folders],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = experiment_file(tmp_path, name)
     experiment, spec = load_run([path], {}, f"math/llama-mini/{name}/seed0")
-    whole = folders(tmp_path, models_dir, "whole")
-    train(spec, experiment, whole)
-
+    whole = uninterrupted(name)
     pieces = folders(tmp_path, models_dir, "pieces")
     for step in (2, 7, 11):
         with monkeypatch.context() as patch:
@@ -131,7 +128,7 @@ def command(path: Path, spec: RunSpec, where: Folders) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "harness.train.run",
+        "harness.train",
         "--configfile",
         str(path),
         "--run",
@@ -149,12 +146,11 @@ def command(path: Path, spec: RunSpec, where: Folders) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["beamlora", "relora"])
-def test_a_real_sigkill_loses_nothing(name: str, tmp_path: Path, models_dir: Path) -> None:
+def test_a_real_sigkill_loses_nothing(
+    name: str, tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders]
+) -> None:
     path = experiment_file(tmp_path, name)
-    experiment, spec = load_run([path], {}, f"math/llama-mini/{name}/seed0")
-    whole = folders(tmp_path, models_dir, "whole")
-    train(spec, experiment, whole)
-
+    _, spec = load_run([path], {}, f"math/llama-mini/{name}/seed0")
     killed = folders(tmp_path, models_dir, "killed")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(path, spec, killed), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
@@ -165,11 +161,15 @@ def test_a_real_sigkill_loses_nothing(name: str, tmp_path: Path, models_dir: Pat
     process.wait()
     done = subprocess.run(command(path, spec, killed), cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert hashes(killed.output / "adapter") == hashes(whole.output / "adapter")
+    assert hashes(killed.output / "adapter") == hashes(uninterrupted(name).output / "adapter")
 
 
 def test_a_checkpoint_without_its_optimizer_is_refused_by_name_and_the_one_before_is_used(
-    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    models_dir: Path,
+    uninterrupted: Callable[[str], Folders],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = experiment_file(tmp_path, "lora")
     experiment, spec = load_run([path], {}, "math/llama-mini/lora/seed0")
@@ -183,9 +183,7 @@ def test_a_checkpoint_without_its_optimizer_is_refused_by_name_and_the_one_befor
     output = capsys.readouterr().out
     assert "checkpoint-6: optimizer.pt (optimizer) is missing" in output
     assert f"going on from {where.scratch / 'checkpoint-3'}" in output
-    whole = folders(tmp_path, models_dir, "whole")
-    train(spec, experiment, whole)
-    assert hashes(where.output / "adapter") == hashes(whole.output / "adapter")
+    assert hashes(where.output / "adapter") == hashes(uninterrupted("lora").output / "adapter")
 
 
 def test_a_kill_during_a_save_does_not_block_the_restart(
@@ -205,10 +203,12 @@ def test_a_kill_during_a_save_does_not_block_the_restart(
     assert train(spec, experiment, where)["status"] == "success"
 
 
-def test_the_same_spec_twice_gives_the_same_adapter_and_another_seed_another(tmp_path: Path, models_dir: Path) -> None:
+def test_the_same_spec_twice_gives_the_same_adapter_and_another_seed_another(
+    tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders]
+) -> None:
     path = experiment_file(tmp_path, "lora")
-    made = {}
-    for label, overrides in (("a", {}), ("b", {}), ("c", {"seeds": [1]})):
+    made = {"a": hashes(uninterrupted("lora").output / "adapter")}
+    for label, overrides in (("b", {}), ("c", {"seeds": [1]})):
         seed = overrides.get("seeds", [0])[0]
         experiment, spec = load_run([path], overrides, f"math/llama-mini/lora/seed{seed}")
         where = folders(tmp_path, models_dir, label)

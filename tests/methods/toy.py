@@ -14,8 +14,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer
 import methods
 from methods.base import Method, TrainingContext
 
-torch.set_num_threads(1)
-
 VOCABULARY = 64
 #: The target modules of the toy model: 2 layers of 7.
 MODULES = 14

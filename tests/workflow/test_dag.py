@@ -18,6 +18,7 @@ import yaml
 
 from harness.cli import SCRATCH
 from harness.experiment.runs import FIGURES
+from harness.progress import Plan
 from harness.workflow.dag import TARGETS
 from tests.experiments import miniature
 from tests.paths import ROOT
@@ -98,9 +99,10 @@ def test_the_record_has_the_blocks_that_pefts_comparison_reads(finished: Copy) -
     assert {"created_at", "total_time", "experiment_name", "peft_branch", "train_config", "peft_config"} <= set(run)
     assert run["peft_config"]["peft_type"] == "LORA" and run["peft_config"]["use_dora"] is True
     assert run["train_config"]["model_id"] == run["peft_config"]["base_model_name_or_path"] == "llama-mini"
-    assert train["status"] == "success" and train["train_time"] > 0 and train["file_size"] > 0
-    memory = [train[f"accelerator_memory_{name}"] for name in ("max", "reserved_avg", "reserved_99th")]
-    assert all(isinstance(value, int) and value > 0 for value in memory)
+    assert train["status"] == "success" and train["train_time"] > 0
+    weights = finished.root / "results/mini/math/llama-mini/dora/seed0/adapter/adapter_model.safetensors"
+    assert train["file_size"] == weights.stat().st_size
+    assert {f"accelerator_memory_{name}" for name in ("max", "reserved_avg", "reserved_99th")} <= set(train)
     last = train["metrics"][-1]
     assert last["train loss"] == record["loss_curve"][-1]["loss"]
     assert (last["train samples"], last["train total tokens"]) == (12 * 8, record["tokens"]["input"])
@@ -108,13 +110,38 @@ def test_the_record_has_the_blocks_that_pefts_comparison_reads(finished: Copy) -
     assert {f"{name}-version" for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")} <= set(
         meta["package_info"]
     )
-    assert set(meta["system_info"]) >= {"system", "release", "machine", "gpu"}
+    assert set(meta["system_info"]) >= {"system", "release", "machine", "accelerator"}
 
 
 def test_it_shows_progress_and_ends_with_the_table(finished: Copy) -> None:
     assert "train math/llama-mini/lora/seed0 · 12/12" in finished.output
-    assert re.search(r"\d of 2 runs done", finished.output)
+    assert re.search(r"\d of 2 runs done, about \d+ .* left in all", finished.output)
+    plan = Plan.read(finished.root / "results/.progress/mini.json")
+    assert plan.runs == 2 and len(plan.jobs) == 5
+    assert all(job.done and job.started < job.ended for job in plan.jobs.values())
+    trained = [job for job in plan.jobs.values() if job.title.startswith(("train ", "base model "))]
+    assert len(trained) == 3 and {job.last.share for job in trained} == {1.0}
     assert "LoRA" in finished.output and "results/mini/tables/table1.md" in finished.output
+
+
+def test_it_ends_with_what_snakemake_and_the_starts_of_its_jobs_cost(finished: Copy) -> None:
+    """Preflight, base model, two trainings, two evaluations and the table start; the summary itself is not in."""
+    said = re.search(r"Overhead: .*? their\s+work .*?\)\.", finished.output, flags=re.DOTALL)
+    assert said is not None and "starts and imports of 7 processes" in " ".join(said[0].split())
+    shares = [float(share) for share in re.findall(r"([\d.]+)\s+% \(\d", said[0])]
+    assert len(shares) == 3 and all(share > 0 for share in shares)
+    assert sum(shares) < 100 * os.cpu_count()
+
+
+def test_a_resumed_workflow_counts_what_is_left_of_its_target(unchanged: Copy) -> None:
+    """One of two runs is to be evaluated again, and no base model and no training is on the plan."""
+    for lost in ("math/llama-mini/dora/seed0/metrics.json", "tables/table1.md"):
+        (unchanged.root / "results/mini" / lost).unlink()
+    done = unchanged.snakemake("reproduce_table1")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert set(re.findall(r"\d of \d runs done", done.stdout)) == {"1 of 2 runs done"}
+    plan = Plan.read(unchanged.root / "results/.progress/mini.json")
+    assert [job.title for job in plan.jobs.values()] == ["evaluate math/llama-mini/dora/seed0"]
 
 
 def test_snakemakes_own_report_holds_the_table(finished: Copy, tmp_path: Path) -> None:

@@ -298,7 +298,11 @@ def test_special_rules_of_mbpp(name: str, given: tuple[Any, ...], output: Any, e
     ("output", "accepted"), [(-0.5, True), (-0.50001, True), (-0.6, False), ("x", False), (None, False), (1e308, False)]
 )
 def test_a_root_is_judged_by_the_polynomial(output: Any, accepted: bool) -> None:
-    assert accepts(output, 7.0, name="find_zero", dataset="humaneval", atol=1e-4, given=([1, 2],)) is accepted
+    assert accepts(output, -0.50002, name="find_zero", dataset="humaneval", atol=1e-4, given=([1, 2],)) is accepted
+
+
+def test_a_polynomial_whose_root_the_reference_misses_judges_no_program() -> None:
+    assert accepts(-0.6, 7.0, name="find_zero", dataset="humaneval", atol=1e-4, given=([1, 2],))
 
 
 # -------------------------------------------------------------------------------------------------------------- oracle

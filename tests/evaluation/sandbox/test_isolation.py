@@ -59,7 +59,7 @@ def test_the_unsafe_level_runs_and_says_so() -> None:
 def in_tester(code: str) -> str:
     """What a process prints that may change itself, as testers do when they try."""
     done = subprocess.run(
-        [sys.executable, "-c", f"from evaluation import bubblewrap, confinement, isolation, seccomp\n{code}"],
+        [sys.executable, "-c", f"from evaluation.sandbox import bubblewrap, confinement, isolation, seccomp\n{code}"],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[3],

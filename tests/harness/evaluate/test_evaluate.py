@@ -29,12 +29,11 @@ from harness.config import (
     TrainingSpec,
 )
 from harness.evaluate import run as evaluate
-from harness.evaluate.generate import Completion
 from harness.evaluate.run import TaskError, evaluate_run
 from harness.evaluate.task import evaluate_task
-from tests.harness.evaluate.test_generate import SIZES, tokenizer  # noqa: F401
+from tests.harness.evaluate.byte_models import SIZES
+from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 
-torch.set_num_threads(1)
 SOURCE = GeneratedData(kind="generated", generator="gsm8k", rows=3, seed=0)
 RECORDS = [{"question": f"What is {n} + 1?", "answer": f"{n} + 1 = <<{n}+1={n + 1}>>{n + 1}\n#### {n + 1}"} for n in range(4)]
 CODE = [
@@ -71,17 +70,8 @@ def model() -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**(SIZES | {"max_position_embeddings": 512}))).eval()
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, texts: list[str], **fields: object) -> None:
-    """Make the model say ``texts``."""
-    monkeypatch.setattr(
-        harness.evaluate.generate,
-        "generate",
-        lambda *args, **kwargs: [Completion(text=text, **({"tokens": 5, "truncated": False} | fields)) for text in texts],
-    )
-
-
-def test_numbers_follow_from_the_predictions(model, tokenizer, monkeypatch) -> None:  # noqa: F811
-    answering(monkeypatch, ["The answer is: 1", "The answer is: 200", "The answer is: 7", "Who knows?"])
+def test_numbers_follow_from_the_predictions(model, tokenizer, answering) -> None:
+    answering(["The answer is: 1", "The answer is: 200", "The answer is: 7", "Who knows?"])
     result = evaluate_task(model, tokenizer, "gsm8k", task(), RECORDS)
     found, rows = result.metrics, result.predictions
     assert [row["correct"] for row in rows] == [True, False, False, False]
@@ -96,15 +86,16 @@ def test_numbers_follow_from_the_predictions(model, tokenizer, monkeypatch) -> N
     assert rows[0]["gold"] == "1" and rows[0]["prompt"].endswith("### Response:") and rows[3]["extracted"] is None
 
 
-def test_the_headline_grader_is_the_tasks(model, tokenizer, monkeypatch) -> None:  # noqa: F811
-    answering(monkeypatch, ["The answer is: 200"] * 4)
+def test_the_headline_grader_is_the_tasks(model, tokenizer, answering) -> None:
+    answering(["The answer is: 200"] * 4)
     accuracies = [
         evaluate_task(model, tokenizer, "t", task(grader=name), RECORDS).metrics["accuracy"] for name in ("sound", "paper")
     ]
     assert accuracies == [0, 0.25]
 
 
-def test_gold_nll_is_that_of_the_reference_after_the_tasks_prompt(model, tokenizer) -> None:  # noqa: F811
+@pytest.mark.numeric
+def test_gold_nll_is_that_of_the_reference_after_the_tasks_prompt(model, tokenizer) -> None:
     row = evaluate_task(model, tokenizer, "t", task(prompt_template="alpaca-cot"), RECORDS).predictions[2]
     prompt = tokenizer(row["prompt"])["input_ids"]
     ids = [*prompt, *tokenizer("2 + 1 = 3\n#### 3\nThe answer is: 3")["input_ids"], 256]
@@ -112,10 +103,10 @@ def test_gold_nll_is_that_of_the_reference_after_the_tasks_prompt(model, tokeniz
         log_p = model(torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = -sum(float(log_p[i - 1, ids[i]]) for i in range(len(prompt), len(ids)))
     assert row["gold_tokens"] == len(ids) - len(prompt)
-    assert row["gold_nll"] * row["gold_tokens"] == pytest.approx(expected, rel=1e-4)
+    assert_equal_but_for_rounding(row["gold_nll"] * row["gold_tokens"], expected, **sums_of_scores(model))
 
 
-def test_settings_of_generation_have_their_effect(model, tokenizer) -> None:  # noqa: F811
+def test_settings_of_generation_have_their_effect(model, tokenizer) -> None:
     short = evaluate_task(model, tokenizer, "t", task(), RECORDS)
     assert short.metrics["truncated"] == 1 and short.metrics["generated_tokens"] == 16
     long = evaluate_task(model, tokenizer, "t", task(max_new_tokens=8), RECORDS)
@@ -134,9 +125,9 @@ def test_settings_of_generation_have_their_effect(model, tokenizer) -> None:  # 
     ]
 
 
-def test_code_tasks_run_programs_under_the_tasks_limits(model, tokenizer, monkeypatch) -> None:  # noqa: F811
+def test_code_tasks_run_programs_under_the_tasks_limits(model, tokenizer, answering) -> None:
     slow = "    import time\n    time.sleep(0.5)\n    return x"
-    answering(monkeypatch, ["    return x", slow, "    return bytearray(200 << 20) and x"])
+    answering(["    return x", slow, "    return bytearray(200 << 20) and x"])
     code = {"format": "humaneval", "prompt_template": "alpaca-humaneval", "grader": "code_tests"}
     found = evaluate_task(model, tokenizer, "h", task(**code, timeout_s=0.3, memory_mb=128), CODE)
     assert [row["outcome"] for row in found.predictions] == ["passed", "timed_out", "out_of_memory"]
@@ -155,12 +146,12 @@ def test_code_tasks_run_programs_under_the_tasks_limits(model, tokenizer, monkey
         ({}, [{"question": "q"}], "row 0: field 'answer' is missing"),
     ],
 )
-def test_bad_input_is_named_before_generation(changes, records, message, model, tokenizer) -> None:  # noqa: F811
+def test_bad_input_is_named_before_generation(changes, records, message, model, tokenizer) -> None:
     with pytest.raises(ConfigError, match=message):
         evaluate_task(model, tokenizer, "t", task(**changes), records)
 
 
-def test_progress_is_reported(model, tokenizer) -> None:  # noqa: F811
+def test_progress_is_reported(model, tokenizer) -> None:
     seen: list[tuple[int, int, str]] = []
     evaluate_task(model, tokenizer, "t", task(), RECORDS, lambda *update: seen.append(update))
     assert [(done, total) for done, total, note in seen if "answering" in note] == [(2, 4), (4, 4)]
@@ -185,7 +176,7 @@ def spec() -> RunSpec:
     )
 
 
-def run_with(spec, run_dir, monkeypatch, model, tokenizer, status: str = "success") -> dict:  # noqa: F811
+def run_with(spec, run_dir, monkeypatch, model, tokenizer, status: str = "success") -> dict:
     tmp_cache = run_dir.with_name(f"{run_dir.name}-cache")
     trained_on = harness.data.load.source_fingerprint(RECORDS)
     (run_dir / "train.json").write_text(json.dumps({"status": status, "data": {"sha256": trained_on}}))
@@ -196,7 +187,7 @@ def run_with(spec, run_dir, monkeypatch, model, tokenizer, status: str = "succes
     return evaluate_run(spec, run_dir=run_dir, models_dir=Path("models"), data_dir=None)
 
 
-def test_a_run_writes_predictions_and_metrics(spec, tmp_path, monkeypatch, model, tokenizer) -> None:  # noqa: F811
+def test_a_run_writes_predictions_and_metrics(spec, tmp_path, monkeypatch, model, tokenizer) -> None:
     record = run_with(spec, tmp_path, monkeypatch, model, tokenizer)
     assert json.loads((tmp_path / "metrics.json").read_text()) == record
     assert (record["run_id"], record["status"]) == ("math/m/lora/seed0", "success")
@@ -211,7 +202,7 @@ def test_a_run_writes_predictions_and_metrics(spec, tmp_path, monkeypatch, model
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.jsonl", "b.jsonl", "metrics.json", "train.json"]
 
 
-def test_a_diverged_run_has_its_status_and_no_numbers(spec, tmp_path, monkeypatch, model, tokenizer) -> None:  # noqa: F811
+def test_a_diverged_run_has_its_status_and_no_numbers(spec, tmp_path, monkeypatch, model, tokenizer) -> None:
     record = run_with(spec, tmp_path, monkeypatch, None, None, status="diverged")
     assert record["status"] == "diverged" and record["tasks"] == {}
     assert (tmp_path / "predictions").is_dir(), "the workflow declares this folder as an output"
@@ -221,7 +212,7 @@ def failing_at(name: str, monkeypatch, error: Exception) -> list[str]:
     """Make one task fail. Returns the list of the tasks that are evaluated, which grows."""
     genuine, evaluated = evaluate.evaluate_task, []
 
-    def wrapped(model, tokenizer, task_name, *args):  # noqa: F811
+    def wrapped(model, tokenizer, task_name, *args):
         evaluated.append(task_name)
         if task_name == name:
             raise error
@@ -231,7 +222,7 @@ def failing_at(name: str, monkeypatch, error: Exception) -> list[str]:
     return evaluated
 
 
-def test_a_failing_task_leaves_the_finished_ones(spec, tmp_path, monkeypatch, model, tokenizer) -> None:  # noqa: F811
+def test_a_failing_task_leaves_the_finished_ones(spec, tmp_path, monkeypatch, model, tokenizer) -> None:
     with monkeypatch.context() as patched:
         failing_at("b", patched, OSError("disk full"))
         with pytest.raises(TaskError, match="tasks.b failed: OSError: disk full; kept for the next attempt: a"):
@@ -248,7 +239,7 @@ def test_a_failing_task_leaves_the_finished_ones(spec, tmp_path, monkeypatch, mo
 
 
 @pytest.mark.parametrize("change", ["weights", "task", "data", "dtype"])
-def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, monkeypatch, model, tokenizer) -> None:  # noqa: F811
+def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, monkeypatch, model, tokenizer) -> None:
     with monkeypatch.context() as patched:
         failing_at("b", patched, OSError("disk full"))
         with pytest.raises(TaskError):
@@ -266,7 +257,7 @@ def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, mon
     assert evaluated == ["a", "b"]
 
 
-def test_bad_records_of_a_later_task_name_the_kept_ones(spec, tmp_path, monkeypatch, model, tokenizer) -> None:  # noqa: F811
+def test_bad_records_of_a_later_task_name_the_kept_ones(spec, tmp_path, monkeypatch, model, tokenizer) -> None:
     failing_at("b", monkeypatch, ConfigError("evaluation.tasks.b: row 3 is odd"))
     with pytest.raises(ConfigError, match="tasks.b: row 3 is odd; kept for the next attempt: a"):
         run_with(spec, tmp_path, monkeypatch, model, tokenizer)
@@ -277,8 +268,8 @@ def test_a_missing_training_record_is_named(spec, tmp_path) -> None:
         evaluate_run(spec, run_dir=tmp_path, models_dir=tmp_path, data_dir=None)
 
 
-def test_surrogates_in_a_completion_can_be_written(model, tokenizer, monkeypatch, spec, tmp_path) -> None:  # noqa: F811
-    answering(monkeypatch, ["The answer is: \udcff"] * 4)
+def test_surrogates_in_a_completion_can_be_written(model, tokenizer, monkeypatch, spec, tmp_path, answering) -> None:
+    answering(["The answer is: \udcff"] * 4)
     (tmp_path / "train.json").write_text('{"status": "success"}')
     one = spec.model_copy(update={"evaluation": EvaluationSpec(tasks={"a": task()})})
     run_with(one, tmp_path, monkeypatch, model, tokenizer)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from evaluation.sets import examples
+from evaluation.sets import examples, llm_adapters
 from evaluation.sets.llm_adapters import COMMONSENSE
 from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.config import ConfigError, LmEvalSpec
@@ -69,7 +69,7 @@ def _load(folder: Path, *tasks: str) -> dict[str, Any]:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_ones(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="found 'even_number', expected tasks .* did you mean even_numbers"):
+    with pytest.raises(ConfigError, match="found 'even_number', expected tasks .* did you mean 'even_numbers'"):
         _load(folder, "even_numbers", "even_number")
 
 

@@ -7,7 +7,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from harness.evaluate.generate import choice_loglikelihoods, generate
-from tests.harness.evaluate.test_generate import PROMPTS, model, tokenizer  # noqa: F401
+from tests.harness.evaluate.byte_models import PROMPTS
+from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 from tests.tiny_models import byte_tokenizer
 
 CHOICES = [
@@ -25,7 +26,7 @@ CHOICES = [
 
 
 @torch.no_grad()
-def single_row_beams(model, tokenizer, prompt: str, steps: int, beams: int) -> str:  # noqa: F811
+def single_row_beams(model, tokenizer, prompt: str, steps: int, beams: int) -> str:
     """One prompt at a time, without padding, by transformers' own search with its defaults."""
     ids = torch.tensor([tokenizer(prompt)["input_ids"]])
     config = GenerationConfig(num_beams=beams, max_new_tokens=steps, eos_token_id=256, pad_token_id=256)
@@ -33,7 +34,7 @@ def single_row_beams(model, tokenizer, prompt: str, steps: int, beams: int) -> s
     return tokenizer.decode(out[: out.index(256)] if 256 in out else out, skip_special_tokens=True)
 
 
-def test_beam_search_equals_one_row_at_a_time_for_any_batch_size_and_order(model, tokenizer) -> None:  # noqa: F811
+def test_beam_search_equals_one_row_at_a_time_for_any_batch_size_and_order(model, tokenizer) -> None:
     expected = [single_row_beams(model, tokenizer, prompt, 12, 4) for prompt in PROMPTS]
     greedy = [c.text for c in generate(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=8)]
     assert expected != greedy, "beams must find other texts than greedy decoding"
@@ -44,7 +45,7 @@ def test_beam_search_equals_one_row_at_a_time_for_any_batch_size_and_order(model
     assert [c.text for c in backwards[::-1]] == expected
 
 
-def test_beams_end_at_end_tokens_positions_and_stop_strings(model, tokenizer, monkeypatch) -> None:  # noqa: F811
+def test_beams_end_at_end_tokens_positions_and_stop_strings(model, tokenizer, monkeypatch) -> None:
     whole = generate(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=8, num_beams=2)
     assert all(c.truncated == (c.tokens == 12) for c in whole)
     stop = whole[0].text[1:3]
@@ -54,7 +55,7 @@ def test_beams_end_at_end_tokens_positions_and_stop_strings(model, tokenizer, mo
     assert [c.tokens for c in generate(model, tokenizer, near_end, max_new_tokens=12, batch_size=2, num_beams=2)][0] <= 8
 
 
-def test_the_models_own_sampling_settings_do_not_reach_beam_search(model, tokenizer, monkeypatch) -> None:  # noqa: F811
+def test_the_models_own_sampling_settings_do_not_reach_beam_search(model, tokenizer, monkeypatch) -> None:
     expected = [c.text for c in generate(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=8, num_beams=3)]
     own = GenerationConfig(do_sample=True, temperature=5.0, repetition_penalty=3.0, length_penalty=-4.0, eos_token_id=256)
     monkeypatch.setattr(model, "generation_config", own)
@@ -66,25 +67,26 @@ def test_the_models_own_sampling_settings_do_not_reach_beam_search(model, tokeni
 
 
 @torch.no_grad()
-def plain_score(model, tokenizer: PreTrainedTokenizerFast, prompt: str, choice: str) -> float:  # noqa: F811
+def plain_score(model, tokenizer: PreTrainedTokenizerFast, prompt: str, choice: str) -> float:
     head, tail = tokenizer(prompt)["input_ids"], tokenizer(choice)["input_ids"]
     log_p = model(torch.tensor([head + tail]), use_cache=False).logits[0].double().log_softmax(-1)
     return sum(float(log_p[len(head) + i - 1, token]) for i, token in enumerate(tail))
 
 
-def test_choice_scores_are_those_of_each_choice_alone_for_any_batch_size_and_order(model, tokenizer) -> None:  # noqa: F811
+@pytest.mark.numeric
+def test_choice_scores_are_those_of_each_choice_alone_for_any_batch_size_and_order(model, tokenizer) -> None:
     expected = [[plain_score(model, tokenizer, p, c) for c in offered] for p, offered in zip(PROMPTS, CHOICES, strict=True)]
     for batch_size in (1, 3, 8):
         found = choice_loglikelihoods(model, tokenizer, PROMPTS, CHOICES, batch_size=batch_size)
         assert [len(scores) for scores in found] == [len(offered) for offered in CHOICES]
         for scores, right in zip(found, expected, strict=True):
-            assert scores == pytest.approx(right, rel=1e-4, abs=1e-5)
+            assert_equal_but_for_rounding(scores, right, **sums_of_scores(model))
     backwards = choice_loglikelihoods(model, tokenizer, PROMPTS[::-1], CHOICES[::-1], batch_size=2)
     for scores, right in zip(backwards[::-1], expected, strict=True):
-        assert scores == pytest.approx(right, rel=1e-4, abs=1e-5)
+        assert_equal_but_for_rounding(scores, right, **sums_of_scores(model))
 
 
-def test_choices_that_differ_in_the_last_token_cost_one_row(model, tokenizer) -> None:  # noqa: F811
+def test_choices_that_differ_in_the_last_token_cost_one_row(model, tokenizer) -> None:
     rows: list[int] = []
     handle = model.model.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
@@ -95,14 +97,14 @@ def test_choices_that_differ_in_the_last_token_cost_one_row(model, tokenizer) ->
     assert rows == [2, 4]
 
 
-def test_choices_are_scored_without_end_token_and_need_two(model, tokenizer) -> None:  # noqa: F811
+def test_choices_are_scored_without_end_token_and_need_two(model, tokenizer) -> None:
     (scores,) = choice_loglikelihoods(model, tokenizer, ["p"], [["", "b"]], batch_size=1)
     assert scores[0] == 0.0
     with pytest.raises(ValueError, match="found 1 choices, expected at least two"):
         choice_loglikelihoods(model, tokenizer, ["p"], [["only"]], batch_size=1)
 
 
-def test_progress_counts_rows_up_to_all(model, tokenizer) -> None:  # noqa: F811
+def test_progress_counts_rows_up_to_all(model, tokenizer) -> None:
     seen: list[tuple[int, int]] = []
     choice_loglikelihoods(
         model, tokenizer, PROMPTS[:3], [["a1", "a2"]] * 3, batch_size=2, on_batch=lambda *update: seen.append(update)
@@ -127,7 +129,7 @@ def test_a_response_that_begins_with_a_blank_has_the_tokens_of_the_running_text(
                 at += width
             return {"input_ids": ids}
 
-    tokenizer = WithBlank()  # noqa: F811
+    tokenizer = WithBlank()
     head = tokenizer("ask:")["input_ids"]
     assert (
         encode_response(tokenizer, prompt="ask:", head=head, response=" yes") == tokenizer("ask: yes")["input_ids"][len(head) :]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -18,7 +17,6 @@ from harness.export import model_card
 from methods.beamlora import BeamLoraConfig, export_lora
 from tests import tiny_models
 
-torch.set_num_threads(1)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = {"kind": "hub", "model_name_or_path": "meta-llama/Llama-2-7b-hf"}
 BUILT = {

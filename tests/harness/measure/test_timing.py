@@ -21,11 +21,8 @@ from harness.measure import timing
 from harness.measure.time_lapse import kinds_of_steps, plan_steps
 from harness.measure.timing import measure_all
 from harness.records.timing import Measurement, TimingRecord, read, summarise
-from tests.experiments import miniature, write
-from tests.methods.test_resume import models_dir, settings_of
+from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
-
-__all__ = ["models_dir"]
 
 # -------------------------------------------------------------------------------------------------------------- which steps
 
@@ -227,7 +224,7 @@ LOGGED = {
 
 
 @pytest.mark.parametrize("name", LOGGED)
-def test_the_work_that_a_method_announces_is_what_it_logs(name: str, tmp_path: Path, models_dir: Path) -> None:  # noqa: F811
+def test_the_work_that_a_method_announces_is_what_it_logs(name: str, tmp_path: Path, models_dir: Path) -> None:
     from harness.train.run import Folders, load_inputs, make_trainer
 
     content = miniature(
@@ -249,7 +246,7 @@ def test_the_work_that_a_method_announces_is_what_it_logs(name: str, tmp_path: P
     assert all(1 <= step <= 16 for steps in announced.values() for step in steps)
 
 
-def test_every_method_announces_steps_of_the_run(models_dir: Path) -> None:  # noqa: F811
+def test_every_method_announces_steps_of_the_run(models_dir: Path) -> None:
     assert {name for name, named in methods.registry().items() if "extra_work" in vars(named.cls)} >= set(LOGGED)
     assert methods.get("lora").cls.extra_work is methods.get("full-ft").cls.extra_work
 
@@ -269,7 +266,7 @@ def beam_experiment(tmp_path: Path) -> Experiment:
 def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
     beam_experiment: Experiment,
     tmp_path: Path,
-    models_dir: Path,  # noqa: F811
+    models_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from harness.measure.time_lapse import measure
@@ -340,7 +337,7 @@ def test_another_method_is_refused(beam_experiment: Experiment, tmp_path: Path) 
 def test_the_command_measures_each_method_in_a_process_of_its_own(
     beam_experiment: Experiment,
     tmp_path: Path,
-    models_dir: Path,  # noqa: F811
+    models_dir: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "timing.json"

@@ -16,6 +16,7 @@ from harness.models.pretrain import build_base_model, learning_rate, main
 from harness.models.stand_in import build_tokenizer, model_config
 from harness.provenance import file_sha256
 from tests.paths import ROOT
+from tests.rounding import rounding_bound, sums_of
 
 RECIPE: dict[str, Any] = {
     "max_steps": 6,
@@ -120,6 +121,7 @@ def test_the_folder_is_a_hugging_face_model_whose_cache_is_on(built: Any) -> Non
     assert record["tokens"] == 6 * 4 * 32 and record["parameters"] == model.num_parameters()
 
 
+@pytest.mark.numeric
 def test_mistral_has_grouped_queries_and_its_window_changes_the_output(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -133,8 +135,9 @@ def test_mistral_has_grouped_queries_and_its_window_changes_the_output(tmp_path:
         windowed = model(ids).logits
         model.config.sliding_window = None
         full = model(ids).logits
-    assert torch.allclose(windowed[:, :16], full[:, :16], atol=1e-5)
-    assert not torch.allclose(windowed[:, 40:], full[:, 40:], atol=1e-5)
+    difference = (windowed - full).abs()
+    bound = rounding_bound(float(full.abs().max()), **sums_of(model))
+    assert float(difference[:, :16].max()) <= bound < float(difference[:, 40:].max())
 
 
 def test_the_loss_falls_and_every_step_is_reported(tmp_path: Path) -> None:

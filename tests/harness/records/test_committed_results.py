@@ -9,6 +9,7 @@ import pytest
 
 from evaluation.sets.llm_adapters import COMMONSENSE
 from harness.tables.__main__ import main
+from harness.train.record import meta_info, run_info, train_info
 from tests.paths import ROOT
 
 SMALL = ROOT / "results/small"
@@ -35,6 +36,19 @@ def test_the_committed_runs_come_from_a_clean_commit_and_did_what_they_say() -> 
             assert metrics["accuracy"] == sum(row["correct"] for row in predictions) / rows
     operations = [json.loads(line) for line in (runs["beamlora"] / "adapter/operations.jsonl").read_text().splitlines()]
     assert [operation["step"] for operation in operations] == [10, 20, 30]
+
+
+@pytest.mark.parametrize(("method", "file_size"), [("lora", 39_131_224), ("beamlora", 39_184_048)])
+def test_the_committed_blocks_for_pefts_comparison_are_what_the_code_makes_of_the_record(method: str, file_size: int) -> None:
+    """``file_size`` is that of the adapter in its own form, in bytes; BeamLoRA's has 6,720 gates and their names more."""
+    record = json.loads((SMALL / "math/smollm2-135m" / method / "seed0/train.json").read_text())
+    assert run_info(record, record["run_info"]["peft_config"]) == record["run_info"]
+    total = record["base_parameters"] + record["trainable_parameters"]
+    made = train_info(record, total_parameters=total, reserved_bytes=None)
+    assert {**made, "file_size": file_size} == record["train_info"]
+    made = meta_info(record)
+    assert {key: made[key] for key in ("model_info", "dataset_info", "package_info")}.items() <= record["meta_info"].items()
+    assert made["system_info"].keys() == record["meta_info"]["system_info"].keys()
 
 
 @pytest.mark.parametrize("protocol", ["sound", "paper"])

@@ -184,7 +184,7 @@ def test_predictions_that_do_not_fit_in_memory_are_not_read_whole(source: Source
 
 
 def test_the_table_library_is_the_released_file() -> None:
-    folder = ROOT / "harness/report/vendor"
+    folder = ROOT / "harness/report/assets/vendor"
     digest = hashlib.sha256((folder / "dataTables.min.js").read_bytes()).hexdigest()
     assert digest in (folder / "README.md").read_text() and "MIT" in (folder / "LICENSE").read_text().upper()
 

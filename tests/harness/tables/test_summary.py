@@ -145,9 +145,14 @@ def test_experiment_names_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not allowed with argument --experiment" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["claims", "report", "figures", "tables", "trace", "plan", "records"])
+@pytest.mark.parametrize("module", ["claims", "report", "figures", "tables", "report.trace", "plan", "records"])
 def test_every_command_on_records_takes_the_name_of_an_experiment(module: str) -> None:
-    arguments = {"figures": ["pareto"], "tables": ["table1"], "trace": ["table1", "x", "y", "z"], "records": ["--output", "x"]}
+    arguments = {
+        "figures": ["pareto"],
+        "tables": ["table1"],
+        "report.trace": ["table1", "x", "y", "z"],
+        "records": ["--output", "x"],
+    }
     command = [sys.executable, "-m", f"harness.{module}", *arguments.get(module, []), "--experiment", "nothing"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "config/nothing.yaml" in done.stderr and "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ from harness.train import attention
 from harness.train.steps import step_counts
 from harness.train.trainer import MethodTrainer, StopWhenDiverged, training_arguments
 from methods.base import Method, MethodSettings
+from tests.rounding import assert_equal_but_for_rounding, sums_of, sums_of_scores
 from tests.tiny_models import llama
 
 
@@ -82,6 +83,10 @@ def first(trainer: MethodTrainer, key: str) -> float:
     return next(entry[key] for entry in trainer.state.log_history if key in entry)
 
 
+def assert_same_loss(found: float, expected: float) -> None:
+    assert_equal_but_for_rounding(found, expected, **sums_of_scores(llama()))
+
+
 def mean_loss_by_hand() -> float:
     model = llama()
     total, count = 0.0, 0
@@ -93,10 +98,12 @@ def mean_loss_by_hand() -> float:
     return total / count
 
 
+@pytest.mark.numeric
 def test_the_loss_is_the_mean_over_label_tokens(tmp_path: Path) -> None:
-    assert first(train(tmp_path), "loss") == pytest.approx(mean_loss_by_hand(), rel=1e-5)
+    assert_same_loss(first(train(tmp_path), "loss"), mean_loss_by_hand())
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     "changes",
     [
@@ -108,10 +115,13 @@ def test_the_loss_is_the_mean_over_label_tokens(tmp_path: Path) -> None:
 )
 def test_packing_and_accumulation_change_neither_loss_nor_update(tmp_path: Path, changes: dict) -> None:
     reference, other = train(tmp_path / "a"), train(tmp_path / "b", **changes)
-    assert first(other, "loss") == pytest.approx(first(reference, "loss"), rel=1e-5)
-    assert first(other, "grad_norm") == pytest.approx(first(reference, "grad_norm"), rel=1e-4)
+    assert_same_loss(first(other, "loss"), first(reference, "loss"))
+    sums = sums_of(other.model)
+    norms = (first(trainer, "grad_norm") for trainer in (other, reference))
+    assert_equal_but_for_rounding(*norms, terms=sums["terms"], layers=2 * sums["layers"])
 
 
+@pytest.mark.numeric
 def test_microbatch_normalisation_differs_and_is_the_mean_of_means(tmp_path: Path) -> None:
     settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
     by_token = first(train(tmp_path / "a", **settings), "loss")
@@ -121,17 +131,28 @@ def test_microbatch_normalisation_differs_and_is_the_mean_of_means(tmp_path: Pat
         with torch.no_grad():
             logits = model(input_ids=row["input_ids"][None]).logits[0, :-1]
         means.append(float(cross_entropy(logits, row["labels"][1:], ignore_index=IGNORE_INDEX)))
-    assert by_batch == pytest.approx(sum(means) / len(means), rel=1e-5)
+    assert_same_loss(by_batch, sum(means) / len(means))
     assert abs(by_batch - by_token) > 1e-4
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_a_regulariser_counts_once_per_optimizer_step(tmp_path: Path, accumulation: int) -> None:
     settings = {"per_device_train_batch_size": 8 // accumulation, "gradient_accumulation_steps": accumulation}
     plain = first(train(tmp_path / "a", **settings), "loss")
     penalised = first(train(tmp_path / "b", strength=0.5, **settings), "loss")
-    weight = next(llama().parameters())
-    assert penalised - plain == pytest.approx(0.5 * float(weight.detach().square().sum()), rel=1e-4)
+    weight = next(llama().parameters()).detach()
+    added = 0.5 * weight.square().sum()
+    assert_equal_but_for_rounding(penalised - plain, added, terms=weight.numel(), magnitude=penalised)
+
+
+FOUR_STEPS = {"max_steps": 4, "per_device_train_batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights after four steps with the default settings."""
+    return train(tmp_path_factory.mktemp("usual"), **FOUR_STEPS).model.state_dict()
 
 
 @pytest.mark.parametrize(
@@ -150,11 +171,9 @@ def test_a_regulariser_counts_once_per_optimizer_step(tmp_path: Path, accumulati
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_every_optimiser_setting_has_an_effect(tmp_path: Path, changes: dict) -> None:
-    base = {"max_steps": 4, "per_device_train_batch_size": 4}
-    reference = train(tmp_path / "a", **base).model.state_dict()
-    other = train(tmp_path / "b", **{**base, **changes}).model.state_dict()
-    assert any(not torch.equal(reference[name], other[name]) for name in reference)
+def test_every_optimiser_setting_has_an_effect(tmp_path: Path, usual: dict[str, torch.Tensor], changes: dict) -> None:
+    other = train(tmp_path, **{**FOUR_STEPS, **changes}).model.state_dict()
+    assert any(not torch.equal(usual[name], other[name]) for name in usual)
 
 
 def test_tokens_are_counted_apart_from_padding(tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer
 from methods.beamlora import BeamLoraCallback, BeamLoraConfig
 from methods.beamlora.model import beam_modules
 
-torch.set_num_threads(1)
-
 VOCAB = 64
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SIZES = {

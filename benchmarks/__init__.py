@@ -1,0 +1,1 @@
+"""Measurements that are no part of the harness: each is a command of its own."""

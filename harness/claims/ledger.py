@@ -1,0 +1,40 @@
+"""All claims of an experiment, with their verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.claims.catalogue import all_claims
+from harness.claims.evidence import Evidence
+from harness.claims.verdicts import Claim, judged
+from harness.config import Experiment
+from harness.experiment.runs import all_runs, load_experiment, pruning_runs
+from harness.records import pruning, timing
+from harness.records.read import DEFAULT_RESULTS, load_records, run_folder, snakemake_command
+from harness.records.versioned import Recipe
+
+
+def load_claims(
+    configfiles: Sequence[Path], overrides: Mapping[str, Any], *, results: Path = DEFAULT_RESULTS, allow_missing: bool = False
+) -> tuple[Experiment, list[Claim]]:
+    """The claims of an experiment with their verdicts.
+
+    Args:
+        allow_missing: claims without their runs are untested, not an error.
+
+    Raises:
+        ConfigError: bad experiment, broken records, or runs or measurements that are missing.
+    """
+    experiment = load_experiment(configfiles, overrides)
+    command = snakemake_command(configfiles, overrides)
+    if not allow_missing:
+        load_records(all_runs(experiment), results=results, command=command)
+        measurements = [run_folder(run, results=results) / pruning.FILE for run in pruning_runs(experiment)]
+        measurements += [results / experiment.name / timing.FILE] if experiment.timing else []
+        for path in measurements:
+            if not path.exists():
+                raise Recipe.workflow(command, path).missing(path)
+    claims = judged(all_claims(Evidence(experiment, results=results, command=command)))
+    return experiment, claims

@@ -1,0 +1,109 @@
+"""What the jobs of a workflow have to do, before any has run: enough to weigh one against another. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.config import DataSource, RunSpec, TaskSpec
+from harness.experiment.runs import timing_runs
+from harness.workflow.dag import Dag
+
+#: A training step reads each token forwards and backwards, and the way back costs twice the way there.
+_TRAINING = 3
+#: Tokens through the model once that take as long as generating one and scoring its row: 15 on SmolLM2-135M, 40 on the
+#: reduced stand-ins. It weighs only until the first evaluation has finished.
+_ANSWERING = 20
+#: Rows of a set whose number nothing states. It weighs only until a job on the set has finished.
+_ROWS = 10_000
+
+
+def _rows(source: DataSource, limit: int | None) -> int:
+    return min(source.rows or _ROWS, limit or source.rows or _ROWS)
+
+
+def _training(run: RunSpec) -> float:
+    """Tokens at most, as if every row were as long as allowed: the rows of one set weigh the same."""
+    training = run.training
+    if training.max_steps is not None:
+        examples = training.max_steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
+    else:
+        assert training.num_train_epochs is not None
+        examples = training.num_train_epochs * _rows(run.data.source, run.data.limit)
+    return _TRAINING * examples * run.data.max_length
+
+
+def _answering(tasks: Iterable[TaskSpec], limit: int | None = None) -> float:
+    """As for training, of the tokens that are generated at most."""
+    tokens = sum(_rows(task.source, limit or task.limit) * task.max_new_tokens * task.num_beams for task in tasks)
+    return _ANSWERING * tokens
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one job has to do: title, kind and work as in ``time_left.Job``."""
+
+    title: str
+    kind: tuple[str, ...]
+    amount: float
+
+
+class Workload:
+    """The work of each job of an experiment's DAG."""
+
+    def __init__(self, dag: Dag) -> None:
+        self.dag = dag
+        self._of: dict[str, Callable[[Any], Work]] = {
+            "base_model": self._base_model,
+            "train": self._train,
+            "evaluate": self._evaluate,
+            "prune": self._prune,
+            "evaluate_base": self._evaluate_base,
+            "timing": self._timing,
+        }
+
+    def of(self, rule: str, wildcards: Any) -> Work | None:
+        """The work of one job; None for tables, figures and whatever else takes seconds."""
+        return self._of[rule](wildcards) if rule in self._of else None
+
+    def _base_model(self, wildcards: Any) -> Work:
+        model, source = self.dag.base_models[wildcards.name]
+        recipe = source.pretraining
+        tokens = recipe.max_steps * recipe.per_device_train_batch_size * recipe.sequence_length
+        return Work(f"base model {model}", ("training", "base_model", model), _TRAINING * tokens)
+
+    def _train(self, wildcards: Any) -> Work:
+        run = self.dag.run(wildcards)
+        return Work(f"train {run.run_id}", ("training", "train", *_parts(run)), _training(run))
+
+    def _evaluate(self, wildcards: Any) -> Work:
+        run = self.dag.run(wildcards)
+        tokens = _answering(run.evaluation.tasks.values())
+        return Work(f"evaluate {run.run_id}", ("answering", "evaluate", *_parts(run)), tokens)
+
+    def _prune(self, wildcards: Any) -> Work:
+        run, spec = self.dag.run(wildcards), self.dag.experiment.pruning
+        assert spec is not None
+        tasks = [task for name, task in run.evaluation.tasks.items() if name in (spec.tasks or run.evaluation.tasks)]
+        tokens = len(spec.fractions) * _answering(tasks, spec.limit)
+        return Work(f"prune {run.run_id}", ("answering", "prune", *_parts(run)), tokens)
+
+    def _evaluate_base(self, wildcards: Any) -> Work:
+        title = f"evaluate {wildcards.model} ({wildcards.protocol})"
+        tokens = _answering(self.dag.base_evaluation(wildcards).tasks.values())
+        return Work(title, ("answering", "evaluate_base", wildcards.model), tokens)
+
+    def _timing(self, wildcards: Any) -> Work:
+        spec = self.dag.experiment.timing
+        assert spec is not None
+        steps = spec.rounds * (spec.warmup_steps + spec.steps)
+        tokens = 0
+        for run in timing_runs(self.dag.experiment).values():
+            batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps
+            tokens += steps * batch * run.data.max_length
+        return Work(f"time {self.dag.experiment.name}", ("training", "timing", spec.model), _TRAINING * tokens)
+
+
+def _parts(run: RunSpec) -> tuple[str, str, str]:
+    return run.model_key, run.domain, run.method.key

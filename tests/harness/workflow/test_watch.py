@@ -1,0 +1,129 @@
+"""Snakemake's side of the progress line: the jobs of one invocation, weighed, and what its events make of them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from harness import progress
+from harness.experiment.runs import FIGURES
+from harness.workflow import watch
+from harness.workflow.dag import Dag
+from harness.workflow.workload import Workload
+from tests.experiments import miniature
+from tests.paths import ROOT
+
+TINY = ROOT / "config/tiny.yaml"
+
+
+def wildcards(run_id: str) -> SimpleNamespace:
+    domain, model, method, seed = run_id.split("/")
+    return SimpleNamespace(domain=domain, model=model, method=method, seed=seed.removeprefix("seed"))
+
+
+class FakeJob:
+    """As much of Snakemake's as is used."""
+
+    def __init__(self, jobid: int, rule: str, *, run: str | None = None, **resources: int) -> None:
+        self.jobid = jobid
+        self.rule = SimpleNamespace(name=rule)
+        self.wildcards = wildcards(run) if run else SimpleNamespace()
+        self.resources = {"_cores": 1, "_nodes": 1, **resources}
+
+
+def workflow(jobs: dict[FakeJob, list[FakeJob]], needed: list[FakeJob], **capacity: int) -> Any:
+    dag = SimpleNamespace(jobs=jobs.keys(), dependencies=jobs, needrun_jobs=lambda: iter(reversed(needed)))
+    resources = {"_cores": 4, "_nodes": 1000, "_job_count": 1000, **capacity}
+    return SimpleNamespace(dag=dag, scheduler=SimpleNamespace(global_resources=resources))
+
+
+@pytest.fixture
+def mini(tmp_path: Path) -> Dag:
+    path = tmp_path / "mini.yaml"
+    path.write_text(yaml.safe_dump(miniature()))
+    return Dag([path], {})
+
+
+LORA, DORA = "math/llama-mini/lora/seed0", "math/llama-mini/dora/seed0"
+
+
+def test_the_plan_holds_the_targets_runs_and_the_jobs_that_are_left(mini: Dag) -> None:
+    """The first run is there; the second is trained and evaluated for a table, which is not worth counting."""
+    trained = FakeJob(1, "train", run=LORA)
+    evaluated = FakeJob(2, "evaluate", run=LORA)
+    train = FakeJob(3, "train", run=DORA)
+    evaluate = FakeJob(4, "evaluate", run=DORA, _cores=2)
+    table = FakeJob(0, "table")
+    jobs = {table: [evaluated, evaluate], evaluated: [trained], evaluate: [train], trained: [], train: []}
+    plan = watch.plan_of(mini, workflow(jobs, [train, evaluate, table]))
+    assert plan.runs == 2
+    assert [(job.id, job.run, job.share, job.after) for job in plan.jobs.values()] == [
+        (3, DORA, 0.25, ()),
+        (4, DORA, 0.5, (3,)),
+    ]
+    assert plan.jobs[3].kind == ("training", "train", "llama-mini", "math", "dora")
+
+
+def test_one_gpu_is_the_whole_machine(mini: Dag) -> None:
+    train = FakeJob(3, "train", run=LORA, gpu=1)
+    assert watch.plan_of(mini, workflow({train: []}, [train], gpu=1)).jobs[3].share == 1
+    assert watch.plan_of(mini, workflow({train: []}, [train], gpu=2)).jobs[3].share == 0.5
+
+
+def event(kind: LogEvent | None, **fields: Any) -> logging.LogRecord:
+    return logging.makeLogRecord({"event": kind, **fields})
+
+
+def test_snakemakes_events_become_starts_and_ends(mini: Dag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, evaluate = FakeJob(3, "train", run=LORA), FakeJob(4, "evaluate", run=LORA)
+    path = tmp_path / "plan.json"
+    watching = watch.Watch(path, watch.plan_of(mini, workflow({train: [], evaluate: [train]}, [train, evaluate])))
+    clock = 100.0
+    monkeypatch.setattr(watch.time, "time", lambda: clock)
+    watching.handle(event(LogEvent.JOB_STARTED, jobs=[3, 99]))
+    clock = 160.0
+    watching.handle(event(LogEvent.JOB_FINISHED, job_id=3))
+    watching.handle(event(LogEvent.JOB_STARTED, jobs=[4]))
+    clock = 170.0
+    watching.handle(event(LogEvent.JOB_ERROR, jobid=4))
+    watching.handle(event(None))
+    found = progress.Plan.read(path).jobs
+    assert [(job.started, job.ended, job.failed) for job in found.values()] == [(100, 160, False), (160, 170, True)]
+
+
+# -------------------------------------------------------------------------------------------------------------- workload
+
+
+def test_every_rule_that_runs_a_model_is_weighed() -> None:
+    """Read from the Snakefile: a rule that takes a slot of the GPU, or trains a base model, takes time."""
+    rules = (ROOT / "Snakefile").read_text().split("\nrule ")[1:]
+    heavy = {rule.split(":")[0] for rule in rules if "gpu=GPUS" in rule or "harness.models.pretrain" in rule}
+    light = {rule.split(":")[0] for rule in rules} - heavy
+    tiny = Dag([TINY], {})
+    workload = Workload(tiny)
+    of_run = wildcards("math/llama-tiny/lora/seed0")
+    (base,) = (name for name, (model, _) in tiny.base_models.items() if model == "llama-tiny")
+    given = SimpleNamespace(**vars(of_run), name=base, protocol="sound")
+    assert all(workload.of(rule, given).amount > 0 for rule in heavy)
+    assert all(workload.of(rule, given) is None for rule in (*light, *FIGURES))
+
+
+def test_a_job_weighs_the_tokens_of_its_steps_or_of_its_answers() -> None:
+    workload = Workload(Dag([TINY], {}))
+    math, code = wildcards("math/llama-tiny/lora/seed0"), wildcards("code/llama-tiny/lora/seed0")
+    steps = 240 * 8 * 128
+    assert workload.of("train", math).amount == workload.of("train", code).amount == 3 * steps
+    asked = (150 + 150 + 100) * 48
+    assert workload.of("evaluate", math).amount == 20 * asked
+    assert workload.of("prune", math).amount == 20 * 11 * (150 + 150) * 48
+
+
+def test_epochs_are_counted_in_rows() -> None:
+    small = Workload(Dag([ROOT / "config/small.yaml"], {}))
+    assert small.of("train", wildcards("math/smollm2-135m/lora/seed0")).amount == 3 * 3 * 128 * 512
