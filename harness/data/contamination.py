@@ -19,6 +19,8 @@ from harness import files
 from harness.config import ConfigError, TaskSpec, TrainingData, content_hash
 from harness.data.load import load_records, source_fingerprint
 from harness.data.overlap import DEFINITION, Match, Question, QuestionIndex, words
+from harness.provenance import file_sha256
+from harness.source_files import ROOT, own_files
 
 #: More ids than this are not listed in a record, only counted.
 LISTED_IDS = 200
@@ -148,7 +150,8 @@ def contamination_summary(
 
 
 def _key(training_format: str, training_sha256: str, format: str, records: Sequence[Record]) -> str:
-    return content_hash([DEFINITION, training_format, training_sha256, format, source_fingerprint(records)])
+    reader = [file_sha256(ROOT / file) for file in own_files(sets.module_of(format))]  # which also says what a question's core is
+    return content_hash([DEFINITION, training_format, training_sha256, format, source_fingerprint(records), reader])
 
 
 def _check_same(training: Sequence[Record], expected: str) -> None:
