@@ -150,7 +150,8 @@ def contamination_summary(
 
 
 def _key(training_format: str, training_sha256: str, format: str, records: Sequence[Record]) -> str:
-    reader = [file_sha256(ROOT / file) for file in own_files(sets.module_of(format))]  # which also says what a question's core is
+    # The set's module says how a record is read and what the core of its question is.
+    reader = [file_sha256(ROOT / file) for file in own_files(sets.module_of(format))]
     return content_hash([DEFINITION, training_format, training_sha256, format, source_fingerprint(records), reader])
 
 
