@@ -244,6 +244,13 @@ def test_what_the_two_graders_read(format: str, completion: str, strict: str | N
     assert released_label(labels_of(format), completion) == released
 
 
+def test_labels_are_given_back_in_the_case_of_the_set() -> None:
+    """Of a set with labels of its own, capital letters among them."""
+    assert stated_label(("Yes", "No"), "yes, it is") == "Yes" and stated_label(("Yes", "No"), "yes or no") is None
+    assert released_label(("Yes", "No"), "No.") == "No" and released_label(("Yes", "No"), "no") is None
+    assert stated_label(("Option1", "Option2"), "OPTION 2") == "Option2"
+
+
 def test_a_hostile_completion_costs_little() -> None:
     assert stated_label(labels_of("siqa"), "answer1 " * 200_000) == "answer1"
     assert stated_label(labels_of("boolq"), "not " * 300_000) is None
