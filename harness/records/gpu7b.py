@@ -310,5 +310,5 @@ def read(path: Path) -> Record:
     Raises:
         RecordError: the file is missing, broken, of another schema version, or contradicts itself.
     """
-    recipe = Recipe.module("benchmarks.gpu7b")
+    recipe = Recipe.command("python -m benchmarks.gpu7b")
     return validated(path, read_json(path, recipe, version=SCHEMA_VERSION), Record, recipe)

@@ -13,7 +13,7 @@ from harness.records.versioned import Recipe, read_json
 
 #: Name of the record in a run's folder.
 FILE = "pruning.json"
-MADE = Recipe.module("harness.measure.pruning")
+MADE = Recipe.command("python -m harness.measure.pruning")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -293,7 +293,7 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
     Raises:
         RecordError: it is missing, not JSON, of another schema version, or has no tasks.
     """
-    path, recipe = run_dir / "metrics.json", Recipe.module("harness.evaluate")
+    path, recipe = run_dir / "metrics.json", Recipe.command("python -m harness.evaluate")
     content = read_json(path, recipe)
     if not isinstance(content.get("tasks"), dict):
         raise recipe.broken(path, f"tasks: found {type(content.get('tasks')).__name__}, expected one entry a task")

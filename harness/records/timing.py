@@ -16,7 +16,7 @@ from harness.records.versioned import Recipe, read_json, validated
 
 #: Name of the record in an experiment's results folder.
 FILE = "timing.json"
-MADE = Recipe.module("harness.measure.timing")
+MADE = Recipe.command("python -m harness.measure.timing")
 
 # ------------------------------------------------------------------------------------------------------------------ record
 

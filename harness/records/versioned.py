@@ -40,9 +40,9 @@ class Recipe:
         return cls(make=f"{command} -- {target}", again=f"{command} --force -- {target}")
 
     @classmethod
-    def module(cls, name: str) -> Recipe:
+    def command(cls, command: str) -> Recipe:
         """By a command of this project, which replaces what it finds."""
-        return cls(make=f"python -m {name}", again=f"python -m {name}")
+        return cls(make=command, again=command)
 
     def missing(self, path: Path) -> MissingRecord:
         """The error of a record that is not there."""
