@@ -50,7 +50,7 @@ def check_available(format: str, grader: str, examples: Sequence[Example]) -> No
     Raises:
         evaluation.graders.code.GraderUnavailable: (a ValueError) naming the grader and the record.
     """
-    found = sets.get(format).graders[grader]
+    found = sets.get(format).graders.get(grader)  # none for the likeliest choice, which needs no completion
     if isinstance(found, CodeGrader):
         code.check_available({grader: found}, cast(Sequence[CodeExample], examples))
 

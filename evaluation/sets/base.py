@@ -35,7 +35,7 @@ class EvaluationSet:
     label: str
     #: (record, row from 0, where) -> example; ``where`` is what errors about the record begin with.
     read: Callable[[Record, int, str], Example]
-    #: Every completion is graded by all of them; the first listed is named first.
+    #: Name -> grader; every completion is graded by all of them. Those that run programs need examples that are ``CodeExample``.
     graders: Mapping[str, AnswerGrader | CodeGrader]
     #: Protocol -> what it asks, where it stops, how it decodes and which grader's verdict is the headline: fields of
     #: ``harness.config.TaskSpec``. ``sound`` is required.
@@ -57,7 +57,8 @@ class EvaluationSet:
             raise ValueError(f"set {self.name!r}: protocols: found {', '.join(self.protocols) or 'none'}, expected sound")
         for protocol, settings in self.protocols.items():
             for key, known in (("prompt_template", TEMPLATES), ("grader", self.graders)):
-                if settings.get(key) not in known:
+                # Scored choices have a grader beside those of completions; ``harness.evaluate.task`` knows it.
+                if settings.get(key) not in known and not (key == "grader" and settings.get("score_choices")):
                     raise ValueError(
                         f"set {self.name!r}: protocols.{protocol}.{key}: found {settings.get(key)!r}, expected one of "
                         f"{', '.join(known)}"

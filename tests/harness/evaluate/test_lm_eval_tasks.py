@@ -176,10 +176,6 @@ def test_the_yaml_files_read_the_sets_of_the_paper_experiment() -> None:
         assert found.model_dump(exclude=pinned) == task.source.model_dump(exclude=pinned), task.format
 
 
-def test_the_folder_of_tasks_does_not_hide_the_module_of_that_name() -> None:
-    assert Path(examples.__code__.co_filename) == ROOT / "evaluation/sets/examples.py"
-
-
 @needs_shared
 @pytest.mark.parametrize("name", ["gsm8k", "mbpp", "arc_easy", "winogrande_generate"])
 def test_documents_ask_our_prompts_and_offer_our_choices(name: str) -> None:
