@@ -35,7 +35,7 @@ class EvaluationSet:
     label: str
     #: (record, row from 0, where) -> example; ``where`` is what errors about the record begin with.
     read: Callable[[Record, int, str], Example]
-    #: Name -> grader; every completion is graded by all of them. Those that run programs need examples that are ``CodeExample``.
+    #: Name -> grader; every completion is graded by all of them. Those that run programs need a ``CodeExample``.
     graders: Mapping[str, AnswerGrader | CodeGrader]
     #: Protocol -> what it asks, where it stops, how it decodes and which grader's verdict is the headline: fields of
     #: ``harness.config.TaskSpec``. ``sound`` is required.
