@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
 from harness.experiment.runs import FIGURES
-from harness.workflow.dag import TABLE_TARGETS, Dag, code_of, hold_lock, method_code, read_config
+from harness.workflow.dag import TABLE_TARGETS, Dag, code_of, hold_lock, method_code, read_config, set_code
 from harness.workflow.watch import watch
 
 
@@ -142,6 +142,7 @@ rule evaluate:
         base=lambda wildcards: PLAN.base_model(wildcards.model),
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
         code=code_of("evaluate"),
+        sets=lambda wildcards: set_code(PLAN.run(wildcards).evaluation),
     output:
         metrics=f"{RUN_FOLDER}/metrics.json",
         predictions=directory(f"{RUN_FOLDER}/predictions"),
@@ -170,6 +171,7 @@ rule prune:
         base=lambda wildcards: PLAN.base_model(wildcards.model),
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
         code=code_of("prune"),
+        sets=lambda wildcards: set_code(PLAN.run(wildcards).evaluation),
     output:
         f"{RUN_FOLDER}/pruning.json",
     params:
@@ -219,6 +221,7 @@ rule evaluate_base:
         base=lambda wildcards: PLAN.base_model(wildcards.model),
         data=lambda wildcards: PLAN.evaluation_files(PLAN.base_evaluation(wildcards)),
         code=code_of("evaluate_base"),
+        sets=lambda wildcards: set_code(PLAN.base_evaluation(wildcards)),
     output:
         metrics=f"{FOLDER}/base/{{model}}/{{protocol}}/metrics.json",
         predictions=directory(f"{FOLDER}/base/{{model}}/{{protocol}}/predictions"),

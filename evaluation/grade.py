@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from evaluation.graders.code import FORMATS as _CODE_TASKS
+from evaluation import sets
+from evaluation.example import Example
 from evaluation.graders.code import GraderUnavailable
 from evaluation.graders.evalplus_oracle import OracleError
-from evaluation.graders.registry import DEFAULT_GRADER, GRADERS, grade, graders_of
-from evaluation.sets.examples import Example, examples
+from evaluation.grading import grade, graders_of, runs_programs
 
 
 class BadCase(ValueError):
@@ -28,7 +28,7 @@ def _cases(lines: Iterable[bytes], task: str) -> tuple[list[Any], list[Example],
     ids: list[Any] = []
     found: list[Example] = []
     completions: list[str] = []
-    answer = "record" if task in _CODE_TASKS else "gold"
+    answer = "record" if runs_programs(task) else "gold"
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -49,10 +49,10 @@ def _cases(lines: Iterable[bytes], task: str) -> tuple[list[Any], list[Example],
 
 
 def _example(case: dict[str, Any], task: str, number: int) -> Example:
-    if task not in _CODE_TASKS:
+    if not runs_programs(task):
         return Example(id=str(case["id"]), query="", gold=str(case["gold"]), reference="")
     try:
-        return examples(task, [case["record"]])[0]
+        return sets.examples(task, [case["record"]])[0]
     except ValueError as error:
         raise BadCase(f"line {number}: {error}") from None
 
@@ -75,13 +75,15 @@ def grade_lines(lines: Iterable[bytes], output: TextIO, *, task: str, grader: st
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; exit status 2 on a bad argument or line."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.grade", description=__doc__.split("\n")[0])
-    parser.add_argument("--task", required=True, choices=sorted(DEFAULT_GRADER))
-    parser.add_argument("--grader", choices=sorted(GRADERS), help="default: the task's sound grader")
+    known = sets.registry()
+    parser.add_argument("--task", required=True, choices=sorted(known))
+    names = sorted({name for one in known.values() for name in one.graders})
+    parser.add_argument("--grader", choices=names, help="default: the task's sound grader")
     parser.add_argument(
         "--cache-dir", type=Path, metavar="DIR", help="keep the expected outputs of EvalPlus's tasks here (default: nowhere)"
     )
     args = parser.parse_args(arguments)
-    grader = args.grader or DEFAULT_GRADER[args.task]
+    grader = args.grader or known[args.task].default_grader
     if grader not in graders_of(args.task):
         parser.error(f"--grader: found {grader}, expected one of {', '.join(graders_of(args.task))} for {args.task}")
     try:

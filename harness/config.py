@@ -12,9 +12,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from evaluation import sets
+from evaluation.sets import training
 from harness import protocols
+from harness.did_you_mean import hint
 from harness.errors import ConfigError as ConfigError
 
 #: Raised when the meaning of a record changes; records of another version are refused.
@@ -171,11 +174,25 @@ def local_file(source: GeneratedData | FileData, *, data_dir: str | None) -> Pat
 DataSource = Annotated[GeneratedData | FileData, Field(discriminator="kind")]
 
 
+def _evaluation_format(name: str) -> str:
+    try:
+        sets.get(name)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
+    return name
+
+
+def _training_format(name: str) -> str:
+    if name not in training.FORMATS:
+        raise ValueError(f"unknown training format {name!r}; {hint(name, training.FORMATS)}")
+    return name
+
+
 class TrainingData(Frozen):
     """Fine-tuning data and how a record becomes tokens and labels."""
 
     source: DataSource
-    format: Literal["metamath", "gsm8k", "codefeedback", "alpaca", "commonsense"]
+    format: Annotated[str, AfterValidator(_training_format)] = Field(description="a name in evaluation.sets.training.FORMATS")
     prompt_template: Literal["alpaca", "commonsense"] = "alpaca"
     loss_on: Literal["response", "all"] = Field("response", description="response: labels on the response and EOS only")
     max_length: int = Field(512, ge=8, description="tokens; longer examples are cut at the end")
@@ -186,21 +203,7 @@ class TaskSpec(Frozen):
     """One evaluation set and how it is asked, decoded and graded. What a file leaves out comes from the protocol."""
 
     source: DataSource
-    format: Literal[
-        "gsm8k",
-        "svamp",
-        "math",
-        "humaneval",
-        "mbpp",
-        "boolq",
-        "piqa",
-        "siqa",
-        "hellaswag",
-        "winogrande",
-        "arc_easy",
-        "arc_challenge",
-        "openbookqa",
-    ]
+    format: Annotated[str, AfterValidator(_evaluation_format)] = Field(description="a name in evaluation.sets.registry()")
     split: Literal["test", "validation"] = Field(
         "test", description="validation: learning rates are chosen on it; it is in no table"
     )
@@ -208,10 +211,10 @@ class TaskSpec(Frozen):
     max_new_tokens: int = Field(ge=1)
     stop_strings: tuple[str, ...] = ()
     num_beams: int = Field(1, ge=1, description="1: greedy")
-    score_choices: bool = Field(False, description="commonsense: log-likelihood of each choice, beside generation")
+    score_choices: bool = Field(False, description="labelled choices: log-likelihood of each choice, beside generation")
     batch_size: int = Field(32, ge=1)
     limit: int | None = Field(None, ge=1, description="evaluate the first rows only")
-    grader: str = Field(description="a name in evaluation.graders.registry.GRADERS: the headline accuracy")
+    grader: str = Field(description="the name of one of the set's graders: the headline accuracy")
     timeout_s: float = Field(3.0, gt=0, description="code tasks: wall-clock seconds per program")
     memory_mb: int = Field(1024, ge=64, description="code tasks: address space per program, MiB")
     allow_unsafe: bool = Field(False, description="code tasks: run programs even where no isolation works")

@@ -12,32 +12,34 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 
+from evaluation import sets
+
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 PAPER_FILE = CONFIG / "paper_reported.csv"
 SAMPLES_FILE = CONFIG / "paper_samples.csv"
 MODEL_LABELS = {"llama2-7b": "LLaMA2-7B", "mistral-7b": "Mistral-7B", "llama2-13b": "LLaMA2-13B"}
-#: task -> (label, the domain that the paper fine-tunes on before this test).
-TASKS = {
-    "gsm8k": ("GSM8K", "math"),
-    "math": ("MATH", "math"),
-    "humaneval": ("HumanEval", "code"),
-    "mbpp": ("MBPP", "code"),
-    "arc_challenge": ("ARC-c", "commonsense"),
-    "siqa": ("SIQA", "commonsense"),
-    "winogrande": ("WinoGrande", "commonsense"),
-    "boolq": ("BoolQ", "commonsense"),
-    "arc_easy": ("ARC-e", "commonsense"),
-    "piqa": ("PIQA", "commonsense"),
-    "openbookqa": ("OBQA", "commonsense"),
-    "hellaswag": ("HellaSwag", "commonsense"),
-}
 #: A test set's name in the paper's file -> in ours.
 _OURS = {"social_iqa": "siqa"}
 
 
 def in_paper(domain: str, task: str) -> bool:
     """Whether the paper reports this test set after fine-tuning on this domain."""
-    return task in TASKS and TASKS[task][1] == domain
+    return home(task) == domain
+
+
+def label(task: str) -> str:
+    """The name of a test set in tables; a task that is called otherwise keeps its own."""
+    return known.label if (known := sets.registry().get(task)) else task
+
+
+def home(task: str) -> str | None:
+    """The domain that the paper fine-tunes on before this test; None where it does not report it."""
+    return known.paper_domain if (known := sets.registry().get(task)) else None
+
+
+def tests_after(domain: str) -> list[str]:
+    """The test sets that the paper reports after fine-tuning on this domain."""
+    return [name for name in sets.registry() if home(name) == domain]
 
 
 def value(*, table: str, model: str, method_names: Sequence[str], domain: str, task: str) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -22,13 +23,16 @@ def source_files(*modules: str) -> list[Path]:
     """The files of ``modules`` and of everything in this project that they import, sorted, relative to the repository.
 
     Imports inside functions count, those for type checkers only do not. A module that is named in a string (``python -m`` in a
-    process of its own) counts as imported.
+    process of its own) counts as imported. ``modules`` may be of another package, if loaded: their files (``own_files``) stand
+    first, with their whole paths.
 
     Raises:
-        ValueError: no such module in this project.
+        ValueError: no such module in this project, and none loaded from elsewhere.
     """
+    outside = sorted({file for module in modules if not _is_ours(module) for file in own_files(module)})
     found: set[str] = set()
-    pending = list(modules)
+    pending = [module for module in modules if _is_ours(module)]
+    pending += [name for file in outside for name in _named_in(file)]
     while pending:
         module = pending.pop()
         if module in found or module in LEFT_OUT:
@@ -37,7 +41,23 @@ def source_files(*modules: str) -> list[Path]:
             raise ValueError(f"source_files: found no module {module!r} below {ROOT}")
         found.add(module)
         pending += _imports(module)
-    return sorted(file.relative_to(ROOT) for module in found if (file := _file(module)) is not None)
+    return outside + sorted(file.relative_to(ROOT) for module in found if (file := _file(module)) is not None)
+
+
+def own_files(module: str) -> list[Path]:
+    """The file of a module, relative to the repository; of a loaded module of another package all files of its folder, which
+    it may import, or its single file.
+
+    Raises:
+        ValueError: no such module in this project, and none loaded from elsewhere.
+    """
+    if (file := _file(module)) is not None:
+        return [file.relative_to(ROOT)]
+    source = getattr(sys.modules.get(module), "__file__", None)
+    if _is_ours(module) or source is None:
+        raise ValueError(f"source_files: found no module {module!r} below {ROOT}, and none of that name loaded")
+    file = Path(source)
+    return sorted(file.parent.glob("*.py")) if "." in module or file.name == "__init__.py" else [file]
 
 
 def source_hash(*modules: str) -> str:
@@ -48,9 +68,13 @@ def source_hash(*modules: str) -> str:
     return digest.hexdigest()
 
 
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in PACKAGES
+
+
 @cache
 def _file(module: str) -> Path | None:
-    if module.partition(".")[0] not in PACKAGES:
+    if not _is_ours(module):
         return None
     path = ROOT.joinpath(*module.split("."))
     candidates = (path / "__init__.py", path.with_suffix(".py"))
@@ -62,6 +86,13 @@ def _imports(module: str) -> frozenset[str]:
     """What a module imports from this project, the packages that hold it included."""
     file = _file(module)
     assert file is not None
+    named = _named_in(file)
+    holders = {name.rpartition(".")[0] for name in (*named, module)}
+    return frozenset(name for name in named | holders if name and name != module)
+
+
+def _named_in(file: Path) -> set[str]:
+    """The modules of this project that a file names, in imports and strings."""
     names: set[str] = set()
     pending: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
     while pending:
@@ -74,9 +105,7 @@ def _imports(module: str) -> frozenset[str]:
                 names |= {alias.name for alias in node.names}
             case ast.ImportFrom(module=str(package), level=0):
                 names |= {package, *(f"{package}.{alias.name}" for alias in node.names)}
-            case ast.Constant(value=str(text)) if text.partition(".")[0] in PACKAGES and "." in text:
+            case ast.Constant(value=str(text)) if _is_ours(text) and "." in text:
                 names.add(text)
         pending += ast.iter_child_nodes(node)
-    known = {name for name in names if all(part.isidentifier() for part in name.split(".")) and _file(name) is not None}
-    holders = {name.rpartition(".")[0] for name in (*known, module)}
-    return frozenset(name for name in known | holders if name and name != module)
+    return {name for name in names if all(part.isidentifier() for part in name.split(".")) and _file(name) is not None}

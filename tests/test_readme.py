@@ -125,6 +125,21 @@ def test_method_example_is_short_and_quick_to_import(tmp_path: Path) -> None:
     assert done.stdout == "[]\n"
 
 
+def test_set_example() -> None:
+    """It reads a record of MultiArith, names a malformed one, and its reference is right by every one of its graders."""
+    names: dict[str, Any] = {"__name__": "my_sets"}
+    exec(compile(readme.example("set"), "README.md: set", "exec"), names)
+    known = names["MULTIARITH"]
+    (example,) = known.examples([{"question": " Ann has 3 pens and buys 4. How many? ", "final_ans": "7"}])
+    assert (example.id, example.query, example.gold) == ("multiarith/0", "Ann has 3 pens and buys 4. How many?", "7")
+    assert {name: grade("7", example.reference).correct for name, grade in known.graders.items()} == dict.fromkeys(
+        ("sound", "metamath", "paper", "math_verify"), True
+    )
+    assert not any(grade("7", "The answer is: 8").correct for grade in known.graders.values())
+    with pytest.raises(ValueError, match="multiarith row 0: field 'final_ans' is missing, found question"):
+        known.examples([{"question": "How many?"}])
+
+
 # ---------------------------------------------------------------------------------------------------------- what it names
 
 

@@ -4,7 +4,7 @@ A task gives inputs and a reference solution; the expected outputs are what the 
 (``evaluation.graders.evalplus_oracle``). The rules are those of evalplus 0.3.1, with its repaired check of HumanEval/32. Two
 departures, both towards the safe side: an argument that a program changed is not used to judge its own answer, and lists of
 numbers are close only where their shapes agree (NumPy would stretch ``[[1.0]]`` to fit ``[[1.0, 1.0]]``). Nothing runs here;
-standard library only.
+no torch.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-Record = dict[str, Any]
+from evaluation.example import Record
+
+#: base: the original set's inputs. plus: those that EvalPlus added.
+Suite = Literal["base", "plus"]
 Inputs = tuple[list[Any], ...]
 
 #: Floats are compared with this tolerance where a task states none.
@@ -70,6 +73,14 @@ def task_of(record: Record, *, dataset: str) -> Task | None:
     if is_release(record):
         return _from_release(record, dataset)
     return _from_export(record, dataset) if is_export(record) else None
+
+
+def read(record: Record, *, dataset: str, where: str) -> Task | None:
+    """``task_of``, with errors that begin with ``where``."""
+    try:
+        return task_of(record, dataset=dataset)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _field(record: Record, name: str, kind: type | tuple[type, ...], expected: str) -> Any:

@@ -14,14 +14,11 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from evaluation.graders.evalplus import Comparison, Task, is_none_or_object
+from evaluation.graders.evalplus import Comparison, Suite, Task, is_none_or_object
 from evaluation.sandbox.run import Job, Output, Result, Sandbox
 from harness.files import replacing
-
-#: base: the original set's inputs. plus: those that EvalPlus added.
-Suite = Literal["base", "plus"]
 
 #: Part of every cache key; raised when the meaning of a file changes.
 _VERSION = 1

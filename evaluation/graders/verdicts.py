@@ -1,8 +1,12 @@
-"""What graders say."""
+"""What graders say, and what a grader of final answers is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+#: Longer extracted answers are wrong without a comparison.
+MAX_ANSWER_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +33,30 @@ class Grading:
     verdicts: dict[str, list[Verdict]]
     sandbox_level: str | None = None
     limits: dict[str, float] = field(default_factory=dict)
+
+
+#: (gold answer, completion) -> verdict.
+AnswerGrader = Callable[[str, str], Verdict]
+
+
+def answer_grader(extract: Callable[[str], str | None], equal: Callable[[str, str], bool]) -> AnswerGrader:
+    """The grader that takes an answer from the completion and compares it with the gold one.
+
+    Args:
+        extract: completion -> answer, or None where there is none.
+        equal: (answer, gold) -> whether they are the same. Answers too long or too deeply nested to compare are wrong.
+    """
+
+    def grade(gold: str, completion: str) -> Verdict:
+        answer = extract(completion)
+        if not answer:
+            return Verdict(correct=False, extracted=None)
+        if len(answer) > MAX_ANSWER_CHARACTERS:
+            return Verdict(correct=False, extracted=answer[:MAX_ANSWER_CHARACTERS])
+        try:
+            correct = equal(answer, gold)
+        except RecursionError:
+            correct = False
+        return Verdict(correct=correct, extracted=answer)
+
+    return grade

@@ -1,1 +1,91 @@
-"""The evaluation and training sets: how a record is read, and what is asked."""
+"""The evaluation sets: one module per set or family of sets, found here or through entry points. No torch.
+
+A set outside this package is named in the entry-point group ``beamlora_harness.sets``::
+
+    [project.entry-points."beamlora_harness.sets"]
+    my-set = "my_package.my_module:MY_SET"
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+
+from evaluation.example import Example, Record
+from evaluation.sets.base import EvaluationSet
+from harness.did_you_mean import hint
+
+ENTRY_POINT_GROUP = "beamlora_harness.sets"
+#: Modules of this folder that sets share, or that training sets are read with; every other one defines sets.
+_SHARED = frozenset({"base", "llm_adapters", "prompts", "training"})
+
+
+def _defined() -> Iterator[tuple[str, object]]:
+    """(module, what should be a set) of everything that this folder and entry points name."""
+    for info in pkgutil.iter_modules(__path__, f"{__name__}."):
+        if info.name.rpartition(".")[2] in _SHARED:
+            continue
+        found = getattr(importlib.import_module(info.name), "SETS", ())
+        if not found:
+            raise ValueError(f"{info.name}: found no SETS, expected a tuple of the evaluation sets that the module defines")
+        yield from ((info.name, one) for one in found)
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        yield point.module, point.load()
+
+
+@cache
+def _by_name() -> dict[str, tuple[EvaluationSet, str]]:
+    found: dict[str, tuple[EvaluationSet, str]] = {}
+    for module, one in _defined():
+        if not isinstance(one, EvaluationSet):
+            raise ValueError(f"{module}: found {type(one).__name__} as an evaluation set, expected EvaluationSet")
+        if one.name in found and found[one.name][0] is not one:
+            raise ValueError(f"set name {one.name!r} is claimed by {found[one.name][1]} and {module}")
+        found[one.name] = one, module
+    return found
+
+
+def registry() -> dict[str, EvaluationSet]:
+    """All sets by name.
+
+    Raises:
+        ValueError: a module defines no set, something else than a set is named, or two sets claim one name.
+    """
+    return {name: one for name, (one, _) in _by_name().items()}
+
+
+def get(name: str) -> EvaluationSet:
+    """The named set.
+
+    Raises:
+        KeyError: no such set; the message lists the nearest name, or all of them.
+    """
+    return _entry(name)[0]
+
+
+def module_of(name: str) -> str:
+    """The module that defines the named set.
+
+    Raises:
+        KeyError: no such set.
+    """
+    return _entry(name)[1]
+
+
+def examples(name: str, records: Sequence[Record]) -> list[Example]:
+    """The examples of the named set: ``EvaluationSet.examples``.
+
+    Raises:
+        KeyError: no such set. ValueError: a malformed record.
+    """
+    return get(name).examples(records)
+
+
+def _entry(name: str) -> tuple[EvaluationSet, str]:
+    known = _by_name()
+    if name in known:
+        return known[name]
+    raise KeyError(f"unknown evaluation set {name!r}; {hint(name, known)}")

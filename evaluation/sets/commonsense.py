@@ -1,45 +1,24 @@
 """The eight commonsense sets: one record format, that of LLM-Adapters, and the instructions that it asks. No torch.
 
-A record is ``{"instruction", "input", "output": "the correct answer is X", "answer": "X"}``, where X is one of the labels
-that the instruction offers after "Answer format:". The hub has these sets in their own fields (``google/boolq``,
-``ybisk/piqa``, ``lighteval/siqa``, ``Rowan/hellaswag``, ``allenai/winogrande``, ``allenai/ai2_arc``,
-``allenai/openbookqa``); such a record is turned into the same instruction, character for character.
+The hub has these sets in their own fields (``google/boolq``, ``ybisk/piqa``, ``lighteval/siqa``, ``Rowan/hellaswag``,
+``allenai/winogrande``, ``allenai/ai2_arc``, ``allenai/openbookqa``); such a record is turned into the same instruction as
+LLM-Adapters' (``evaluation.sets.llm_adapters``), character for character.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evaluation.sets.fields import Record, field, text
+from evaluation.example import Example, Record, field, text
+from evaluation.graders.labels import label_graders
+from evaluation.sets.base import EvaluationSet
+from evaluation.sets.llm_adapters import FAMILIES, instruction, labels_of, statement
 
-#: The eight sets, under the names of LLM-Adapters in our spelling.
-COMMONSENSE = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
-#: Format -> the word that its labels are made of and how many it may offer at most; BoolQ's labels are words themselves.
-FAMILIES: dict[str, tuple[str, int]] = {
-    "piqa": ("solution", 2),
-    "siqa": ("answer", 5),
-    "hellaswag": ("ending", 4),
-    "winogrande": ("option", 2),
-    "arc_easy": ("answer", 5),
-    "arc_challenge": ("answer", 5),
-    "openbookqa": ("answer", 5),
-}
 _FORMAT_MARK = "Answer format:"
-_STATEMENT = "the correct answer is "
-
-
-def labels_of(format: str) -> tuple[str, ...]:
-    """Every label that LLM-Adapters' evaluation looks for in a completion of this set, in its order."""
-    if format == "boolq":
-        return ("true", "false")
-    word, count = FAMILIES[format]
-    return tuple(f"{word}{number}" for number in range(1, count + 1))
-
-
-def statement(label: str) -> str:
-    """The response that states a label."""
-    return _STATEMENT + label
+#: What LLM-Adapters' instructions put around each question.
+_INSTRUCTION = re.compile(r"^Please [^:]*: (.*?)\s*Answer format: \S*\s*$", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,34 +30,19 @@ class Choice:
     gold: str
 
 
-def read(format: str, record: Record, where: str) -> Choice:
-    """The question of a record, in LLM-Adapters' format or in that of the set on the hub.
-
-    Raises:
-        ValueError: a missing or malformed field; ``where`` is named.
-    """
-    if "instruction" not in record and _RAW[format][0] in record:
-        return _RAW[format][1](record, where)
-    instruction, gold = text(record, "instruction", where), text(record, "answer", where)
-    if record.get("input"):
-        raise ValueError(f"{where}: field 'input': found text, expected none (these sets ask in the instruction alone)")
-    _, mark, offered = instruction.rpartition(_FORMAT_MARK)
+def _adapted(name: str, record: Record, where: str) -> Choice:
+    """The question of a record in LLM-Adapters' format."""
+    asked, gold = instruction(record, where), text(record, "answer", where)
+    _, mark, offered = asked.rpartition(_FORMAT_MARK)
     choices = tuple(offered.strip().split("/"))
-    if not mark or len(choices) < 2 or not set(choices) <= set(labels_of(format)):
+    if not mark or len(choices) < 2 or not set(choices) <= set(labels_of(name)):
         raise ValueError(
             f"{where}: field 'instruction': found {offered.strip()[:60]!r} after {_FORMAT_MARK!r}, expected labels such as "
-            f"{'/'.join(labels_of(format)[:2])}"
+            f"{'/'.join(labels_of(name)[:2])}"
         )
     if gold not in choices:
         raise ValueError(f"{where}: field 'answer': found {gold!r}, expected one of {', '.join(choices)}")
-    return Choice(instruction=instruction, choices=choices, gold=gold)
-
-
-def training_pair(record: Record, where: str) -> tuple[str, str]:
-    """(instruction, response) of a record of commonsense_170k, which mixes the eight sets."""
-    if record.get("input"):
-        raise ValueError(f"{where}: field 'input': found text, expected none (these sets ask in the instruction alone)")
-    return text(record, "instruction", where), text(record, "output", where)
+    return Choice(instruction=asked, choices=choices, gold=gold)
 
 
 # ---------------------------------------------------------------------------------------------------- sets from the hub
@@ -184,14 +148,62 @@ def _lettered(format: str, question_field: str) -> Callable[[Record, str], Choic
     return convert
 
 
-#: Format -> a field that only the hub's records have, and what turns such a record into a question.
-_RAW: dict[str, tuple[str, Callable[[Record, str], Choice]]] = {
-    "boolq": ("question", _boolq),
-    "piqa": ("goal", _piqa),
-    "siqa": ("context", _siqa),
-    "hellaswag": ("endings", _hellaswag),
-    "winogrande": ("sentence", _winogrande),
-    "arc_easy": ("choices", _lettered("arc_easy", "question")),
-    "arc_challenge": ("choices", _lettered("arc_challenge", "question")),
-    "openbookqa": ("choices", _lettered("openbookqa", "question_stem")),
-}
+# -------------------------------------------------------------------------------------------------------------- the sets
+
+
+def _question(example: Example) -> str:
+    """What stands between the fixed first and last words of the instruction."""
+    match = _INSTRUCTION.match(example.query)
+    return match[1] if match else example.query
+
+
+def _set(name: str, label: str, hub_field: str, convert: Callable[[Record, str], Choice]) -> EvaluationSet:
+    """One of the eight.
+
+    Args:
+        hub_field: a field that only the hub's records have.
+        convert: turns such a record into a question.
+    """
+
+    def read(record: Record, row: int, where: str) -> Example:
+        in_hub_form = "instruction" not in record and hub_field in record
+        found = convert(record, where) if in_hub_form else _adapted(name, record, where)
+        return Example(
+            id=f"{name}/{row}",
+            query=found.instruction,
+            gold=found.gold,
+            reference=statement(found.gold),
+            choices=found.choices,
+        )
+
+    return EvaluationSet(
+        name=name,
+        label=label,
+        read=read,
+        graders=label_graders(labels_of(name)),
+        protocols={
+            "sound": {"prompt_template": "commonsense", "max_new_tokens": 32, "grader": "label", "score_choices": True},
+            "paper": {
+                "prompt_template": "commonsense-evaluation",
+                "max_new_tokens": 32,
+                "grader": "llm_adapters",
+                "num_beams": 4,
+            },
+        },
+        statement=statement,
+        core=_question,
+        paper_domain="commonsense",
+    )
+
+
+#: In the order of the paper's Table 2.
+SETS = (
+    _set("arc_challenge", "ARC-c", "choices", _lettered("arc_challenge", "question")),
+    _set("siqa", "SIQA", "context", _siqa),
+    _set("winogrande", "WinoGrande", "sentence", _winogrande),
+    _set("boolq", "BoolQ", "question", _boolq),
+    _set("arc_easy", "ARC-e", "choices", _lettered("arc_easy", "question")),
+    _set("piqa", "PIQA", "goal", _piqa),
+    _set("openbookqa", "OBQA", "choices", _lettered("openbookqa", "question_stem")),
+    _set("hellaswag", "HellaSwag", "endings", _hellaswag),
+)

@@ -81,6 +81,9 @@ TEMPLATES: dict[str, Callable[[str], str]] = {
     "commonsense-evaluation": commonsense_evaluation,
 }
 
+#: Where the released math evaluation, which asks alpaca-cot, cuts a completion.
+METAMATH_STOPS = ("Instruction:", "Instruction", "Response:", "Response")
+
 #: What stands between a template's prompt and the response.
 RESPONSE_LEAD: dict[str, str] = {"commonsense": " "}
 

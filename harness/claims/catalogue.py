@@ -35,8 +35,7 @@ def _paper_difference(evidence: Evidence, *, table: str, domain: str, model: str
     for key in (method, other):
         values = [
             reported.value(table=table, model=stands_for, method_names=(key,), domain=domain, task=task)
-            for task, (_, home) in reported.TASKS.items()
-            if home == domain
+            for task in reported.tests_after(domain)
         ]
         known = [value for value in values if value is not None]
         if not known:

@@ -1,8 +1,8 @@
 """``python -m harness.data check --configfile FILE``: what training and evaluation sets share, and what is cut.
 
-For every domain: duplicates inside the training set; questions of each of its evaluation sets, and of all splits of MBPP
-where the experiment uses it, that the training set holds; for every model, rows that the length limit cuts. A report, not a
-gate: the exit status is 0 whatever is found; sets that cannot be read are errors.
+For every domain: duplicates inside the training set; questions of each of its evaluation sets, and of all splits of those
+whose splits share examples (MBPP), that the training set holds; for every model, rows that the length limit cuts. A report,
+not a gate: the exit status is 0 whatever is found; sets that cannot be read are errors.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluation import sets
 from harness.config import BaseModelSpec, BuiltModel, ConfigError, Experiment, FileData, RunSpec
-from harness.data.contamination import LISTED_IDS, MBPP, find_overlap, repetitions, task_overlap
+from harness.data.contamination import LISTED_IDS, find_overlap, repetitions, task_overlap
 from harness.data.load import load_records, source_fingerprint
 from harness.data.tokens import IGNORE_INDEX, training_set
 
@@ -57,7 +58,7 @@ def _check_domain(
     for name, task in experiment.domains[domain].evaluation.tasks.items():
         with _named(f"domains.{domain}.evaluation.tasks.{name}"):
             tasks[name] = (task.format, load_records(task.source, data_dir=experiment.data_dir, limit=task.limit))
-    tasks |= _all_of_mbpp(experiment, say=say)
+    tasks |= _all_splits(experiment, say=say)
     say(f"{domain}: comparing {len(training):,} training rows with {sum(len(r) for _, r in tasks.values()):,} questions")
     with _named(f"domains.{domain}"):
         overlap = find_overlap(training, data.format, tasks)
@@ -85,16 +86,21 @@ def _check_domain(
     }
 
 
-def _all_of_mbpp(experiment: Experiment, *, say: Callable[[str], None]) -> dict[str, tuple[str, list[dict[str, Any]]]]:
-    """All splits of MBPP, where the experiment is evaluated on the real one: the experiment itself reads a part of it."""
+def _all_splits(experiment: Experiment, *, say: Callable[[str], None]) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+    """All splits of the sets that have them read (``EvaluationSet.all_splits``), where the experiment is evaluated on the real
+    set: it reads a part of it itself."""
     tasks = [task for domain in experiment.domains.values() for task in domain.evaluation.tasks.values()]
-    if not any(task.format == "mbpp" and isinstance(task.source, FileData) for task in tasks):
-        return {}
-    try:
-        return {"mbpp, all splits": ("mbpp", load_records(MBPP, data_dir=experiment.data_dir))}
-    except ConfigError as error:
-        say(f"not checked against all splits of MBPP: {error}")
-        return {}
+    found = {}
+    for format in dict.fromkeys(task.format for task in tasks if isinstance(task.source, FileData)):
+        known = sets.get(format)
+        if known.all_splits is None:
+            continue
+        source = FileData.model_validate({"kind": "files", **known.all_splits})
+        try:
+            found[f"{format}, all splits"] = (format, load_records(source, data_dir=experiment.data_dir))
+        except ConfigError as error:
+            say(f"not checked against all splits of {known.label}: {error}")
+    return found
 
 
 def _without_label(tokens: TokenizedSet) -> int:

@@ -7,69 +7,35 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.sets.commonsense import COMMONSENSE
-from evaluation.sets.examples import Example, examples, training_example
+from evaluation import sets
+from evaluation.example import Example, Record
+from evaluation.sets.training import training_example
 from harness import files
-from harness.config import ConfigError, FileData, TaskSpec, TrainingData, content_hash
+from harness.config import ConfigError, TaskSpec, TrainingData, content_hash
 from harness.data.load import load_records, source_fingerprint
 from harness.data.overlap import DEFINITION, Match, Question, QuestionIndex, words
+from harness.provenance import file_sha256
+from harness.source_files import ROOT, own_files
 
 #: More ids than this are not listed in a record, only counted.
 LISTED_IDS = 200
 
-#: All of MBPP. Its splits share tasks with MBPP+, so that a code set that holds any of it is suspect.
-MBPP = FileData(
-    kind="files",
-    hub_id="google-research-datasets/mbpp",
-    hub_config="full",
-    split="train+test+validation+prompt",
-    local="mbpp/mbpp.jsonl",
-    rows=974,
-)
 
-Record = dict[str, Any]
+# --------------------------------------------------------------------------------------------------- one training set
 
 
-# ------------------------------------------------------------------------------------------------------------ questions
-
-_DOCSTRING = re.compile(r'("""|\'\'\')(.*?)\1', re.DOTALL)
-#: Where the prose of a HumanEval docstring ends and its examples begin.
-_EXAMPLES = re.compile(r"^\s*(>>>|(for )?examples?\b)", re.IGNORECASE | re.MULTILINE)
-#: What LLM-Adapters' instructions put around each question.
-_INSTRUCTION = re.compile(r"^Please [^:]*: (.*?)\s*Answer format: \S*\s*$", re.DOTALL)
-_ASSERTION = " Your code should satisfy the following assertion:"
-
-
-def question_of(format: str, example: Example) -> Question:
-    """The question of an evaluation example, and its core.
-
-    The core is the description of a HumanEval or MBPP task (StarCoder, arXiv 2305.06161, section 3 looks for HumanEval's
-    docstrings likewise), and what stands between the fixed first and last words of a commonsense instruction.
-    """
-    core = example.query
-    if format == "humaneval":
-        found = _DOCSTRING.findall(example.query)
-        prose = _EXAMPLES.split(found[-1][1], maxsplit=1)[0] if found else ""
-        core = prose.strip() or example.query
-    elif format == "mbpp":
-        core = example.query.partition(_ASSERTION)[0]
-    elif format in COMMONSENSE and (match := _INSTRUCTION.match(example.query)):
-        core = match[1]
-    return Question(query=example.query, core=core)
+def _question(format: str, example: Example) -> Question:
+    return Question(query=example.query, core=sets.get(format).core(example))
 
 
 def _training_pairs(format: str, records: Sequence[Record]) -> Iterator[tuple[str, str]]:
     for row, record in enumerate(records):
         yield training_example(format, record, row=row)
-
-
-# --------------------------------------------------------------------------------------------------- one training set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +68,8 @@ def find_overlap(
     Raises:
         ValueError: a record lacks a field (names set, row and field).
     """
-    asked = {name: examples(format_, list(records)) for name, (format_, records) in tasks.items()}
-    questions = [question_of(tasks[name][0], example) for name in tasks for example in asked[name]]
+    asked = {name: sets.examples(format_, records) for name, (format_, records) in tasks.items()}
+    questions = [_question(tasks[name][0], example) for name in tasks for example in asked[name]]
     index = QuestionIndex(questions, sets=[len(found) for found in asked.values()])
     matches = iter(index.matches(_training_pairs(training_format, training)))
     return {name: (found, [next(matches) for _ in found]) for name, found in asked.items()}
@@ -184,7 +150,9 @@ def contamination_summary(
 
 
 def _key(training_format: str, training_sha256: str, format: str, records: Sequence[Record]) -> str:
-    return content_hash([DEFINITION, training_format, training_sha256, format, source_fingerprint(records)])
+    # The set's module says how a record is read and what the core of its question is.
+    reader = [file_sha256(ROOT / file) for file in own_files(sets.module_of(format))]
+    return content_hash([DEFINITION, training_format, training_sha256, format, source_fingerprint(records), reader])
 
 
 def _check_same(training: Sequence[Record], expected: str) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.sets.examples import training_example
 from evaluation.sets.prompts import TEMPLATES, continuation
+from evaluation.sets.training import training_example
 from harness.config import ConfigError, TrainingData, content_hash
 from harness.data.load import load_records, source_fingerprint
 from harness.files import replacing

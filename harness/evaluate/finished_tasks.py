@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation import sets
 from harness.config import TaskSpec, content_hash
 from harness.files import json_text, write_text
 from harness.provenance import versions
 from harness.source_files import source_hash
 
-#: What turns a model and records into numbers; the workflow reruns evaluations for the same files.
+#: What turns a model and records into numbers, with the module of the set; the workflow reruns evaluations for the same files.
 _MODULE = "harness.evaluate.run"
 
 
@@ -63,7 +64,7 @@ def task_key(task: TaskSpec, *, dtype: str, weights: str, data_sha256: str) -> s
             "dtype": dtype,
             "weights": weights,
             "data": data_sha256,
-            "code": source_hash(_MODULE),
+            "code": source_hash(_MODULE, sets.module_of(task.format)),
             "versions": versions(),
         }
     )

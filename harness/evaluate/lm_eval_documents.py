@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from evaluation.graders import registry as grading
-from evaluation.sets.commonsense import statement
-from evaluation.sets.examples import Example, examples
+from evaluation import grading, sets
+from evaluation.example import Example
 from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.config import FileData, TaskSpec
 from harness.data.load import load_records
@@ -21,7 +20,7 @@ from harness.protocols import with_defaults
 
 
 def task_spec(format: str, source: dict[str, Any], **settings: Any) -> TaskSpec:
-    """The settings of one of the twelve sets under the sound protocol.
+    """The settings of a set under the sound protocol.
 
     Args:
         source: the fields of ``harness.config.FileData``.
@@ -33,7 +32,7 @@ def task_spec(format: str, source: dict[str, Any], **settings: Any) -> TaskSpec:
 
 def documents(spec: TaskSpec, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """lm-eval's documents: what is asked, the choices where there are any, and what grading needs."""
-    asked = examples(spec.format, records)
+    asked = sets.examples(spec.format, records)
     return [_document(spec, example, record) for example, record in zip(asked, records, strict=True)]
 
 
@@ -47,9 +46,10 @@ def _document(spec: TaskSpec, example: Example, record: dict[str, Any]) -> dict[
         "reference": example.reference,
         "record": json.dumps(record),  # as text: the test inputs of MBPP+ have no single Arrow type
     }
-    if example.choices:
+    state = sets.get(spec.format).statement
+    if state is not None:
         assert example.gold is not None  # a question that offers labels has one of them as its answer
-        statements = [continuation(spec.prompt_template, statement(label)) for label in example.choices]
+        statements = [continuation(spec.prompt_template, state(label)) for label in example.choices]
         document |= {"choices": statements, "gold_index": example.choices.index(example.gold)}
     return document
 
@@ -71,7 +71,7 @@ def dataset(*, format: str, source: dict[str, Any], data_dir: str | None = None,
 
 def grade(document: dict[str, Any], results: list[str]) -> dict[str, float]:
     """lm-eval's ``process_results``: one completion under the set's strict grader."""
-    example = examples(document["format"], [json.loads(document["record"])])[0]
+    example = sets.examples(document["format"], [json.loads(document["record"])])[0]
     name = document["grader"]
     verdict = grading.grade(document["format"], [example], results[:1], graders=[name]).verdicts[name][0]
     return {"exact_match": float(verdict.correct)}

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from evaluation import sets
+from evaluation.example import Example
 from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
-from evaluation.graders.registry import Grading, Verdict, check_available, grade, graders_of
-from evaluation.sets.commonsense import COMMONSENSE, statement
-from evaluation.sets.examples import Example, examples
+from evaluation.graders.verdicts import Grading, Verdict
+from evaluation.grading import check_available, grade, graders_of
 from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.cli import CACHE
 from harness.config import ConfigError, TaskSpec
@@ -39,7 +40,7 @@ def check_task(name: str, task: TaskSpec) -> None:
         raise ConfigError(
             f"evaluation.tasks.{name}.prompt_template: found {task.prompt_template!r}, expected one of {', '.join(TEMPLATES)}"
         )
-    if task.score_choices and task.format not in COMMONSENSE:
+    if task.score_choices and sets.get(task.format).statement is None:
         raise ConfigError(f"evaluation.tasks.{name}.score_choices: found true for {task.format}, which offers no choices")
     graders = graders_of(task.format) + ((LOGLIKELIHOOD,) if task.score_choices else ())
     if task.grader not in graders:
@@ -63,7 +64,7 @@ def evaluate_task(
 
     check_task(name, task)
     try:
-        asked = examples(task.format, records)
+        asked = sets.examples(task.format, records)
         check_available(task.format, task.grader, asked)
     except ValueError as error:
         raise ConfigError(f"evaluation.tasks.{name}: {error}") from None
@@ -117,13 +118,14 @@ def _score(
         batch_size=task.batch_size,
         on_batch=lambda done, total: progress(done, total, f"{name}: scoring gold answers"),
     )
-    if not task.score_choices:
+    state = sets.get(task.format).statement
+    if not task.score_choices or state is None:
         return losses, []
     scores = choice_loglikelihoods(
         model,
         tokenizer,
         prompts,
-        [[continuation(task.prompt_template, statement(label)) for label in example.choices] for example in asked],
+        [[continuation(task.prompt_template, state(label)) for label in example.choices] for example in asked],
         batch_size=task.batch_size,
         on_batch=lambda done, total: progress(done, total, f"{name}: scoring choices"),
     )
@@ -192,6 +194,7 @@ def _metrics(rows: list[dict[str, Any]], grading: Grading, task: TaskSpec, *, se
     token of the reference response, ``gold_nll_stderr`` its standard error over examples (null for a single one).
     ``floor`` is what the best constant answer would score: the share of the commonest label (null for open answers)."""
     n = len(rows)
+    offers_choices = sets.get(task.format).statement is not None
     accuracy = _share(rows, lambda row: row["correct"])
     losses = [row["gold_nll"] for row in rows]
     mean = math.fsum(losses) / n
@@ -202,7 +205,7 @@ def _metrics(rows: list[dict[str, Any]], grading: Grading, task: TaskSpec, *, se
         "n": n,
         "grader": task.grader,
         "graders": {name: sum(verdict.correct for verdict in found) / n for name, found in grading.verdicts.items()},
-        "floor": max(Counter(row["gold"] for row in rows).values()) / n if task.format in COMMONSENSE else None,
+        "floor": max(Counter(row["gold"] for row in rows).values()) / n if offers_choices else None,
         "unparseable": _share(rows, lambda row: row["unparseable"]),
         "truncated": _share(rows, lambda row: row["truncated"]),
         "timed_out": _share(rows, lambda row: row["outcome"] == "timed_out"),

@@ -23,17 +23,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from evaluation import sets
 from evaluation.graders.labels import LOGLIKELIHOOD
-from evaluation.sets.commonsense import statement
+from evaluation.sets.base import EvaluationSet
 from evaluation.sets.prompts import continuation
 from harness import cli
 from harness.config import ConfigError
 from harness.files import write_json, write_jsonl
 from harness.records.read import read_metrics, read_predictions
 
-#: Task formats and the name of their metric in lm-eval; completions of all other formats state a label.
-_METRICS = {"gsm8k": "exact_match", "math": "exact_match", "humaneval": "pass@1", "mbpp": "pass@1"}
-_LABEL_METRIC, _CHOICE_METRIC = "exact_match", "acc"
+#: Names of our metrics in lm-eval, and of the accuracy of the likeliest choice.
+_METRICS = {"accuracy": "exact_match", "pass@1": "pass@1"}
+_CHOICE_METRIC = "acc"
 #: Further numbers of metrics.json; less is better.
 _LESS_IS_BETTER = ("gold_nll", "truncated", "unparseable")
 _MODEL_SOURCE = "beamlora-harness"
@@ -71,6 +72,7 @@ class _Task:
     """One of lm-eval's tasks: our predictions of one task under the graders that read one kind of output."""
 
     name: str
+    set: EvaluationSet
     #: The task's entry in metrics.json, and its settings.
     metrics: Mapping[str, Any]
     spec: Mapping[str, Any]
@@ -81,7 +83,14 @@ class _Task:
 
     @property
     def metric(self) -> str:
-        return _CHOICE_METRIC if self.scores_choices else _METRICS.get(self.spec["format"], _LABEL_METRIC)
+        return _CHOICE_METRIC if self.scores_choices else _METRICS[self.set.metric]
+
+
+def _set_of(run_dir: Path, task: str, spec: Mapping[str, Any]) -> EvaluationSet:
+    try:
+        return sets.get(spec["format"])
+    except KeyError as error:
+        raise ConfigError(f"{run_dir / 'metrics.json'}: evaluation.tasks.{task}.format: {error.args[0]}") from None
 
 
 def _tasks(run_dir: Path, metrics: Mapping[str, Any]) -> list[_Task]:
@@ -92,7 +101,7 @@ def _tasks(run_dir: Path, metrics: Mapping[str, Any]) -> list[_Task]:
         if len(rows) != task["n"]:
             raise ConfigError(f"{run_dir}/predictions/{name}.jsonl: found {len(rows)} rows, expected n = {task['n']}")
         graders = sorted(task["graders"], key=lambda grader, headline=task["grader"]: grader != headline)
-        common = {"metrics": task, "spec": spec, "rows": rows}
+        common = {"set": _set_of(run_dir, name, spec), "metrics": task, "spec": spec, "rows": rows}
         texts = {grader: grader for grader in graders if grader != LOGLIKELIHOOD}
         found.append(_Task(name=name, filters=texts, scores_choices=False, **common))
         if LOGLIKELIHOOD in graders:
@@ -169,7 +178,9 @@ def _choices(task: _Task, row: Mapping[str, Any]) -> tuple[list[Any], list[Any],
     """(arguments, responses, filtered responses): each choice and its log-likelihood. lm-eval's second value, whether greedy
     decoding would give the choice, is not in the record."""
     scores = row["choice_loglikelihoods"]
-    arguments = [continuation(task.spec["prompt_template"], statement(label)) for label in scores]
+    state = task.set.statement
+    assert state is not None  # its choices were scored
+    arguments = [continuation(task.spec["prompt_template"], state(label)) for label in scores]
     filtered = [[str(score), str(None)] for score in scores.values()]
     return arguments, [[pair] for pair in filtered], filtered
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from evaluation import sets
 from evaluation.sets.prompts import TEMPLATES
 from harness import reported
 from harness.config import BuiltModel, DataSource, FileData, GgufModel, HubModel, RunSpec, TaskSpec
@@ -18,8 +19,6 @@ from harness.statistics.stats import wilson_interval
 _EXAMPLE = "A box holds 4 pens. How many pens are in 3 boxes?"
 EVAL_RESULTS = ".eval_results"
 EXPORT = "lora"
-#: Formats whose accuracy is the share of problems solved by the one program that was generated.
-_PASS_AT_1 = ("humaneval", "mbpp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +58,7 @@ def _is_hub_id(name: str) -> bool:
 
 def metric_type(task: TaskSpec) -> str:
     """The metric as hub leaderboards call it."""
-    return "pass@1" if task.format in _PASS_AT_1 else "accuracy"
+    return sets.get(task.format).metric
 
 
 def percent(metrics: dict[str, Any]) -> float:
@@ -69,7 +68,7 @@ def percent(metrics: dict[str, Any]) -> float:
 
 def dataset_name(source: DataSource, *, format: str, limit: int | None) -> str:
     """Which records these are, in words."""
-    label = reported.TASKS[format][0] if format in reported.TASKS else format
+    label = sets.get(format).label
     first = "" if limit is None else f", first {limit} rows"
     if not isinstance(source, FileData):
         return f"Generated records in the format of {label} (seed {source.seed}{first or f', {source.rows} rows'})"

@@ -197,7 +197,7 @@ def _range(values: Sequence[int]) -> str:
 
 
 def task_label(task: str) -> str:
-    return reported.TASKS.get(task, (task, None))[0]
+    return reported.label(task)
 
 
 def group_by(runs: Sequence[RunSpec], key: Callable[[RunSpec], Any]) -> dict[Any, list[RunSpec]]:

@@ -121,8 +121,6 @@ def run_folder(run: RunSpec, *, results: Path = DEFAULT_RESULTS) -> Path:
     return results / run.experiment / run.run_id
 
 
-
-
 def _read_record(path: Path, model: type[RecordT], run: RunSpec, command: str) -> RecordT:
     recipe = Recipe.workflow(command, path)
     record = validated(path, read_json(path, recipe), model, recipe)

@@ -92,7 +92,7 @@ def _data(source: Source, runs: Sequence[RunSpec]) -> Block:
         rows.append((Cell(text=domain), Cell(text=train), Cell(text=describe(spec.train.source, limit=spec.train.limit)),
                      Cell(text=text.NOTHING), Cell(text=text.NOTHING)))  # fmt: skip
         for name, task in spec.evaluation.tasks.items():
-            rows.append((Cell(text=domain), Cell(text=f"{task.split}: {reported.TASKS.get(name, (name, None))[0]}"),
+            rows.append((Cell(text=domain), Cell(text=f"{task.split}: {reported.label(name)}"),
                          Cell(text=describe(task.source, limit=task.limit)), Cell(text=task.grader),
                          Cell(text=spec.evaluation.protocol)))  # fmt: skip
     return Block(name="data-sets", title="Data", header=("Domain", "Use", "Source", "Grader", "Protocol"), rows=tuple(rows))
@@ -107,7 +107,7 @@ def _contamination(entries: Sequence[dict[str, Any]]) -> Block | None:
     rows = tuple(
         (
             Cell(text=domain),
-            Cell(text=reported.TASKS.get(task, (task, None))[0], link=f"#run/{run}"),
+            Cell(text=reported.label(task), link=f"#run/{run}"),
             *(Cell(text=str(counts[name]), key=f"contamination|{run}|{task}|{name}", order=counts[name])
               for name in ("n", "exact", "near", "ngram")),
         )

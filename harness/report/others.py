@@ -174,7 +174,7 @@ def base_block(source: Source) -> Block | None:
             floor = found.get("floor")
             rows.append((
                 Cell(text=source.experiment.models[base.model_key].label, link=f"#run/{base.folder}"),
-                Cell(text=reported.TASKS.get(task, (task, None))[0]),
+                Cell(text=reported.label(task)),
                 Cell(text=text.percent(found["accuracy"]), key=f"{key}|accuracy", order=found["accuracy"]),
                 Cell(text=text.NOTHING) if floor is None else
                 Cell(text=text.percent(floor), key=f"{key}|floor", order=floor),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from evaluation.sets.commonsense import COMMONSENSE
+from evaluation.sets.llm_adapters import COMMONSENSE
 from harness.synthetic import commonsense, records
 from harness.synthetic.corpus import pretraining_documents
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from evaluation.sets.commonsense import FAMILIES, labels_of, statement
+from evaluation.sets.llm_adapters import FAMILIES, labels_of, statement
 from harness.synthetic.records import Record, distinct
 from harness.synthetic.split import is_held_out
 from harness.synthetic.word_problems import ITEMS, NAMES

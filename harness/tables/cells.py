@@ -174,8 +174,8 @@ def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
         for task, spec in run.evaluation.tasks.items():
             if spec.split != "test":
                 continue
-            label, home = reported.TASKS.get(task, (task, None))
-            if home != run.domain:
+            label = reported.label(task)
+            if not reported.in_paper(run.domain, task):
                 label = f"{label} (after {run.domain} fine-tuning)"
             column = Column(domain=run.domain, task=task, label=label, spec=spec, generated=spec.source.kind == "generated")
             found.setdefault((run.domain, task), column)

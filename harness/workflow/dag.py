@@ -6,12 +6,12 @@ import fcntl
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import methods
+from evaluation import sets
 from harness import overhead, progress
 from harness.arguments import overrides
 from harness.cli import (
@@ -26,7 +26,7 @@ from harness.cli import (
 )
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, local_file
 from harness.experiment import runs as plan
-from harness.source_files import source_files
+from harness.source_files import own_files, source_files
 
 #: Targets that make one table.
 TABLE_TARGETS = (
@@ -63,18 +63,20 @@ def code_of(rule: str) -> list[Path]:
     by_name = [] if folder is None else [".".join(path.with_suffix("").parts) for path in folder.glob("[!_]*.py")]
     files = source_files(MODULES[rule], *by_name)
     if Path("harness/reported.py") in files:
-        files += _REPORTED
+        # Tables ask any set for its label and for whether the paper reports it.
+        modules = dict.fromkeys(map(sets.module_of, sets.registry()))
+        files += [*_REPORTED, *(file for module in modules for file in own_files(module))]
     return files + [path for folder in _READ.get(rule, ()) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def method_code(name: str) -> list[Path]:
-    """The source files of a method: what its module imports; of a method from another package its module, or all modules of
-    its package."""
-    cls = methods.get(name).cls
-    if cls.__module__.startswith("methods."):
-        return source_files(cls.__module__)
-    source = Path(sys.modules[cls.__module__].__file__ or "")
-    return sorted(source.parent.glob("*.py")) if "." in cls.__module__ else [source]
+    """The source files of a method, in this project or in another package."""
+    return source_files(methods.get(name).cls.__module__)
+
+
+def set_code(evaluation: EvaluationSpec) -> list[Path]:
+    """The source files of the sets that are evaluated on, in this project or in other packages."""
+    return source_files(*{sets.module_of(task.format) for task in evaluation.tasks.values()})
 
 
 def read_config(configfiles: Sequence[Path], words: Sequence[str]) -> Config:

@@ -34,7 +34,8 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     Raises:
         ConfigError: names the key of the set that is missing or malformed.
     """
-    from evaluation.sets.examples import examples, training_example
+    from evaluation.sets import examples
+    from evaluation.sets.training import training_example
     from harness.data.load import load_records
     from harness.evaluate.task import check_task
 

@@ -178,7 +178,9 @@ def test_another_seed_adds_its_runs_only(unchanged: Copy) -> None:
         ("harness/data/overlap.py", {"evaluate": 2, "table": 1}),
         ("harness/evaluate/lm_eval.py", {"evaluate": 2, "table": 1}),
         ("harness/statistics/stats.py", {"table": 1}),
-        ("evaluation/graders/registry.py", {"evaluate": 2, "table": 1}),
+        ("evaluation/graders/math_strict.py", {"evaluate": 2, "table": 1}),
+        ("evaluation/sets/gsm8k.py", {"evaluate": 2, "table": 1}),
+        ("evaluation/sets/svamp.py", {"table": 1}),  # not evaluated on; its label might be printed
         ("methods/dora.py", {"train": 1, "evaluate": 1, "table": 1}),
         ("harness/train/trainer.py", {"train": 2, "evaluate": 2, "table": 1}),
         ("harness/synthetic/records.py", {"base_model": 1, "train": 2, "evaluate": 2, "table": 1}),

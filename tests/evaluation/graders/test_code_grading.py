@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.example import Example
 from evaluation.graders.code import GraderUnavailable
-from evaluation.graders.code_tests import job_of
 from evaluation.graders.evalplus_oracle import OracleError, TimeLimits
-from evaluation.graders.registry import check_available, grade, graders_for, graders_of
+from evaluation.grading import check_available, grade, graders_for, graders_of
 from evaluation.sandbox import run as sandbox
 from evaluation.sandbox.run import Limits, run
-from evaluation.sets.examples import Example, examples
+from evaluation.sets import examples
 from harness.config import ConfigError, GeneratedData, TaskSpec
 from harness.evaluate.task import evaluate_task
 from tests.paths import SHARED, needs_shared
@@ -118,8 +118,9 @@ def test_mbpp_tests_may_use_objects_and_imports_of_the_program() -> None:
 
 
 def test_a_record_without_tests_is_refused() -> None:
-    with pytest.raises(ValueError, match="'test_list' is missing"):
-        job_of("mbpp", Example(id="Mbpp/1", query="", gold=None, reference="", record={"prompt": ""}), "x = 1")
+    (example,) = examples("mbpp", [MBPP_PLUS])
+    with pytest.raises(ValueError, match="Mbpp/106: field 'test_list' is missing"):
+        example.job("x = 1")
 
 
 def test_time_and_memory_limits_reach_the_program() -> None:
@@ -266,4 +267,4 @@ def test_helpers_in_a_test_are_the_references_not_the_programs() -> None:
     """HumanEval/38 tests decode_cyclic with the stub's encode_cyclic: a program that redefines it gains nothing."""
     (example,) = (e for e in load("humaneval") if e.id == "HumanEval/38")
     cheat = "def encode_cyclic(s):\n    return s\ndef decode_cyclic(s):\n    return s"
-    assert run(job_of("humaneval", example, cheat), limits=LIMITS).outcome == "failed"
+    assert run(example.job(cheat), limits=LIMITS).outcome == "failed"

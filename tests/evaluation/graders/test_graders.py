@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.example import Example
 from evaluation.graders.algebra import AlgebraWorker
+from evaluation.graders.answers import algebra
 from evaluation.graders.math_lineages import hendrycks_equal
-from evaluation.graders.registry import GRADERS, algebra, grade, graders_of
-from evaluation.sets.examples import Example, examples
+from evaluation.grading import grade, graders_of
+from evaluation.sets import examples
 from tests.paths import SHARED, needs_shared
 
 
@@ -256,7 +258,7 @@ def test_gold_scores_everything_and_a_constant_answer_next_to_nothing(task: str)
     asked = examples(task, [json.loads(line) for line in lines])[:: len(lines) // 150]
     gold = grade(task, asked, [example.reference for example in asked]).verdicts
     constant = grade(task, asked, ["The answer is: 2"] * len(asked)).verdicts
-    for name in (name for name, formats in GRADERS.items() if task in formats):
+    for name in graders_of(task):
         correct = sum(v.correct for v in gold[name]) / len(asked)
         # Math-Verify cannot parse every gold answer of MATH (text answers, for one).
         assert correct == 1 or (name == "math_verify" and correct > 0.9), name

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from evaluation.graders.labels import likeliest, released_label, stated_label
-from evaluation.graders.registry import grade
-from evaluation.sets.commonsense import COMMONSENSE, labels_of, statement
-from evaluation.sets.examples import examples, training_example
+from evaluation.grading import grade
+from evaluation.sets import examples
+from evaluation.sets.llm_adapters import COMMONSENSE, labels_of, statement
 from evaluation.sets.prompts import TEMPLATES, continuation
+from evaluation.sets.training import training_example
 from harness.protocols import with_defaults
 from harness.synthetic import GENERATORS
 from tests.paths import SHARED, needs_shared
@@ -239,14 +240,21 @@ def test_questions_offer_what_their_format_line_says() -> None:
     ],
 )
 def test_what_the_two_graders_read(format: str, completion: str, strict: str | None, released: str | None) -> None:
-    assert stated_label(format, completion) == strict
-    assert released_label(format, completion) == released
+    assert stated_label(labels_of(format), completion) == strict
+    assert released_label(labels_of(format), completion) == released
+
+
+def test_labels_are_given_back_in_the_case_of_the_set() -> None:
+    """Of a set with labels of its own, capital letters among them."""
+    assert stated_label(("Yes", "No"), "yes, it is") == "Yes" and stated_label(("Yes", "No"), "yes or no") is None
+    assert released_label(("Yes", "No"), "No.") == "No" and released_label(("Yes", "No"), "no") is None
+    assert stated_label(("Option1", "Option2"), "OPTION 2") == "Option2"
 
 
 def test_a_hostile_completion_costs_little() -> None:
-    assert stated_label("siqa", "answer1 " * 200_000) == "answer1"
-    assert stated_label("boolq", "not " * 300_000) is None
-    assert stated_label("siqa", "\n" + " " * 300_000 + "answer\ud8002") is None
+    assert stated_label(labels_of("siqa"), "answer1 " * 200_000) == "answer1"
+    assert stated_label(labels_of("boolq"), "not " * 300_000) is None
+    assert stated_label(labels_of("siqa"), "\n" + " " * 300_000 + "answer\ud8002") is None
 
 
 def test_the_likeliest_choice_is_the_first_of_equals() -> None:

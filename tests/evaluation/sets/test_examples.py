@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.sets.examples import examples, training_example
+from evaluation.sets import examples
+from evaluation.sets.training import training_example
 
 GSM8K = {"question": "How many?", "answer": "He has 3+4=<<3+4=7>>7.\nSo 7*200=<<7*200=1400>>1400.\n#### 1,400"}
 MATH = {"problem": "What?", "solution": "First $\\boxed{1}$, then $\\boxed{\\frac{1}{2}}$.", "level": "Level 1"}

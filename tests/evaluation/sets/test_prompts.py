@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from evaluation.sets.examples import examples
+from evaluation.sets import examples
 from evaluation.sets.prompts import TEMPLATES, alpaca
 from tests.paths import SHARED, needs_shared
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from evaluation.sets.examples import Example, examples
+from evaluation import sets
+from evaluation.example import Example
+from evaluation.sets import examples
 from harness.config import ConfigError, FileData, TaskSpec, TrainingData
 from harness.data import contamination
 from harness.data.__main__ import main
-from harness.data.contamination import LISTED_IDS, contamination_summary, question_of
+from harness.data.contamination import LISTED_IDS, contamination_summary
 from harness.data.load import source_fingerprint
 from tests.experiments import miniature, write
 from tests.paths import SHARED, needs_shared
@@ -126,16 +128,16 @@ def example(query: str) -> Example:
     ],
 )
 def test_the_core_is_what_differs_from_question_to_question(format: str, query: str, core: str) -> None:
-    assert question_of(format, example(query)).core == core
+    assert sets.get(format).core(example(query)) == core
 
 
 @needs_shared
 def test_every_real_code_question_has_a_core_of_words() -> None:
     with gzip.open(SHARED / "data/humaneval/HumanEval.jsonl.gz", "rt") as stream:
         found = examples("humaneval", [json.loads(line) for line in stream])
-    cores = [question_of("humaneval", one) for one in found]
-    assert all(len(question.core.split()) >= 4 for question in cores)
-    assert not any(">>>" in question.core for question in cores)
+    cores = [sets.get("humaneval").core(one) for one in found]
+    assert all(len(core.split()) >= 4 for core in cores)
+    assert not any(">>>" in core for core in cores)
 
 
 @needs_shared

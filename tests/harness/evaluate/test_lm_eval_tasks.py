@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from evaluation.sets import commonsense
-from evaluation.sets.commonsense import COMMONSENSE
-from evaluation.sets.examples import examples
+from evaluation.sets import examples, llm_adapters
+from evaluation.sets.llm_adapters import COMMONSENSE
 from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.config import ConfigError, LmEvalSpec
 from harness.data.load import load_records
-from harness.protocols import PROTOCOLS
+from harness.protocols import with_defaults
 from tests.paths import ROOT, SHARED, needs_shared
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
@@ -160,7 +159,7 @@ def test_every_set_has_a_generation_task_and_the_commonsense_sets_a_choice_task(
 def test_the_yaml_files_state_the_limits_and_stops_of_the_sound_protocol() -> None:
     for entry in _manager().task_index.values():
         if entry.cfg and entry.cfg["output_type"] == "generate_until":
-            sound = PROTOCOLS["sound"][entry.cfg["dataset_kwargs"]["format"]]
+            sound = with_defaults("sound", {"format": entry.cfg["dataset_kwargs"]["format"]})
             generation = entry.cfg["generation_kwargs"]
             assert generation["max_gen_toks"] == sound["max_new_tokens"], entry.name
             assert generation["until"] == list(sound.get("stop_strings", ())), entry.name
@@ -177,10 +176,6 @@ def test_the_yaml_files_read_the_sets_of_the_paper_experiment() -> None:
         assert found.model_dump(exclude=pinned) == task.source.model_dump(exclude=pinned), task.format
 
 
-def test_the_folder_of_tasks_does_not_hide_the_module_of_that_name() -> None:
-    assert Path(examples.__code__.co_filename) == ROOT / "evaluation/sets/examples.py"
-
-
 @needs_shared
 @pytest.mark.parametrize("name", ["gsm8k", "mbpp", "arc_easy", "winogrande_generate"])
 def test_documents_ask_our_prompts_and_offer_our_choices(name: str) -> None:
@@ -194,7 +189,7 @@ def test_documents_ask_our_prompts_and_offer_our_choices(name: str) -> None:
         document = task.eval_docs[row]
         assert task.doc_to_text(document) == TEMPLATES[ours.prompt_template](asked[row].query)
         if name == "arc_easy":
-            statements = [commonsense.statement(label) for label in asked[row].choices]
+            statements = [llm_adapters.statement(label) for label in asked[row].choices]
             assert task.doc_to_choice(document) == [continuation(ours.prompt_template, text) for text in statements]
             assert asked[row].choices[task.doc_to_target(document)] == asked[row].gold
     if name == "arc_easy":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.sets.commonsense import COMMONSENSE
+from evaluation.sets.llm_adapters import COMMONSENSE
 from harness.tables.__main__ import main
 from harness.train.record import meta_info, run_info, train_info
 from tests.paths import ROOT

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.sets.commonsense import COMMONSENSE
-from evaluation.sets.examples import examples
+from evaluation.sets import examples
+from evaluation.sets.llm_adapters import COMMONSENSE
 from evaluation.sets.prompts import alpaca
 from harness.synthetic import GENERATORS, pretraining_documents
 from harness.synthetic.arithmetic import all_equations, apply, equation, equation_is_held_out, operand

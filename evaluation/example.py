@@ -1,10 +1,26 @@
-"""Reading the fields of a record, with errors that name the set, the row and the field. No torch."""
+"""One evaluation example, and reading the fields of the record that it comes from. Standard library only."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One evaluation example."""
+
+    id: str
+    #: What is asked; the input of a prompt template.
+    query: str
+    #: The final answer of math tasks, the label of commonsense tasks; None where tests decide.
+    gold: str | None
+    #: A correct response as fine-tuning data would write it; its negative log-likelihood is the continuous metric.
+    reference: str
+    #: The labels that the question offers, where it offers any.
+    choices: tuple[str, ...] = ()
 
 
 def field(record: Record, name: str, where: str) -> Any:
