@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
-from evaluation.graders.registry import Grading, Verdict, check_available, grade, graders_of
+from evaluation.graders.registry import check_available, grade, graders_of
+from evaluation.graders.verdicts import Grading, Verdict
 from evaluation.sets.commonsense import COMMONSENSE, statement
 from evaluation.sets.examples import Example, examples
 from evaluation.sets.prompts import TEMPLATES, continuation

@@ -32,7 +32,7 @@ class PruningCurve:
     @property
     def accuracy(self) -> NDArray[np.float64]:
         """Shape (F,), in [0, 1]."""
-        return self.correct.mean(axis=1)
+        return np.asarray(self.correct.mean(axis=1))
 
 
 def read(path: Path) -> dict[str, PruningCurve]:

@@ -321,7 +321,7 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "metrics.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: found no such file, expected the folder of an evaluated run") from None
     except (OSError, ValueError) as error:

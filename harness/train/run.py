@@ -50,7 +50,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     import torch
 
     from harness.provenance import git_state
-    from harness.train import record
+    from harness.train.record import training_record
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if torch.cuda.is_available():
@@ -61,7 +61,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     _refuse_sharding(trainer, spec)
     _fit(trainer, folders.scratch)
     diverged = stop.reason is not None
-    record = record.training_record(
+    record = training_record(
         spec,
         trainer,
         base.dataset,
@@ -117,7 +117,7 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base
     )
 
 
-def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tuple[Method, torch.nn.Module, int]:
+def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tuple[Method[Any], torch.nn.Module, int]:
     """The method, the model it prepared, and the number of optimizer steps."""
     from transformers import set_seed
 
