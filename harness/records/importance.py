@@ -106,7 +106,8 @@ def variation(importances: ArrayLike) -> NDArray[np.float64]:
     """
     values = np.asarray(importances, dtype=np.float64)
     with np.errstate(invalid="ignore"):
-        return np.asarray(values.std(axis=-1) / values.mean(axis=-1))
+        coefficients: NDArray[np.float64] = values.std(axis=-1) / values.mean(axis=-1)
+    return coefficients
 
 
 def evenness(importances: ArrayLike) -> NDArray[np.float64]:
@@ -122,4 +123,5 @@ def evenness(importances: ArrayLike) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = values / values.sum(axis=-1, keepdims=True)
         terms = np.where(shares == 0, 0.0, shares * np.log(shares))
-    return np.asarray(np.abs(terms.sum(axis=-1)) / np.log(values.shape[-1]))
+    entropies: NDArray[np.float64] = np.abs(terms.sum(axis=-1)) / np.log(values.shape[-1])
+    return entropies

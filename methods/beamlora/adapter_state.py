@@ -33,7 +33,7 @@ def trainable_adapter(model: nn.Module) -> tuple[str, BeamLoraConfig]:
     Raises:
         TypeError: there is none, or more than one.
     """
-    wrapped: Any = unwrap(model)  # a PeftModel, where the names are right
+    wrapped: Any = unwrap(model)  # a PeftModel, if it has such an adapter
     names = {
         name
         for module in wrapped.modules()

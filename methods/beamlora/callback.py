@@ -116,8 +116,10 @@ class BeamLoraCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put ``beam_state.pt`` beside the Trainer's own files."""
+        if not self.save_with_checkpoints:
+            return
         schedule, adapter = self._running()
-        if self.save_with_checkpoints and schedule.settings.operations and state.is_world_process_zero:
+        if schedule.settings.operations and state.is_world_process_zero:
             path = _checkpoint_folder(args, state) / STATE_FILE
             contents = {"gates": adapter.gate_digest(), "callback": self.state_dict()}
             torch.save(contents, path.with_suffix(".tmp"))
