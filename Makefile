@@ -45,5 +45,5 @@ test: setup ## The default tests
 test-all: setup ## The default tests and the slow ones
 	cd $(ROOT) && $(BIN)/python -m pytest -m "slow or not slow"
 
-lint: setup ## Ruff and Snakemake's linter
-	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/snakemake --lint
+lint: setup ## Ruff (rules and format), mypy and Snakemake's linter
+	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/snakemake --lint

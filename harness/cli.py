@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from harness import overhead, progress
 from harness.arguments import misread, overrides
@@ -182,7 +182,7 @@ def end_with_workflow() -> None:
     threading.Thread(target=wait, daemon=True, name="end-with-workflow").start()
 
 
-def run(main: Callable[[list[str] | None], int | None]) -> None:
+def run(main: Callable[[list[str] | None], int | None]) -> NoReturn:
     """Run a command's ``main`` and exit with its status.
 
     Bad input becomes one line on stderr and exit status 2; any other failure a traceback and exit status 1. In a workflow

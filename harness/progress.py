@@ -11,6 +11,7 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness.files import write_text
 from harness.time_left import Job, Report, time_left
@@ -32,7 +33,7 @@ def _job_file(plan: Path, title: str) -> Path:
     return plan.with_suffix("") / f"{title.replace('/', ' ')}.json"
 
 
-def _reports(plan: Path, title: str) -> dict[str, Report]:
+def _reports(plan: Path, title: str) -> dict[str, Any]:
     """What a job has written of itself: ``first`` and ``last`` of ``Job``."""
     try:
         found = json.loads(_job_file(plan, title).read_text(encoding="utf-8"))

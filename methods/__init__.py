@@ -25,7 +25,7 @@ class NamedMethod:
 
     name: str
     label: str
-    cls: type[Method]
+    cls: type[Method[Any]]
     preset: dict[str, Any]
 
 
@@ -36,7 +36,7 @@ def registry() -> dict[str, NamedMethod]:
     Raises:
         ValueError: two classes claim one name.
     """
-    classes: list[type[Method]] = []
+    classes: list[type[Method[Any]]] = []
     for info in pkgutil.iter_modules(__path__):
         if info.name == "base":
             continue

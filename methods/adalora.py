@@ -26,6 +26,7 @@ from methods.peft_support import (
 
 if TYPE_CHECKING:
     import torch
+    from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel, TrainerCallback
 
 #: What PEFT adds to the rank in the denominator of the scaling.
@@ -132,7 +133,7 @@ class Adalora(Method[AdaloraSettings]):
         class AdaloraCallback(TrainerCallback):
             """Runs PEFT's allocation where the step is done and its gradients are still there."""
 
-            def on_optimizer_step(self, args, state, control, **kwargs):
+            def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 method.allocate(state.global_step)
 
         return [AdaloraCallback()]
@@ -220,7 +221,7 @@ class Adalora(Method[AdaloraSettings]):
         save_adapter(model, output_dir)
 
 
-def _folded(layer: torch.nn.Module, mask: list[bool]) -> LoraFactors:
+def _folded(layer: LoraLayer, mask: list[bool]) -> LoraFactors:
     """The kept triplets with E folded into A and the scale into B."""
     kept = [index for index, keep in enumerate(mask) if keep]
     a, e, b = (getattr(layer, f"lora_{part}")[ADAPTER].detach() for part in "AEB")

@@ -15,6 +15,7 @@ from pydantic import AfterValidator
 if TYPE_CHECKING:
     import torch
     from peft import PeftConfig, PeftModel
+    from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
 
 #: The one adapter of a run; PEFT's own default name, which leaves it out of file names and keys.
@@ -80,7 +81,7 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, *, seed: int) -> Pef
         return get_peft_model(model, config, adapter_name=ADAPTER)
 
 
-def adapted_layers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+def adapted_layers(model: torch.nn.Module) -> dict[str, LoraLayer]:
     """The LoRA or AdaLoRA layers by their module's name in the base model, in the model's order."""
     from peft.tuners.lora import LoraLayer
 

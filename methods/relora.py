@@ -58,6 +58,7 @@ class Relora(Lora):
 
     name = "relora"
     label = "ReLoRA"
+    settings: ReloraSettings
     Settings = ReloraSettings
     supports_sharded_optimizer = False
     prunable = False
@@ -112,17 +113,17 @@ class Relora(Lora):
         class ReloraCallback(TrainerCallback):
             """Re-warms the rate around each optimizer step and restarts at the end of each cycle."""
 
-            def on_pre_optimizer_step(self, args, state, control, *, optimizer, **kwargs):
+            def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **kwargs: Any) -> None:
                 self._rates = [group["lr"] for group in optimizer.param_groups]
                 factor = method.learning_rate_factor(state.global_step)
                 for group in optimizer.param_groups:
                     group["lr"] *= factor
 
-            def on_optimizer_step(self, args, state, control, *, optimizer, **kwargs):
+            def on_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **kwargs: Any) -> None:
                 for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
                     group["lr"] = rate
 
-            def on_step_end(self, args, state, control, *, optimizer, **kwargs):
+            def on_step_end(self, args: Any, state: Any, control: Any, *, optimizer: Any, **kwargs: Any) -> None:
                 if method.merge_due(state.global_step):
                     method.restart(optimizer, step=state.global_step)
 
@@ -178,7 +179,7 @@ class Relora(Lora):
             raise MechanismError(f"ReLoRA never merged in {self._context.total_steps} steps (merge_every {self.cycle})")
         return {"merges": len(self.merge_steps), "merge_steps": self.merge_steps}
 
-    def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
+    def finalize(self, model: Any, output_dir: Path) -> None:
         """Merge the last cycle and write the full model. The adapter is gone afterwards."""
         self._merge()
         save_full_model(model.unload(), output_dir)

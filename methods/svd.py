@@ -18,6 +18,7 @@ from methods.peft_support import ADAPTER, LoraFactors, adapted_layers, save_plai
 
 if TYPE_CHECKING:
     import torch
+    from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
 
 Part = Literal["top", "bottom"]
@@ -178,7 +179,7 @@ class SvdInitialisedLora(Lora):
         """How many weights were decomposed, and the part of their squared Frobenius norm that moved to the adapter."""
         return {"decomposed_modules": len(self._initial), "removed_energy": self._removed_energy}
 
-    def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
+    def finalize(self, model: Any, output_dir: Path) -> None:
         """Write [A; A0], [s B, -s B0] as a plain LoRA of rank 2r, exact on the original base."""
         import torch
 
@@ -191,7 +192,7 @@ class SvdInitialisedLora(Lora):
         save_plain_lora(factors, output_dir, base_name=config.base_model_name_or_path)
 
 
-def _move_into_adapter(layer: torch.nn.Module, triplets: Triplets) -> LoraFactors:
+def _move_into_adapter(layer: LoraLayer, triplets: Triplets) -> LoraFactors:
     """Set A and B to the triplets, subtract s B A from the base weight in float32, and return A0, B0 on the CPU."""
     weight, scaling = layer.get_base_layer().weight, layer.scaling[ADAPTER]
     a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight

@@ -9,13 +9,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from evaluation.sandbox.isolation import SandboxUnavailable
 from evaluation.sandbox.run import Job, Limits, run
 
-_REQUIRED = {"entry_point": str, "inputs": list, "expected": list}
-_OPTIONAL = {"atol": (int, float), "timeout_s": (int, float), "memory_mb": int}
-_NAMES = {str: "a string", list: "a list", int: "a whole number", (int, float): "a number"}
+_Kind = type | tuple[type, ...]
+_REQUIRED: dict[str, _Kind] = {"entry_point": str, "inputs": list, "expected": list}
+_OPTIONAL: dict[str, _Kind] = {"atol": (int, float), "timeout_s": (int, float), "memory_mb": int}
+_NAMES: dict[_Kind, str] = {str: "a string", list: "a list", int: "a whole number", (int, float): "a number"}
 #: Below this the interpreter itself does not start.
 _MIN_MEMORY_MB = 32
 
@@ -39,7 +41,8 @@ def _job_from_files(source: Path, tests: Path) -> Job:
     for key, least in (("atol", 0), ("timeout_s", 1e-3), ("memory_mb", _MIN_MEMORY_MB)):
         if key in spec and not least <= spec[key] < math.inf:
             raise ValueError(f"{key}: found {spec[key]}, expected at least {least}")
-    return Job(**{"timeout_s": Limits.timeout_s, "memory_mb": Limits.memory_mb} | spec, source=_read_program(source))
+    limits: dict[str, Any] = {"timeout_s": Limits.timeout_s, "memory_mb": Limits.memory_mb}
+    return Job(**limits | spec, source=_read_program(source))
 
 
 def _read_program(path: Path) -> str:

@@ -222,6 +222,7 @@ class Child:
 
     def _death(self) -> tuple[str, str]:
         """(outcome, detail) of a child that closed its channel."""
+        assert self.process is not None  # it had a channel
         try:
             status = self.process.wait(timeout=1)
         except subprocess.TimeoutExpired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def _accuracy_claim(
     other: str,
     expected: Range,
     corrected_over: str,
-    **described: str,
+    **described: Any,
 ) -> Claim:
     """One method against another on one model and domain. ``described``: key, statement, source and family."""
     where = dict(domain=domain, model=model, method=method, other=other)
@@ -177,15 +178,19 @@ def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
     ranks = [rank for rank in beam if rank in lora]
     if not ranks:
         return
+
+    def gain(rank: float) -> Quantity:
+        return of_difference(
+            evidence.difference(beam[rank], lora[rank], of=f"beamlora at r = {rank}", and_of=f"lora at r = {rank}")
+        )
+
     model = points[0].run.model_key
     parts = [
         part_of(
             f"beamlora - lora at r = {rank}",
             POSITIVE,
             [*beam[rank], *lora[rank]],
-            lambda rank=rank: of_difference(
-                evidence.difference(beam[rank], lora[rank], of=f"beamlora at r = {rank}", and_of=f"lora at r = {rank}")
-            ),
+            partial(gain, rank),
         )
         for rank in ranks
     ]

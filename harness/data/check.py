@@ -54,7 +54,7 @@ def _check_domain(
     with _named(f"domains.{domain}.train"):
         training = load_records(data.source, data_dir=experiment.data_dir, limit=data.limit)
         repeated = repetitions(training, data.format)
-    tasks = {}
+    tasks: dict[str, tuple[str, list[dict[str, Any]]]] = {}
     for name, task in experiment.domains[domain].evaluation.tasks.items():
         with _named(f"domains.{domain}.evaluation.tasks.{name}"):
             tasks[name] = (task.format, load_records(task.source, data_dir=experiment.data_dir, limit=task.limit))

@@ -97,7 +97,8 @@ def generate(
         RuntimeError: the model does not use its cache, which would recompute every prefix.
     """
     encoded = _prompt_tokens(model, tokenizer, prompts)
-    limits = [min(max_new_tokens, _positions(model) - len(tokens)) for tokens in encoded]
+    # int(), for the model's own limit may be infinity, a float, which is never the least of the two.
+    limits = [int(min(max_new_tokens, _positions(model) - len(tokens))) for tokens in encoded]
     decode = _greedy if num_beams == 1 else partial(_beam_search, num_beams=num_beams)
     completions: dict[int, Completion] = {}
     with _evaluating(model):

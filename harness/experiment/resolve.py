@@ -56,9 +56,9 @@ def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
                 if section == "pruning" and not methods.get(experiment.methods[name].method or name).cls.prunable:
                     raise located(paths, ["pruning", "methods"], f"found {name!r}, expected methods whose ranks can be pruned")
     if experiment.pruning is not None:
-        known = experiment.domains[experiment.pruning.domain].evaluation.tasks
+        tasks = experiment.domains[experiment.pruning.domain].evaluation.tasks
         for name in experiment.pruning.tasks or ():
-            check(name, known, ["pruning", "tasks"], "task")
+            check(name, tasks, ["pruning", "tasks"], "task")
     if experiment.timing is not None:
         check(experiment.timing.baseline, experiment.timing.methods, ["timing", "baseline"], "method of this list")
     if experiment.base_evaluation is not None:
@@ -112,7 +112,7 @@ def resolve_run(
     training = {**experiment.training, **domain_spec.training, **entry.training}
     if set(entry.training) & {"max_steps", "num_train_epochs"}:
         training = {k: v for k, v in training.items() if k in entry.training or k not in ("max_steps", "num_train_epochs")}
-    at = ["methods", method, "settings"]
+    at: list[str | int] = ["methods", method, "settings"]
     for i, override in enumerate(experiment.overrides):
         wanted = ((override.domain, domain), (override.model, model), (override.method, method))
         if all(names is None or name in names for names, name in wanted):

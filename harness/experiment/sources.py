@@ -210,13 +210,14 @@ def _matches(override: Override, run: RunSpec, method: str) -> bool:
 def _sweep_point(experiment: Experiment, method: str, point: str) -> list[tuple[KeyPath, Mapping[str, Any]]]:
     """The sweep's point behind a run whose method's key ends in ``setting=value``."""
     setting, _, value = point.partition("=")
-    return [
+    found: list[tuple[KeyPath, Mapping[str, Any]]] = [
         (("sweeps", name, "points", i), settings)
         for name, sweep in experiment.sweeps.items()
         if sweep.setting == setting and method in sweep.methods
         for i, settings in enumerate(sweep.points)
         if value in (str(settings[setting]), f"{settings[setting]:g}" if isinstance(settings[setting], float) else None)
-    ][:1]
+    ]
+    return found[:1]
 
 
 def _last(layers: Sequence[tuple[KeyPath, Mapping[str, Any]]], name: str) -> KeyPath | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from harness.config import ConfigError, Frozen
 from harness.did_you_mean import suggestion
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -112,7 +114,7 @@ def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
     return keys, f"found {error['input']!r}: {message}"
 
 
-def validate(model: type[BaseModel], value: Any, *, paths: Sequence[Path], at: Sequence[Any] = ()) -> Any:
+def validate(model: type[ModelT], value: Any, *, paths: Sequence[Path], at: Sequence[Any] = ()) -> ModelT:
     """``value`` as a ``model``; ``at`` are the keys under which it stands in the files.
 
     Raises:

@@ -20,6 +20,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,7 @@ def _tasks(run_dir: Path, metrics: Mapping[str, Any]) -> list[_Task]:
         rows = read_predictions(run_dir, name, fields=_FIELDS)
         if len(rows) != task["n"]:
             raise ConfigError(f"{run_dir}/predictions/{name}.jsonl: found {len(rows)} rows, expected n = {task['n']}")
-        graders = sorted(task["graders"], key=lambda grader, headline=task["grader"]: grader != headline)
+        graders = sorted(task["graders"], key=partial(ne, task["grader"]))
         common = {"set": _set_of(run_dir, name, spec), "metrics": task, "spec": spec, "rows": rows}
         texts = {grader: grader for grader in graders if grader != LOGLIKELIHOOD}
         found.append(_Task(name=name, filters=texts, scores_choices=False, **common))

@@ -120,7 +120,7 @@ def _data(card: Card) -> ModelCardData:
 
 def _eval_result(name: str, task: TaskSpec, metrics: dict[str, Any]) -> EvalResult:
     source = task.source
-    shared = {
+    shared: dict[str, Any] = {
         "task_type": "text-generation",
         "dataset_name": dataset_name(source, format=task.format, limit=task.limit),
         "metric_type": metric_type(task),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in an __all__
 
 from evaluation import sets
 from evaluation.sets.prompts import TEMPLATES

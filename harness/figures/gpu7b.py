@@ -114,12 +114,12 @@ def _draw_bars(axis: Axes, own: pd.DataFrame, parts: list[str]) -> None:
             axis.text(0.02 * longest, i, one["status"].iloc[0].replace("_", " "), va="center", fontsize=8, style="italic")
             continue
         median, colour = bar.iloc[0], style.colour_of(one["method"].iloc[0])
-        look = {"color": colour, "linewidth": 0}
+        look: dict[str, Any] = {"color": colour, "linewidth": 0}
         if median["implementation"] == "peft":
             look = {"facecolor": "white", "edgecolor": colour, "hatch": "////", "linewidth": 0.8}
         axis.barh(i, median["ratio"], 0.68, zorder=2, **look)
         steps, paper = (one.loc[one["row"] == row, "ratio"] for row in ("step", "paper"))
-        dots = {"markerfacecolor": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.6}
+        dots: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.6}
         axis.plot(steps, i + np.linspace(-0.2, 0.2, len(steps)), "o", markersize=2.6, zorder=4, **dots)
         axis.plot(paper, [i] * len(paper), "D", color=style.RED, markersize=5, zorder=5)
         end = max([median["ratio"], *steps, *paper])

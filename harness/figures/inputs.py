@@ -144,7 +144,8 @@ def paper_accuracy(run: RunSpec, tasks: Sequence[Task]) -> float | None:
         )
         for domain, task in tasks
     ]
-    return None if None in found else float(np.mean(found))
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if len(known) == len(found) else None
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences

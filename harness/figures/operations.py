@@ -128,7 +128,9 @@ def build(inputs: Inputs) -> style.Plot:
 _COLUMNS = ["domain", "model", "seed", "row", "operation", "step", "p", "layer", "module", "k", "steps_from_operation", "loss"]
 
 
-def _run_rows(common: dict[str, Any], operations: Sequence[Operation], losses: Sequence[tuple[int, float]]) -> list[dict]:
+def _run_rows(
+    common: dict[str, Any], operations: Sequence[Operation], losses: Sequence[tuple[int, float]]
+) -> list[dict[str, Any]]:
     """Rows ``module`` (K of a module in an operation) and ``loss`` (a logged loss in the window of an operation)."""
     rows = []
     steps = [operation.step for operation in operations]

@@ -152,7 +152,10 @@ def _draw_panel(axis: Axes, own: pd.DataFrame, cost: str) -> None:
         vertical = [[y - point["low"]], [point["high"] - y]]
         horizontal = [[x - point["x_low"]], [point["x_high"] - x]] if pd.notna(point["x_low"]) else None
         axis.errorbar(x, y, vertical, horizontal, color=colour, elinewidth=0.8, capsize=1.5, alpha=0.75, zorder=2)
-        look = {"marker": style.marker_of(point["method"]), "markersize": style.marker_size(point["method"]) + 1}
+        look: dict[str, Any] = {
+            "marker": style.marker_of(point["method"]),
+            "markersize": style.marker_size(point["method"]) + 1,
+        }
         axis.plot(x, y, color=colour, markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=3, **look)
     _cost_axis(axis, means["x"], cost, logarithmic=logarithmic)
 

@@ -29,10 +29,12 @@ def read_curves(inputs: Inputs, record: RunRecord) -> dict[str, PruningCurve]:
     Raises:
         RecordError: the file is missing, broken, or of another training or other shares than the experiment's.
     """
+    spec = inputs.experiment.pruning
+    assert spec is not None  # the callers draw figures of the section
     path = record.folder / pruning.FILE
     content = inputs.read_json(path, keys=("training_hash", "fractions", "tasks"))
     recipe = Recipe.workflow(inputs.command, path)
-    expected = {"training_hash": record.run.training_hash(), "fractions": list(inputs.experiment.pruning.fractions)}
+    expected = {"training_hash": record.run.training_hash(), "fractions": list(spec.fractions)}
     for key, value in expected.items():
         if content[key] != value:
             raise recipe.broken(path, f"{key}: found {content[key]}, expected {value}; the record is stale")
@@ -130,7 +132,12 @@ def _draw(axis: Axes, data: pd.DataFrame) -> list[Artist]:
             label = f"{label} ({len(lost)} of {total} diverged)"
         legend.append(style.handle(key, label))
         error = [means["accuracy"] - means["low"], means["high"] - means["accuracy"]]
-        look = {"color": colour, "marker": style.marker_of(key), "markersize": style.marker_size(key), "capsize": 2.5}
+        look: dict[str, Any] = {
+            "color": colour,
+            "marker": style.marker_of(key),
+            "markersize": style.marker_size(key),
+            "capsize": 2.5,
+        }
         axis.errorbar(means["pruned"] + shift, means["accuracy"], error, elinewidth=0.9, zorder=3, **look)
         axis.plot(means["pruned"], means["trend"], linestyle="--", color=colour, linewidth=1.1, alpha=0.8)
         for fraction, point in own[own["row"] == "seed"].groupby("pruned"):

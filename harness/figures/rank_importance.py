@@ -49,6 +49,7 @@ def build(inputs: Inputs) -> style.Plot:
             rows += [{**own, "rank": rank, "importance": float(v)} for rank, v in enumerate(values)]
     for fraction, one in score.items():
         e = one.estimate
+        assert e is not None  # the run is there and has not diverged
         rows.append({"row": "pruned", "pruned": fraction, "accuracy": e.mean, "low": e.low, "high": e.high})
     for name, values in history.last.items():
         own = {"row": "evenness", "module": name, "layer": split_name(name)[0]}
@@ -214,8 +215,8 @@ def _draw_overview(figure: Figure, axis: Axes, grid: pd.DataFrame) -> None:
     axis.set_xlabel("Layer")
     axis.grid(visible=False)
     if values.size <= 60:
-        norm = mesh.norm
+        darkness = np.asarray(mesh.norm(values), dtype=float)
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value):
-                ink = "white" if norm(value) < 0.55 else style.INK
+                ink = "white" if darkness[i, j] < 0.55 else style.INK
                 axis.text(j + 0.5, i + 0.5, f"{value:.3f}", ha="center", va="center", fontsize=7.5, color=ink)

@@ -101,7 +101,11 @@ def _draw_rates(axis: Axes, own: pd.DataFrame) -> None:
         one = own[own["method"] == key].sort_values("learning_rate")
         means = one[one["row"] == "mean"]
         error = [means["accuracy"] - means["low"], means["high"] - means["accuracy"]]
-        look = {"color": style.colour_of(key), "marker": style.marker_of(key), "markersize": style.marker_size(key)}
+        look: dict[str, Any] = {
+            "color": style.colour_of(key),
+            "marker": style.marker_of(key),
+            "markersize": style.marker_size(key),
+        }
         axis.errorbar(means["learning_rate"] * shift, means["accuracy"], error, elinewidth=0.9, capsize=2, **look)
         best = means[means["is_best"]]
         axis.plot(best["learning_rate"] * shift, best["accuracy"], "o", markersize=14, color=style.INK, fillstyle="none", mew=1)
@@ -130,16 +134,20 @@ def _draw_ranking(axis: Axes, own: pd.DataFrame) -> None:
     for key in dict.fromkeys(own["method"]):
         x = [i for i, side in enumerate(sides) if key in side.index]
         y = [sides[i].loc[key, "accuracy"] for i in x]
-        look = {"color": style.colour_of(key), "marker": style.marker_of(key), "markersize": style.marker_size(key)}
+        look: dict[str, Any] = {
+            "color": style.colour_of(key),
+            "marker": style.marker_of(key),
+            "markersize": style.marker_size(key),
+        }
         axis.plot(x, y, **look)
     axis.set_xlim(-0.75, 1.75)
     axis.set_xticks([0, 1], ["shared rate", "best-tuned"])
     axis.grid(axis="x", visible=False)
-    for i, (side, align, x) in enumerate(zip(sides, ("right", "left"), (-0.08, 1.08), strict=True)):
+    for i, (side, align, at) in enumerate(zip(sides, ("right", "left"), (-0.08, 1.08), strict=True)):
         if not side.empty:
             ordered = side["accuracy"].sort_values(ascending=False)
             ranks = ordered.rank(ascending=False, method="min").astype(int)
-            _write_beside(axis, x, align, [(ordered[k], f"{ranks[k]}. {side.loc[k, 'label']}", k) for k in ordered.index], i)
+            _write_beside(axis, at, align, [(ordered[k], f"{ranks[k]}. {side.loc[k, 'label']}", k) for k in ordered.index], i)
 
 
 def _write_beside(axis: Axes, x: float, align: str, entries: Sequence[tuple[float, str, str]], side: int) -> None:

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,6 +21,7 @@ from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
@@ -70,7 +72,7 @@ _OTHER_MARKERS = ("<", ">", "p", "d", "H", "8")
 INK, FAINT, BLUE, RED = "#1A1A1A", "#B5B5B5", "#0072B2", "#C8102E"
 
 _FONT = "Figure DejaVu Sans"
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": [_FONT],
     "mathtext.fontset": "dejavusans",
     "font.size": 9.0,
@@ -146,7 +148,7 @@ def marker_size(key: str) -> float:
 
 def handle(key: str, label: str, *, line: bool = True) -> Line2D:
     """A legend entry of a method."""
-    style = {"color": colour_of(key), "marker": marker_of(key), "markersize": marker_size(key)}
+    style: dict[str, Any] = {"color": colour_of(key), "marker": marker_of(key), "markersize": marker_size(key)}
     return Line2D([], [], label=label, linestyle="-" if line else "none", **style)
 
 
@@ -180,19 +182,21 @@ def finish(figure: Figure, *, title: str, caption: Sequence[str], legend: Sequen
     top = 0.34
     # A bold letter is about 0.68 of its size wide.
     size = min(11.0, 72 * width / (0.68 * len(title)))
-    heading = {"fontsize": size, "fontweight": "bold", "ha": "center", "va": "top"}
+    heading: dict[str, Any] = {"fontsize": size, "fontweight": "bold", "ha": "center", "va": "top"}
     figure.text(0.5, 1 - 0.07 / height, title, **heading)
     if legend:
         columns = max(1, min(len(legend), int(width / _LEGEND_ENTRY_INCHES)))
-        at = {"loc": "upper center", "bbox_to_anchor": (0.5, 1 - 0.27 / height), "borderaxespad": 0.0}
+        at: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 1 - 0.27 / height), "borderaxespad": 0.0}
         drawn = figure.legend(handles=list(legend), ncols=columns, columnspacing=1.4, handletextpad=0.5, **at)
         drawn.set_in_layout(False)
         top += 0.02 + _LEGEND_LINE_INCHES * -(-len(legend) // columns)
     text = "\n".join(lines)
-    small = {"ha": "left", "va": "bottom", "fontsize": _CAPTION_POINTS, "color": "#4A4A4A", "linespacing": 1.25}
+    small: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": _CAPTION_POINTS, "color": "#4A4A4A", "linespacing": 1.25}
     figure.text(0.008, 0.04 / height, text, **small)
     space = (0.0, bottom / height, 1.0, 1.0 - (bottom + top) / height)
-    figure.get_layout_engine().set(rect=space, w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)  # of new_figure
+    engine.set(rect=space, w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
 
 
 def percent_axis(axis: Axes, *, which: str = "y") -> None:
@@ -206,7 +210,7 @@ def mark_diverged(axis: Axes, x: float, *, key: str, lost: int, planned: int) ->
     if lost:
         text = f"\u2715\n{lost} of {planned}\ndiverged"
         ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
-        look = {"ha": "center", "va": "bottom", "fontsize": 6.5, "color": colour_of(key), "zorder": 6}
+        look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 6.5, "color": colour_of(key), "zorder": 6}
         axis.text(x, 0.015, text, transform=axis.get_xaxis_transform(), bbox=ground, **look)
 
 

@@ -170,7 +170,7 @@ def draw_seeds(axis: Axes, point: pd.DataFrame, x: float, *, key: str, spread: f
     seeds = point[point["row"] == "seed"]
     if len(seeds) > 1:
         shifts = np.linspace(-spread / 2, spread / 2, len(seeds))
-        face = {"markerfacecolor": "white", "markeredgecolor": style.INK if spread else style.colour_of(key)}
+        face: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": style.INK if spread else style.colour_of(key)}
         axis.plot(x + shifts, seeds["accuracy"], "o", markersize=3.2, markeredgewidth=0.7, zorder=2.6, **face)
 
 
@@ -221,21 +221,21 @@ def _build_operated(inputs: Inputs, sweep: str, *, measure: str, bars: str, note
         counts = [_operated(inputs, record) for record in runs if not record.diverged]
         rows += [row | _counts(row, counts) for row in own.rows(**common)]
     for domain, model in dict.fromkeys((run.domain, run.model_key) for run in references):
-        group = [found[run.run_id] for run in references if (run.domain, run.model_key) == (domain, model)]
-        own = score(group, tasks_of(group[0].run))
+        records = [found[run.run_id] for run in references if (run.domain, run.model_key) == (domain, model)]
+        own = score(records, tasks_of(records[0].run))
         scores.append(own)
-        common = {"domain": domain, "model": model, setting: None, "method": "lora", "label": group[0].run.method.label}
+        common = {"domain": domain, "model": model, setting: None, "method": "lora", "label": records[0].run.method.label}
         rows += own.rows(**common)
     data = long_form(rows)
     figure = _draw_operated(data, setting, measure=measure, bars=bars)
-    runs = [p.run for p in points]
-    tasks = dict.fromkeys(task_label(task) for run in runs for _, task in tasks_of(run))
+    specs = [p.run for p in points]
+    tasks = dict.fromkeys(task_label(task) for spec in specs for _, task in tasks_of(spec))
     band = ["Dashed line and band: LoRA and its interval."] if references else []
-    caption = [f"Accuracy is the mean of {' and '.join(tasks)}.", note, interval_note(scores), *band, *provenance_notes(runs)]
+    caption = [f"Accuracy is the mean of {' and '.join(tasks)}.", note, interval_note(scores), *band, *provenance_notes(specs)]
     legend: list[Artist] = [style.handle(key, label) for key, label in _methods(data[data[setting].notna()])]
     if references:
         legend.append(Line2D([], [], color=style.colour_of("lora"), linestyle="--", label=references[0].method.label))
-    title = f"{title}: {', '.join(dict.fromkeys(model_title(run.model) for run in runs))}"
+    title = f"{title}: {', '.join(dict.fromkeys(model_title(spec.model) for spec in specs))}"
     style.finish(figure, title=title, caption=caption, legend=legend)
     return style.Plot(figure=figure, data=data)
 
@@ -303,7 +303,11 @@ def _accuracy_line(axis: Axes, points: pd.DataFrame, setting: str, at: Mapping[A
         own = points[points["method"] == key].sort_values(setting)
         means = own[own["row"] == "mean"]
         error = [means["accuracy"] - means["low"], means["high"] - means["accuracy"]]
-        look = {"color": style.colour_of(key), "marker": style.marker_of(key), "markersize": style.marker_size(key)}
+        look: dict[str, Any] = {
+            "color": style.colour_of(key),
+            "marker": style.marker_of(key),
+            "markersize": style.marker_size(key),
+        }
         axis.errorbar(means[setting].map(at), means["accuracy"], error, capsize=3, elinewidth=1.0, zorder=3, **look)
         for value, point in own.groupby(setting):
             draw_seeds(axis, point, at[value] + 0.12, key=key)

@@ -125,7 +125,7 @@ def _draw_bars(axis: Axes, own: pd.DataFrame, methods: list[str]) -> None:
         error = [[median["ratio"] - median["low"]], [median["high"] - median["ratio"]]]
         axis.errorbar(median["ratio"], i, xerr=error, color=style.INK, capsize=2.5, linewidth=1.0, zorder=3)
         rounds = one.loc[one["row"] == "round", "ratio"]
-        dots = {"markerfacecolor": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.6}
+        dots: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.6}
         axis.plot(rounds, i + np.linspace(-0.2, 0.2, len(rounds)), "o", markersize=2.6, zorder=4, **dots)
         value = median["absolute"]
         unit = f"{value:.3g} s" if median["measure"] == "time" else f"{value / 2**20:,.0f}"

@@ -26,6 +26,7 @@ from harness.threads import limit_threads
 
 if TYPE_CHECKING:
     import torch
+    from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
 
 
@@ -92,7 +93,7 @@ class PrunableModel:
 
 
 @contextmanager
-def _without(layer: torch.nn.Module, ranks: torch.Tensor) -> Iterator[None]:
+def _without(layer: LoraLayer, ranks: torch.Tensor) -> Iterator[None]:
     """Zero the ranks' rows of A and columns of B for a while."""
     a, b = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
     rows, columns = a[ranks], b[:, ranks]

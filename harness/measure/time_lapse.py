@@ -13,10 +13,10 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.config import ConfigError, Experiment, RunSpec
@@ -90,7 +90,10 @@ def measure(experiment: Experiment, method: str, *, number: int, models_dir: Pat
         first = PlannedStep(step=1, kinds=(), batch=0)
         lapse = TimeLapse([first] * timing.warmup_steps + planned, warmup=timing.warmup_steps)
         trainer.add_callback(lapse)
-        trainer.train_dataset = Subset(base.dataset, _rows(spec, lapse.plan, rows=len(base.dataset), number=number))
+        # torch asks for its own class, but calls only __getitem__.
+        trainer.train_dataset = Subset(
+            cast(Dataset[Any], base.dataset), _rows(spec, lapse.plan, rows=len(base.dataset), number=number)
+        )
         trainer.args.train_sampling_strategy = "sequential"
         reset_peak_memory()
         trainer.train()

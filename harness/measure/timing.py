@@ -120,11 +120,11 @@ def main(arguments: list[str] | None = None) -> int:
     command = [sys.executable, "-m", "harness.measure.timing", *config.arguments]
     command += ["--models-dir", str(args.models_dir), "--cache-dir", str(args.cache_dir)]
     record = measure_all(experiment, command=command, output=args.output, scratch_dir=args.scratch)
-    for method, found in summarise(record).items():
+    for method, ratios in summarise(record).items():
         print(
-            f"{method}: {found.time.median:.2f} times the step of {record.timing.baseline} "
-            f"[{found.time.low:.2f}, {found.time.high:.2f}], {found.peak.median:.2f} times its memory "
-            f"[{found.peak.low:.2f}, {found.peak.high:.2f}], {found.rounds} rounds"
+            f"{method}: {ratios.time.median:.2f} times the step of {record.timing.baseline} "
+            f"[{ratios.time.low:.2f}, {ratios.time.high:.2f}], {ratios.peak.median:.2f} times its memory "
+            f"[{ratios.peak.low:.2f}, {ratios.peak.high:.2f}], {ratios.rounds} rounds"
         )
     return 0
 

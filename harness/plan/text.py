@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -54,7 +54,7 @@ def _print_runs(console: Console, runs: Sequence[PlannedRun]) -> None:
         console.print(f"\n[bold]{domain} on {model}[/]" + ("" if rows is None else f", {rows:,} rows"))
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=i == 0)
         for heading, width in _columns(with_final):
-            justify = "left" if heading in ("method", "seeds", "state") else "right"
+            justify: Literal["left", "right"] = "left" if heading in ("method", "seeds", "state") else "right"
             table.add_column(heading, width=width, justify=justify, overflow="fold")
         for same in lines.values():
             table.add_row(*_line(same, with_final=with_final))

@@ -136,7 +136,8 @@ class Planner:
         if rows is None or steps is None:
             return None
         batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps
-        examples = steps * batch if run.training.max_steps is not None else rows * run.training.num_train_epochs
+        epochs = run.training.num_train_epochs
+        examples = steps * batch if epochs is None else rows * epochs
         in_set = self._tokens_of_set(run)
         if in_set is not None:
             return Tokens(count=round(in_set * examples / rows), how="measured")
@@ -222,7 +223,7 @@ def totals(runs: Sequence[PlannedRun]) -> dict[str, Any]:
         "states": states,
         "steps": total([run.steps for run in runs]),
         "steps_left": total([run.steps for run in left]),
-        "tokens": total([run.tokens and run.tokens.count for run in runs]),
-        "tokens_left": total([run.tokens and run.tokens.count for run in left]),
+        "tokens": total([None if run.tokens is None else run.tokens.count for run in runs]),
+        "tokens_left": total([None if run.tokens is None else run.tokens.count for run in left]),
         "tokens_how": sorted({run.tokens.how for run in runs if run.tokens}),
     }

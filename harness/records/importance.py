@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,7 +45,7 @@ class ImportanceHistory:
 
 def write(path: Path, history: ImportanceHistory) -> None:
     """Write a history. The same history gives the same bytes."""
-    arrays: Mapping[str, NDArray] = {_STEPS: history.steps, **history.modules}
+    arrays: Mapping[str, NDArray[Any]] = {_STEPS: history.steps, **history.modules}
     with files.replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             # A ZipInfo of its own carries a fixed date.
@@ -105,7 +106,8 @@ def variation(importances: ArrayLike) -> NDArray[np.float64]:
     """
     values = np.asarray(importances, dtype=np.float64)
     with np.errstate(invalid="ignore"):
-        return values.std(axis=-1) / values.mean(axis=-1)
+        coefficients: NDArray[np.float64] = values.std(axis=-1) / values.mean(axis=-1)
+    return coefficients
 
 
 def evenness(importances: ArrayLike) -> NDArray[np.float64]:
@@ -121,4 +123,5 @@ def evenness(importances: ArrayLike) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = values / values.sum(axis=-1, keepdims=True)
         terms = np.where(shares == 0, 0.0, shares * np.log(shares))
-    return np.abs(terms.sum(axis=-1)) / np.log(values.shape[-1])
+    entropies: NDArray[np.float64] = np.abs(terms.sum(axis=-1)) / np.log(values.shape[-1])
+    return entropies

@@ -32,7 +32,8 @@ class PruningCurve:
     @property
     def accuracy(self) -> NDArray[np.float64]:
         """Shape (F,), in [0, 1]."""
-        return self.correct.mean(axis=1)
+        means: NDArray[np.float64] = self.correct.mean(axis=1)
+        return means
 
 
 def read(path: Path, recipe: Recipe = MADE) -> dict[str, PruningCurve]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from harness.claims.verdicts import Claim
 from harness.config import ConfigError
 from harness.experiment.runs import all_runs, base_evaluations
 from harness.records.versioned import RecordError
@@ -189,7 +190,7 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
             found |= {f"{base.folder}|{task}|accuracy": (100 * mean(row["correct"] for row in rows),),
                       f"{base.folder}|{task}|n": (len(rows),),
                       f"{base.folder}|{task}|floor": (100 * max(map(golds.count, golds)) / len(golds),)}  # fmt: skip
-    claims = []
+    claims: Sequence[Claim] = ()
     if (source.folder / CLAIMS).is_file():
         _, claims = load_claims(source.config, results=source.results, allow_missing=True)
     found |= {f"claim|{c.key}|verdict": c.verdict for c in claims}
@@ -269,7 +270,7 @@ def _check_details(tables: Mapping[str, TableNumbers], numbers: list[dict[str, A
             if (entry := found.get(key)) is None:
                 continue
             estimate = table.estimate(model, method, column, metric)
-            pairs = [("ours", entry["ours"], None if estimate is None else {
+            pairs: list[tuple[str, Any, Any]] = [("ours", entry["ours"], None if estimate is None else {
                 "mean": estimate[0], **{k: getattr(estimate[1], k) for k in ("stderr", "low", "high", "n_seeds", "n_examples")},
             })]  # fmt: skip
             for name, parent in (("versus", False), ("parent", True)):

@@ -241,7 +241,7 @@ def _sentences(table: Table, section: Section) -> Iterator[Sentence]:
     found = spelt_out(section, table.columns) if baseline else []
     for row, column, cell in sorted(found, key=lambda one: not one[0].method_key.startswith(SUBJECT)):
         key = cell_key(table, section, row, "accuracy", column)
-        for other, found, prefix in (
+        for other, comparison, prefix in (
             (baseline, cell.comparison, ""),
             (row.parent, cell.parent_comparison, "parent_"),
         ):
@@ -249,7 +249,7 @@ def _sentences(table: Table, section: Section) -> Iterator[Sentence]:
                 yield Sentence(
                     key=f"{key}|{prefix}sentence",
                     text=text.sentence(row, column, cell, baseline=other),
-                    verdict=found.verdict if found else "failed" if cell.n_diverged else "none",
+                    verdict=comparison.verdict if comparison else "failed" if cell.n_diverged else "none",
                     link=link_of(key),
                     colour=colour_of(row.method_key),
                 )

@@ -96,7 +96,7 @@ def rate_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
     tuning = rates.load_tuning(source.experiment, results=source.results, command=source.command, allow_missing=allow_missing)
     found = rates_table.build(source.experiment, tuning, results=source.results, command=source.command)
     command = source.harness("tables learning_rate")
-    blocks = []
+    blocks: list[Block] = []
     for group in found.groups:
         columns = sorted({point.rate for line in group.lines for point in line.choice.points})
         grid = tuple(_grid_row(line, columns) for line in group.lines)

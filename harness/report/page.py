@@ -60,7 +60,7 @@ def _picture(path: Path) -> tuple[str, tuple[int, int]]:
     """A figure as base64 of a PNG with a palette, a third of the bytes and to the eye the same; and its size on the page."""
     packed = io.BytesIO()
     with Image.open(path) as image:
-        size = tuple(round(pixels * SCALE) for pixels in image.size)
+        size = round(image.width * SCALE), round(image.height * SCALE)
         image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
     return base64.b64encode(packed.getvalue()).decode(), size
 

@@ -86,10 +86,13 @@ class Raw:
 
     def matrices(self, ids: Sequence[Sequence[str]], tasks: Sequence[str], metric: str) -> list[np.ndarray] | None:
         """One (seeds, examples) matrix per task from the run ids of each task; None without any, or where not measured."""
-        found = [[self.values(run, task, metric) for run in runs] for runs, task in zip(ids, tasks, strict=True)]
-        if not found or not found[0] or any(values is None for rows in found for values in rows):
-            return None
-        return [np.stack(rows) for rows in found]
+        matrices = []
+        for runs, task in zip(ids, tasks, strict=True):
+            rows = [values for run in runs if (values := self.values(run, task, metric)) is not None]
+            if not rows or len(rows) < len(runs):
+                return None
+            matrices.append(np.stack(rows))
+        return matrices or None
 
 
 def plain_mean(matrices: Sequence[np.ndarray]) -> float:
@@ -175,7 +178,11 @@ class TableNumbers:
         run = self.runs_of(model, method)[0]
         if metric != "accuracy" or run.model.stands_for is None:
             return None
-        where = {"table": self.name, "model": run.model.stands_for, "method_names": (run.method.label, run.method.key)}
+        where: dict[str, Any] = {
+            "table": self.name,
+            "model": run.model.stands_for,
+            "method_names": (run.method.label, run.method.key),
+        }
         domain, task = column
         if domain is None or task is None:
             return reported.average(**where, parts=[(str(d), str(t)) for d, t in self.parts[column]])

@@ -200,11 +200,12 @@ def _recomputed(number: Number, raw: Raw) -> tuple[str, bool]:
     place = (None, None) if column.task == AVERAGE else (column.domain, column.task)
     model, method = number.section.model_key, number.row.method_key
     estimate = table.estimate(model, method, place, "accuracy")
-    pairs = [(number.cell.ours and number.cell.ours.mean, estimate and estimate[0])]
+    ours = number.cell.ours
+    pairs = [(None if ours is None else ours.mean, None if estimate is None else estimate[0])]
     for parent, shown in ((False, number.cell.comparison), (True, number.cell.parent_comparison)):
         found = table.compared.get((model, method, "accuracy", place, parent))
-        pairs.append((shown and shown.difference.mean, found and found.mean))
-    agree = all((a is None) == (b is None) and (a is None or math.isclose(a, b, abs_tol=1e-12)) for a, b in pairs)
+        pairs.append((None if shown is None else shown.difference.mean, None if found is None else found.mean))
+    agree = all(a is b if a is None or b is None else math.isclose(a, b, abs_tol=1e-12) for a, b in pairs)
     if pairs[0] == (None, None):
         return "nothing to recompute", agree
     return ("the predictions, read anew, give the same numbers" if agree else "THE PREDICTIONS GIVE OTHER NUMBERS"), agree

@@ -53,17 +53,18 @@ def metamath(rows: int, seed: int) -> list[Record]:
 
     def draw() -> tuple[str, Record] | None:
         kind = rng.choice(METAMATH_TYPES)
+        answer: int | str
         if kind.startswith("GSM"):
-            problem = word_problems.draw(rng)
-            story = word_problems.tell(rng, problem)
-            original, other = word_problems.question(problem, story), word_problems.rephrased(problem, story)
-            response, key = word_problems.solution(problem), word_problem_key(problem)
+            told = word_problems.draw(rng)
+            story = word_problems.tell(rng, told)
+            original, other = word_problems.question(told, story), word_problems.rephrased(told, story)
+            response, key, answer = word_problems.solution(told), word_problem_key(told), told.answer
         else:
             problem = competition.draw(rng)
             original, other = problem.question, problem.rephrased
-            response, key = problem.solution, problem.key
+            response, key, answer = problem.solution, problem.key, problem.answer
         query = other if kind.endswith("Rephrased") else original
-        response = f"{response}\nThe answer is: {problem.answer}"
+        response = f"{response}\nThe answer is: {answer}"
         if is_held_out(key):
             return None
         return query, {"type": kind, "query": query, "original_question": original, "response": response}

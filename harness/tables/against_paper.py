@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from harness.statistics import stats
+from harness.statistics.variance import t_quantile
 
 if TYPE_CHECKING:
     from harness.statistics.comparison import Comparison
@@ -93,6 +94,8 @@ def check(
         other: the row that differences are to: its label and the paper's number.
         comparison: ours with that row.
     """
+    score: ScoreVerdict
+    gap: Gap | None
     if ours is None:
         score, gap = "not run", None
     elif incomparable is not None:
@@ -125,7 +128,7 @@ def _run_noise(ours: stats.Estimate) -> float:
     """Half the 95 % interval of a mean over seeds on a fixed test set."""
     if ours.seed_stderr is None:
         return _Z * ours.example_stderr
-    return stats.t_quantile(1 - stats.CONFIDENCE, ours.n_seeds - 1) * ours.seed_stderr
+    return t_quantile(1 - stats.CONFIDENCE, ours.n_seeds - 1) * ours.seed_stderr
 
 
 def _gap(ours: stats.Estimate, paper: float, paper_stderr: float) -> Gap:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import methods
 from harness import reported
@@ -68,7 +68,7 @@ def _reported(run: RunSpec, column: Column, parts: Sequence[Column], table: str)
     if model is None:
         return None
     pairs = [(part.domain or "", part.task) for part in parts]
-    where = {"table": table, "model": model, "method_names": _names(run)}
+    where: dict[str, Any] = {"table": table, "model": model, "method_names": _names(run)}
     if column.task == AVERAGE:
         value = reported.average(**where, parts=pairs)
     else:
@@ -121,11 +121,12 @@ def _row(
 
 def _cost(records: Sequence[RunRecord]) -> Cost:
     cpu = [part.cpu_time_s for r in records for part in (r.train, r.metrics)]
+    known = [seconds for seconds in cpu if seconds is not None]
     return Cost(
         runs=len(records),
         diverged=sum(r.diverged for r in records),
         wall_s=sum(r.train.wall_time_s + (r.metrics.wall_time_s or 0.0) for r in records),
-        cpu_s=None if None in cpu or not cpu else sum(cpu),
+        cpu_s=sum(known) if known and len(known) == len(cpu) else None,
     )
 
 

@@ -195,7 +195,10 @@ class Scores:
             RecordError: two runs of one test set answered different ones.
         """
         self.tasks = [column for column in columns if column.task != AVERAGE]
-        self._records = {(r.run.model_key, r.run.method.key, r.run.domain, r.run.seed): r for r in records}
+        #: A column's domain is None only for the average, which has no records of its own.
+        self._records: dict[tuple[str, str, str | None, int], RunRecord] = {
+            (r.run.model_key, r.run.method.key, r.run.domain, r.run.seed): r for r in records
+        }
         self.n_examples: dict[str, int] = {}
         for column in self.tasks:
             done = [r for r in records if r.run.domain == column.domain and not r.diverged]
@@ -252,9 +255,10 @@ class Scores:
         for part in self.parts(column) if seeds else ():
             found = [self._records[model, method, part.domain, seed].predictions[part.task] for seed in seeds]
             rows = [p.correct if metric == "accuracy" else p.gold_nll for p in found]
-            if any(row is None for row in rows):
+            known = [row for row in rows if row is not None]
+            if len(known) < len(rows):
                 return None
-            matrices.append(np.stack(rows))
+            matrices.append(np.stack(known))
         return matrices or None
 
 

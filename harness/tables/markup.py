@@ -108,7 +108,7 @@ def tex_tabular(spec: str, header: Sequence[str], rows: Iterable[Sequence[str]],
 def csv_lines(lines: Iterable[Mapping[str, object]]) -> str:
     """One CSV line per mapping, all with the same keys; None is an empty cell."""
     stream = io.StringIO()
-    writer: csv.DictWriter | None = None
+    writer: csv.DictWriter[str] | None = None
     for line in lines:
         if writer is None:
             writer = csv.DictWriter(stream, list(line), lineterminator="\n")

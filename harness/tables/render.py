@@ -134,7 +134,7 @@ def _cost(section: Section) -> list[str]:
         millions = text.NOTHING if row.reported_millions is None else text.count(round(row.reported_millions * 10**6))
         seconds = text.NOTHING if row.seconds is None else text.duration(row.seconds.mean)
         limits = text.NOTHING
-        if row.seconds is not None and row.seconds.low is not None:
+        if row.seconds is not None and row.seconds.low is not None and row.seconds.high is not None:
             limits = f"[{text.duration(max(0.0, row.seconds.low))}, {text.duration(row.seconds.high)}]"
         memory = text.NOTHING if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:.2f} GiB"
         rows.append([row.label, text.count(row.trainable_parameters), millions, seconds, limits, memory])

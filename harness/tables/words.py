@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+from harness.config import FileData
 from harness.statistics import stats
 from harness.statistics.comparison import ALPHA, Comparison
 from harness.tables.against_paper import MARGIN, Gap, PaperCheck
@@ -186,8 +187,9 @@ def _test_sets(table: Table) -> str:
             continue
         n = table.n_examples.get(column.key)
         what = f"n = {n}" if n is not None else "not run"
-        if not column.generated and column.spec.limit is not None:
-            what += f" (the first of {column.spec.source.hub_id} {column.spec.source.split})"
+        source = column.spec.source
+        if isinstance(source, FileData) and column.spec.limit is not None:
+            what += f" (the first of {source.hub_id} {source.split})"
         parts.append(f"{heading(column)} {what}")
     dagger = " †: generated records in the format of that set, not the public set." if _any_generated(table) else ""
     return f"Test sets: {', '.join(parts)}.{dagger} Planned seeds: {', '.join(map(str, table.seeds))}."

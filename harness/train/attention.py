@@ -53,8 +53,9 @@ def packed_sdpa(
     segments = zip(*(tensor.split(list(segment_lengths), dim=2) for tensor in (query, key, value)), strict=True)
     for q, k, v in segments:
         length = q.shape[2]
-        masked = sliding_window is not None and length > sliding_window
-        mask = _sliding_mask(length, sliding_window, q.device) if masked else None
+        mask = None
+        if sliding_window is not None and length > sliding_window:
+            mask = _sliding_mask(length, sliding_window, q.device)
         outputs.append(
             scaled_dot_product_attention(
                 q,

@@ -51,7 +51,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     import torch
 
     from harness.provenance import git_state
-    from harness.train import record
+    from harness.train.record import training_record
 
     limit_threads()
     if torch.cuda.is_available():
@@ -62,7 +62,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     _refuse_sharding(trainer, spec)
     _fit(trainer, folders.scratch)
     diverged = stop.reason is not None
-    record = record.training_record(
+    record = training_record(
         spec,
         trainer,
         base.dataset,
@@ -118,7 +118,7 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base
     )
 
 
-def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tuple[Method, torch.nn.Module, int]:
+def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tuple[Method[Any], torch.nn.Module, int]:
     """The method, the model it prepared, and the number of optimizer steps."""
     from transformers import set_seed
 

@@ -35,7 +35,10 @@ class MethodTrainer(Trainer):
     step, whatever the accumulation and the number of processes.
     """
 
-    def __init__(self, *, method: Method, spec: TrainingSpec, **arguments: Any) -> None:
+    #: Set by ``create_optimizer``; declared here, since the base class is not type-checked.
+    optimizer: torch.optim.Optimizer | None
+
+    def __init__(self, *, method: Method[Any], spec: TrainingSpec, **arguments: Any) -> None:
         self.method = method
         self.spec = spec
         #: Takes the snapshots of the ranks' importance; None where the spec asks for none.
@@ -180,7 +183,7 @@ class RecordImportance(TrainerCallback):
     """Keeps the importance of every rank before the first step, every ``every`` optimizer steps and at the end: the norms
     only, 4 bytes a rank. On the main process; a method without such ranks leaves the record empty."""
 
-    def __init__(self, method: Method, *, every: int) -> None:
+    def __init__(self, method: Method[Any], *, every: int) -> None:
         self.method = method
         self.every = every
         #: Finished optimizer steps at each snapshot.

@@ -65,8 +65,10 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
         for name, task in spec.evaluation.tasks.items():
             check_task(name, task)
             check(f"domains.{spec.domain}.evaluation.tasks.{name}.source", task.source, task.format, training=False)
-    for protocol in experiment.base_evaluation.protocols if experiment.base_evaluation else ():
-        for name, task in experiment.base_evaluation.evaluation(protocol).tasks.items():
+    base = experiment.base_evaluation
+    evaluations = [base.evaluation(protocol) for protocol in base.protocols] if base else []
+    for evaluation in evaluations:
+        for name, task in evaluation.tasks.items():
             check_task(name, task)
             check(f"base_evaluation.tasks.{name}.source", task.source, task.format, training=False)
     return rows

@@ -70,7 +70,8 @@ class Watch(logging.Handler):
         except OSError:
             self.handleError(record)
 
-    def _note(self, record: logging.LogRecord) -> bool:
+    def _note(self, record: Any) -> bool:
+        """``record``: a ``logging.LogRecord`` with the fields that Snakemake gives to its event."""
         event, now = getattr(record, "event", None), time.time()
         if event == LogEvent.JOB_STARTED:
             return self._change(record.jobs, started=now)

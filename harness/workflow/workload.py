@@ -27,7 +27,7 @@ def _training(run: RunSpec) -> float:
     """Tokens at most, as if every row were as long as allowed: the rows of one set weigh the same."""
     training = run.training
     if training.max_steps is not None:
-        examples = training.max_steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
+        examples: float = training.max_steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
     else:
         assert training.num_train_epochs is not None
         examples = training.num_train_epochs * _rows(run.data.source, run.data.limit)

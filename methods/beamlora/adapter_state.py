@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,21 +33,21 @@ def trainable_adapter(model: nn.Module) -> tuple[str, BeamLoraConfig]:
     Raises:
         TypeError: there is none, or more than one.
     """
-    model = unwrap(model)
+    wrapped: Any = unwrap(model)  # a PeftModel, if it has such an adapter
     names = {
         name
-        for module in model.modules()
+        for module in wrapped.modules()
         if isinstance(module, BeamLoraLinear)
         for name in module.active_adapters
         if name in module.lora_gate and module.lora_gate[name].requires_grad
     }
     if len(names) != 1:
         raise TypeError(
-            f"BeamLoraCallback: found trainable BeamLoRA adapters {sorted(names)} in a {type(model).__name__}, "
+            f"BeamLoraCallback: found trainable BeamLoRA adapters {sorted(names)} in a {type(wrapped).__name__}, "
             "expected exactly one; make it with get_peft_model(model, BeamLoraConfig(...))"
         )
     name = names.pop()
-    return name, model.peft_config[name]
+    return name, wrapped.peft_config[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,8 @@ class AdapterTensors(Mapping[str, dict[str, torch.Tensor]]):
     @classmethod
     def of(cls, model: nn.Module, optimizer: torch.optim.Optimizer, *, adapter: str) -> AdapterTensors:
         """Collect the modules of ``adapter``. Wrappers of the optimizer (accelerate's) are taken off."""
-        while isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
-            optimizer = optimizer.optimizer
+        while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+            optimizer = inner
         return cls(modules=dict(beam_modules(unwrap(model), adapter)), adapter=adapter, optimizer=optimizer)
 
     def __iter__(self) -> Iterator[str]:

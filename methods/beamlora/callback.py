@@ -94,16 +94,17 @@ class BeamLoraCallback(TrainerCallback):
     def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Take the snapshot. The Trainer calls this after the update and before it counts the step."""
         step = state.global_step + 1
-        if self._schedule.is_snapshot_step(step):
+        schedule, adapter = self._running()
+        if schedule.is_snapshot_step(step):
             self._snapshot = {
                 name: {key: value.detach().to("cpu", copy=True) for key, value in tensors.items() if key in SNAPSHOT_KEYS}
-                for name, tensors in self._adapter.items()
+                for name, tensors in adapter.items()
             }
             self._snapshot_step = step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Operate."""
-        if self._schedule.is_operation_step(state.global_step):
+        if self._running()[0].is_operation_step(state.global_step):
             plan = self._operate(state.global_step)
             self.records.append({**plan.to_json(), "loss_before": None, "loss_after": None})
             self._write_log(state)
@@ -115,11 +116,24 @@ class BeamLoraCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put ``beam_state.pt`` beside the Trainer's own files."""
-        if self.save_with_checkpoints and self._schedule.settings.operations and state.is_world_process_zero:
+        if not self.save_with_checkpoints:
+            return
+        schedule, adapter = self._running()
+        if schedule.settings.operations and state.is_world_process_zero:
             path = _checkpoint_folder(args, state) / STATE_FILE
-            contents = {"gates": self._adapter.gate_digest(), "callback": self.state_dict()}
+            contents = {"gates": adapter.gate_digest(), "callback": self.state_dict()}
             torch.save(contents, path.with_suffix(".tmp"))
             os.replace(path.with_suffix(".tmp"), path)
+
+    def _running(self) -> tuple[Schedule, AdapterTensors]:
+        """What ``on_train_begin`` made.
+
+        Raises:
+            RuntimeError: training has not begun.
+        """
+        if self._schedule is None or self._adapter is None:
+            raise RuntimeError("BeamLoraCallback: found an event before on_train_begin, expected it first")
+        return self._schedule, self._adapter
 
     # ---- state
 
@@ -163,7 +177,7 @@ class BeamLoraCallback(TrainerCallback):
                 "BeamLoraCallback cannot be resumed exactly"
             )
         contents = torch.load(path, map_location="cpu", weights_only=True)
-        if contents["gates"] != self._adapter.gate_digest():
+        if contents["gates"] != self._running()[1].gate_digest():
             raise ValueError(
                 f"{path}: found the state of other weights than those that were loaded, expected that of the "
                 "resumed checkpoint; one in another folder is named by TrainingArguments.resume_from_checkpoint"
@@ -174,31 +188,34 @@ class BeamLoraCallback(TrainerCallback):
 
     @torch.no_grad()
     def _operate(self, step: int) -> OperationPlan:
-        settings = self._schedule.settings
-        scores = self._adapter.scores()
+        schedule, adapter = self._running()
+        assert self.seed is not None  # since training began
+        settings = schedule.settings
+        scores = adapter.scores()
         plan = make_plan(
             scores,
             step=step,
-            p=self._schedule.threshold(step),
+            p=schedule.threshold(step),
             settings=settings,
             permutations=private_permutations(seed=self.seed, step=step),
         )
         history = self._history(step) if any(m.pruned for m in plan.modules) else {}
         for module in plan.modules:
-            current = self._adapter[module.name]
+            current = adapter[module.name]
             after = apply_plan(current, history.get(module.name), module, settings=settings)
             for key, value in after.items():
                 current[key].copy_(value)
         self._snapshot = self._snapshot_step = None
-        check_replicas(self._adapter, step=step)
+        check_replicas(adapter, step=step)
         return plan
 
     def _history(self, step: int) -> dict[str, dict[str, torch.Tensor]]:
         """The snapshot for the operation after ``step``; empty where the settings need none."""
-        settings = self._schedule.settings
+        schedule, _ = self._running()
+        settings = schedule.settings
         if not settings.expansion or settings.source == "current":
             return {}
-        expected = self._schedule.snapshot_step(step)
+        expected = schedule.snapshot_step(step)
         if self._snapshot is None or self._snapshot_step != expected:
             raise RuntimeError(
                 f"operation after step {step}: found a snapshot of step {self._snapshot_step}, expected one of step "
@@ -211,6 +228,7 @@ class BeamLoraCallback(TrainerCallback):
             record["loss_before"], record["loss_after"] = losses_around(state.log_history, step=record["step"])
         if not state.is_world_process_zero:
             return
+        assert self.log_dir is not None  # since training began
         self.log_dir.mkdir(parents=True, exist_ok=True)
         path = self.log_dir / LOG_FILE
         temporary = path.with_suffix(".tmp")

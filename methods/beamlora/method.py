@@ -88,7 +88,7 @@ class BeamLoRA(Method[BeamLoRASettings]):
 
     def extra_work(self) -> dict[str, Collection[int]]:
         """Snapshots, operations that prune, and operations with p = 1, which only reset the moments of the scores."""
-        schedule = self._schedule
+        schedule = self._planned()
         pruning = schedule.pruning_steps()
         return {
             "snapshot": [step for step in range(1, schedule.total_steps + 1) if schedule.is_snapshot_step(step)],
@@ -134,21 +134,26 @@ class BeamLoRA(Method[BeamLoRASettings]):
         from methods.beamlora.adapter_state import unwrap
         from methods.beamlora.export import export_lora
 
-        model = unwrap(model)
-        model.save_pretrained(output_dir)
-        export_lora(model, output_dir / "lora")
+        wrapped: Any = unwrap(model)  # a PeftModel
+        wrapped.save_pretrained(output_dir)
+        export_lora(wrapped, output_dir / "lora")
 
     def _wrapped(self) -> BeamLoraCallback:
         if self._callback is None:
             raise RuntimeError("BeamLoRA: wrap(model, context) has not been called")
         return self._callback
 
+    def _planned(self) -> Schedule:
+        if self._schedule is None:
+            raise RuntimeError("BeamLoRA: wrap(model, context) has not been called")
+        return self._schedule
+
     def _check_operations(self, records: list[dict[str, Any]], operated: list[int]) -> None:
-        due = self._schedule.operation_steps()
+        due = self._planned().operation_steps()
         done = [record["step"] for record in records]
         if done != due:
             raise MechanismError(f"{self.name}: operations were due after steps {due}, but took place after {done}")
-        pruning = self._schedule.pruning_steps()
+        pruning = self._planned().pruning_steps()
         idle = [step for step, k in zip(done, operated, strict=True) if step in pruning and k == 0]
         if pruning and idle == pruning:
             raise MechanismError(f"{self.name}: no rank was pruned in any of the operations after steps {pruning}")

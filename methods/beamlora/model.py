@@ -66,9 +66,9 @@ def refuse_target(target: nn.Module, *, name: str) -> None:
     """
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     weight = getattr(base, "weight", None)
-    plain = isinstance(base, nn.Linear | Conv1D) and isinstance(weight, nn.Parameter)
-    if plain and weight.dtype in FLOAT_DTYPES and type(weight.data) is torch.Tensor and type(weight) is nn.Parameter:
-        return
+    if isinstance(base, nn.Linear | Conv1D) and isinstance(weight, nn.Parameter) and type(weight) is nn.Parameter:
+        if weight.dtype in FLOAT_DTYPES and type(weight.data) is torch.Tensor:
+            return
     found = f"{type(base).__module__}.{type(base).__qualname__}"
     if weight is not None:
         found += f" with a weight of {type(weight).__name__}, {getattr(weight, 'dtype', 'no dtype')}"

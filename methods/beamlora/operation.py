@@ -94,7 +94,7 @@ def top_p(scores: Tensors, *, p: float, settings: BeamSettings) -> dict[str, int
     else:
         names = list(scores)
         beyond = _beyond(torch.cat([scores[name] for name in names]), p=p, settings=settings)
-        per_module = beyond.split([scores[name].numel() for name in names])
+        per_module = torch.split(beyond, [scores[name].numel() for name in names])
         counts = {name: int(part.sum()) for name, part in zip(names, per_module, strict=True)}
     return {name: min(k, int(scores[name].numel() * settings.max_prune_fraction)) for name, k in counts.items()}
 

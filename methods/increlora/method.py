@@ -156,14 +156,14 @@ class IncreLora(Method[IncreLoraSettings]):
         class IncreLoraCallback(TrainerCallback):
             """Grows between backward pass and optimizer step, and holds back the step of new ranks."""
 
-            def on_pre_optimizer_step(self, args, state, control, *, optimizer, **kwargs):
+            def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **kwargs: Any) -> None:
                 if method.total_rank < method.budget:
                     method.update_importance()
                     if method.schedule.due(state.global_step):
                         method.grow(optimizer, step=state.global_step)
                 self._held = method.warming_slots(state.global_step)
 
-            def on_optimizer_step(self, args, state, control, **kwargs):
+            def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 for slots, before, factor in self._held:
                     slots.copy_(before.lerp(slots, factor))
 
@@ -185,7 +185,7 @@ class IncreLora(Method[IncreLoraSettings]):
         import torch
 
         layers = self._layers.values()
-        score = torch.stack([(layer.lora_E * layer.lora_E.grad).abs().sum() for layer in layers]).detach().double().cpu()
+        score = torch.stack([(layer.lora_E * _gradient(layer.lora_E)).abs().sum() for layer in layers]).detach().double().cpu()
         s = self.settings
         self.importance = s.beta1 * self.importance + (1 - s.beta1) * score
         self.deviation = s.beta2 * self.deviation + (1 - s.beta2) * (score - self.importance).abs()
@@ -278,10 +278,15 @@ class IncreLora(Method[IncreLoraSettings]):
             ),
         }
 
-    def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
+    def finalize(self, model: Any, output_dir: Path) -> None:
         """Write the plain LoRA."""
         factors = {name: layer.factors() for name, layer in self._layers.items()}
         save_plain_lora(factors, output_dir, base_name=model.config.name_or_path or None)
+
+
+def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None, "found no gradient, expected a call between the backward pass and zero_grad"
+    return parameter.grad
 
 
 def _replace_targets(model: PreTrainedModel, settings: IncreLoraSettings) -> dict[str, IncreLoraLinear]:
