@@ -226,9 +226,7 @@ def test_methods_that_answered_other_examples_are_not_compared(tmp_path: Path) -
         path = run_folder(run, tmp_path / "results") / "predictions/gsm8k.jsonl"
         if run.method.name == "lora" and path.exists():
             path.write_text(path.read_text().replace('"gsm8k/0"', '"gsm8k/other"'))
-    with pytest.raises(
-        ConfigError, match="gsm8k.jsonl: found other examples than .*/predictions/gsm8k.jsonl"
-    ):
+    with pytest.raises(ConfigError, match="gsm8k.jsonl: found other examples than .*/predictions/gsm8k.jsonl"):
         command.load_claims([file], {}, results=tmp_path / "results")
 
 
