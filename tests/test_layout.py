@@ -132,5 +132,5 @@ def folders() -> Iterator[Path]:
 
 @pytest.mark.parametrize("folder", sorted(folders()), ids=lambda folder: str(folder.relative_to(ROOT)))
 def test_a_folder_can_be_overlooked(folder: Path) -> None:
-    files = [path.name for path in folder.iterdir() if path.is_file() and path.name != "__init__.py"]
+    files = [path.name for path in folder.iterdir() if path.is_file() and path.name not in ("__init__.py", "py.typed")]
     assert len(files) <= MOST_FILES, sorted(files)

@@ -12,10 +12,11 @@ from harness.claims.verdicts import Part, Quantity, Range
 from harness.config import Experiment, RunSpec
 from harness.experiment.runs import SweepRun, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
+from harness.records.matrices import check_same_answers, correct_matrix
 from harness.records.read import RunRecord, load_records, run_folder
 from harness.records.versioned import Recipe
 from harness.statistics import stats
-from harness.tables.cells import Scores, table_columns
+from harness.tables.cells import AVERAGE, table_columns
 
 
 class Missing(Exception):
@@ -46,23 +47,20 @@ class Evidence:
         """The runs of a sweep, or none where the experiment has no such sweep."""
         return sweep_runs(self.experiment, name) if name in self.experiment.sweeps else []
 
-    def matrices(self, runs: Sequence[RunSpec], *, of: str) -> tuple[dict[str, NDArray[np.float64]], tuple[int, ...]]:
-        """Whether each answer is correct, test task by test task, shape (seeds, examples), and the seeds.
+    def _finished(self, runs: Sequence[RunSpec], *, of: str) -> dict[int, RunRecord]:
+        """seed -> finished run, in the order of the seeds, without those that diverged.
 
         Args:
             runs: one method on one model and domain, a run for each seed.
             of: what the runs are, for the message.
 
         Raises:
-            Missing: no run of it has finished, or all have diverged.
+            Missing: there is none.
         """
-        done = sorted((r for r in self.records(runs) if not r.diverged), key=lambda record: record.run.seed)
+        done = {record.run.seed: record for record in self.records(runs) if not record.diverged}
         if not done:
             raise Missing(f"no finished run of {of}")
-        columns = table_columns([record.run for record in done])
-        scores = Scores(done, columns)  # refuses runs that answered different examples
-        found = {task.task: np.stack([record.predictions[task.task].correct for record in done]) for task in scores.tasks}
-        return found, tuple(record.run.seed for record in done)
+        return dict(sorted(done.items()))
 
     def difference(self, runs: Sequence[RunSpec], others: Sequence[RunSpec], *, of: str, and_of: str) -> stats.Difference:
         """Accuracy of ``runs`` minus that of ``others``, averaged over the domain's test tasks, on the seeds of both.
@@ -80,14 +78,17 @@ class Evidence:
 
         Raises:
             Missing: one of them has not run, or they share no seed.
+            RecordError: two runs answered different examples.
         """
-        first, seeds = self.matrices(runs, of=of)
-        second, other_seeds = self.matrices(others, of=and_of)
-        shared = [seed for seed in seeds if seed in other_seeds]
+        first, second = self._finished(runs, of=of), self._finished(others, of=and_of)
+        shared = [seed for seed in first if seed in second]
         if not shared:
             raise Missing(f"{of} and {and_of} have no seed in common")
-        rows, other_rows = ([all_.index(seed) for seed in shared] for all_ in (seeds, other_seeds))
-        return [first[t][rows] for t in first], [second[t][other_rows] for t in first], tuple(shared)
+        tasks = _tasks(first.values())
+        for task in tasks:
+            check_same_answers([*first.values(), *second.values()], task)
+        ours, theirs = ([correct_matrix([own[seed] for seed in shared], task) for task in tasks] for own in (first, second))
+        return ours, theirs, tuple(shared)
 
     def histories(self, method: str) -> dict[int, importance.ImportanceHistory]:
         """seed -> importance of the ranks during training, of the runs that are pruned.
@@ -135,6 +136,11 @@ class Evidence:
         if self.experiment.timing is None or not path.exists():
             raise Missing("no measurement of time and memory")
         return timing.summarise(timing.read(path, Recipe.workflow(self.command, path)))
+
+
+def _tasks(records: Iterable[RunRecord]) -> list[str]:
+    """The test tasks of runs of one domain, in the order of a table's columns."""
+    return [column.task for column in table_columns(record.run for record in records) if column.task != AVERAGE]
 
 
 def part_of(label: str, expected: Range, runs: Sequence[RunSpec], measure: Callable[[], Quantity]) -> Part:

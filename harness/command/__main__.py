@@ -19,6 +19,7 @@ from harness.figures import __main__ as figure
 from harness.plan import __main__ as plan
 from harness.report import arguments as about
 from harness.tables import __main__ as table
+from harness.tables.arguments import add_table_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Command:
 
 COMMANDS = {
     "demo": Command(description=demo.DESCRIPTION, add_arguments=demo.add_arguments, module="harness.command.demo"),
-    "table": Command(description=table.DESCRIPTION, add_arguments=table.add_arguments, module="harness.tables.__main__"),
+    "table": Command(description=table.DESCRIPTION, add_arguments=add_table_arguments, module="harness.tables.__main__"),
     "figure": Command(description=figure.DESCRIPTION, add_arguments=figure.add_arguments, module="harness.figures.__main__"),
     "plan": Command(description=plan.DESCRIPTION, add_arguments=plan.add_arguments, module="harness.plan.__main__"),
     "trace": Command(description=about.TRACE, add_arguments=about.add_trace_arguments, module="harness.report.trace"),

@@ -181,7 +181,7 @@ def check_sandbox() -> Finding:
     """How programs that a model wrote are isolated. Found by trying."""
     from evaluation.sandbox import isolation
 
-    reasons = {}
+    reasons: dict[str, str] = {}
     for level in (isolation.BUBBLEWRAP, isolation.LANDLOCK):
         reason = isolation.self_test(level)
         if reason is None:

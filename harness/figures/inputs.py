@@ -14,8 +14,9 @@ from harness import reported
 from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec
 from harness.experiment.yaml_file import located
 from harness.figures.selection import Selection
+from harness.records.matrices import correct_matrix
 from harness.records.read import RunRecord, load_records
-from harness.records.versioned import MissingRecord, Recipe, RecordError, read_json
+from harness.records.versioned import MissingRecord, Recipe, read_json
 from harness.statistics import stats
 
 
@@ -114,14 +115,7 @@ def score(found: Sequence[RunRecord], tasks: Sequence[Task]) -> Score:
     done = sorted(set(by_seed) - set(diverged))
     if not done:
         return Score(estimate=None, by_seed={}, diverged=diverged)
-    matrices = []
-    for domain, task in tasks:
-        predictions = [by_seed[seed][domain].predictions[task] for seed in done]
-        for seed, other in zip(done, predictions, strict=True):
-            if other.ids != predictions[0].ids:
-                first, second = (by_seed[s][domain].folder / "predictions" / f"{task}.jsonl" for s in (done[0], seed))
-                raise RecordError(f"{second}: found other examples than {first}, expected the same in the same order")
-        matrices.append(np.stack([p.correct for p in predictions]))
+    matrices = [correct_matrix([by_seed[seed][domain] for seed in done], task) for domain, task in tasks]
     means = np.mean([matrix.mean(axis=1) for matrix in matrices], axis=0)
     return Score(
         estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=True),

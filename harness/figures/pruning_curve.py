@@ -17,6 +17,7 @@ from harness.figures import style
 from harness.figures.inputs import Inputs, Score, interval_note, long_form, model_title, provenance_notes, task_label
 from harness.figures.sweeps import draw_seeds
 from harness.records import pruning
+from harness.records.matrices import check_same_examples
 from harness.records.pruning import PruningCurve
 from harness.records.read import RunRecord
 from harness.records.versioned import Recipe
@@ -49,20 +50,25 @@ def pruned_scores(curves: Mapping[int, Mapping[str, PruningCurve]]) -> dict[floa
 
     Args:
         curves: seed -> task -> curve, of one method.
+
+    Raises:
+        RecordError: two seeds answered different examples.
     """
     if not curves:
         return {}
     first = next(iter(curves.values()))
-    found = {}
+    for task in first:
+        check_same_examples({f"{pruning.FILE} of seed {seed}, {task}": own[task].ids for seed, own in curves.items()})
+    scores = {}
     for i, fraction in enumerate(next(iter(first.values())).fractions.tolist()):
         matrices = [np.stack([own[task].correct[i].astype(float) for own in curves.values()]) for task in first]
         means = np.mean([m.mean(axis=1) for m in matrices], axis=0)
-        found[fraction] = Score(
+        scores[fraction] = Score(
             estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=True),
             by_seed=dict(zip(curves, map(float, means), strict=True)),
             diverged=(),
         )
-    return found
+    return scores
 
 
 def load_pruned(inputs: Inputs, *, figure: str) -> tuple[list[RunSpec], dict[str, RunRecord]]:

@@ -21,7 +21,8 @@ from harness.config import (
     local_file,
 )
 from harness.plan.parameter_counts import Parameters, architecture, count
-from harness.records.read import MissingRecord, RecordError, StaleRecord, load_record, run_folder
+from harness.records.read import StaleRecord, load_record, run_folder
+from harness.records.versioned import MissingRecord, RecordError
 
 #: Steps of a run whose number of rows is unknown, only to count parameters: long enough for every method's schedule.
 _ASSUMED_STEPS = 30_000

@@ -61,7 +61,7 @@ def read_json(path: Path, recipe: Recipe, *, version: int = SCHEMA_VERSION) -> d
         RecordError: it cannot be read, is no JSON object, or has another schema version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise recipe.missing(path) from None
     except (OSError, ValueError) as error:

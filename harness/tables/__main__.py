@@ -7,8 +7,7 @@ import importlib
 
 from harness import cli
 from harness.errors import ConfigError
-from harness.tables.arguments import add_table_arguments as add_arguments
-from harness.tables.arguments import output_folder
+from harness.tables.arguments import add_table_arguments, output_folder
 
 DESCRIPTION = "Write a table as Markdown, TeX and CSV."
 
@@ -37,7 +36,7 @@ def execute(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m harness.tables", description=DESCRIPTION)
-    add_arguments(parser)
+    add_table_arguments(parser)
     return execute(parser.parse_args(argv))
 
 

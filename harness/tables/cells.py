@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from harness import reported
 from harness.config import BaseModelSpec, Experiment, RunSpec, TaskSpec
+from harness.records.matrices import check_same_answers, correct_matrix, gold_nll_matrix
 from harness.records.read import RunRecord
-from harness.records.versioned import RecordError
 from harness.statistics import stats
 from harness.statistics.comparison import ALPHA, Comparison, Verdict
 from harness.tables.against_paper import PaperCheck
@@ -202,12 +202,7 @@ class Scores:
         self.n_examples: dict[str, int] = {}
         for column in self.tasks:
             done = [r for r in records if r.run.domain == column.domain and not r.diverged]
-            for record in done[1:]:
-                if record.predictions[column.task].ids != done[0].predictions[column.task].ids:
-                    raise RecordError(
-                        f"{record.folder}/predictions/{column.task}.jsonl: found other examples than "
-                        f"{done[0].folder}/predictions/{column.task}.jsonl, expected the same in the same order"
-                    )
+            check_same_answers(done, column.task)
             if done:
                 self.n_examples[column.key] = len(done[0].predictions[column.task].ids)
         if len(self.tasks) > 1 and len(self.n_examples) == len(self.tasks):
@@ -253,12 +248,11 @@ class Scores:
         """(seeds, examples) for each task of a column; None without seeds or where a run did not measure the metric."""
         matrices = []
         for part in self.parts(column) if seeds else ():
-            found = [self._records[model, method, part.domain, seed].predictions[part.task] for seed in seeds]
-            rows = [p.correct if metric == "accuracy" else p.gold_nll for p in found]
-            known = [row for row in rows if row is not None]
-            if len(known) < len(rows):
+            records = [self._records[model, method, part.domain, seed] for seed in seeds]
+            matrix = correct_matrix(records, part.task) if metric == "accuracy" else gold_nll_matrix(records, part.task)
+            if matrix is None:
                 return None
-            matrices.append(np.stack(known))
+            matrices.append(matrix)
         return matrices or None
 
 

@@ -12,7 +12,8 @@ from harness import cli, reported
 from harness.config import ConfigError, Experiment, RunSpec, canonical_json
 from harness.experiment.runs import load_experiment, settings_runs
 from harness.experiment.sources import TAGS, origins, read_sources, source_of
-from harness.records.read import MissingRecord, StaleRecord, TrainRecord, load_train_record
+from harness.records.read import StaleRecord, TrainRecord, load_train_record
+from harness.records.versioned import MissingRecord
 from harness.tables import words as text
 from harness.tables.arguments import output_folder
 from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats

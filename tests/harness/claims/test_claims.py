@@ -218,6 +218,19 @@ def test_a_difference_in_a_claim_is_that_of_the_answers(tmp_path: Path) -> None:
     assert part.quantity.mean == pytest.approx(np.mean(means["beamlora"]) - np.mean(means["full-ft"]))
 
 
+def test_methods_that_answered_other_examples_are_not_compared(tmp_path: Path) -> None:
+    """Each method by itself is consistent: only a look at both shows that their answers do not belong together."""
+    file = write(tmp_path, content())
+    experiment = load_experiment([file])
+    fill(experiment, tmp_path / "results", as_in_the_paper)
+    for run in all_runs(experiment):
+        path = run_folder(run, tmp_path / "results") / "predictions/gsm8k.jsonl"
+        if run.method.name == "lora" and path.exists():
+            path.write_text(path.read_text().replace('"gsm8k/0"', '"gsm8k/other"'))
+    with pytest.raises(ConfigError, match="gsm8k.jsonl: found other examples than .*/predictions/gsm8k.jsonl"):
+        command.load_claims([file], {}, results=tmp_path / "results")
+
+
 def test_files_name_stand_ins_and_are_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path, content())
     fill(load_experiment([file]), tmp_path / "results", as_in_the_paper)

@@ -378,6 +378,13 @@ def test_other_examples_in_one_seed_are_refused(made: Experiment, own_results: P
         data_of("rank_sweep", made, own_results)
 
 
+def test_other_pruned_examples_in_one_seed_are_refused(made: Experiment, own_results: Path):
+    path = own_results / "fake" / "math/llama-tiny/lora/seed1" / "pruning.json"
+    path.write_text(path.read_text().replace('"gsm8k/0"', '"gsm8k/other"'))
+    with pytest.raises(RecordError, match="pruning.json of seed 1, gsm8k: found other examples than pruning.json of seed 0"):
+        data_of("pruning_curve", made, own_results)
+
+
 # ------------------------------------------------------------------------------------------------------------- honesty
 
 

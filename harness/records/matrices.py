@@ -1,0 +1,55 @@
+"""The (seeds, examples) matrices that every mean and interval is made of. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.records.read import RunRecord
+from harness.records.versioned import RecordError
+
+
+def check_same_examples(ids: Mapping[str, Sequence[str]]) -> None:
+    """What is compared example by example has answered the same ones.
+
+    Args:
+        ids: where they stand, for the message -> ids of the examples in the order of the answers.
+
+    Raises:
+        RecordError: one has other examples than the first, or the same in another order.
+    """
+    places = list(ids)
+    for place in places[1:]:
+        if list(ids[place]) != list(ids[places[0]]):
+            raise RecordError(f"{place}: found other examples than {places[0]}, expected the same in the same order")
+
+
+def check_same_answers(records: Sequence[RunRecord], task: str) -> None:
+    """``check_same_examples`` of finished runs on one task."""
+    check_same_examples({f"{r.folder}/predictions/{task}.jsonl": r.predictions[task].ids for r in records})
+
+
+def correct_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float64]:
+    """1 where a run answered an example correctly, else 0; a row for each run, in their order, shape (runs, examples).
+
+    Args:
+        records: finished runs that differ in their seed, at least one.
+
+    Raises:
+        RecordError: two runs answered different examples.
+    """
+    check_same_answers(records, task)
+    return np.stack([record.predictions[task].correct for record in records])
+
+
+def gold_nll_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float64] | None:
+    """Nats per token of the gold answers, in the shape of ``correct_matrix``; None where a run did not measure them.
+
+    Raises:
+        RecordError: two runs answered different examples.
+    """
+    check_same_answers(records, task)
+    rows = [losses for record in records if (losses := record.predictions[task].gold_nll) is not None]
+    return np.stack(rows) if len(rows) == len(records) else None
