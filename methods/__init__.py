@@ -16,7 +16,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from harness.config import ConfigError
+from harness.config import ConfigError, MethodSpec
 from methods.base import Method
 
 ENTRY_POINT_GROUP = "beamlora_harness.methods"
@@ -73,6 +73,16 @@ def _check(cls: type[Method]) -> None:
         raise ConfigError(f"{where}: Settings: found none, expected a class of settings")
     if inspect.isabstract(cls):
         raise ConfigError(f"{where}: found no {', '.join(sorted(cls.__abstractmethods__))}, which every method has")
+
+
+def of(spec: MethodSpec) -> Method[Any]:
+    """The method of a run, with the run's settings.
+
+    Raises:
+        KeyError: no such method.
+    """
+    cls = get(spec.name).cls
+    return cls(cls.Settings.model_validate(spec.settings))
 
 
 def get(name: str) -> NamedMethod:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import (
+    BASELINE,
+    SUBJECT,
     BuiltModel,
     ConfigError,
     EvaluationSpec,
@@ -152,28 +154,31 @@ def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experi
 
 
 def settings_runs(experiment: Experiment) -> list[RunSpec]:
-    """The runs whose settings Table 4 shows: BeamLoRA under its own name, one of each domain and model."""
+    """The runs whose settings Table 4 shows: one of ``subject_runs`` of each domain and model."""
     found: dict[tuple[str, str], RunSpec] = {}
-    for table in experiment.tables:
-        for run in table_runs(experiment, table):
-            if run.method.key == run.method.name == "beamlora":
-                found.setdefault((run.domain, run.model_key), run)
+    for run in subject_runs(experiment):
+        found.setdefault((run.domain, run.model_key), run)
     return list(found.values())
 
 
-def operation_runs(experiment: Experiment) -> list[RunSpec]:
-    """Every BeamLoRA run of the tables under its own name: the runs whose operations are shown."""
+def subject_runs(experiment: Experiment) -> list[RunSpec]:
+    """The runs of the tables with the method that the paper proposes, under its own name."""
     runs = (run for table in experiment.tables for run in table_runs(experiment, table))
-    return unique(run for run in runs if run.method.key == run.method.name == "beamlora")
+    return unique(run for run in runs if is_subject(run))
+
+
+def is_subject(run: RunSpec) -> bool:
+    """Whether a run is of the method that the paper proposes, neither renamed nor a point of a sweep."""
+    return run.method.key == run.method.name == SUBJECT
 
 
 def sweep_baselines(experiment: Experiment, sweep: str) -> list[RunSpec]:
-    """Plain LoRA under the experiment's settings, where the sweep itself does not run it: its reference line."""
+    """The baseline under the experiment's settings, where the sweep itself does not run it: its reference line."""
     spec = experiment.sweeps[sweep]
-    if "lora" in spec.methods or "lora" not in experiment.methods:
+    if BASELINE in spec.methods or BASELINE not in experiment.methods:
         return []
     return [
-        resolve_run(experiment, domain=domain, model=model, method="lora", seed=seed, paths=(Path("experiment"),))
+        resolve_run(experiment, domain=domain, model=model, method=BASELINE, seed=seed, paths=(Path("experiment"),))
         for domain in spec.domains
         for model in spec.models
         for seed in spec.seeds or experiment.seeds
@@ -212,7 +217,7 @@ def figure_runs(experiment: Experiment, figure: str) -> list[RunSpec]:
     if figure in SWEEP_FIGURES:
         return sweep_and_baseline_runs(experiment, figure) if figure in experiment.sweeps else []
     if figure == "operations":
-        return operation_runs(experiment)
+        return subject_runs(experiment)
     if figure == "pareto":
         return table_runs(experiment, "table1") if "table1" in experiment.tables else []
     return []

@@ -13,7 +13,7 @@ from typing import Literal
 
 import methods
 from harness import reported
-from harness.config import BaseModelSpec, Experiment, RunSpec
+from harness.config import BASELINE, BaseModelSpec, Experiment, RunSpec
 from harness.experiment.runs import load_experiment, table_runs
 from harness.records.read import Loaded, RunRecord, load_records, snakemake_command
 from harness.statistics import stats
@@ -21,7 +21,6 @@ from harness.statistics.comparison import Comparison
 from harness.tables.against_paper import PaperCheck, Reported, check
 from harness.tables.cells import (
     AVERAGE,
-    BASELINE,
     METRICS,
     Cell,
     Column,
