@@ -18,6 +18,7 @@ from benchmarks.gpu7b.scale import Scale
 from harness import files
 from harness.provenance import git_state, hardware, versions
 from harness.records.gpu7b import Device, Part, Record, Setting, Training
+from harness.threads import limit_threads
 
 #: Environment variables that change speed or memory.
 ENVIRONMENT = (
@@ -38,7 +39,7 @@ def run(scale: Scale, *, output: Path, arguments: Sequence[str], started: float)
         arguments: of the command, for the record.
         started: the process, on the clock of ``time.monotonic``.
     """
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as harness.train does
+    limit_threads()  # as harness.train does
     device = torch.device("cpu" if scale.smoke else "cuda")
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench.of(scale, device=device, scratch=Path(scratch))

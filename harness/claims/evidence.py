@@ -13,6 +13,7 @@ from harness.config import Experiment, RunSpec
 from harness.experiment.runs import SweepRun, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
 from harness.records.read import RunRecord, load_records, run_folder
+from harness.records.versioned import Recipe
 from harness.statistics import stats
 from harness.tables.cells import Scores, table_columns
 
@@ -116,7 +117,7 @@ class Evidence:
         for run in pruning_runs(self.experiment):
             path = run_folder(run, results=self.results) / pruning.FILE
             if run.method.key == method and path.exists():
-                curves = list(pruning.read(path).values())
+                curves = list(pruning.read(path, Recipe.workflow(self.command, path)).values())
                 if curves:
                     accuracy = np.mean([curve.accuracy for curve in curves], axis=0)
                     found[run.seed] = dict(zip(curves[0].fractions.tolist(), accuracy.tolist(), strict=True))
@@ -133,7 +134,7 @@ class Evidence:
         path = self.results / self.experiment.name / "timing.json"
         if self.experiment.timing is None or not path.exists():
             raise Missing("no measurement of time and memory")
-        return timing.summarise(timing.read(path))
+        return timing.summarise(timing.read(path, Recipe.workflow(self.command, path)))
 
 
 def part_of(label: str, expected: Range, runs: Sequence[RunSpec], measure: Callable[[], Quantity]) -> Part:

@@ -12,7 +12,8 @@ from harness.claims.verdicts import Claim, judged
 from harness.config import Experiment
 from harness.experiment.runs import all_runs, load_experiment, pruning_runs
 from harness.records import pruning, timing
-from harness.records.read import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
+from harness.records.read import DEFAULT_RESULTS, load_records, run_folder, snakemake_command
+from harness.records.versioned import Recipe
 
 
 def load_claims(
@@ -34,6 +35,6 @@ def load_claims(
         measurements += [results / experiment.name / timing.FILE] if experiment.timing else []
         for path in measurements:
             if not path.exists():
-                raise MissingRecord(f"{path}: found no such file; make it: {command} -- {path}")
+                raise Recipe.workflow(command, path).missing(path)
     claims = judged(all_claims(Evidence(experiment, results=results, command=command)))
     return experiment, claims

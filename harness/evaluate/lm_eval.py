@@ -9,7 +9,6 @@ data, ``run_lm_eval`` asks the model.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import math
@@ -21,6 +20,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness.config import ConfigError, LmEvalSpec
+from harness.did_you_mean import suggestion
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -59,9 +59,10 @@ def check_names(manager: TaskManager, names: Sequence[str]) -> None:
     """
     unknown = [name for name in names if name not in manager.task_index]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], manager.all_tasks, n=3, cutoff=0.5)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ConfigError(f"{_KEY}.tasks: found {', '.join(map(repr, unknown))}, expected tasks that lm-eval knows{hint}")
+        # Of thousands of tasks in families of like names, the nearest one alone is often not the one that was meant.
+        near = suggestion(unknown[0], manager.all_tasks, most=3, cutoff=0.5)
+        fault = f"found {', '.join(map(repr, unknown))}, expected tasks that lm-eval knows"
+        raise ConfigError(f"{_KEY}.tasks: {fault}{near and f'; {near}'}")
     for name in names:
         for member in _members(manager, name):
             if (manager.task_index[member].cfg or {}).get("unsafe_code"):

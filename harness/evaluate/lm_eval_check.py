@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -25,6 +24,7 @@ from harness.config import ConfigError, EvaluationSpec, Experiment, LmEvalSpec, 
 from harness.evaluate.lm_eval_documents import task_spec
 from harness.files import write_json
 from harness.provenance import versions
+from harness.threads import limit_threads
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -292,7 +292,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Exit status 1 where a log-likelihood task differs."""
-    import torch
 
     from harness.experiment.runs import load_experiment
 
@@ -300,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     experiment = load_experiment(*cli.parse_config(args))
     data_dir = args.data_dir or experiment.data_dir
     tasks = _load_tasks(args, data_dir)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    limit_threads()
     about, default, model, tokenizer = _load(experiment, args, tasks)
     found = compare(model, tokenizer, tasks, data_dir=data_dir, limit=args.limit, batch_size=args.batch_size)
     releases = versions() | {"lm_eval": version("lm_eval")}

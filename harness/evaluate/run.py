@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from harness.evaluate.finished_tasks import FinishedTasks, task_key
 from harness.evaluate.task import check_task, evaluate_task
 from harness.files import write_json, write_jsonl
 from harness.provenance import file_sha256
+from harness.threads import limit_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -122,7 +122,6 @@ def evaluate_tasks(
         ConfigError: bad input of a task.
         TaskError: a task failed otherwise.
     """
-    import torch
 
     from harness.data.load import load_records, source_fingerprint
     from harness.evaluate.lm_eval import load_tasks as load_lm_eval_tasks
@@ -130,8 +129,7 @@ def evaluate_tasks(
     from harness.progress import Progress
     from harness.provenance import git_state, hardware, versions
 
-    # One thread a job unless told otherwise: a second busy process would make two threads many times slower than one.
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    limit_threads()
     tasks = evaluation.tasks
     records = {name: load_records(task.source, data_dir=data_dir, limit=task.limit) for name, task in tasks.items()}
     shared = overlap(records) if overlap is not None else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import methods
 from harness.config import Experiment, MethodSpec, RunSpec, TrainingSpec
+from harness.did_you_mean import hint
 from harness.experiment.yaml_file import located, validate
 from methods.base import AdapterSettings
 
@@ -23,9 +23,7 @@ def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
     def check(name: str, known: Iterable[str], keys: Sequence[Any], what: str) -> None:
         known = sorted(known)
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-            raise located(paths, keys, f"found unknown {what} {name!r}; {hint}")
+            raise located(paths, keys, f"found unknown {what} {name!r}; {hint(name, known)}")
 
     for key, entry in experiment.methods.items():
         check(entry.method or key, methods.registry(), ["methods", key], "method")

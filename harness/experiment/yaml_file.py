@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from harness.config import ConfigError, Frozen
+from harness.did_you_mean import suggestion
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -45,9 +45,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as stream:
             content = yaml.load(stream, Loader=_UniqueKeyLoader)
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise ConfigError(f"{path}: found no such file, expected an experiment{hint}") from None
+        near = suggestion(path.name, [p.name for p in path.parent.glob("*.yaml")], shown=path.parent.joinpath)
+        raise ConfigError(f"{path}: found no such file, expected an experiment{near and f'; {near}'}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -103,8 +102,8 @@ def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
     """Keys and message of one pydantic error, with the union tags taken out of the keys."""
     keys = [k for k in error["loc"] if k not in ("built", "hub", "local", "gguf", "generated", "files")]
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(keys[-1]), _field_names(), n=1)
-        return keys, "found an unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+        near = suggestion(str(keys[-1]), _field_names())
+        return keys, f"found an unknown key{near and f'; {near}'}"
     if error["type"] == "missing":
         return keys, "found nothing, expected this key"
     message = error["msg"].removeprefix("Value error, ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from harness import reported
-from harness.config import SCHEMA_VERSION, BaseModelSpec, ConfigError, Experiment, RunSpec
+from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec
 from harness.experiment.yaml_file import located
-from harness.records.read import MissingRecord, RecordError, RunRecord, load_records
+from harness.records.read import RunRecord, load_records
+from harness.records.versioned import MissingRecord, Recipe, RecordError, read_json
 from harness.statistics import stats
 
 
@@ -52,10 +52,9 @@ class Inputs:
         loaded = load_records(runs, results=self.results, command=self.command, target=target)
         return {record.run.run_id: record for record in loaded.records}
 
-    def missing_file(self, path: Path, *, target: Path | None = None) -> MissingRecord:
-        """The error of a missing file; ``target`` is what the workflow makes together with it."""
-        made = f"--force -- {target}" if target else f"-- {path}"
-        return MissingRecord(f"{path}: found no such file; make it: {self.command} {made}")
+    def missing_file(self, path: Path, *, target: Path) -> MissingRecord:
+        """The error of a file that is missing beside ``target``, the record that the workflow makes together with it."""
+        return MissingRecord(f"{path}: found no such file; make it: {Recipe.workflow(self.command, target).again}")
 
     def read_json(self, path: Path, *, keys: Sequence[str]) -> dict[str, Any]:
         """A JSON record that is not a run's.
@@ -63,19 +62,11 @@ class Inputs:
         Raises:
             RecordError: it is missing, broken, of another schema version, or lacks one of ``keys``.
         """
-        remake = f"make it again: {self.command} --force -- {path}"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise self.missing_file(path) from None
-        except (OSError, ValueError) as error:
-            raise RecordError(f"{path}: found an incomplete record ({error}); {remake}") from error
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if version != SCHEMA_VERSION:
-            raise RecordError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}; {remake}")
+        recipe = Recipe.workflow(self.command, path)
+        content = read_json(path, recipe)
         for key in keys:
             if key not in content:
-                raise RecordError(f"{path}: {key}: found nothing, expected this key; {remake}")
+                raise recipe.broken(path, f"{key}: found nothing, expected this key")
         return content
 
 

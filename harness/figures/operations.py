@@ -20,7 +20,8 @@ from harness.config import SUBJECT
 from harness.experiment.runs import subject_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, group_by, long_form, model_title, provenance_notes
-from harness.records.read import RecordError, RunRecord
+from harness.records.read import RunRecord
+from harness.records.versioned import RecordError
 
 FILE = Path("adapter") / "operations.jsonl"
 

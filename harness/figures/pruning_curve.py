@@ -11,14 +11,15 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.config import ConfigError, RunSpec
+from harness.config import RunSpec
 from harness.experiment.runs import pruning_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, Score, interval_note, long_form, model_title, provenance_notes, task_label
 from harness.figures.sweeps import draw_seeds
 from harness.records import pruning
 from harness.records.pruning import PruningCurve
-from harness.records.read import RecordError, RunRecord
+from harness.records.read import RunRecord
+from harness.records.versioned import Recipe
 from harness.statistics import stats
 
 
@@ -30,17 +31,14 @@ def read_curves(inputs: Inputs, record: RunRecord) -> dict[str, PruningCurve]:
     """
     path = record.folder / pruning.FILE
     content = inputs.read_json(path, keys=("training_hash", "fractions", "tasks"))
-    remake = f"make it again: {inputs.command} --force -- {path}"
+    recipe = Recipe.workflow(inputs.command, path)
     expected = {"training_hash": record.run.training_hash(), "fractions": list(inputs.experiment.pruning.fractions)}
     for key, value in expected.items():
         if content[key] != value:
-            raise RecordError(f"{path}: {key}: found {content[key]}, expected {value}; the record is stale, {remake}")
-    try:
-        curves = pruning.read(path)
-    except (ConfigError, KeyError, TypeError) as error:
-        raise RecordError(f"{error}; {remake}") from error
+            raise recipe.broken(path, f"{key}: found {content[key]}, expected {value}; the record is stale")
+    curves = pruning.read(path, recipe)
     if not curves:
-        raise RecordError(f"{path}: tasks: found none, expected those of a run that did not diverge; {remake}")
+        raise recipe.broken(path, "tasks: found none, expected those of a run that did not diverge")
     return curves
 
 

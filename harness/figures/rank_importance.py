@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
@@ -13,13 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.config import BASELINE, ConfigError, RunSpec
+from harness.did_you_mean import hint
 from harness.figures import style
 from harness.figures.inputs import Inputs, interval_note, long_form, model_title, provenance_notes, task_label
 from harness.figures.operations import short_kind, split_name
 from harness.figures.pruning_curve import load_pruned, pruned_scores, read_curves
 from harness.records import importance
 from harness.records.importance import ImportanceHistory
-from harness.records.read import RecordError, RunRecord
+from harness.records.read import RunRecord
+from harness.records.versioned import RecordError
 
 
 def build(inputs: Inputs) -> style.Plot:
@@ -81,17 +82,12 @@ def _select_run(inputs: Inputs, runs: Sequence[RunSpec]) -> RunSpec:
     keys = list(dict.fromkeys(run.method.key for run in runs))
     method = inputs.selection.method or (BASELINE if BASELINE in keys else keys[0])
     if method not in keys:
-        raise ConfigError(f"--method: found {method!r}, {_expected(method, keys)} (pruning.methods)")
+        raise ConfigError(f"--method: found {method!r}, {hint(method, keys)} (pruning.methods)")
     own = {run.seed: run for run in runs if run.method.key == method}
     seed = inputs.selection.seed if inputs.selection.seed is not None else next(iter(own))
     if seed not in own:
         raise ConfigError(f"--seed: found {seed}, expected one of {', '.join(map(str, own))}")
     return own[seed]
-
-
-def _expected(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
 
 
 def _read_history(inputs: Inputs, record: RunRecord) -> ImportanceHistory:
@@ -128,7 +124,7 @@ def _select_modules(inputs: Inputs, history: ImportanceHistory) -> tuple[int, li
         found = [name for kind, name in inside.items() if kind == wanted or kind.endswith(f".{wanted}")]
         if not found:
             known = [kind.rpartition(".")[2] for kind in inside]
-            raise ConfigError(f"--module: found {wanted!r}, {_expected(wanted, known)} (layer {layer})")
+            raise ConfigError(f"--module: found {wanted!r}, {hint(wanted, known)} (layer {layer})")
         names += found
     return layer, list(dict.fromkeys(names))
 

@@ -10,13 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.config import ConfigError, RunSpec
+from harness.config import RunSpec
 from harness.experiment.runs import timing_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, long_form, model_note, model_title
 from harness.records import timing
-from harness.records.read import RecordError
 from harness.records.timing import Comparison, Measurement, Ratio, TimingRecord
+from harness.records.versioned import Recipe
 
 FILE = "timing.json"
 
@@ -64,17 +64,12 @@ def build(inputs: Inputs) -> style.Plot:
 
 def _read(inputs: Inputs, runs: dict[str, RunSpec]) -> TimingRecord:
     path = inputs.results / inputs.experiment.name / FILE
-    if not path.exists():
-        raise inputs.missing_file(path)
-    remake = f"make it again: {inputs.command} --force -- {path}"
-    try:
-        record = timing.read(path)
-    except ConfigError as error:
-        raise RecordError(f"{error}; {remake}") from error
+    recipe = Recipe.workflow(inputs.command, path)
+    record = timing.read(path, recipe)
     expected = {method: run.training_hash() for method, run in runs.items()}
     if record.timing != inputs.experiment.timing or record.settings != expected:
         what = "timing" if record.timing != inputs.experiment.timing else "settings"
-        raise RecordError(f"{path}: {what}: found others than the experiment's; the record is stale, {remake}")
+        raise recipe.broken(path, f"{what}: found others than the experiment's; the record is stale")
     return record
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from harness.cli import SCRATCH, add_config_arguments, add_models_argument, pars
 from harness.config import SCHEMA_VERSION, ConfigError, Experiment, PruningSpec, RunSpec, TaskSpec, content_hash
 from harness.experiment.runs import load_run
 from harness.records.pruning import FILE
+from harness.threads import limit_threads
 
 if TYPE_CHECKING:
     import torch
@@ -201,12 +201,11 @@ def _evaluate_fractions(
     data_dir: str | None,
     part: Path,
 ) -> dict[str, Any]:
-    import torch
 
     from harness.data.load import load_records, source_fingerprint
     from harness.provenance import hardware
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    limit_threads()
     records = {name: load_records(task.source, data_dir=data_dir, limit=task.limit) for name, task in tasks.items()}
     data = {name: source_fingerprint(rows) for name, rows in records.items()}
     done: list[dict[str, Any]] = []

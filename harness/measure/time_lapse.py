@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import tempfile
 import time
 from collections.abc import Collection
@@ -22,6 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import timing_runs
+from harness.threads import limit_threads
 from harness.train.run import Folders, load_inputs, make_trainer
 
 
@@ -77,7 +77,7 @@ def measure(experiment: Experiment, method: str, *, number: int, models_dir: Pat
     runs = timing_runs(experiment)
     if experiment.timing is None or method not in runs:
         raise ConfigError(f"--measure: found {method!r}, expected one of timing.methods: {', '.join(runs)}")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    limit_threads()
     timing, spec = experiment.timing, runs[method]
     with tempfile.TemporaryDirectory() as scratch:
         folders = Folders(output=Path(scratch), scratch=Path(scratch), models=models_dir, cache=cache_dir)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from harness.cli import CACHE, SCRATCH, add_config_arguments, add_models_argumen
 from harness.config import SCHEMA_VERSION, ConfigError, Experiment, content_hash
 from harness.experiment.runs import load_experiment, timing_runs
 from harness.records.timing import Measurement, TimingRecord, summarise
+from harness.threads import limit_threads
 
 
 def measure_all(
@@ -46,7 +46,6 @@ def measure_all(
         ConfigError: the experiment has no timing.
         RuntimeError: a measurement failed; its words are on stderr.
     """
-    import torch
 
     from harness.progress import Progress
     from harness.provenance import git_state, hardware, versions
@@ -54,7 +53,7 @@ def measure_all(
     spec = experiment.timing
     if spec is None:
         raise ConfigError("timing: found nothing in the experiment, expected the methods to measure")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as every measured process does: it is recorded
+    limit_threads()  # as every measured process does: it is recorded
     head: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,

@@ -5,15 +5,15 @@ A record is written after every part, so that it may stop anywhere. A part that 
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from harness.config import ConfigError, Frozen
+from harness.config import Frozen
+from harness.records.versioned import Recipe, read_json, validated
 
 #: Raised when the meaning of a field changes; records of another version are refused.
 SCHEMA_VERSION = 1
@@ -308,19 +308,7 @@ def read(path: Path) -> Record:
     """A record, also of a check that was stopped.
 
     Raises:
-        ConfigError: the file is missing, broken, of another schema version, or contradicts itself.
+        RecordError: the file is missing, broken, of another schema version, or contradicts itself.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: found no such file, expected the output of python -m benchmarks.gpu7b") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ConfigError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}")
-    try:
-        return Record.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    recipe = Recipe.command("python -m benchmarks.gpu7b")
+    return validated(path, read_json(path, recipe, version=SCHEMA_VERSION), Record, recipe)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config import SCHEMA_VERSION, ConfigError
+from harness.records.versioned import Recipe, read_json
 
 #: Name of the record in a run's folder.
 FILE = "pruning.json"
+MADE = Recipe.command("python -m harness.measure.pruning")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,32 +35,30 @@ class PruningCurve:
         return self.correct.mean(axis=1)
 
 
-def read(path: Path) -> dict[str, PruningCurve]:
+def read(path: Path, recipe: Recipe = MADE) -> dict[str, PruningCurve]:
     """The curves in a ``pruning.json`` by task; none of a run that diverged.
 
+    Args:
+        recipe: how the caller's reader makes it, for messages.
+
     Raises:
-        ConfigError: the file is missing, broken, of another schema version, or an accuracy is not that of its answers.
+        RecordError: the file is missing, broken, of another schema version, or an accuracy is not that of its answers.
     """
+    record = read_json(path, recipe)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        version = record["schema_version"]
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: found no such file, expected the output of python -m harness.measure.pruning") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: found no readable record ({error!r}), expected one with a schema_version") from None
-    if version != SCHEMA_VERSION:
-        raise ConfigError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}")
-    try:
-        return {name: _curve(task, record["fractions"], f"{path}: tasks.{name}") for name, task in record["tasks"].items()}
+        return {name: _curve(task, record["fractions"], f"tasks.{name}") for name, task in record["tasks"].items()}
+    except ValueError as error:
+        raise recipe.broken(path, str(error)) from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: found no record of pruning ({error!r}), expected tasks with their answers") from error
+        raise recipe.broken(path, f"found no record of pruning ({error!r}), expected tasks with their answers") from error
 
 
 def _curve(task: dict[str, Any], fractions: list[float], at: str) -> PruningCurve:
-    found = (len(task["correct"]), {len(text) for text in task["correct"]})
+    """One task's entry at the key ``at``; ValueError, with that key, where its values cannot all be right."""
+    shape = (len(task["correct"]), {len(text) for text in task["correct"]})
     expected = (len(fractions), {len(task["ids"])})
-    if found != expected:
-        raise ConfigError(f"{at}.correct: found {found[0]} rows of {found[1]} answers, expected {expected[0]} of {expected[1]}")
+    if shape != expected:
+        raise ValueError(f"{at}.correct: found {shape[0]} rows of {shape[1]} answers, expected {expected[0]} of {expected[1]}")
     curve = PruningCurve(
         fractions=np.array(fractions, dtype=np.float64),
         ids=task["ids"],
@@ -68,5 +66,5 @@ def _curve(task: dict[str, Any], fractions: list[float], at: str) -> PruningCurv
         gold_nll=np.array(task["gold_nll"], dtype=np.float64),
     )
     if not np.allclose(curve.accuracy, task["accuracy"], rtol=0, atol=1e-12):
-        raise ConfigError(f"{at}.accuracy: found {task['accuracy']}, expected the means of correct: {curve.accuracy.tolist()}")
+        raise ValueError(f"{at}.accuracy: found {task['accuracy']}, expected the means of correct: {curve.accuracy.tolist()}")
     return curve

@@ -21,18 +21,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import cli
-from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec, canonical_json
+from harness.config import ConfigError, EvaluationSpec, RunSpec, canonical_json
+from harness.records.versioned import MissingRecord, Recipe, RecordError, read_json, validated
 
 DEFAULT_RESULTS = Path("results")
 SNAKEMAKE = "snakemake --cores all"
-
-
-class RecordError(ConfigError):
-    """A record that cannot be used. The message names the file and the command that makes it."""
-
-
-class MissingRecord(RecordError):
-    """The run, or a part of it, has not been done."""
 
 
 class StaleRecord(RecordError):
@@ -139,30 +132,11 @@ def snakemake_command(configfiles: Sequence[Path], overrides: Mapping[str, Any])
     return shlex.join(words)
 
 
-def _make(path: Path, command: str, *, force: bool = False) -> str:
-    """The command that makes a record; ``force`` where Snakemake would think that it is there already."""
-    return f"{command} {'--force ' if force else ''}-- {path}"
-
-
 def _read_record(path: Path, model: type[RecordT], run: RunSpec, command: str) -> RecordT:
-    remake = f"make it again: {_make(path, command, force=True)}"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingRecord(f"{path}: found no such record; make it: {_make(path, command)}") from None
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: found an incomplete record ({error}); {remake}") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise RecordError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}; {remake}")
-    try:
-        record = model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RecordError(f"{path}: {where}: {first['msg'][:1].lower()}{first['msg'][1:]}; {remake}") from None
+    recipe = Recipe.workflow(command, path)
+    record = validated(path, read_json(path, recipe), model, recipe)
     if record.run_id != run.run_id:
-        raise RecordError(f"{path}: run_id: found {record.run_id!r}, expected {run.run_id!r}; {remake}")
+        raise recipe.broken(path, f"run_id: found {record.run_id!r}, expected {run.run_id!r}")
     return record
 
 
@@ -175,7 +149,7 @@ def _check_spec(path: Path, train: TrainRecord, run: RunSpec, command: str) -> N
     expected = json.loads(run.training_json())
     if found != expected:
         what = "a spec of another form" if found is None else _first_difference(found, expected)
-        raise StaleRecord(f"{path}: spec: {what}; the record is stale, rerun: {_make(path, command)}")
+        raise StaleRecord(f"{path}: spec: {what}; the record is stale, rerun: {Recipe.workflow(command, path).make}")
 
 
 def _check_evaluation(path: Path, metrics: MetricsRecord, run: RunSpec, rerun: str) -> None:
@@ -201,21 +175,20 @@ def _first_difference(found: Any, expected: Any, at: str = "") -> str:
 
 def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predictions:
     source = path.parent.parent / "metrics.json"
-    remake = f"make it again: {_make(source, command, force=True)}"
+    recipe = Recipe.workflow(command, source)
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         ids = tuple(str(row["id"]) for row in rows)
         correct = np.array([bool(row["correct"]) for row in rows], dtype=float)
         losses = [row.get("gold_nll") for row in rows]
     except FileNotFoundError:
-        raise RecordError(f"{path}: found no such file beside {source.name}; {remake}") from None
+        raise recipe.broken(path, f"found no such file beside {source.name}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{path}: found an incomplete or foreign line ({error!r}); {remake}") from error
+        raise recipe.broken(path, f"found an incomplete or foreign line ({error!r})") from error
     if len(ids) != metrics.n or len(set(ids)) != metrics.n:
-        raise RecordError(f"{path}: found {len(ids)} rows, {len(set(ids))} ids, expected n = {metrics.n}; {remake}")
+        raise recipe.broken(path, f"found {len(ids)} rows, {len(set(ids))} ids, expected n = {metrics.n}")
     if not math.isclose(float(correct.mean()), metrics.accuracy, abs_tol=1e-9):
-        found = f"found accuracy {correct.mean():.6g}, {source.name} says {metrics.accuracy:.6g}"
-        raise RecordError(f"{path}: {found}; {remake}")
+        raise recipe.broken(path, f"found accuracy {correct.mean():.6g}, {source.name} says {metrics.accuracy:.6g}")
     measured = all(isinstance(value, int | float) and math.isfinite(value) for value in losses)
     return Predictions(ids=ids, correct=correct, gold_nll=np.array(losses, dtype=float) if measured else None)
 
@@ -246,7 +219,7 @@ def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str =
     train = load_train_record(run, results=results, command=command)
     path = folder / "metrics.json"
     metrics = _read_record(path, MetricsRecord, run, command)
-    rerun = f"the record is stale, rerun: {_make(path, command)}"
+    rerun = f"the record is stale, rerun: {Recipe.workflow(command, path).make}"
     if metrics.status != train.status:
         raise StaleRecord(f"{path}: status: found {metrics.status!r}, train.json says {train.status!r}; {rerun}")
     _check_evaluation(path, metrics, run, rerun)
@@ -297,7 +270,8 @@ def load_records(
             else StaleRecord(f"{len(stale)} of {len(runs)} runs are stale; the first: {stale[0][1]}{everything}")
         )
     if not allow_missing and missing:
-        make = f"make the first: {_make(run_folder(missing[0][0], results=results) / 'metrics.json', command)}"
+        first = run_folder(missing[0][0], results=results) / "metrics.json"
+        make = f"make the first: {Recipe.workflow(command, first).make}"
         if target is not None:
             make = f"make them: {command} -- {target}"
         raise _missing_error([run for run, _ in missing], len(runs), results, make)
@@ -317,20 +291,12 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
     """The content of metrics.json.
 
     Raises:
-        ConfigError: it is missing, not JSON, of another schema version, or has no tasks.
+        RecordError: it is missing, not JSON, of another schema version, or has no tasks.
     """
-    path = run_dir / "metrics.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: found no such file, expected the folder of an evaluated run") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ConfigError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}")
+    path, recipe = run_dir / "metrics.json", Recipe.command("python -m harness.evaluate")
+    content = read_json(path, recipe)
     if not isinstance(content.get("tasks"), dict):
-        raise ConfigError(f"{path}: tasks: found {type(content.get('tasks')).__name__}, expected one entry a task")
+        raise recipe.broken(path, f"tasks: found {type(content.get('tasks')).__name__}, expected one entry a task")
     return content
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from harness.config import SCHEMA_VERSION, ConfigError, Frozen, TimingSpec
+from harness.config import Frozen, TimingSpec
+from harness.records.versioned import Recipe, read_json, validated
 
 #: Name of the record in an experiment's results folder.
 FILE = "timing.json"
+MADE = Recipe.command("python -m harness.measure.timing")
 
 # ------------------------------------------------------------------------------------------------------------------ record
 
@@ -77,30 +78,21 @@ class TimingRecord(Frozen):
     measurements: tuple[Measurement, ...]
 
 
-def read(path: Path) -> TimingRecord:
+def read(path: Path, recipe: Recipe = MADE) -> TimingRecord:
     """A finished record.
 
+    Args:
+        recipe: how the caller's reader makes it, for messages.
+
     Raises:
-        ConfigError: the file is missing, broken, of another schema version, or lacks measurements.
+        RecordError: the file is missing, broken, of another schema version, or lacks measurements.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: found no such file, expected the output of python -m harness.measure.timing") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ConfigError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}")
-    try:
-        record = TimingRecord.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    record = validated(path, read_json(path, recipe), TimingRecord, recipe)
     due = {(number, method) for number in range(record.timing.rounds) for method in record.timing.methods}
     missing = sorted(due - {(m.round, m.method) for m in record.measurements})
     if missing:
-        raise ConfigError(f"{path}: found no measurement of {missing[0][1]} in round {missing[0][0]}, expected all of them")
+        first_round, method = missing[0]
+        raise recipe.broken(path, f"found no measurement of {method} in round {first_round}, expected all of them")
     return record
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.config import ConfigError
 from harness.experiment.runs import all_runs, base_evaluations
-from harness.records.read import RecordError
+from harness.records.versioned import RecordError
 from harness.report import recompute
 from harness.report.recompute import Raw, TableNumbers, mean, read_rows
 from harness.report.sources import CLAIMS, OPERATIONS, Source, state

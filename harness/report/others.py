@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness import reported
-from harness.config import SCHEMA_VERSION, ConfigError
+from harness.config import ConfigError
 from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
 from harness.records import timing
-from harness.records.read import RecordError
+from harness.records.versioned import Recipe, read_json
 from harness.report.sources import CLAIMS, Source
 from harness.tables import rates, rates_table
 from harness.tables import settings as settings_table
@@ -177,7 +175,7 @@ def base_block(source: Source) -> Block | None:
         path = source.folder / base.folder / "metrics.json"
         if not path.is_file():
             continue
-        metrics = read_object(path)
+        metrics = read_json(path, Recipe.workflow(source.command, path))
         for task, found in metrics["tasks"].items():
             key = f"{base.folder}|{task}"
             floor = found.get("floor")
@@ -206,7 +204,7 @@ def timing_block(source: Source) -> Block | None:
     path = source.folder / timing.FILE
     if source.experiment.timing is None or not path.is_file():
         return None
-    record = timing.read(path)
+    record = timing.read(path, Recipe.workflow(source.command, path))
     rows = []
     for method, found in timing.summarise(record).items():
         cells = [Cell(text=_label(source, method), colour=colour_of(method))]
@@ -232,22 +230,6 @@ def _label(source: Source, method: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------- claims
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object of this schema version.
-
-    Raises:
-        RecordError: it is none.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: cannot be read as JSON: {error}") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise RecordError(f"{path}: schema_version: found {version!r}, expected {SCHEMA_VERSION}")
-    return content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +285,7 @@ def claim_views(source: Source) -> list[ClaimView] | None:
                 **{name: claim[name] for name in ("key", "statement", "verdict", "source", "paper", "test", "stand_in")},
                 parts=tuple(part(one, f"claim|{claim['key']}|{i}") for i, one in enumerate(claim["parts"])),
             )
-            for claim in read_object(path)["claims"]
+            for claim in read_json(path, Recipe.workflow(source.command, path))["claims"]
         ]
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{path}: found a claim of another form ({error!r}); make it: {source.command} -- {path}") from error

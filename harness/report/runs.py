@@ -17,7 +17,7 @@ from harness.experiment.runs import all_runs, base_evaluations
 from harness.figures.style import colour_of
 from harness.records import pruning
 from harness.records.read import Loaded, read_predictions
-from harness.report.others import read_object
+from harness.records.versioned import Recipe, read_json
 from harness.report.sources import OPERATIONS, Source
 
 #: Characters kept of one prompt or completion.
@@ -80,6 +80,10 @@ def _operations(path: Path) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
+def _read(source: Source, path: Path) -> dict[str, Any]:
+    return read_json(path, Recipe.workflow(source.command, path))
+
+
 def _pruned(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
@@ -114,7 +118,7 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
             entries.append(_entry(source, run, "stale" if run.run_id in stale else "missing"))
             continue
         folder = source.run_folder(run)
-        train, metrics = read_object(folder / "train.json"), read_object(folder / "metrics.json")
+        train, metrics = (_read(source, folder / name) for name in ("train.json", "metrics.json"))
         entry = _entry(source, run, train["status"])
         entry["train"] = {name: train.get(name) for name in _TRAIN}
         entry["loss"] = [[point["step"], point["loss"]] for point in train.get("loss_curve", []) if "loss" in point]
@@ -133,7 +137,7 @@ def base_entries(source: Source) -> list[dict[str, Any]]:
         folder = source.folder / base.folder
         if not (folder / "metrics.json").is_file():
             continue
-        metrics = read_object(folder / "metrics.json")
+        metrics = _read(source, folder / "metrics.json")
         again = f"{source.command} --force -- {folder / 'metrics.json'}"
         entries.append({
             "id": base.folder, "domain": "base", "model": source.experiment.models[base.model_key].label,

@@ -13,7 +13,8 @@ from harness.config import Experiment, RunSpec, canonical_json
 from harness.experiment.runs import all_runs, base_evaluations, load_experiment, planned_figures, pruning_runs
 from harness.provenance import file_sha256
 from harness.records import pruning, timing
-from harness.records.read import DEFAULT_RESULTS, MissingRecord, load_records, run_folder, snakemake_command
+from harness.records.read import DEFAULT_RESULTS, load_records, run_folder, snakemake_command
+from harness.records.versioned import MissingRecord
 
 PAGE = "report.html"
 CLAIMS = "claims.json"

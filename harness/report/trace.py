@@ -8,7 +8,6 @@ record says.
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 
 from harness import cli, reported
 from harness.config import ConfigError, RunSpec
+from harness.did_you_mean import suggestion
 from harness.experiment.runs import table_runs
 from harness.provenance import file_sha256
 from harness.records.read import DEFAULT_RESULTS
@@ -63,10 +63,9 @@ def pick(name: str, named: Mapping[FoundT, Sequence[str]], *, what: str) -> Foun
         choices = ", ".join(named[one][0] for one in found)
         raise ConfigError(f"{what}: found {name!r}, which {len(found)} go by; expected one of {choices}")
     known = {other.lower(): other for names in named.values() for other in names}
-    near = difflib.get_close_matches(plain, known, n=1)
     first = ", ".join(names[0] for names in named.values())
-    hint = f"did you mean {known[near[0]]!r}?" if near else f"expected one of {first}"
-    raise ConfigError(f"{what}: found unknown {name!r}; {hint}")
+    near = suggestion(plain, known, shown=known.__getitem__) or f"expected one of {first}"
+    raise ConfigError(f"{what}: found unknown {name!r}; {near}")
 
 
 def find(table: Table, *, model: str, method: str, task: str) -> Number:

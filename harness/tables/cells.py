@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from harness import reported
 from harness.config import BaseModelSpec, Experiment, RunSpec, TaskSpec
-from harness.records.read import RecordError, RunRecord
+from harness.records.read import RunRecord
+from harness.records.versioned import RecordError
 from harness.statistics import stats
 from harness.statistics.comparison import ALPHA, Comparison, Verdict
 from harness.tables.against_paper import PaperCheck

@@ -17,6 +17,7 @@ import methods
 from harness import files
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.records import importance
+from harness.threads import limit_threads
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     from harness.provenance import git_state
     from harness.train import record
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    limit_threads()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     git = git_state(Path(__file__).parent)  # of the code that is running, not of what the checkout holds at the end

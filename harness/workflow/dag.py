@@ -45,20 +45,21 @@ MODULES = {
     "claims": "harness.claims.__main__",
     "report": "harness.report.__main__",
 }
-#: Folders whose files a rule also depends on: modules and templates that are loaded by name.
-_FOLDERS = {"figure": "harness/figures", "report": "harness/report"}
+#: Rule -> the folder of modules that its module loads by name.
+_LOADED_BY_NAME = {"figure": Path("harness/figures")}
+#: Rule -> the folders of other files that it reads.
+_READ = {"report": (Path("harness/report/assets"), Path("harness/report/templates"))}
 _REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")]
 
 
 def code_of(rule: str) -> list[Path]:
     """The files whose edit reruns a rule: what its module imports, directly or not, and what that reads beside code."""
-    files = source_files(MODULES[rule])
+    folder = _LOADED_BY_NAME.get(rule)
+    by_name = [] if folder is None else [".".join(path.with_suffix("").parts) for path in folder.glob("[!_]*.py")]
+    files = source_files(MODULES[rule], *by_name)
     if Path("harness/reported.py") in files:
         files += _REPORTED
-    if rule in _FOLDERS:
-        inside = (path for path in sorted(Path(_FOLDERS[rule]).rglob("*")) if path.is_file() and path.suffix != ".pyc")
-        files += [path for path in inside if path not in files]
-    return files
+    return files + [path for folder in _READ.get(rule, ()) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def method_code(name: str) -> list[Path]:

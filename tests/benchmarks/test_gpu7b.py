@@ -271,7 +271,7 @@ def test_a_record_that_contradicts_itself_is_refused(smoke: Path, tmp_path: Path
 
 
 def test_no_record_and_half_a_record_are_refused(smoke: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="found no such file, expected the output of python -m benchmarks.gpu7b"):
+    with pytest.raises(ConfigError, match="found no such file; make it: python -m benchmarks.gpu7b"):
         gpu7b.read(tmp_path / "none.json")
     (tmp_path / "half.json").write_text(smoke.read_text()[:1000])
     with pytest.raises(ConfigError, match="cannot be read as JSON"):

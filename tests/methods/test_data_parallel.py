@@ -31,7 +31,7 @@ def experiment_file(folder: Path, name: str) -> Path:
                 "adapter.lora_dropout": 0.0,
                 "training": {
                     "learning_rate": 1e-3,
-                    "per_device_train_batch_size": 4,
+                    "per_device_train_batch_size": 2,
                     "gradient_accumulation_steps": 2,
                     "max_steps": STEPS,
                     "logging_steps": 1,

@@ -70,7 +70,7 @@ def _load(folder: Path, *tasks: str) -> dict[str, Any]:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_ones(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="found 'even_number', expected tasks .* did you mean even_numbers"):
+    with pytest.raises(ConfigError, match="found 'even_number', expected tasks .* did you mean 'even_numbers'"):
         _load(folder, "even_numbers", "even_number")
 
 

@@ -16,7 +16,8 @@ from harness.figures import __main__ as command
 from harness.figures import catalogue, style
 from harness.figures.rank_importance import default_layer
 from harness.records import importance, pruning, timing
-from harness.records.read import MissingRecord, RecordError, load_records
+from harness.records.read import load_records
+from harness.records.versioned import MissingRecord, RecordError
 from harness.tables import rates
 from harness.tables.build import build
 from tests.harness import fake_runs

@@ -10,6 +10,7 @@ import pytest
 
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
 from harness.records import read as records
+from harness.records import versioned
 from harness.records.__main__ import main
 from harness.records.frame import to_frame, write_parquet
 from tests.harness import fake_runs
@@ -48,7 +49,7 @@ def test_missing_gold_nll_is_missing_not_zero(runs: list[RunSpec], tmp_path: Pat
 def test_missing_file_is_named_with_its_command(runs: list[RunSpec], tmp_path: Path, name: str) -> None:
     path = fake_runs.run_folder(runs[0], tmp_path) / name
     path.unlink()
-    with pytest.raises(records.MissingRecord) as caught:
+    with pytest.raises(versioned.MissingRecord) as caught:
         records.load_record(runs[0], results=tmp_path)
     assert str(path) in str(caught.value) and f"snakemake --cores all -- {path}" in str(caught.value)
 
@@ -56,7 +57,7 @@ def test_missing_file_is_named_with_its_command(runs: list[RunSpec], tmp_path: P
 def test_many_missing_records_are_one_line_with_the_first_few(runs: list[RunSpec], tmp_path: Path) -> None:
     for run in runs:
         (fake_runs.run_folder(run, tmp_path) / "metrics.json").unlink()
-    with pytest.raises(records.MissingRecord) as caught:
+    with pytest.raises(versioned.MissingRecord) as caught:
         records.load_records(runs, results=tmp_path)
     message = str(caught.value)
     assert "4 of 4 runs" in message and "\n" not in message
@@ -77,7 +78,7 @@ def test_half_written_file_is_an_error_even_where_missing_is_allowed(
 ) -> None:
     path = fake_runs.run_folder(runs[1], tmp_path) / name
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(records.RecordError, match="incomplete") as caught:
+    with pytest.raises(versioned.RecordError, match="incomplete") as caught:
         records.load_records(runs, results=tmp_path, allow_missing=allow_missing)
     made = path if name.endswith(".json") else path.parent.parent / "metrics.json"
     assert str(path) in str(caught.value) and f"--force -- {made}" in str(caught.value)
@@ -87,7 +88,7 @@ def test_half_written_file_is_an_error_even_where_missing_is_allowed(
 def test_other_schema_version_is_refused(runs: list[RunSpec], tmp_path: Path, name: str) -> None:
     path = fake_runs.run_folder(runs[0], tmp_path) / name
     fake_runs.edit_json(path, schema_version=SCHEMA_VERSION + 1)
-    with pytest.raises(records.RecordError, match=f"schema_version: found {SCHEMA_VERSION + 1}, expected {SCHEMA_VERSION}"):
+    with pytest.raises(versioned.RecordError, match=f"schema_version: found {SCHEMA_VERSION + 1}, expected {SCHEMA_VERSION}"):
         records.load_records(runs, results=tmp_path, allow_missing=True)
 
 
@@ -123,7 +124,7 @@ def test_changed_evaluation_makes_the_metrics_stale_if_they_say_theirs(runs: lis
 
 def test_record_of_another_run_is_refused(runs: list[RunSpec], tmp_path: Path) -> None:
     fake_runs.edit_json(fake_runs.run_folder(runs[0], tmp_path) / "train.json", run_id=runs[1].run_id)
-    with pytest.raises(records.RecordError, match=f"run_id: found '{runs[1].run_id}'"):
+    with pytest.raises(versioned.RecordError, match=f"run_id: found '{runs[1].run_id}'"):
         records.load_record(runs[0], results=tmp_path)
 
 
@@ -132,10 +133,10 @@ def test_predictions_that_contradict_the_metrics_are_refused(runs: list[RunSpec]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["correct"] = not rows[0]["correct"]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(records.RecordError, match="found accuracy .* metrics.json says"):
+    with pytest.raises(versioned.RecordError, match="found accuracy .* metrics.json says"):
         records.load_record(runs[0], results=tmp_path)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
-    with pytest.raises(records.RecordError, match="found 5 rows"):
+    with pytest.raises(versioned.RecordError, match="found 5 rows"):
         records.load_record(runs[0], results=tmp_path)
 
 

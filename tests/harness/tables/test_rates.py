@@ -12,7 +12,8 @@ import yaml
 
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import load_experiment, sweep_runs, table_runs
-from harness.records.read import MissingRecord, load_record
+from harness.records.read import load_record
+from harness.records.versioned import MissingRecord
 from harness.tables import rates, rates_table
 from harness.tables.__main__ import main
 from harness.tables.build import build

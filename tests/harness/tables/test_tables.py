@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from harness import reported
 from harness.config import Experiment, RunSpec
-from harness.records.read import MissingRecord, RecordError
+from harness.records.versioned import MissingRecord, RecordError
 from harness.tables import render
 from harness.tables.build import Table
 from tests.harness import fake_runs

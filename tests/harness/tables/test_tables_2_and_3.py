@@ -19,7 +19,8 @@ from harness.config import ConfigError, Experiment
 from harness.experiment import table4
 from harness.experiment.runs import load_experiment, settings_runs
 from harness.records.frame import to_frame
-from harness.records.read import MissingRecord, RecordError, load_records
+from harness.records.read import load_records
+from harness.records.versioned import MissingRecord, RecordError
 from harness.statistics import stats
 from harness.tables import render
 from harness.tables import words as text

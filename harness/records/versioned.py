@@ -1,0 +1,85 @@
+"""JSON records that carry ``schema_version``: read in one way, refused in the same words everywhere. No torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from harness.config import SCHEMA_VERSION, ConfigError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class RecordError(ConfigError):
+    """A record that cannot be used. The message names the file and the command that makes it."""
+
+
+class MissingRecord(RecordError):
+    """The run, or a part of it, has not been done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a record is made, for messages: the command where there is none yet, and the one that replaces a bad one."""
+
+    make: str
+    again: str
+
+    @classmethod
+    def workflow(cls, command: str, target: Path) -> Recipe:
+        """By Snakemake, which takes a file for finished that is merely there: ``--force`` replaces it.
+
+        Args:
+            command: how the experiment is run (``read.snakemake_command``).
+            target: what the workflow makes: the record, or the file that it lies beside.
+        """
+        return cls(make=f"{command} -- {target}", again=f"{command} --force -- {target}")
+
+    @classmethod
+    def command(cls, command: str) -> Recipe:
+        """By a command of this project, which replaces what it finds."""
+        return cls(make=command, again=command)
+
+    def missing(self, path: Path) -> MissingRecord:
+        """The error of a record that is not there."""
+        return MissingRecord(f"{path}: found no such file; make it: {self.make}")
+
+    def broken(self, path: Path, fault: str) -> RecordError:
+        """The error of a record that is there but cannot be used."""
+        return RecordError(f"{path}: {fault}; make it again: {self.again}")
+
+
+def read_json(path: Path, recipe: Recipe, *, version: int = SCHEMA_VERSION) -> dict[str, Any]:
+    """A JSON object of this schema version.
+
+    Raises:
+        MissingRecord: there is no such file.
+        RecordError: it cannot be read, is no JSON object, or has another schema version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise recipe.missing(path) from None
+    except (OSError, ValueError) as error:
+        raise recipe.broken(path, f"found an incomplete record (cannot be read as JSON: {error})") from error
+    own = content.get("schema_version") if isinstance(content, dict) else None
+    if own != version:
+        raise recipe.broken(path, f"schema_version: found {own!r}, expected {version}")
+    return content
+
+
+def validated(path: Path, content: dict[str, Any], model: type[ModelT], recipe: Recipe) -> ModelT:
+    """What ``read_json`` gave, checked against its model.
+
+    Raises:
+        RecordError: it does not fit; the message names the first key that does not.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise recipe.broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

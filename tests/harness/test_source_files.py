@@ -1,0 +1,119 @@
+"""What is rerun follows from the imports: each stage of the workflow, and finished tasks of an interrupted evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import source_files
+from harness.config import GeneratedData, TaskSpec
+from harness.evaluate.finished_tasks import task_key
+from harness.workflow.dag import MODULES, code_of, method_code
+
+#: A package of its own: main imports in three ways, one of them inside a function, and names a process by its module.
+PACKAGE = {
+    "__init__": "",
+    "main": (
+        "from typing import TYPE_CHECKING\nimport evaluation.plain\nfrom evaluation import listed\n"
+        "if TYPE_CHECKING:\n    from evaluation import typed\n"
+        "def late():\n    from evaluation.inner.deep import value\n"
+        "COMMAND = ['-m', 'evaluation.server']\n"
+    ),
+    "plain": "import json\n",
+    "listed": "",
+    "typed": "",
+    "server": "from evaluation import behind\n",
+    "behind": "",
+    "apart": "from evaluation import main\n",
+    "inner/__init__": "",
+    "inner/deep": "value = 'evaluation.nothing'\n",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """PACKAGE under the name ``evaluation`` in place of this project."""
+    for name, text in PACKAGE.items():
+        path = tmp_path / "evaluation" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(source_files, "ROOT", tmp_path)
+    caches = (source_files._file, source_files._imports)
+    for cache in caches:
+        cache.cache_clear()
+    yield tmp_path
+    for cache in caches:
+        cache.cache_clear()
+
+
+def names(*modules: str) -> set[str]:
+    return {str(path.relative_to("evaluation").with_suffix("")) for path in source_files.source_files(*modules)}
+
+
+def test_every_form_of_import_counts_but_those_for_type_checkers(project: Path) -> None:
+    expected = {"__init__", "main", "plain", "listed", "server", "behind", "inner/__init__", "inner/deep"}
+    assert names("evaluation.main") == expected
+    assert names("evaluation.plain") == {"__init__", "plain"}
+
+
+def test_an_unknown_module_is_refused(project: Path) -> None:
+    with pytest.raises(ValueError, match="no module 'evaluation.mian'"):
+        source_files.source_files("evaluation.mian")
+
+
+def test_the_hash_follows_the_content_of_these_files_only(project: Path) -> None:
+    before = source_files.source_hash("evaluation.main")
+    (project / "evaluation/apart.py").write_text("import os\n")
+    assert source_files.source_hash("evaluation.main") == before
+    (project / "evaluation/behind.py").write_text("import os\n")
+    assert source_files.source_hash("evaluation.main") != before
+
+
+@pytest.mark.parametrize(
+    ("rule", "inside", "outside"),
+    [
+        ("base_model", "harness/synthetic/corpus.py", "harness/train/trainer.py"),
+        ("train", "harness/data/tokens.py", "evaluation/graders/math_strict.py"),
+        ("evaluate", "harness/data/overlap.py", "harness/export/model_card_text.py"),
+        ("evaluate", "harness/evaluate/lm_eval.py", "harness/tables/words.py"),
+        ("evaluate", "evaluation/sandbox/tester.py", "harness/evaluate/audit.py"),  # started by its name
+        ("prune", "methods/importance.py", "harness/train/trainer.py"),
+        ("timing", "harness/measure/time_lapse.py", "harness/evaluate/generate.py"),
+        ("records", "harness/records/frame.py", "harness/statistics/stats.py"),
+        ("table", "config/paper_reported.csv", "harness/report/page.py"),
+        ("figure", "harness/records/importance.py", "harness/report/page.py"),
+        ("claims", "harness/claims/ranks.py", "harness/figures/pareto.py"),
+        ("report", "harness/report/assets/core.js", "harness/train/trainer.py"),
+    ],
+)
+def test_a_rule_depends_on_what_its_module_imports(rule: str, inside: str, outside: str) -> None:
+    files = {str(path) for path in code_of(rule)}
+    assert inside in files and outside not in files
+
+
+@pytest.mark.parametrize("rule", sorted(MODULES))
+def test_no_number_hangs_on_how_a_command_prints(rule: str) -> None:
+    assert not {"harness/cli.py", "harness/progress.py"} & {str(path) for path in code_of(rule)}
+
+
+def test_a_method_brings_its_own_files_and_no_other_methods() -> None:
+    dora = {str(path) for path in method_code("dora")}
+    assert {"methods/dora.py", "methods/lora.py", "methods/importance.py"} <= dora
+    assert not [path for path in dora if "beamlora" in path or "relora" in path]
+    assert "methods/beamlora/operation.py" in {str(path) for path in method_code("beamlora-no-expansion")}
+
+
+def test_a_kept_task_is_worth_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of a finished task changes with a file of the evaluation, not with one that only prints."""
+    source = GeneratedData(kind="generated", generator="gsm8k", rows=3, seed=0)
+    task = TaskSpec(source=source, format="gsm8k", prompt_template="alpaca", max_new_tokens=4, grader="sound")
+    read = Path.read_bytes
+
+    def key_with_a_change_of(changed: str) -> str:
+        monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if str(path).endswith(changed) else b""))
+        return task_key(task, dtype="float32", weights="w", data_sha256="d")
+
+    unchanged = key_with_a_change_of("nothing")
+    assert key_with_a_change_of("harness/data/tokens.py") != unchanged
+    assert key_with_a_change_of("harness/tables/words.py") == unchanged
