@@ -185,54 +185,6 @@ def sweep_baselines(experiment: Experiment, sweep: str) -> list[RunSpec]:
     ]
 
 
-#: The figures of one sweep each.
-SWEEP_FIGURES = ("rank_sweep", "delta_t", "p_init", "learning_rate")
-#: Every figure, in the order of the paper's, ours last.
-FIGURES = (
-    "rank_importance",
-    "pruning_curve",
-    "rank_sweep",
-    "delta_t",
-    "p_init",
-    "time_memory",
-    "operations",
-    "pareto",
-    "learning_rate",
-)
-
-
-def figure_runs(experiment: Experiment, figure: str) -> list[RunSpec]:
-    """The runs whose records a figure shows; none where the experiment does not plan it (and for time and memory, which
-    are measured apart).
-
-    Raises:
-        ConfigError: there is no such figure.
-    """
-    if figure not in FIGURES:
-        near = difflib.get_close_matches(figure, FIGURES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(FIGURES)}"
-        raise ConfigError(f"figure: found unknown {figure!r}; {hint}")
-    if figure in ("rank_importance", "pruning_curve"):
-        return pruning_runs(experiment)
-    if figure in SWEEP_FIGURES:
-        return sweep_and_baseline_runs(experiment, figure) if figure in experiment.sweeps else []
-    if figure == "operations":
-        return subject_runs(experiment)
-    if figure == "pareto":
-        return table_runs(experiment, "table1") if "table1" in experiment.tables else []
-    return []
-
-
-def planned_figures(experiment: Experiment) -> list[str]:
-    """The figures that the experiment has the runs or the measurements for."""
-    planned = [figure for figure in FIGURES if figure_runs(experiment, figure)]
-    if any(run.training.importance_every is None for run in pruning_runs(experiment)):
-        planned.remove("rank_importance")
-    if experiment.timing is not None:
-        planned.append("time_memory")
-    return [figure for figure in FIGURES if figure in planned]
-
-
 def unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
     """Each run once, in the order of its first appearance."""
     return list({run.run_id: run for run in runs}.values())
@@ -248,33 +200,6 @@ def all_runs(experiment: Experiment) -> list[RunSpec]:
 def sweep_and_baseline_runs(experiment: Experiment, sweep: str) -> list[RunSpec]:
     """The runs of a sweep and of its reference line."""
     return unique([*(point.run for point in sweep_runs(experiment, sweep)), *sweep_baselines(experiment, sweep)])
-
-
-def target_runs(experiment: Experiment, target: str) -> list[RunSpec]:
-    """The runs that a target of the workflow needs: ``reproduce_table1``, ``reproduce_learning_rate``, ``reproduce_all``,
-    or a figure's name.
-
-    Raises:
-        ConfigError: there is no such target, or the experiment does not plan it.
-    """
-    if target == "reproduce_all":
-        return all_runs(experiment)
-    name = target.removeprefix("reproduce_")
-    if name == "table4":
-        return settings_runs(experiment)
-    if name in experiment.tables:
-        return table_runs(experiment, name)
-    planned = planned_figures(experiment)
-    if name in planned:
-        return figure_runs(experiment, name)
-    if name in FIGURES or name in ("table1", "table2", "table3"):
-        raise ConfigError(
-            f"target: the experiment {experiment.name!r} plans no runs for {target!r}; it lacks the key that names them"
-        )
-    known = [*(f"reproduce_{table}" for table in experiment.tables), "reproduce_table4", "reproduce_all", *planned]
-    near = difflib.get_close_matches(target, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-    raise ConfigError(f"target: found unknown {target!r} in experiment {experiment.name!r}; {hint}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.figure is None:
         print(catalogue.listing())
         return 0
-    catalogue.check_name(args.figure)
+    catalogue.get(args.figure)
     selection = _selection(args)
     if args.gpu7b is not None:
         return _draw_gpu7b(args)

@@ -14,11 +14,12 @@ from typing import Any
 
 from harness import cli, reported
 from harness.config import ConfigError, Experiment
-from harness.experiment.runs import load_experiment, target_runs, unique
+from harness.experiment.runs import load_experiment, unique
 from harness.files import json_text
 from harness.plan.settings import Setting, table4_check, used_settings
 from harness.plan.work import PlannedRun, Planner, totals
 from harness.records.read import DEFAULT_RESULTS
+from harness.workflow.targets import target_runs
 
 
 def as_json(experiment: Experiment, target: str, runs: Sequence[PlannedRun], settings: Sequence[Setting], table4: Any) -> str:

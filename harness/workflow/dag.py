@@ -6,8 +6,8 @@ import fcntl
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,20 +16,14 @@ from harness import overhead, progress
 from harness.cli import DEFAULT_CONFIGFILE, FIGURES, MODELS, RESULTS, WORKFLOW_PID
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, canonical_json, local_file
 from harness.experiment import runs as plan
-from harness.source_files import source_files
+from harness.figures import catalogue
+from harness.source_files import PACKAGES, source_files
+from harness.workflow.targets import TABLE_TARGETS, target_runs
 
-#: Targets that make one table.
-TABLE_TARGETS = (
-    "reproduce_table1",
-    "reproduce_table2",
-    "reproduce_table3",
-    "reproduce_table4",
-    "reproduce_learning_rate",
-)
 #: Snakemake's ``--configfile FILE ...`` takes every word after it for a file, also the target in
 #: ``snakemake --configfile config/paper.yaml reproduce_table1``. An empty file of the target's name makes that command mean
 #: what it says.
-TARGETS = (*TABLE_TARGETS, *plan.FIGURES, "base_evaluations", "reproduce_all")
+TARGETS = (*TABLE_TARGETS, *catalogue.figures(), "base_evaluations", "reproduce_all")
 
 #: Rule -> the module that makes its numbers. (``__main__`` of training and evaluation reads arguments, and writes cards.)
 MODULES = {
@@ -45,8 +39,6 @@ MODULES = {
     "claims": "harness.claims.__main__",
     "report": "harness.report.__main__",
 }
-#: Rule -> the folder of modules that its module loads by name.
-_LOADED_BY_NAME = {"figure": Path("harness/figures")}
 #: Rule -> the folders of other files that it reads.
 _READ = {"report": (Path("harness/report/assets"), Path("harness/report/templates"))}
 _REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")]
@@ -54,22 +46,36 @@ _REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")
 
 def code_of(rule: str) -> list[Path]:
     """The files whose edit reruns a rule: what its module imports, directly or not, and what that reads beside code."""
-    folder = _LOADED_BY_NAME.get(rule)
-    by_name = [] if folder is None else [".".join(path.with_suffix("").parts) for path in folder.glob("[!_]*.py")]
-    files = source_files(MODULES[rule], *by_name)
+    files = source_files(MODULES[rule])
     if Path("harness/reported.py") in files:
         files += _REPORTED
     return files + [path for folder in _READ.get(rule, ()) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def method_code(name: str) -> list[Path]:
-    """The source files of a method: what its module imports; of a method from another package its module, or all modules of
-    its package."""
-    cls = methods.get(name).cls
-    if cls.__module__.startswith("methods."):
-        return source_files(cls.__module__)
-    source = Path(sys.modules[cls.__module__].__file__ or "")
-    return sorted(source.parent.glob("*.py")) if "." in cls.__module__ else [source]
+    """The source files of a method."""
+    return _module_code(methods.get(name).cls.__module__)
+
+
+def figure_code(name: str) -> list[Path]:
+    """The source files of a figure: those of its own module, and those that all figures share.
+
+    Raises:
+        ConfigError: there is no such figure, or its module is not installed.
+    """
+    return list(dict.fromkeys([*code_of("figure"), *_module_code(catalogue.get(name).module)]))
+
+
+def _module_code(module: str) -> list[Path]:
+    """What a module imports; of a module from another package the module itself, or all modules of its package."""
+    package = module.partition(".")[0]
+    if package in PACKAGES:
+        return source_files(module)
+    spec = find_spec(module) if find_spec(package) else None
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"found no module {module!r}, expected one that can be imported")
+    source = Path(spec.origin)
+    return sorted(source.parent.glob("*.py")) if spec.parent else [source]
 
 
 class Dag:
@@ -155,17 +161,13 @@ class Dag:
 
     def target_records(self, target: str, *names: str) -> list[str]:
         """The files called ``names`` of a target's runs."""
-        return self.records(plan.target_runs(self.experiment, target), *names)
+        return self.records(target_runs(self.experiment, target), *names)
 
     def figure_files(self, figure: str) -> list[str]:
         """What a figure is drawn from."""
-        runs = plan.figure_runs(self.experiment, figure)
-        found = self.records(runs, "train.json", "metrics.json")
-        if figure in ("rank_importance", "pruning_curve"):
-            found += self.records(runs, "pruning.json")
-        if figure == "time_memory":
-            found += self.timing
-        return found
+        entry = catalogue.get(figure)
+        files = [str(self.folder / file) for file in entry.files(self.experiment)]
+        return self.records(entry.runs(self.experiment), *entry.records) + files
 
     def timing_files(self) -> list[str]:
         """The local data file that the timed runs train on, if any."""
@@ -210,7 +212,7 @@ class Dag:
         Raises:
             ConfigError: the experiment does not plan it.
         """
-        plan.target_runs(self.experiment, target)
+        target_runs(self.experiment, target)
         return str(self.folder / "tables" / f"{target.removeprefix('reproduce_')}.md")
 
     def figure_of(self, figure: str) -> str:
@@ -219,12 +221,12 @@ class Dag:
         Raises:
             ConfigError: the experiment does not plan it.
         """
-        plan.target_runs(self.experiment, figure)
+        target_runs(self.experiment, figure)
         return str(self.figures / f"{figure}.png")
 
     def seeds_of(self, table: str) -> tuple[int, ...]:
         """The seeds of a table's runs: another number of them renders it again."""
-        return tuple(sorted({run.seed for run in plan.target_runs(self.experiment, f"reproduce_{table}")}))
+        return tuple(sorted({run.seed for run in target_runs(self.experiment, f"reproduce_{table}")}))
 
     @property
     def tables(self) -> list[str]:
@@ -236,7 +238,7 @@ class Dag:
     @property
     def drawn(self) -> list[str]:
         """Every figure that the experiment plans."""
-        return [self.figure_of(figure) for figure in plan.planned_figures(self.experiment)]
+        return [self.figure_of(figure.name) for figure in catalogue.planned(self.experiment)]
 
     @property
     def progress_file(self) -> Path:

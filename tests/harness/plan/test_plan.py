@@ -14,13 +14,14 @@ import torch
 import methods
 from harness import reported
 from harness.config import ConfigError
-from harness.experiment.runs import all_runs, load_experiment, table_runs, target_runs
+from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.models.stand_in import model_config
 from harness.plan.__main__ import main
 from harness.plan.parameter_counts import count
 from harness.plan.settings import table4_check, used_settings
 from harness.plan.text import print_plan
 from harness.plan.work import PlannedRun, Planner
+from harness.workflow.targets import target_runs
 from methods.base import OperationSteps, TrainingContext
 from methods.lora import Lora
 from tests.experiments import miniature, write
