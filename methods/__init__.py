@@ -45,7 +45,8 @@ def registry() -> dict[str, NamedMethod]:
     found: dict[str, NamedMethod] = {}
     for cls in classes:
         _check(cls)
-        for name, (label, preset) in {cls.name: (cls.label, {}), **cls.variants}.items():
+        variants = vars(cls).get("variants", {})  # those of the method that it extends are that method's
+        for name, (label, preset) in {cls.name: (cls.label, {}), **variants}.items():
             if name in found and found[name].cls is not cls:
                 raise ConfigError(f"method name {name!r} is claimed by {found[name].cls} and {cls}")
             found[name] = NamedMethod(name=name, label=label, cls=cls, preset=preset)

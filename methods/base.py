@@ -93,7 +93,7 @@ class Method(ABC, Generic[SettingsT]):
     #: The name shown in tables, as the paper writes it.
     label: ClassVar[str]
     Settings: ClassVar[type[MethodSettings]]
-    #: Named variants (ablations): registry name -> (label, settings that differ from the defaults).
+    #: Named variants (ablations): registry name -> (label, settings that differ from the defaults). A subclass has its own.
     variants: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {}
     #: Whether the method can run when optimizer states are sharded (FSDP, ZeRO). Methods that edit moments say False.
     supports_sharded_optimizer: ClassVar[bool] = True

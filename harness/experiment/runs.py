@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,12 @@ from harness.config import (
     EvaluationSpec,
     Experiment,
     RunSpec,
+    SweepSpec,
     TableSpec,
 )
+from harness.did_you_mean import suggestion
 from harness.experiment.resolve import check_names, resolve_run
-from harness.experiment.yaml_file import apply, as_seeds, read_yaml, validate
+from harness.experiment.yaml_file import KeyPath, apply, as_seeds, read_yaml, validate
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -71,7 +72,7 @@ def table_runs(experiment: Experiment, table: str, *, paths: Sequence[Path] = (P
         raise ConfigError(f"{paths[-1]}: tables: found {sorted(experiment.tables)}, expected {table!r}")
     spec: TableSpec = experiment.tables[table]
     return [
-        resolve_run(experiment, domain=domain, model=model, method=method, seed=seed, paths=paths)
+        resolve_run(experiment, domain=domain, model=model, method=method, seed=seed, paths=paths).run
         for domain in spec.domains
         for model, keys in spec.methods.items()
         for method in keys
@@ -104,26 +105,53 @@ def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (P
         SweepRun(
             value=point[spec.setting],
             method=method,
-            run=_sweep_point(
-                experiment, domain=domain, model=model, method=method, seed=seed, setting=spec.setting, point=point, paths=paths
-            ),
+            run=_sweep_point(experiment, (sweep, number), domain=domain, model=model, method=method, seed=seed, paths=paths),
         )
         for domain in spec.domains
         for model in spec.models
         for method in spec.methods
-        for point in spec.points
+        for number, point in enumerate(spec.points)
         for seed in spec.seeds or experiment.seeds
     ]
 
 
-def _sweep_point(experiment: Experiment, *, setting: str, point: Mapping[str, Any], method: str, **where: Any) -> RunSpec:
-    plain = resolve_run(experiment, method=method, **where)
-    run = resolve_run(experiment, method=method, point=point, **where)
+def _sweep_point(experiment: Experiment, point: tuple[str, int], *, method: str, **where: Any) -> RunSpec:
+    plain = resolve_run(experiment, method=method, **where).run
+    run = resolve_run(experiment, method=method, point=point, **where).run
     if run == plain:
         return plain
-    value = f"{point[setting]:g}" if isinstance(point[setting], float) else str(point[setting])
+    setting, value = _point_name(experiment.sweeps[point[0]], point[1])
     named = {"key": f"{method}.{setting}={value}", "label": f"{run.method.label} ({setting} = {value})"}
     return run.model_copy(update={"method": run.method.model_copy(update=named)})
+
+
+def _point_name(sweep: SweepSpec, number: int) -> tuple[str, str]:
+    """The setting and the value that a run of a point is called after."""
+    value = sweep.points[number][sweep.setting]
+    return sweep.setting, f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def origins(experiment: Experiment, run: RunSpec) -> Mapping[str, KeyPath | None]:
+    """Which key of the experiment gave each setting of one of its runs, named as in ``Resolved``; None: no key, the value is a
+    default."""
+    method, _, named_after = run.method.key.partition(".")
+    points = [
+        (name, number)
+        for name, sweep in experiment.sweeps.items()
+        if run.domain in sweep.domains and run.model_key in sweep.models and method in sweep.methods
+        for number in range(len(sweep.points))
+        if "=".join(_point_name(sweep, number)) == named_after
+    ]
+    resolved = resolve_run(
+        experiment,
+        domain=run.domain,
+        model=run.model_key,
+        method=method,
+        seed=run.seed,
+        paths=(Path("experiment"),),
+        point=next(iter(points), None),
+    )
+    return resolved.origins
 
 
 def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[RunSpec]:
@@ -132,7 +160,7 @@ def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("exper
     if spec is None:
         return []
     return [
-        resolve_run(experiment, domain=spec.domain, model=spec.model, method=method, seed=seed, paths=paths)
+        resolve_run(experiment, domain=spec.domain, model=spec.model, method=method, seed=seed, paths=paths).run
         for method in spec.methods
         for seed in spec.seeds or experiment.seeds
     ]
@@ -146,7 +174,7 @@ def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experi
     runs = {
         method: resolve_run(
             experiment, domain=spec.domain, model=spec.model, method=method, seed=experiment.seeds[0], paths=paths
-        )
+        ).run
         for method in spec.methods
     }
     off = {"importance_every": None, "save_steps": sys.maxsize}
@@ -178,7 +206,7 @@ def sweep_baselines(experiment: Experiment, sweep: str) -> list[RunSpec]:
     if BASELINE in spec.methods or BASELINE not in experiment.methods:
         return []
     return [
-        resolve_run(experiment, domain=domain, model=model, method=BASELINE, seed=seed, paths=(Path("experiment"),))
+        resolve_run(experiment, domain=domain, model=model, method=BASELINE, seed=seed, paths=(Path("experiment"),)).run
         for domain in spec.domains
         for model in spec.models
         for seed in spec.seeds or experiment.seeds
@@ -237,9 +265,8 @@ def load_run(paths: Sequence[Path], overrides: Mapping[str, Any], run_id: str) -
     experiment = load_experiment(paths, overrides)
     runs = {run.run_id: run for run in all_runs(experiment)}
     if run_id not in runs:
-        near = difflib.get_close_matches(run_id, runs, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the experiment has {len(runs)} runs"
-        raise ConfigError(f"{paths[-1]}: found no run {run_id!r}; {hint}")
+        near = suggestion(run_id, runs) or f"the experiment has {len(runs)} runs"
+        raise ConfigError(f"{paths[-1]}: found no run {run_id!r}; {near}")
     return experiment, runs[run_id]
 
 

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 from harness.config import ConfigError, Frozen
 from harness.did_you_mean import suggestion
 
+#: Keys from the top of a file, list positions as integers.
+KeyPath = tuple[str | int, ...]
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """A key that stands twice is an error; YAML itself would silently keep the last one."""

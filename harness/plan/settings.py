@@ -10,8 +10,8 @@ from typing import Any
 
 from harness.config import Experiment, RunSpec, canonical_json
 from harness.experiment import table4
-from harness.experiment.runs import is_subject
-from harness.experiment.sources import DEFAULT, Source, origins, read_sources, source_of
+from harness.experiment.runs import is_subject, origins
+from harness.experiment.sources import DEFAULT, Source, read_sources, source_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from typing import Any
 from harness import cli, reported
 from harness.config import SUBJECT, ConfigError, Experiment, RunSpec, canonical_json
 from harness.experiment import table4
-from harness.experiment.runs import load_experiment, settings_runs
-from harness.experiment.sources import TAGS, origins, read_sources, source_of
+from harness.experiment.runs import load_experiment, origins, settings_runs
+from harness.experiment.sources import TAGS, read_sources, source_of
 from harness.experiment.table4 import PaperSetting
 from harness.records.read import MissingRecord, StaleRecord, TrainRecord, load_train_record, snakemake_command
 from harness.tables import words as text
@@ -21,7 +21,7 @@ from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_he
 
 NAME = "table4"
 #: A setting of the paper's Table 4 -> how it is written.
-_WRITTEN = {"r": "rank r", "p_init": "p_init", "delta_t": "ΔT, steps"}
+WRITTEN = {"r": "rank r", "p_init": "p_init", "delta_t": "ΔT, steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def _value(value: Any) -> str:
 def _paper_rows(table: SettingsTable) -> list[list[str]]:
     return [
         [one.run.domain, reported.MODEL_LABELS.get(str(one.run.model.stands_for), text.NOTHING), one.run.model.label,
-         _WRITTEN[row.name], _value(row.paper), _value(row.ours), row.verdict, one.source_of(row)]
+         WRITTEN[row.name], _value(row.paper), _value(row.ours), row.verdict, one.source_of(row)]
         for one in table.used for row in one.paper
     ]  # fmt: skip
 

@@ -62,6 +62,12 @@ def test_neither_imported_classes_nor_abstract_bases_are_methods(add: Callable[[
     assert set(methods.registry()) == known
 
 
+def test_variants_belong_to_the_class_that_names_them(add: Callable[[str, str], None]) -> None:
+    add("added_wider.py", "from methods.beamlora import BeamLoRA\nclass Wider(BeamLoRA):\n    name, label = 'wider', 'Wider'\n")
+    assert methods.get("wider").label == "Wider"
+    assert methods.get("beamlora-gate-only").cls.name == "beamlora"
+
+
 def test_a_folder_gives_the_class_that_its_head_imports(add: Callable[[str, str], None]) -> None:
     add("added_folder/method.py", COMPLETE)
     add("added_folder/__init__.py", "from methods.added_folder.method import Whole\n")
