@@ -10,8 +10,9 @@ from snakemake.exceptions import WorkflowError
 
 from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
-from harness.experiment.runs import FIGURES
-from harness.workflow.dag import TABLE_TARGETS, Dag, code_of, hold_lock, method_code, read_config, set_code
+from harness.figures.catalogue import figures
+from harness.workflow.dag import Dag, code_of, figure_code, hold_lock, method_code, read_config, set_code
+from harness.workflow.targets import TABLE_TARGETS
 from harness.workflow.watch import watch
 
 
@@ -56,7 +57,7 @@ for TARGET in TABLE_TARGETS:
 
 
 # One target per figure, under the figure's own name.
-for FIGURE in FIGURES:
+for FIGURE in figures():
 
     rule:
         name:
@@ -283,7 +284,7 @@ rule figure:
     input:
         config=ancient(PLAN.configfiles),
         records=lambda wildcards: PLAN.figure_files(wildcards.figure),
-        code=code_of("figure"),
+        code=lambda wildcards: figure_code(wildcards.figure),
     output:
         multiext(f"{PLAN.figures}/{{figure}}", ".pdf", ".csv"),
         report(f"{PLAN.figures}/{{figure}}.png", category="Figures", labels={"figure": "{figure}"}),

@@ -23,6 +23,10 @@ from harness.errors import ConfigError as ConfigError
 #: Raised when the meaning of a record changes; records of another version are refused.
 SCHEMA_VERSION = 1
 
+#: Registered names of the method that all others are compared with, and of the one that the paper proposes.
+BASELINE = "lora"
+SUBJECT = "beamlora"
+
 
 class Frozen(BaseModel):
     """Immutable, and an unknown key is an error."""
@@ -130,6 +134,11 @@ class BaseModelSpec(Frozen):
     def is_stand_in(self) -> bool:
         """Whether this is not the paper's own model. Only hub models named as such in paper.yaml are not stand-ins."""
         return not (isinstance(self.source, HubModel) and self.source.model_name_or_path in PAPER_MODELS.values())
+
+    def marked_label(self, mark: str) -> str:
+        """The label, with ``mark`` after it where the model takes the place of one of the paper's and does not say so."""
+        unmarked = self.stands_for and self.is_stand_in and "stand-in" not in self.label.lower()
+        return f"{self.label} {mark}" if unmarked else self.label
 
 
 #: The paper's base models by their key in config/paper_reported.csv [hub ids as the authors' scripts name them].
@@ -402,7 +411,7 @@ class TimingSpec(Frozen):
     domain: str
     model: str
     methods: tuple[str, ...] = Field(min_length=2)
-    baseline: str = "lora"
+    baseline: str = BASELINE
     rounds: int = Field(5, ge=2, description="each method is measured once in each round")
     steps: int = Field(20, ge=1, description="timed optimizer steps of each kind (ordinary, operation, ...) in a measurement")
     warmup_steps: int = Field(3, ge=0, description="steps before the clock starts")

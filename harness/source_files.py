@@ -10,7 +10,10 @@ import ast
 import hashlib
 import sys
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+
+from harness.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("evaluation", "harness", "methods")
@@ -23,11 +26,11 @@ def source_files(*modules: str) -> list[Path]:
     """The files of ``modules`` and of everything in this project that they import, sorted, relative to the repository.
 
     Imports inside functions count, those for type checkers only do not. A module that is named in a string (``python -m`` in a
-    process of its own) counts as imported. ``modules`` may be of another package, if loaded: their files (``own_files``) stand
+    process of its own) counts as imported. ``modules`` may be of another package: their files (``own_files``) stand
     first, with their whole paths.
 
     Raises:
-        ValueError: no such module in this project, and none loaded from elsewhere.
+        ConfigError: no such module in this project, and none installed.
     """
     outside = sorted({file for module in modules if not _is_ours(module) for file in own_files(module)})
     found: set[str] = set()
@@ -38,24 +41,24 @@ def source_files(*modules: str) -> list[Path]:
         if module in found or module in LEFT_OUT:
             continue
         if _file(module) is None:
-            raise ValueError(f"source_files: found no module {module!r} below {ROOT}")
+            raise ConfigError(f"found no module {module!r} below {ROOT}")
         found.add(module)
         pending += _imports(module)
     return outside + sorted(file.relative_to(ROOT) for module in found if (file := _file(module)) is not None)
 
 
 def own_files(module: str) -> list[Path]:
-    """The file of a module, relative to the repository; of a loaded module of another package all files of its folder, which
+    """The file of a module, relative to the repository; of a module of another package all files of its folder, which
     it may import, or its single file.
 
     Raises:
-        ValueError: no such module in this project, and none loaded from elsewhere.
+        ConfigError: no such module in this project, and none installed.
     """
     if (file := _file(module)) is not None:
         return [file.relative_to(ROOT)]
-    source = getattr(sys.modules.get(module), "__file__", None)
-    if _is_ours(module) or source is None:
-        raise ValueError(f"source_files: found no module {module!r} below {ROOT}, and none of that name loaded")
+    source = None if _is_ours(module) else _origin(module)
+    if source is None:
+        raise ConfigError(f"found no module {module!r} below {ROOT}, and none of that name installed")
     file = Path(source)
     return sorted(file.parent.glob("*.py")) if "." in module or file.name == "__init__.py" else [file]
 
@@ -70,6 +73,17 @@ def source_hash(*modules: str) -> str:
 
 def _is_ours(module: str) -> bool:
     return module.partition(".")[0] in PACKAGES
+
+
+def _origin(module: str) -> str | None:
+    """The file of a module of another package, loaded or not."""
+    if module in sys.modules:
+        return sys.modules[module].__file__
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:  # of the package that would hold it
+        return None
+    return None if spec is None else spec.origin
 
 
 @cache

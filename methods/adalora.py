@@ -227,6 +227,3 @@ def _folded(layer: LoraLayer, mask: list[bool]) -> LoraFactors:
     a, e, b = (getattr(layer, f"lora_{part}")[ADAPTER].detach() for part in "AEB")
     scale = layer.scaling[ADAPTER] / (layer.ranknum[ADAPTER].detach() + RANK_EPSILON)
     return LoraFactors(a=(a * e)[kept], b=b[:, kept] * scale)
-
-
-METHODS = [Adalora]

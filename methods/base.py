@@ -74,6 +74,14 @@ class TrainingContext:
     log_dir: Path | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class OperationSteps:
+    """The optimizer steps after which a method operates on ranks, and those of them at which it prunes."""
+
+    all: tuple[int, ...] = ()
+    pruning: tuple[int, ...] = ()
+
+
 SettingsT = TypeVar("SettingsT", bound=MethodSettings)
 
 
@@ -85,7 +93,7 @@ class Method(ABC, Generic[SettingsT]):
     #: The name shown in tables, as the paper writes it.
     label: ClassVar[str]
     Settings: ClassVar[type[MethodSettings]]
-    #: Named variants (ablations): registry name -> (label, settings that differ from the defaults).
+    #: Named variants (ablations): registry name -> (label, settings that differ from the defaults). A subclass has its own.
     variants: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {}
     #: Whether the method can run when optimizer states are sharded (FSDP, ZeRO). Methods that edit moments say False.
     supports_sharded_optimizer: ClassVar[bool] = True
@@ -135,6 +143,15 @@ class Method(ABC, Generic[SettingsT]):
         """What the method does beside the training step: kind of work -> the optimizer steps, counted from 1, that include it.
         Steps with the same kinds of work cost the same. Called after ``wrap``; the default is nothing."""
         return {}
+
+    def schedule(self, *, total_steps: int, steps_per_epoch: int) -> OperationSteps:
+        """When ranks are operated on in a run of this length. Known from the settings alone, before ``wrap``; the default is
+        never.
+
+        Raises:
+            ValueError: the settings do not fit a run of this length.
+        """
+        return OperationSteps()
 
     def evidence(self, model: torch.nn.Module) -> dict[str, Any]:
         """Facts, as plain JSON, that show the mechanism happened; written to train.json.

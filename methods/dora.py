@@ -30,6 +30,3 @@ class Dora(Lora):
     def rank_importance(self, model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
         """None: the rows' norms make each rank's share depend on all the others."""
         return None
-
-
-METHODS = [Dora]

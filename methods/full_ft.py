@@ -31,6 +31,3 @@ class FullFineTuning(Method[MethodSettings]):
     def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
         """Write the full model in Hugging Face form."""
         save_full_model(model, output_dir)
-
-
-METHODS = [FullFineTuning]

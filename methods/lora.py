@@ -55,6 +55,3 @@ class Lora(Method[AdapterSettings]):
     def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
         """Write the PEFT adapter."""
         save_adapter(model, output_dir)
-
-
-METHODS = [Lora]

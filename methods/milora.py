@@ -16,6 +16,3 @@ class Milora(SvdInitialisedLora):
     name = "milora"
     label = "MiLoRA"
     part = "bottom"
-
-
-METHODS = [Milora]

@@ -17,6 +17,3 @@ class Pissa(SvdInitialisedLora):
     name = "pissa"
     label = "PiSSA"
     part = "top"
-
-
-METHODS = [Pissa]

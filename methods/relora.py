@@ -204,6 +204,3 @@ def _reset_moments(optimizer: torch.optim.Optimizer, parameter: torch.nn.Paramet
         if moment.shape == parameter.shape and count > 0:
             magnitude = moment.abs().flatten()
             moment.view(-1)[magnitude.argsort(stable=True)[:count]] = 0
-
-
-METHODS = [Relora]

@@ -6,9 +6,10 @@ PiSSA takes the largest singular triplets of a weight, MiLoRA the smallest; one 
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.config import ConfigError
 from harness.files import replacing
@@ -124,8 +125,12 @@ class SvdInitialisedLora(Lora):
     The artefact is a plain LoRA of rank 2r for the *original* base: delta W = s (B A - B0 A0).
     """
 
-    part: ClassVar[Part]
     prunable = False
+
+    @property
+    @abstractmethod
+    def part(self) -> Part:
+        """The triplets that it starts from."""
 
     def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
         """Add the adapter, and move the chosen singular triplets from every target weight into it."""

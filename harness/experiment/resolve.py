@@ -1,15 +1,17 @@
-"""From the layers of an experiment file to the settings of one run, and the check that every name in it exists. No torch."""
+"""From the layers of an experiment file to the settings of one run, each with the key that gave it; and the check that every
+name in the file exists. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import methods
-from harness.config import Experiment, MethodSpec, RunSpec, TrainingSpec
+from harness.config import Experiment, MethodSpec, Override, RunSpec, TrainingSpec
 from harness.did_you_mean import hint
-from harness.experiment.yaml_file import located, validate
+from harness.experiment.yaml_file import KeyPath, located, validate
 from methods.base import AdapterSettings
 
 
@@ -70,11 +72,45 @@ def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
 
 
 _ALIASES = {alias: "r" for alias in ("lora_r", "lora_rank")}
+#: Settings of training that replace each other.
+_LENGTHS = {"max_steps", "num_train_epochs"}
 
 
-def _layer(target: dict[str, Any], settings: Mapping[str, Any]) -> None:
-    """Overlay settings, under their own names whatever alias the file uses."""
-    target.update({_ALIASES.get(key, key): value for key, value in settings.items()})
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """One run, and which key of the experiment gave each of its settings; None: no key, the value is a default.
+
+    Settings are called ``method.r``, ``training.learning_rate``, ``data.max_length``, ``evaluation.dtype`` and so on.
+    """
+
+    run: RunSpec
+    origins: Mapping[str, KeyPath | None]
+
+
+class _Layers:
+    """Settings laid over each other, under their own names whatever alias the file uses, each with the key that gave it."""
+
+    def __init__(self, aliases: Mapping[str, str]) -> None:
+        self.aliases = aliases
+        self.values: dict[str, Any] = {}
+        self.keys: dict[str, KeyPath] = {}
+
+    def lay(self, settings: Mapping[str, Any], at: KeyPath, *, known: Container[str] | None = None) -> None:
+        """Overlay the settings that stand at ``at`` in the file, or of them those that are ``known``."""
+        for key, value in settings.items():
+            name = self.aliases.get(key, key)
+            if known is None or name in known:
+                self.values[name], self.keys[name] = value, (*at, key)
+
+    def lay_preset(self, settings: Mapping[str, Any], at: KeyPath) -> None:
+        """Overlay what no file states, because the name at ``at`` stands for it."""
+        self.values |= settings
+        self.keys |= dict.fromkeys(settings, at)
+
+    def drop(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.values.pop(name, None)
+            self.keys.pop(name, None)
 
 
 def resolve_run(
@@ -85,63 +121,99 @@ def resolve_run(
     method: str,
     seed: int,
     paths: Sequence[Path],
-    point: Mapping[str, Any] | None = None,
-) -> RunSpec:
-    """One run. ``point`` is laid over everything else: settings of training under their names, the rest the method's.
+    point: tuple[str, int] | None = None,
+) -> Resolved:
+    """One run.
+
+    Args:
+        point: a sweep and the number of one of its points, which is laid over everything else: settings of training under
+            their names, the rest the method's.
 
     Raises:
         ConfigError: a setting that the method or the training loop does not have, or a value that it does not take.
     """
-    entry = experiment.methods[method]
+    entry, domain_spec = experiment.methods[method], experiment.domains[domain]
     named = methods.get(entry.method or method)
-    domain_spec = experiment.domains[domain]
-    settings: dict[str, Any] = {}
-    shared: dict[str, Any] = {}
-    _layer(shared, experiment.adapter)
-    _layer(shared, domain_spec.adapter)
-    for key in shared:
-        if key not in AdapterSettings.model_fields:
-            raise located(
-                paths,
-                ["adapter", key],
-                "found an unknown key; expected one of " + ", ".join(AdapterSettings.model_fields),
-            )
-    _layer(settings, {k: v for k, v in shared.items() if k in named.cls.Settings.model_fields})
-    _layer(settings, named.preset)
-    _layer(settings, entry.settings)
-    training = {**experiment.training, **domain_spec.training, **entry.training}
-    if set(entry.training) & {"max_steps", "num_train_epochs"}:
-        training = {k: v for k, v in training.items() if k in entry.training or k not in ("max_steps", "num_train_epochs")}
-    at: list[str | int] = ["methods", method, "settings"]
-    for i, override in enumerate(experiment.overrides):
-        wanted = ((override.domain, domain), (override.model, model), (override.method, method))
-        if all(names is None or name in names for names, name in wanted):
-            _layer(
-                settings,
-                {
-                    k: v
-                    for k, v in override.settings.items()
-                    if override.method is not None or _ALIASES.get(k, k) in named.cls.Settings.model_fields
-                },
-            )
-            training.update(override.training)
-            if override.settings:
-                at = ["overrides", i, "settings"]
+    settings = _method_layers(experiment, named, domain=domain, method=method, paths=paths)
+    training = _training_layers(experiment, domain=domain, method=method)
+    at: tuple[Any, ...] = ("methods", method, "settings")
+    for i, override in _overrides(experiment, domain=domain, model=model, method=method).items():
+        known = None if override.method is not None else named.cls.Settings.model_fields
+        settings.lay(override.settings, ("overrides", i, "settings"), known=known)
+        training.lay(override.training, ("overrides", i, "training"))
+        if override.settings:
+            at = ("overrides", i, "settings")
     if point is not None:
-        training.update({key: value for key, value in point.items() if key in TrainingSpec.model_fields})
-        _layer(settings, {key: value for key, value in point.items() if key not in TrainingSpec.model_fields})
-        at = ["sweeps"]
-    resolved = validate(named.cls.Settings, settings, paths=paths, at=at)
-    return RunSpec(
+        sweep, number = point
+        values = experiment.sweeps[sweep].points[number]
+        for_training = values.keys() & TrainingSpec.model_fields.keys()
+        training.lay(values, ("sweeps", sweep, "points", number), known=for_training)
+        settings.lay({k: v for k, v in values.items() if k not in for_training}, ("sweeps", sweep, "points", number))
+        at = ("sweeps",)
+    checked = validate(named.cls.Settings, settings.values, paths=paths, at=at).model_dump(mode="json")
+    run = RunSpec(
         experiment=experiment.name,
         domain=domain,
         model_key=model,
         model=experiment.models[model],
-        method=MethodSpec(
-            key=method, label=entry.label or named.label, name=named.name, settings=resolved.model_dump(mode="json")
-        ),
+        method=MethodSpec(key=method, label=entry.label or named.label, name=named.name, settings=checked),
         data=domain_spec.train,
-        training=validate(TrainingSpec, training, paths=paths, at=["training"]),
+        training=validate(TrainingSpec, training.values, paths=paths, at=["training"]),
         evaluation=domain_spec.evaluation,
         seed=seed,
     )
+    origins = {f"method.{name}": settings.keys.get(name) for name in checked}
+    origins |= {f"training.{name}": training.keys.get(name) for name in TrainingSpec.model_fields}
+    return Resolved(run=run, origins=origins | _domain_origins(experiment, domain))
+
+
+def _method_layers(
+    experiment: Experiment, named: methods.NamedMethod, *, domain: str, method: str, paths: Sequence[Path]
+) -> _Layers:
+    """The method's settings but for overrides: what all adapters share, what makes a variant, what its entry says."""
+    shared = {("adapter",): experiment.adapter, ("domains", domain, "adapter"): experiment.domains[domain].adapter}
+    found = _Layers(_ALIASES)
+    for at, settings in shared.items():
+        for key in settings:
+            if _ALIASES.get(key, key) not in AdapterSettings.model_fields:
+                expected = ", ".join(AdapterSettings.model_fields)
+                raise located(paths, at + (key,), f"found an unknown key; expected one of {expected}")
+        found.lay(settings, at, known=named.cls.Settings.model_fields)
+    found.lay_preset(named.preset, ("methods", method))
+    found.lay(experiment.methods[method].settings, ("methods", method, "settings"))
+    return found
+
+
+def _training_layers(experiment: Experiment, *, domain: str, method: str) -> _Layers:
+    """The settings of training but for overrides. A method with a length of its own has no other."""
+    own = experiment.methods[method].training
+    found = _Layers({})
+    found.lay(experiment.training, ("training",))
+    found.lay(experiment.domains[domain].training, ("domains", domain, "training"))
+    if own.keys() & _LENGTHS:
+        found.drop(_LENGTHS)
+    found.lay(own, ("methods", method, "training"))
+    return found
+
+
+def _overrides(experiment: Experiment, **where: str) -> dict[int, Override]:
+    """Place in the file -> override, of those that are meant for a domain, model and method."""
+    found = {}
+    for i, override in enumerate(experiment.overrides):
+        wanted = {field: getattr(override, field) for field in where}
+        if all(names is None or where[field] in names for field, names in wanted.items()):
+            found[i] = override
+    return found
+
+
+def _domain_origins(experiment: Experiment, domain: str) -> dict[str, KeyPath | None]:
+    """Of what a domain says for all its runs: the training set, the protocol and the number format of the evaluation."""
+    spec, at = experiment.domains[domain], ("domains", domain)
+    found: dict[str, KeyPath | None] = {
+        f"data.{name}": (*at, "train", name) if name in spec.train.model_fields_set else None
+        for name in type(spec.train).model_fields
+        if name not in ("source", "format")
+    }
+    shared = "protocol" in experiment.model_fields_set and experiment.protocol == spec.evaluation.protocol
+    found["evaluation.protocol"] = ("protocol",) if shared else (*at, "evaluation", "protocol")
+    return found | {"evaluation.dtype": (*at, "evaluation", "dtype")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +10,19 @@ from typing import Any
 
 from harness.arguments.overrides import apply
 from harness.config import (
+    BASELINE,
+    SUBJECT,
     BuiltModel,
     ConfigError,
     EvaluationSpec,
     Experiment,
     RunSpec,
+    SweepSpec,
     TableSpec,
 )
+from harness.did_you_mean import suggestion
 from harness.experiment.resolve import check_names, resolve_run
-from harness.experiment.yaml_file import as_seeds, read_yaml, validate
+from harness.experiment.yaml_file import KeyPath, as_seeds, read_yaml, validate
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -70,7 +73,7 @@ def table_runs(experiment: Experiment, table: str, *, paths: Sequence[Path] = (P
         raise ConfigError(f"{paths[-1]}: tables: found {sorted(experiment.tables)}, expected {table!r}")
     spec: TableSpec = experiment.tables[table]
     return [
-        resolve_run(experiment, domain=domain, model=model, method=method, seed=seed, paths=paths)
+        resolve_run(experiment, domain=domain, model=model, method=method, seed=seed, paths=paths).run
         for domain in spec.domains
         for model, keys in spec.methods.items()
         for method in keys
@@ -103,26 +106,53 @@ def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (P
         SweepRun(
             value=point[spec.setting],
             method=method,
-            run=_sweep_point(
-                experiment, domain=domain, model=model, method=method, seed=seed, setting=spec.setting, point=point, paths=paths
-            ),
+            run=_sweep_point(experiment, (sweep, number), domain=domain, model=model, method=method, seed=seed, paths=paths),
         )
         for domain in spec.domains
         for model in spec.models
         for method in spec.methods
-        for point in spec.points
+        for number, point in enumerate(spec.points)
         for seed in spec.seeds or experiment.seeds
     ]
 
 
-def _sweep_point(experiment: Experiment, *, setting: str, point: Mapping[str, Any], method: str, **where: Any) -> RunSpec:
-    plain = resolve_run(experiment, method=method, **where)
-    run = resolve_run(experiment, method=method, point=point, **where)
+def _sweep_point(experiment: Experiment, point: tuple[str, int], *, method: str, **where: Any) -> RunSpec:
+    plain = resolve_run(experiment, method=method, **where).run
+    run = resolve_run(experiment, method=method, point=point, **where).run
     if run == plain:
         return plain
-    value = f"{point[setting]:g}" if isinstance(point[setting], float) else str(point[setting])
+    setting, value = _point_name(experiment.sweeps[point[0]], point[1])
     named = {"key": f"{method}.{setting}={value}", "label": f"{run.method.label} ({setting} = {value})"}
     return run.model_copy(update={"method": run.method.model_copy(update=named)})
+
+
+def _point_name(sweep: SweepSpec, number: int) -> tuple[str, str]:
+    """The setting and the value that a run of a point is called after."""
+    value = sweep.points[number][sweep.setting]
+    return sweep.setting, f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def origins(experiment: Experiment, run: RunSpec) -> Mapping[str, KeyPath | None]:
+    """Which key of the experiment gave each setting of one of its runs, named as in ``Resolved``; None: no key, the value is a
+    default."""
+    method, _, named_after = run.method.key.partition(".")
+    points = [
+        (name, number)
+        for name, sweep in experiment.sweeps.items()
+        if run.domain in sweep.domains and run.model_key in sweep.models and method in sweep.methods
+        for number in range(len(sweep.points))
+        if "=".join(_point_name(sweep, number)) == named_after
+    ]
+    resolved = resolve_run(
+        experiment,
+        domain=run.domain,
+        model=run.model_key,
+        method=method,
+        seed=run.seed,
+        paths=(Path("experiment"),),
+        point=next(iter(points), None),
+    )
+    return resolved.origins
 
 
 def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[RunSpec]:
@@ -131,7 +161,7 @@ def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("exper
     if spec is None:
         return []
     return [
-        resolve_run(experiment, domain=spec.domain, model=spec.model, method=method, seed=seed, paths=paths)
+        resolve_run(experiment, domain=spec.domain, model=spec.model, method=method, seed=seed, paths=paths).run
         for method in spec.methods
         for seed in spec.seeds or experiment.seeds
     ]
@@ -145,7 +175,7 @@ def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experi
     runs = {
         method: resolve_run(
             experiment, domain=spec.domain, model=spec.model, method=method, seed=experiment.seeds[0], paths=paths
-        )
+        ).run
         for method in spec.methods
     }
     off = {"importance_every": None, "save_steps": sys.maxsize}
@@ -153,80 +183,35 @@ def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experi
 
 
 def settings_runs(experiment: Experiment) -> list[RunSpec]:
-    """The runs whose settings Table 4 shows: BeamLoRA under its own name, one of each domain and model."""
+    """The runs whose settings Table 4 shows: one of ``subject_runs`` of each domain and model."""
     found: dict[tuple[str, str], RunSpec] = {}
-    for table in experiment.tables:
-        for run in table_runs(experiment, table):
-            if run.method.key == run.method.name == "beamlora":
-                found.setdefault((run.domain, run.model_key), run)
+    for run in subject_runs(experiment):
+        found.setdefault((run.domain, run.model_key), run)
     return list(found.values())
 
 
-def operation_runs(experiment: Experiment) -> list[RunSpec]:
-    """Every BeamLoRA run of the tables under its own name: the runs whose operations are shown."""
+def subject_runs(experiment: Experiment) -> list[RunSpec]:
+    """The runs of the tables with the method that the paper proposes, under its own name."""
     runs = (run for table in experiment.tables for run in table_runs(experiment, table))
-    return unique(run for run in runs if run.method.key == run.method.name == "beamlora")
+    return unique(run for run in runs if is_subject(run))
+
+
+def is_subject(run: RunSpec) -> bool:
+    """Whether a run is of the method that the paper proposes, neither renamed nor a point of a sweep."""
+    return run.method.key == run.method.name == SUBJECT
 
 
 def sweep_baselines(experiment: Experiment, sweep: str) -> list[RunSpec]:
-    """Plain LoRA under the experiment's settings, where the sweep itself does not run it: its reference line."""
+    """The baseline under the experiment's settings, where the sweep itself does not run it: its reference line."""
     spec = experiment.sweeps[sweep]
-    if "lora" in spec.methods or "lora" not in experiment.methods:
+    if BASELINE in spec.methods or BASELINE not in experiment.methods:
         return []
     return [
-        resolve_run(experiment, domain=domain, model=model, method="lora", seed=seed, paths=(Path("experiment"),))
+        resolve_run(experiment, domain=domain, model=model, method=BASELINE, seed=seed, paths=(Path("experiment"),)).run
         for domain in spec.domains
         for model in spec.models
         for seed in spec.seeds or experiment.seeds
     ]
-
-
-#: The figures of one sweep each.
-SWEEP_FIGURES = ("rank_sweep", "delta_t", "p_init", "learning_rate")
-#: Every figure, in the order of the paper's, ours last.
-FIGURES = (
-    "rank_importance",
-    "pruning_curve",
-    "rank_sweep",
-    "delta_t",
-    "p_init",
-    "time_memory",
-    "operations",
-    "pareto",
-    "learning_rate",
-)
-
-
-def figure_runs(experiment: Experiment, figure: str) -> list[RunSpec]:
-    """The runs whose records a figure shows; none where the experiment does not plan it (and for time and memory, which
-    are measured apart).
-
-    Raises:
-        ConfigError: there is no such figure.
-    """
-    if figure not in FIGURES:
-        near = difflib.get_close_matches(figure, FIGURES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(FIGURES)}"
-        raise ConfigError(f"figure: found unknown {figure!r}; {hint}")
-    if figure in ("rank_importance", "pruning_curve"):
-        return pruning_runs(experiment)
-    if figure in SWEEP_FIGURES:
-        return sweep_and_baseline_runs(experiment, figure) if figure in experiment.sweeps else []
-    if figure == "operations":
-        return operation_runs(experiment)
-    if figure == "pareto":
-        return table_runs(experiment, "table1") if "table1" in experiment.tables else []
-    return []
-
-
-def planned_figures(experiment: Experiment) -> list[str]:
-    """The figures that the experiment has the runs or the measurements for."""
-    planned = [figure for figure in FIGURES if figure_runs(experiment, figure)]
-    if any(run.training.importance_every is None for run in pruning_runs(experiment)):
-        planned.remove("rank_importance")
-    if experiment.timing is not None:
-        planned.append("time_memory")
-    return [figure for figure in FIGURES if figure in planned]
 
 
 def unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
@@ -244,33 +229,6 @@ def all_runs(experiment: Experiment) -> list[RunSpec]:
 def sweep_and_baseline_runs(experiment: Experiment, sweep: str) -> list[RunSpec]:
     """The runs of a sweep and of its reference line."""
     return unique([*(point.run for point in sweep_runs(experiment, sweep)), *sweep_baselines(experiment, sweep)])
-
-
-def target_runs(experiment: Experiment, target: str) -> list[RunSpec]:
-    """The runs that a target of the workflow needs: ``reproduce_table1``, ``reproduce_learning_rate``, ``reproduce_all``,
-    or a figure's name.
-
-    Raises:
-        ConfigError: there is no such target, or the experiment does not plan it.
-    """
-    if target == "reproduce_all":
-        return all_runs(experiment)
-    name = target.removeprefix("reproduce_")
-    if name == "table4":
-        return settings_runs(experiment)
-    if name in experiment.tables:
-        return table_runs(experiment, name)
-    planned = planned_figures(experiment)
-    if name in planned:
-        return figure_runs(experiment, name)
-    if name in FIGURES or name in ("table1", "table2", "table3"):
-        raise ConfigError(
-            f"target: the experiment {experiment.name!r} plans no runs for {target!r}; it lacks the key that names them"
-        )
-    known = [*(f"reproduce_{table}" for table in experiment.tables), "reproduce_table4", "reproduce_all", *planned]
-    near = difflib.get_close_matches(target, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-    raise ConfigError(f"target: found unknown {target!r} in experiment {experiment.name!r}; {hint}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,9 +266,8 @@ def load_run(paths: Sequence[Path], overrides: Mapping[str, Any], run_id: str) -
     experiment = load_experiment(paths, overrides)
     runs = {run.run_id: run for run in all_runs(experiment)}
     if run_id not in runs:
-        near = difflib.get_close_matches(run_id, runs, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the experiment has {len(runs)} runs"
-        raise ConfigError(f"{paths[-1]}: found no run {run_id!r}; {hint}")
+        near = suggestion(run_id, runs) or f"the experiment has {len(runs)} runs"
+        raise ConfigError(f"{paths[-1]}: found no run {run_id!r}; {near}")
     return experiment, runs[run_id]
 
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import yaml
 
-import methods
-from harness.config import Experiment, Override, RunSpec
+from harness.experiment.yaml_file import KeyPath
 
 #: Tag -> what it says.
 TAGS = {
@@ -29,9 +28,6 @@ TAGS = {
 DEFAULT = "default"
 #: Shown for a setting given on the command line.
 COMMAND_LINE = "--set"
-
-#: Keys from the top of the file, list positions as integers.
-KeyPath = tuple[str | int, ...]
 
 _TAG = re.compile(r"\[(" + "|".join(map(re.escape, TAGS)) + r")\]")
 _QUOTED = re.compile(r""""(?:[^"\\]|\\.)*"|'[^']*'""")
@@ -159,74 +155,6 @@ def untagged(path: Path) -> list[str]:
         for key, source in read_sources([path]).items()
         if is_setting(key) and not source.tags
     ]
-
-
-# ------------------------------------------------------------------------------------------------------------ one run
-
-
-def origins(experiment: Experiment, run: RunSpec) -> dict[str, KeyPath | None]:
-    """Which key of the experiment gave each setting of a run; None: no key, the value is a default.
-
-    Settings are called ``method.r``, ``training.learning_rate``, ``data.max_length``, ``evaluation.dtype`` and so on.
-    """
-    key, _, point = run.method.key.partition(".")
-    domain = ("domains", run.domain)
-    spec = experiment.domains[run.domain]
-    overrides = [(("overrides", i), o) for i, o in enumerate(experiment.overrides) if _matches(o, run, key)]
-    swept = _sweep_point(experiment, key, point)
-    method_layers: list[tuple[KeyPath, Mapping[str, Any]]] = [
-        (("adapter",), experiment.adapter),
-        ((*domain, "adapter"), spec.adapter),
-        (("methods", key, "settings"), experiment.methods[key].settings),
-        *(((*at, "settings"), override.settings) for at, override in overrides),
-        *swept,
-    ]
-    training_layers: list[tuple[KeyPath, Mapping[str, Any]]] = [
-        (("training",), experiment.training),
-        ((*domain, "training"), spec.training),
-        (("methods", key, "training"), experiment.methods[key].training),
-        *(((*at, "training"), override.training) for at, override in overrides),
-        *swept,
-    ]
-    found = {f"method.{name}": _last(method_layers, name) for name in run.method.settings}
-    for name in methods.get(run.method.name).preset:  # what makes a variant, such as an ablation: its name stands for it
-        found[f"method.{name}"] = found[f"method.{name}"] or ("methods", key)
-    found |= {f"training.{name}": _last(training_layers, name) for name in type(run.training).model_fields}
-    found |= {
-        f"data.{name}": (*domain, "train", name) if name in spec.train.model_fields_set else None
-        for name in type(spec.train).model_fields
-        if name not in ("source", "format")
-    }
-    shared = "protocol" in experiment.model_fields_set and experiment.protocol == spec.evaluation.protocol
-    protocol: KeyPath = ("protocol",) if shared else (*domain, "evaluation", "protocol")
-    return found | {"evaluation.protocol": protocol, "evaluation.dtype": (*domain, "evaluation", "dtype")}
-
-
-def _matches(override: Override, run: RunSpec, method: str) -> bool:
-    wanted = ((override.domain, run.domain), (override.model, run.model_key), (override.method, method))
-    return all(names is None or name in names for names, name in wanted)
-
-
-def _sweep_point(experiment: Experiment, method: str, point: str) -> list[tuple[KeyPath, Mapping[str, Any]]]:
-    """The sweep's point behind a run whose method's key ends in ``setting=value``."""
-    setting, _, value = point.partition("=")
-    found: list[tuple[KeyPath, Mapping[str, Any]]] = [
-        (("sweeps", name, "points", i), settings)
-        for name, sweep in experiment.sweeps.items()
-        if sweep.setting == setting and method in sweep.methods
-        for i, settings in enumerate(sweep.points)
-        if value in (str(settings[setting]), f"{settings[setting]:g}" if isinstance(settings[setting], float) else None)
-    ]
-    return found[:1]
-
-
-def _last(layers: Sequence[tuple[KeyPath, Mapping[str, Any]]], name: str) -> KeyPath | None:
-    aliases = (name, "lora_r", "lora_rank") if name == "r" else (name,)
-    for path, values in reversed(layers):
-        for alias in aliases:
-            if alias in values:
-                return (*path, alias)
-    return None
 
 
 def source_of(sources: Mapping[KeyPath, Source], path: KeyPath | None) -> Source:

@@ -13,6 +13,8 @@ from harness.config import ConfigError, Frozen
 from harness.did_you_mean import suggestion
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+#: Keys from the top of a file, list positions as integers.
+KeyPath = tuple[str | int, ...]
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -63,7 +63,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.figure is None:
         print(catalogue.listing())
         return 0
-    catalogue.check_name(args.figure)
+    catalogue.get(args.figure)
     selection = _selection(args)
     if args.gpu7b is not None:
         return _draw_gpu7b(args)

@@ -1,73 +1,194 @@
-"""Every figure by name: what it shows, and the function that makes it."""
+"""Every figure by name: what it shows, what it is drawn from, and the function that draws it. No matplotlib, no pandas.
+
+Planning, drawing and the report all ask here: a figure is one module with a function ``build(inputs) -> Plot``, and one entry.
+Besides the entries of this file, those of the entry-point group ``beamlora_harness.figures`` are read (each a ``Figure``), so
+that a figure can live in someone else's package.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
-from harness.config import ConfigError
-from harness.figures.inputs import Inputs
-from harness.figures.style import Plot
+from harness.config import ConfigError, Experiment, RunSpec
+from harness.did_you_mean import hint
+from harness.experiment.runs import pruning_runs, subject_runs, sweep_and_baseline_runs, table_runs
+
+if TYPE_CHECKING:
+    from harness.figures.inputs import Inputs
+    from harness.figures.style import Plot
+
+ENTRY_POINT_GROUP = "beamlora_harness.figures"
+
+
+def _none(experiment: Experiment) -> Sequence[RunSpec]:
+    return []
+
+
+def _no_files(experiment: Experiment) -> Sequence[str]:
+    return []
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A figure: the paper's number (or "ours"), one line of words, and module:function below this package."""
+class Figure:
+    """A figure. The experiment plans it where it gives ``runs`` or ``files``."""
 
+    name: str
+    #: The paper's number, or ours.
     paper: str
+    #: One line of words.
     shows: str
+    #: module:function, imported only to draw.
     builder: str
+    #: The experiment's own runs whose records it shows; none where the experiment does not plan it.
+    runs: Callable[[Experiment], Sequence[RunSpec]] = _none
+    #: What it reads of each of these runs, in the run's folder.
+    records: tuple[str, ...] = ("train.json", "metrics.json")
+    #: What else it reads, in the experiment's folder of results.
+    files: Callable[[Experiment], Sequence[str]] = _no_files
+
+    @property
+    def module(self) -> str:
+        """The module that draws it."""
+        return self.builder.partition(":")[0]
+
+    def planned(self, experiment: Experiment) -> bool:
+        """Whether the experiment has the runs or the measurements for it."""
+        return bool(self.runs(experiment) or self.files(experiment))
 
 
-CATALOGUE = {
-    "rank_importance": Entry(
+def _importance_runs(experiment: Experiment) -> Sequence[RunSpec]:
+    runs = pruning_runs(experiment)
+    return [] if any(run.training.importance_every is None for run in runs) else runs
+
+
+def _sweep_runs(experiment: Experiment, *, sweep: str) -> Sequence[RunSpec]:
+    return sweep_and_baseline_runs(experiment, sweep) if sweep in experiment.sweeps else []
+
+
+def _table1_runs(experiment: Experiment) -> Sequence[RunSpec]:
+    return table_runs(experiment, "table1") if "table1" in experiment.tables else []
+
+
+def _timing_file(experiment: Experiment) -> Sequence[str]:
+    return [] if experiment.timing is None else ["timing.json"]
+
+
+_PRUNED = ("train.json", "metrics.json", "pruning.json")
+
+#: The paper's figures in its order, then ours.
+_OWN = (
+    Figure(
+        name="rank_importance",
         paper="Fig. 1, 2",
         shows="importance of ranks: deciles within a module with the pruning curve, each rank over steps, all modules",
-        builder="rank_importance:build",
+        builder="harness.figures.rank_importance:build",
+        runs=_importance_runs,
+        records=_PRUNED,
     ),
-    "pruning_curve": Entry(
+    Figure(
+        name="pruning_curve",
         paper="Fig. 4",
         shows="accuracy as ranks are pruned from least to most important, BeamLoRA against LoRA, with trend",
-        builder="pruning_curve:build",
+        builder="harness.figures.pruning_curve:build",
+        runs=pruning_runs,
+        records=_PRUNED,
     ),
-    "rank_sweep": Entry(paper="Fig. 5", shows="LoRA and BeamLoRA over the rank r", builder="sweeps:build_rank_sweep"),
-    "delta_t": Entry(
-        paper="Fig. 6", shows="number of operations and accuracy over the interval between them", builder="sweeps:build_delta_t"
+    Figure(
+        name="rank_sweep",
+        paper="Fig. 5",
+        shows="LoRA and BeamLoRA over the rank r",
+        builder="harness.figures.sweeps:build_rank_sweep",
+        runs=partial(_sweep_runs, sweep="rank_sweep"),
     ),
-    "p_init": Entry(
-        paper="Fig. 7", shows="operated ranks and accuracy over the initial threshold", builder="sweeps:build_p_init"
+    Figure(
+        name="delta_t",
+        paper="Fig. 6",
+        shows="number of operations and accuracy over the interval between them",
+        builder="harness.figures.sweeps:build_delta_t",
+        runs=partial(_sweep_runs, sweep="delta_t"),
     ),
-    "time_memory": Entry(
-        paper="Fig. 8, 9", shows="training time and peak memory of each method relative to LoRA", builder="time_memory:build"
+    Figure(
+        name="p_init",
+        paper="Fig. 7",
+        shows="operated ranks and accuracy over the initial threshold",
+        builder="harness.figures.sweeps:build_p_init",
+        runs=partial(_sweep_runs, sweep="p_init"),
     ),
-    "operations": Entry(
+    Figure(
+        name="time_memory",
+        paper="Fig. 8, 9",
+        shows="training time and peak memory of each method relative to LoRA",
+        builder="harness.figures.time_memory:build",
+        files=_timing_file,
+    ),
+    Figure(
+        name="operations",
         paper="ours",
         shows="threshold and operated ranks of each operation, per module and layer, and the loss around it",
-        builder="operations:build",
+        builder="harness.figures.operations:build",
+        runs=subject_runs,
     ),
-    "pareto": Entry(
-        paper="ours", shows="accuracy against training time, peak memory and trainable parameters", builder="pareto:build"
+    Figure(
+        name="pareto",
+        paper="ours",
+        shows="accuracy against training time, peak memory and trainable parameters",
+        builder="harness.figures.pareto:build",
+        runs=_table1_runs,
     ),
-    "learning_rate": Entry(
+    Figure(
+        name="learning_rate",
         paper="ours",
         shows="accuracy of each method over learning rates; ranking at a shared rate and at each one's best",
-        builder="rates:build",
+        builder="harness.figures.rates:build",
+        runs=partial(_sweep_runs, sweep="learning_rate"),
     ),
-}
+)
 
 
-def check_name(name: str) -> None:
-    """Refuse a figure that there is not.
+@cache
+def figures() -> Mapping[str, Figure]:
+    """All figures by name: those of this file, then those of other packages.
+
+    Raises:
+        ConfigError: an entry point is no figure, or two figures have one name.
+    """
+    found: dict[str, Figure] = {}
+    for figure in (*_OWN, *map(_load, entry_points(group=ENTRY_POINT_GROUP))):
+        if figure.name in found:
+            raise ConfigError(f"figure name {figure.name!r} is claimed by {found[figure.name].builder} and {figure.builder}")
+        found[figure.name] = figure
+    return found
+
+
+def _load(point: EntryPoint) -> Figure:
+    """The figure behind an entry point. Its name becomes a rule of the workflow."""
+    figure = point.load()
+    if not isinstance(figure, Figure) or not figure.name.isidentifier():
+        raise ConfigError(
+            f"{point.value}: found {figure!r}, expected a harness.figures.catalogue.Figure with an identifier as name"
+        )
+    return figure
+
+
+def get(name: str) -> Figure:
+    """The figure of a name.
 
     Raises:
         ConfigError: there is no such figure; the message names the nearest.
     """
-    if name not in CATALOGUE:
-        near = difflib.get_close_matches(name, CATALOGUE, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(CATALOGUE)}"
-        raise ConfigError(f"figure: found unknown {name!r}; {hint}")
+    if name not in figures():
+        raise ConfigError(f"figure: found unknown {name!r}; {hint(name, figures())}")
+    return figures()[name]
+
+
+def planned(experiment: Experiment) -> list[Figure]:
+    """The figures that the experiment has the runs or the measurements for."""
+    return [figure for figure in figures().values() if figure.planned(experiment)]
 
 
 def build(name: str, inputs: Inputs) -> Plot:
@@ -76,13 +197,12 @@ def build(name: str, inputs: Inputs) -> Plot:
     Raises:
         ConfigError: there is no such figure, the experiment does not plan it, or a record behind it is missing or broken.
     """
-    check_name(name)
-    module, function = CATALOGUE[name].builder.split(":")
-    make: Callable[[Inputs], Plot] = getattr(import_module(f"harness.figures.{module}"), function)
+    module, _, function = get(name).builder.partition(":")
+    make: Callable[[Inputs], Plot] = getattr(import_module(module), function)
     return make(inputs)
 
 
 def listing() -> str:
     """A line per figure."""
-    width = max(map(len, CATALOGUE))
-    return "\n".join(f"{name:<{width}}  {entry.paper:<9}  {entry.shows}" for name, entry in CATALOGUE.items())
+    width = max(map(len, figures()))
+    return "\n".join(f"{one.name:<{width}}  {one.paper:<9}  {one.shows}" for one in figures().values())

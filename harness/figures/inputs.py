@@ -147,8 +147,7 @@ def paper_accuracy(run: RunSpec, tasks: Sequence[Task]) -> float | None:
 
 def model_title(model: BaseModelSpec) -> str:
     """A model's label, marked where it takes the place of one of the paper's."""
-    unmarked = model.stands_for and model.is_stand_in and "stand-in" not in model.label.lower()
-    return f"{model.label} (stand-in)" if unmarked else model.label
+    return model.marked_label("(stand-in)")
 
 
 def model_note(model: BaseModelSpec) -> str:

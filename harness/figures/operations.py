@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.experiment.runs import operation_runs
+from harness.config import SUBJECT
+from harness.experiment.runs import subject_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, group_by, long_form, model_title, provenance_notes
 from harness.records.read import RunRecord
@@ -93,9 +94,9 @@ def build(inputs: Inputs) -> style.Plot:
         ConfigError: no table of the experiment has BeamLoRA.
         RecordError: a record or an operations file is missing or broken.
     """
-    runs = operation_runs(inputs.experiment)
+    runs = subject_runs(inputs.experiment)
     if not runs:
-        raise inputs.unplanned("tables", expected="a table with the method beamlora")
+        raise inputs.unplanned("tables", expected=f"a table with the method {SUBJECT}")
     found = inputs.load(runs, target="operations")
     groups = group_by(runs, lambda run: (run.domain, run.model_key))
     rows: list[dict[str, Any]] = []
@@ -185,7 +186,7 @@ def _draw_threshold(axis: Axes, part: pd.DataFrame) -> None:
     own = part[part["row"] == "module"]
     totals = own.groupby(["operation", "seed"])["k"].sum().groupby("operation")
     mean, low, high = totals.mean(), totals.min(), totals.max()
-    colour = style.colour_of("beamlora")
+    colour = style.colour_of(SUBJECT)
     axis.bar(mean.index, mean, 0.6, color=colour, alpha=0.55, linewidth=0)
     if own["seed"].nunique() > 1:
         axis.errorbar(mean.index, mean, [mean - low, high - mean], fmt="none", color="#777777", capsize=2.5, linewidth=1.0)

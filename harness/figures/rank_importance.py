@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.config import ConfigError, RunSpec
+from harness.config import BASELINE, ConfigError, RunSpec
 from harness.did_you_mean import hint
 from harness.figures import style
 from harness.figures.inputs import Inputs, interval_note, long_form, model_title, provenance_notes, task_label
@@ -81,7 +81,7 @@ _COLUMNS = [
 def _select_run(inputs: Inputs, runs: Sequence[RunSpec]) -> RunSpec:
     """The run to show: plain LoRA's first seed unless the selection says otherwise."""
     keys = list(dict.fromkeys(run.method.key for run in runs))
-    method = inputs.selection.method or ("lora" if "lora" in keys else keys[0])
+    method = inputs.selection.method or (BASELINE if BASELINE in keys else keys[0])
     if method not in keys:
         raise ConfigError(f"--method: found {method!r}, {hint(method, keys)} (pruning.methods)")
     own = {run.seed: run for run in runs if run.method.key == method}

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 import methods
+from harness.config import BASELINE
 from harness.experiment.runs import SweepRun, sweep_and_baseline_runs, sweep_baselines, sweep_runs
 from harness.figures import style
 from harness.figures.inputs import (
@@ -224,7 +225,7 @@ def _build_operated(inputs: Inputs, sweep: str, *, measure: str, bars: str, note
         records = [found[run.run_id] for run in references if (run.domain, run.model_key) == (domain, model)]
         own = score(records, tasks_of(records[0].run))
         scores.append(own)
-        common = {"domain": domain, "model": model, setting: None, "method": "lora", "label": records[0].run.method.label}
+        common = {"domain": domain, "model": model, setting: None, "method": BASELINE, "label": records[0].run.method.label}
         rows += own.rows(**common)
     data = long_form(rows)
     figure = _draw_operated(data, setting, measure=measure, bars=bars)
@@ -234,7 +235,7 @@ def _build_operated(inputs: Inputs, sweep: str, *, measure: str, bars: str, note
     caption = [f"Accuracy is the mean of {' and '.join(tasks)}.", note, interval_note(scores), *band, *provenance_notes(specs)]
     legend: list[Artist] = [style.handle(key, label) for key, label in _methods(data[data[setting].notna()])]
     if references:
-        legend.append(Line2D([], [], color=style.colour_of("lora"), linestyle="--", label=references[0].method.label))
+        legend.append(Line2D([], [], color=style.colour_of(BASELINE), linestyle="--", label=references[0].method.label))
     title = f"{title}: {', '.join(dict.fromkeys(model_title(spec.model) for spec in specs))}"
     style.finish(figure, title=title, caption=caption, legend=legend)
     return style.Plot(figure=figure, data=data)
@@ -316,9 +317,9 @@ def _accuracy_line(axis: Axes, points: pd.DataFrame, setting: str, at: Mapping[A
 
 def _reference_band(axis: Axes, reference: pd.DataFrame) -> None:
     for mean in reference[reference["row"] == "mean"].itertuples():
-        axis.axhspan(mean.low, mean.high, color=style.colour_of("lora"), alpha=0.13, linewidth=0, zorder=0)
-        axis.axhline(mean.accuracy, color=style.colour_of("lora"), linestyle="--", zorder=1)
+        axis.axhspan(mean.low, mean.high, color=style.colour_of(BASELINE), alpha=0.13, linewidth=0, zorder=0)
+        axis.axhline(mean.accuracy, color=style.colour_of(BASELINE), linestyle="--", zorder=1)
     if (reference["row"] == "diverged").any():
         count, total = int((reference["row"] == "diverged").sum()), int((reference["row"] != "mean").sum())
         text = f"LoRA: {count} of {total} diverged"
-        axis.text(0.99, 0.98, text, transform=axis.transAxes, ha="right", va="top", color=style.colour_of("lora"))
+        axis.text(0.99, 0.98, text, transform=axis.transAxes, ha="right", va="top", color=style.colour_of(BASELINE))

@@ -56,10 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print what is behind the target that parsed arguments name."""
     from harness import reported
-    from harness.experiment.runs import load_experiment, target_runs, unique
+    from harness.experiment.runs import load_experiment, unique
     from harness.plan.settings import table4_check, used_settings
     from harness.plan.text import print_plan
     from harness.plan.work import Planner
+    from harness.workflow.targets import target_runs
 
     config = cli.parse_config(args)
     experiment = load_experiment(config.files, config.overrides)

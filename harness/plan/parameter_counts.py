@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import methods
 from harness.config import ConfigError, HubModel, RunSpec
@@ -72,8 +72,7 @@ def count(run: RunSpec, config: PretrainedConfig, *, total_steps: int, steps_per
     import torch
     from transformers import AutoModelForCausalLM
 
-    named = methods.get(run.method.name)
-    method: Any = named.cls(named.cls.Settings.model_validate(run.method.settings))
+    method = methods.of(run.method)
     context = TrainingContext(
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Experiment, RunSpec, canonical_json
-from harness.experiment.sources import DEFAULT, Source, origins, read_sources, source_of
-
-#: Table 4's name of a setting -> ours.
-_TABLE4 = {"rank": "r", "p_init": "p_init", "delta_t": "delta_t"}
+from harness.experiment import table4
+from harness.experiment.runs import is_subject, origins
+from harness.experiment.sources import DEFAULT, Source, read_sources, source_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,18 +75,15 @@ def table4_check(runs: Sequence[RunSpec], paper: Mapping[tuple[str, str, str], f
     Only runs on the paper's own models are compared: Table 4 says nothing about stand-ins.
     """
     found = {}
-    for run in runs:
-        if run.method.key != "beamlora" or run.model.is_stand_in:
-            continue
-        for name, ours in _TABLE4.items():
-            value = paper.get((run.domain, str(run.model.stands_for), name))
-            if value is not None:
-                found[run.domain, run.model_key, ours] = {
+    for run in filter(is_subject, runs):
+        for one in table4.compare(run, run.method.settings, paper):
+            if one.verdict in ("agrees", "differs"):
+                found[run.domain, run.model_key, one.name] = {
                     "domain": run.domain,
                     "model": run.model_key,
-                    "setting": ours,
-                    "ours": run.method.settings[ours],
-                    "paper": value,
-                    "agrees": run.method.settings[ours] == value,
+                    "setting": one.name,
+                    "ours": one.ours,
+                    "paper": one.paper,
+                    "agrees": one.verdict == "agrees",
                 }
     return list(found.values())

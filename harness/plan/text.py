@@ -143,7 +143,7 @@ def _print_notes(console: Console, runs: Sequence[PlannedRun]) -> None:
         if run.operations:
             schedules.setdefault((run.operations, run.pruning), []).append(f"{run.domain}/{run.model}/{run.method}")
     if schedules:
-        console.print("\nBeamLoRA operates after the optimizer steps")
+        console.print("\nRanks are operated on after the optimizer steps")
     for (operations, pruning), names in schedules.items():
         steps = _steps(pruning) if pruning else "none that prunes"
         later = len(operations) - len(pruning)

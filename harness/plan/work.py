@@ -23,6 +23,7 @@ from harness.config import (
 from harness.plan.parameter_counts import Parameters, architecture, count
 from harness.records.read import StaleRecord, load_record, run_folder
 from harness.records.versioned import MissingRecord, RecordError
+from methods.base import OperationSteps
 
 #: Steps of a run whose number of rows is unknown, only to count parameters: long enough for every method's schedule.
 _ASSUMED_STEPS = 30_000
@@ -49,7 +50,7 @@ class PlannedRun:
     parameters: Parameters | None
     rows: int | None
     steps: int | None
-    #: Optimizer steps after which BeamLoRA operates, and those of them at which it prunes; empty for other methods.
+    #: Optimizer steps after which the method operates on ranks, and those of them at which it prunes (``Method.schedule``).
     operations: tuple[int, ...]
     pruning: tuple[int, ...]
     tokens: Tokens | None
@@ -84,7 +85,7 @@ class Planner:
         steps, per_epoch = (None, None) if rows is None else step_counts(run.training, examples=rows, world_size=1)
         if run.training.max_steps is not None:
             steps = run.training.max_steps
-        operations, pruning = _operations(run, steps, per_epoch)
+        schedule = _schedule(run, steps, per_epoch)
         return PlannedRun(
             run_id=run.run_id,
             domain=run.domain,
@@ -94,8 +95,8 @@ class Planner:
             parameters=self.parameters(run, steps=steps, per_epoch=per_epoch),
             rows=rows,
             steps=steps,
-            operations=operations,
-            pruning=pruning,
+            operations=schedule.all,
+            pruning=schedule.pruning,
             tokens=self.tokens(run, rows=rows, steps=steps),
             state=self.state(run),
         )
@@ -194,20 +195,14 @@ class Planner:
         return "diverged" if found.diverged else "done"
 
 
-def _operations(run: RunSpec, steps: int | None, per_epoch: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The steps after which BeamLoRA operates, and those at which it prunes."""
-    from methods.beamlora.schedule import Schedule
-    from methods.beamlora.settings import BeamLoRASettings
-
-    if steps is None or not issubclass(methods.get(run.method.name).cls.Settings, BeamLoRASettings):
-        return (), ()
-    settings = BeamLoRASettings.model_validate(run.method.settings)
-    schedule = Schedule.for_run(settings, total_steps=steps, steps_per_epoch=per_epoch)
+def _schedule(run: RunSpec, steps: int | None, per_epoch: int | None) -> OperationSteps:
+    """The method's own answer; none while the length of the run or of an epoch is unknown."""
+    if steps is None or per_epoch is None:
+        return OperationSteps()
     try:
-        schedule.check()
+        return methods.of(run.method).schedule(total_steps=steps, steps_per_epoch=per_epoch)
     except ValueError as error:
         raise ConfigError(f"methods.{run.method.key}: {error}") from error
-    return tuple(schedule.operation_steps()), tuple(schedule.pruning_steps())
 
 
 def totals(runs: Sequence[PlannedRun]) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config import RunSpec
+from harness.config import SUBJECT, RunSpec
 from harness.figures.style import colour_of
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables import words as text
 from harness.tables.cells import AVERAGE, Cell, Column, Metric, Row, Section, Table
-from harness.tables.summary import SUBJECT, spelt_out, tally
+from harness.tables.summary import spelt_out, tally
 
 #: Width of an interval bar, in its own units; zero lies in the middle.
 BAR = 100.0

@@ -67,11 +67,11 @@ def settings_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
         where = (Cell(text=one.run.domain), Cell(text=one.run.model.label, link=f"#run/{run}"))
         stands_for = reported.MODEL_LABELS.get(str(one.run.model.stands_for), text.NOTHING)
         for row in one.paper:
-            key = f"table4|{run}|method.{settings_table.PAPER_SETTINGS[row.setting][0]}"
+            key = f"table4|{run}|method.{row.name}"
             ours = Cell(text=shown_value(row.ours), key=key if row.ours is not None else None, order=row.ours)
-            label = settings_table.PAPER_SETTINGS[row.setting][1]
+            label = settings_table.WRITTEN[row.name]
             theirs = Cell(text=shown_value(row.paper), order=row.paper)
-            rest = (Cell(text=row.verdict), Cell(text=row.source))
+            rest = (Cell(text=row.verdict), Cell(text=one.source_of(row)))
             paper.append((*where, Cell(text=stands_for), Cell(text=label), theirs, ours, *rest))
         if one.train is not None:
             for name, value in one.values.items():

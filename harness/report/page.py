@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from PIL import Image
 
 from harness.config import ConfigError, RunSpec
-from harness.experiment.runs import all_runs, figure_runs, planned_figures, table_runs
-from harness.figures.catalogue import CATALOGUE
+from harness.experiment.runs import all_runs, table_runs
+from harness.figures import catalogue
 from harness.figures.style import METHOD_COLOURS
 from harness.files import json_text
 from harness.records.read import Loaded, load_records
@@ -67,19 +67,18 @@ def _picture(path: Path) -> tuple[str, tuple[int, int]]:
 
 def _figures(source: Source) -> list[FigureView]:
     found = []
-    for name in planned_figures(source.experiment):
-        path = source.figures / f"{name}.png"
-        command = f"{source.command} -- {name}"
+    for figure in catalogue.planned(source.experiment):
+        path = source.figures / f"{figure.name}.png"
+        command = f"{source.command} -- {figure.name}"
         picture, size = _picture(path) if path.is_file() else (None, (0, 0))
-        entry = CATALOGUE[name]
         found.append(
             FigureView(
-                name=name,
-                paper=entry.paper,
-                shows=entry.shows,
+                name=figure.name,
+                paper=figure.paper,
+                shows=figure.shows,
                 picture=picture,
                 size=size,
-                runs=tuple(run.run_id for run in figure_runs(source.experiment, name)),
+                runs=tuple(run.run_id for run in figure.runs(source.experiment)),
                 command=command,
                 reason="" if path.is_file() else f"Not drawn: found no {path}; draw it: {command}",
             )

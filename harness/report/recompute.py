@@ -19,7 +19,7 @@ import numpy as np
 
 import methods
 from harness import reported
-from harness.config import RunSpec
+from harness.config import BASELINE, RunSpec
 from harness.experiment.runs import all_runs, table_runs
 from harness.records import timing
 from harness.records.read import load_records
@@ -123,7 +123,7 @@ class TableNumbers:
     def other(self, model: str, method: str, *, parent: bool) -> str | None:
         """The row that a row is compared with, if any."""
         if not parent:
-            found = self._key(model, "lora")
+            found = self._key(model, BASELINE)
         else:
             name = self.runs_of(model, method)[0].method.name
             plugin = methods.registry().get(name)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from harness.cli import FIGURES, Config
 from harness.config import Experiment, RunSpec
-from harness.experiment.runs import all_runs, base_evaluations, load_experiment, planned_figures, pruning_runs
+from harness.experiment.runs import all_runs, base_evaluations, load_experiment, pruning_runs
+from harness.figures import catalogue
 from harness.provenance import file_sha256
 from harness.records import pruning, timing
 from harness.records.read import DEFAULT_RESULTS, load_records, run_folder
@@ -80,7 +81,7 @@ def require_complete(source: Source) -> None:
     due += [source.folder / base.folder / "metrics.json" for base in base_evaluations(source.experiment)]
     due += [source.folder / timing.FILE] if source.experiment.timing else []
     due += [source.folder / CLAIMS]
-    due += [source.figures / f"{name}.png" for name in planned_figures(source.experiment)]
+    due += _pictures(source)
     missing = [path for path in due if not path.is_file()]
     if missing:
         names = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
@@ -100,8 +101,12 @@ def record_files(source: Source) -> Iterator[Path]:
         )
         yield from sorted((folder / "predictions").glob("*.jsonl"))
     yield from (path for name in (timing.FILE, CLAIMS) if (path := source.folder / name).is_file())
-    names = planned_figures(source.experiment)
-    yield from (path for name in names if (path := source.figures / f"{name}.png").is_file())
+    yield from (path for path in _pictures(source) if path.is_file())
+
+
+def _pictures(source: Source) -> list[Path]:
+    """Every figure that the experiment plans, drawn or not."""
+    return [source.figures / f"{figure.name}.png" for figure in catalogue.planned(source.experiment)]
 
 
 def state(source: Source) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import methods
 from harness import reported
 from harness.cli import Config
-from harness.config import BaseModelSpec, Experiment, RunSpec
+from harness.config import BASELINE, BaseModelSpec, Experiment, RunSpec
 from harness.experiment.runs import load_experiment, table_runs
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.statistics import stats
@@ -22,7 +22,6 @@ from harness.statistics.comparison import Comparison
 from harness.tables.against_paper import PaperCheck, Reported, check
 from harness.tables.cells import (
     AVERAGE,
-    BASELINE,
     METRICS,
     Cell,
     Column,

@@ -17,8 +17,6 @@ from harness.statistics import stats
 from harness.statistics.comparison import ALPHA, Comparison, Verdict
 from harness.tables.against_paper import PaperCheck
 
-#: The method that all others are compared with, by its registered name.
-BASELINE = "lora"
 AVERAGE = "avg"
 
 Metric = Literal["accuracy", "gold_nll"]
@@ -116,8 +114,7 @@ class Section:
 
     @property
     def ours_label(self) -> str:
-        unmarked = self.model.stands_for and self.model.is_stand_in and "stand-in" not in self.model.label.lower()
-        return f"{self.model.label} stand-in" if unmarked else self.model.label
+        return self.model.marked_label("stand-in")
 
     @property
     def title(self) -> str:

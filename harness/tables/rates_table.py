@@ -11,13 +11,13 @@ from pathlib import Path
 from scipy.stats import rankdata
 
 from harness import cli
-from harness.config import Experiment, RunSpec
+from harness.config import BASELINE, Experiment, RunSpec
 from harness.experiment.runs import all_runs, load_experiment, unique
 from harness.records.read import Loaded, load_records
 from harness.statistics import stats
 from harness.tables import words as text
 from harness.tables.arguments import output_folder
-from harness.tables.cells import BASELINE, Column, Scores, table_columns
+from harness.tables.cells import Column, Scores, table_columns
 from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
 from harness.tables.rates import Choice, Point, Tuning, Where, load_tuning
 

@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness import cli, reported
-from harness.config import ConfigError, Experiment, RunSpec, canonical_json
-from harness.experiment.runs import load_experiment, settings_runs
-from harness.experiment.sources import TAGS, origins, read_sources, source_of
+from harness.config import SUBJECT, ConfigError, Experiment, RunSpec, canonical_json
+from harness.experiment import table4
+from harness.experiment.runs import load_experiment, origins, settings_runs
+from harness.experiment.sources import TAGS, read_sources, source_of
+from harness.experiment.table4 import PaperSetting
 from harness.records.read import StaleRecord, TrainRecord, load_train_record
 from harness.records.versioned import MissingRecord
 from harness.tables import words as text
@@ -19,22 +21,8 @@ from harness.tables.arguments import output_folder
 from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
 
 NAME = "table4"
-#: The paper's name of a setting -> (ours, how it is written).
-PAPER_SETTINGS = {"rank": ("r", "rank r"), "p_init": ("p_init", "p_init"), "delta_t": ("delta_t", "ΔT, steps")}
-
-#: ``stand-in``: another model than the paper's, for which its settings are not meant.
-Verdict = Literal["agrees", "differs", "stand-in", "not run", "not in the paper"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaperSetting:
-    """One of the paper's three settings on one model and domain. ``ours`` is None where nothing has run."""
-
-    setting: str
-    paper: float | None
-    ours: float | None
-    source: str
-    verdict: Verdict
+#: A setting of the paper's Table 4 -> how it is written.
+WRITTEN = {"r": "rank r", "p_init": "p_init", "delta_t": "ΔT, steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +32,17 @@ class Used:
     run: RunSpec
     train: TrainRecord | None
     paper: tuple[PaperSetting, ...]
-    #: Name -> value of every other setting, and name -> source.
+    #: Name -> value of every other setting, and name -> source of every one.
     values: Mapping[str, Any]
     sources: Mapping[str, str]
 
     @property
     def label(self) -> str:
         return f"{self.run.domain}, {self.run.model.label}"
+
+    def source_of(self, setting: PaperSetting) -> str:
+        """Where the run's value of one of the paper's settings comes from."""
+        return self.sources.get(f"method.{setting.name}", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +69,7 @@ def build(
     """
     runs = settings_runs(experiment)
     if not runs:
-        raise ConfigError(f"{config.files[-1]}: tables: found no method 'beamlora', expected one whose settings Table 4 shows")
+        raise ConfigError(f"{config.files[-1]}: tables: found no method {SUBJECT!r}, expected one whose settings Table 4 shows")
     sources = read_sources(config.files, config.overrides)
     used, missing = [], []
     for run in runs:
@@ -98,26 +90,10 @@ def _used(run: RunSpec, train: TrainRecord | None, sources: Mapping[str, str]) -
     blocks = {"method": spec.get("method", {}).get("settings", {})}
     blocks |= {name: spec.get(name, {}) for name in ("training", "data", "evaluation")}
     values = {name: blocks[block].get(key) for name in sources for block, key in [name.split(".", 1)]}
-    paper = []
-    for setting, (ours, _) in PAPER_SETTINGS.items():
-        name = f"method.{ours}"
-        theirs = reported.settings().get((run.domain, str(run.model.stands_for), setting))
-        value = values.pop(name, None)
-        paper.append(
-            PaperSetting(
-                setting=setting, paper=theirs, ours=value, source=sources.get(name, ""), verdict=verdict_of(run, theirs, value)
-            )
-        )
+    paper = table4.compare(run, blocks["method"], reported.settings())
+    for one in paper:
+        values.pop(f"method.{one.name}", None)
     return Used(run=run, train=train, paper=tuple(paper), values=values, sources=sources)
-
-
-def verdict_of(run: RunSpec, paper: float | None, ours: float | None) -> Verdict:
-    """The paper's value of a setting beside the one that a run had."""
-    if paper is None:
-        return "not in the paper"
-    if ours is None:
-        return "not run"
-    return "stand-in" if run.model.is_stand_in else "agrees" if ours == paper else "differs"
 
 
 # --------------------------------------------------------------------------------------------------------------- words
@@ -136,7 +112,7 @@ def _value(value: Any) -> str:
 def _paper_rows(table: SettingsTable) -> list[list[str]]:
     return [
         [one.run.domain, reported.MODEL_LABELS.get(str(one.run.model.stands_for), text.NOTHING), one.run.model.label,
-         PAPER_SETTINGS[row.setting][1], _value(row.paper), _value(row.ours), row.verdict, row.source]
+         WRITTEN[row.name], _value(row.paper), _value(row.ours), row.verdict, one.source_of(row)]
         for one in table.used for row in one.paper
     ]  # fmt: skip
 
@@ -217,9 +193,8 @@ def csv_text(table: SettingsTable) -> str:
             "run_id": one.run.run_id,
         }
         for row in one.paper:
-            name = f"method.{PAPER_SETTINGS[row.setting][0]}"
-            lines.append({**common, "setting": name, "paper": row.paper, "ours": row.ours, "verdict": row.verdict,
-                          "source": row.source})  # fmt: skip
+            lines.append({**common, "setting": f"method.{row.name}", "paper": row.paper, "ours": row.ours,
+                          "verdict": row.verdict, "source": one.source_of(row)})  # fmt: skip
         for name, value in one.values.items():
             shown = canonical_json(value) if isinstance(value, list | dict) else value
             lines.append({**common, "setting": name, "paper": None, "ours": shown, "verdict": None,

@@ -18,6 +18,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from harness import cli, overhead
+from harness.config import SUBJECT
 from harness.experiment.yaml_file import read_yaml
 from harness.tables import words as text
 from harness.tables.arguments import add_table_arguments
@@ -26,8 +27,6 @@ from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
 from harness.tables.render import WIDE
 
 MAX_WIDTH = 120
-#: The method that the project is about: its comparisons are always spelt out.
-SUBJECT = "beamlora"
 _STYLES = {"better": "green", "worse": "red", "tie": ""}
 
 
@@ -54,7 +53,7 @@ def grid(table: Table, section: Section) -> Grid:
 
 
 def spelt_out(section: Section, columns: Sequence[Column]) -> list[tuple[Row, Column, Cell]]:
-    """The comparisons to put in words: all of BeamLoRA, every average, and every verdict other than tie."""
+    """The comparisons to put in words: all of BeamLoRA and its ablations, every average, and every verdict other than tie."""
     found = []
     for row in section.rows:
         for column in columns:

@@ -125,8 +125,7 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
     from harness.train.steps import step_counts
     from methods.base import TrainingContext
 
-    named = methods.get(spec.method.name)
-    method = named.cls(named.cls.Settings.model_validate(spec.method.settings))
+    method = methods.of(spec.method)
     folders.scratch.mkdir(parents=True, exist_ok=True)
     set_seed(spec.seed)  # the same initial adapter, however many random numbers loading took
     try:

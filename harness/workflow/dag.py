@@ -26,16 +26,10 @@ from harness.cli import (
 )
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, local_file
 from harness.experiment import runs as plan
+from harness.figures import catalogue
 from harness.source_files import own_files, source_files
+from harness.workflow.targets import target_runs
 
-#: Targets that make one table.
-TABLE_TARGETS = (
-    "reproduce_table1",
-    "reproduce_table2",
-    "reproduce_table3",
-    "reproduce_table4",
-    "reproduce_learning_rate",
-)
 #: Rule -> the module that makes its numbers. (``__main__`` of training and evaluation reads arguments, and writes cards.)
 MODULES = {
     "base_model": "harness.models.pretrain",
@@ -50,8 +44,6 @@ MODULES = {
     "claims": "harness.claims.__main__",
     "report": "harness.report.__main__",
 }
-#: Rule -> the folder of modules that its module loads by name.
-_LOADED_BY_NAME = {"figure": Path("harness/figures")}
 #: Rule -> the folders of other files that it reads.
 _READ = {"report": (Path("harness/report/assets"), Path("harness/report/templates"))}
 _REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")]
@@ -59,9 +51,7 @@ _REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")
 
 def code_of(rule: str) -> list[Path]:
     """The files whose edit reruns a rule: what its module imports, directly or not, and what that reads beside code."""
-    folder = _LOADED_BY_NAME.get(rule)
-    by_name = [] if folder is None else [".".join(path.with_suffix("").parts) for path in folder.glob("[!_]*.py")]
-    files = source_files(MODULES[rule], *by_name)
+    files = source_files(MODULES[rule])
     if Path("harness/reported.py") in files:
         # Tables ask any set for its label and for whether the paper reports it.
         modules = dict.fromkeys(map(sets.module_of, sets.registry()))
@@ -72,6 +62,15 @@ def code_of(rule: str) -> list[Path]:
 def method_code(name: str) -> list[Path]:
     """The source files of a method, in this project or in another package."""
     return source_files(methods.get(name).cls.__module__)
+
+
+def figure_code(name: str) -> list[Path]:
+    """The source files of a figure: those of its own module, and those that all figures share.
+
+    Raises:
+        ConfigError: there is no such figure, or its module is not installed.
+    """
+    return list(dict.fromkeys([*code_of("figure"), *source_files(catalogue.get(name).module)]))
 
 
 def set_code(evaluation: EvaluationSpec) -> list[Path]:
@@ -181,17 +180,13 @@ class Dag:
 
     def target_records(self, target: str, *names: str) -> list[str]:
         """The files called ``names`` of a target's runs."""
-        return self.records(plan.target_runs(self.experiment, target), *names)
+        return self.records(target_runs(self.experiment, target), *names)
 
     def figure_files(self, figure: str) -> list[str]:
         """What a figure is drawn from."""
-        runs = plan.figure_runs(self.experiment, figure)
-        found = self.records(runs, "train.json", "metrics.json")
-        if figure in ("rank_importance", "pruning_curve"):
-            found += self.records(runs, "pruning.json")
-        if figure == "time_memory":
-            found += self.timing
-        return found
+        entry = catalogue.get(figure)
+        files = [str(self.folder / file) for file in entry.files(self.experiment)]
+        return self.records(entry.runs(self.experiment), *entry.records) + files
 
     def timing_files(self) -> list[str]:
         """The local data file that the timed runs train on, if any."""
@@ -236,7 +231,7 @@ class Dag:
         Raises:
             ConfigError: the experiment does not plan it.
         """
-        plan.target_runs(self.experiment, target)
+        target_runs(self.experiment, target)
         return str(self.folder / "tables" / f"{target.removeprefix('reproduce_')}.md")
 
     def figure_of(self, figure: str) -> str:
@@ -245,12 +240,12 @@ class Dag:
         Raises:
             ConfigError: the experiment does not plan it.
         """
-        plan.target_runs(self.experiment, figure)
+        target_runs(self.experiment, figure)
         return str(self.figures / f"{figure}.png")
 
     def seeds_of(self, table: str) -> tuple[int, ...]:
         """The seeds of a table's runs: another number of them renders it again."""
-        return tuple(sorted({run.seed for run in plan.target_runs(self.experiment, f"reproduce_{table}")}))
+        return tuple(sorted({run.seed for run in target_runs(self.experiment, f"reproduce_{table}")}))
 
     @property
     def tables(self) -> list[str]:
@@ -262,7 +257,7 @@ class Dag:
     @property
     def drawn(self) -> list[str]:
         """Every figure that the experiment plans."""
-        return [self.figure_of(figure) for figure in plan.planned_figures(self.experiment)]
+        return [self.figure_of(figure.name) for figure in catalogue.planned(self.experiment)]
 
     @property
     def progress_file(self) -> Path:

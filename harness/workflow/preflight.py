@@ -138,8 +138,7 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
             config = load_config(spec.model_key, spec.model, models_dir=models_dir)
             layers[spec.model_key] = linear_sizes(config)
             total[spec.model_key] = sum(i * o for i, o in layers[spec.model_key].values())
-        named = methods.get(spec.method.name)
-        settings = named.cls.Settings.model_validate(spec.method.settings)
+        settings = methods.of(spec.method).settings
         parameters = check_adapter(spec.method.key, settings, layers[spec.model_key]) or total[spec.model_key]
         needed += 4 * parameters
         largest = max(largest, 4 * parameters * _COPIES_WHILE_TRAINING)

@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from methods.beamlora.layer import BeamLoraLinear
     from methods.beamlora.model import BeamLoraModel
 
-METHODS = [BeamLoRA]
-
 __all__ = [
-    "METHODS",
     "BeamLoRA",
     "BeamLoRASettings",
     "BeamLoraCallback",

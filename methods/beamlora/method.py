@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from methods.base import MechanismError, Method, TrainingContext
+from methods.base import MechanismError, Method, OperationSteps, TrainingContext
 from methods.beamlora.schedule import Schedule
 from methods.beamlora.settings import BeamLoRASettings, BeamSettings
 
@@ -54,8 +54,7 @@ class BeamLoRA(Method[BeamLoRASettings]):
         from methods.beamlora.model import beam_modules
 
         settings = self.settings
-        self._schedule = Schedule.for_run(settings, total_steps=context.total_steps, steps_per_epoch=context.steps_per_epoch)
-        self._schedule.check()
+        self._schedule = self._schedule_of(total_steps=context.total_steps, steps_per_epoch=context.steps_per_epoch)
         config = BeamLoraConfig(
             r=settings.r,
             lora_alpha=settings.lora_alpha,
@@ -95,6 +94,15 @@ class BeamLoRA(Method[BeamLoRASettings]):
             "operation": pruning,
             "reset": sorted(set(schedule.operation_steps()) - set(pruning)),
         }
+
+    def schedule(self, *, total_steps: int, steps_per_epoch: int) -> OperationSteps:
+        """The operations, those with p = 1 (which prune nothing) included.
+
+        Raises:
+            ValueError: the run is too short for any that prunes.
+        """
+        schedule = self._schedule_of(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        return OperationSteps(all=tuple(schedule.operation_steps()), pruning=tuple(schedule.pruning_steps()))
 
     def rank_importance(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
         """The scores count: it is the importance of the ranks of the plain-LoRA export."""
@@ -137,6 +145,11 @@ class BeamLoRA(Method[BeamLoRASettings]):
         wrapped: Any = unwrap(model)  # a PeftModel
         wrapped.save_pretrained(output_dir)
         export_lora(wrapped, output_dir / "lora")
+
+    def _schedule_of(self, *, total_steps: int, steps_per_epoch: int) -> Schedule:
+        schedule = Schedule.for_run(self.settings, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        schedule.check()
+        return schedule
 
     def _wrapped(self) -> BeamLoraCallback:
         if self._callback is None:

@@ -2,4 +2,4 @@
 
 from methods.increlora.method import IncreLora
 
-METHODS = [IncreLora]
+__all__ = ["IncreLora"]

@@ -119,7 +119,7 @@ class IncreLora(Method[IncreLoraSettings]):
         self.budget = s.r * count
         self.ranks_per_round = max(1, resolve_steps(s.top_h, total_steps=count)) * s.ranks_per_module
         # Before the first update all weights E, and so all importances, are 0: the first growth is at step 1 or later.
-        self.schedule = plan_schedule(
+        self.growth_steps = plan_schedule(
             ranks_to_add=self.budget - s.initial_rank * count,
             ranks_per_round=self.ranks_per_round,
             first=max(1, resolve_steps(s.growth_start, total_steps=total)),
@@ -159,7 +159,7 @@ class IncreLora(Method[IncreLoraSettings]):
             def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **kwargs: Any) -> None:
                 if method.total_rank < method.budget:
                     method.update_importance()
-                    if method.schedule.due(state.global_step):
+                    if method.growth_steps.due(state.global_step):
                         method.grow(optimizer, step=state.global_step)
                 self._held = method.warming_slots(state.global_step)
 
@@ -172,7 +172,8 @@ class IncreLora(Method[IncreLoraSettings]):
     def extra_work(self) -> dict[str, Collection[int]]:
         """Importances until the budget is spent, growth, and the held-back steps of new ranks. Rank limits can delay the last
         growths; that is not foreseen here."""
-        growths = [s for s in range(self.schedule.first, self.schedule.first + self.schedule.span) if self.schedule.due(s)]
+        planned = self.growth_steps
+        growths = [s for s in range(planned.first, planned.first + planned.span) if planned.due(s)]
         warming = {s + k for s in growths for k in range(self.warmup) if s + k < self._total_steps}
         return {
             "importance": range(1, growths[-1] + 2),

@@ -9,7 +9,8 @@ import pytest
 from harness import source_files
 from harness.config import GeneratedData, TaskSpec
 from harness.evaluate.finished_tasks import task_key
-from harness.workflow.dag import MODULES, code_of, method_code
+from harness.figures.catalogue import figures
+from harness.workflow.dag import MODULES, code_of, figure_code, method_code
 
 #: A package of its own: main imports in three ways, one of them inside a function, and names a process by its module.
 PACKAGE = {
@@ -82,7 +83,7 @@ def test_the_hash_follows_the_content_of_these_files_only(project: Path) -> None
         ("timing", "harness/measure/time_lapse.py", "harness/evaluate/generate.py"),
         ("records", "harness/records/frame.py", "harness/statistics/stats.py"),
         ("table", "config/paper_reported.csv", "harness/report/page.py"),
-        ("figure", "harness/records/importance.py", "harness/report/page.py"),
+        ("figure", "harness/figures/style.py", "harness/figures/pareto.py"),
         ("claims", "harness/claims/ranks.py", "harness/figures/pareto.py"),
         ("report", "harness/report/assets/core.js", "harness/train/trainer.py"),
     ],
@@ -102,6 +103,22 @@ def test_a_method_brings_its_own_files_and_no_other_methods() -> None:
     assert {"methods/dora.py", "methods/lora.py", "methods/importance.py"} <= dora
     assert not [path for path in dora if "beamlora" in path or "relora" in path]
     assert "methods/beamlora/operation.py" in {str(path) for path in method_code("beamlora-no-expansion")}
+
+
+@pytest.mark.parametrize(
+    ("edited", "redrawn"),
+    [
+        ("harness/figures/rank_importance.py", {"rank_importance"}),
+        ("harness/figures/pareto.py", {"pareto"}),
+        ("harness/figures/pruning_curve.py", {"pruning_curve", "rank_importance"}),
+        ("harness/records/importance.py", {"rank_importance"}),
+        ("harness/tables/rates.py", {"learning_rate"}),
+        ("harness/figures/style.py", set(figures())),
+        ("harness/report/page.py", set()),
+    ],
+)
+def test_a_figure_depends_on_its_own_module_and_on_what_all_share(edited: str, redrawn: set[str]) -> None:
+    assert {name for name in figures() if Path(edited) in figure_code(name)} == redrawn
 
 
 def test_a_kept_task_is_worth_its_code(monkeypatch: pytest.MonkeyPatch) -> None:

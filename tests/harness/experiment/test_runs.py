@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import ConfigError
-from harness.experiment.runs import all_runs, load_experiment, load_run, sweep_runs, table_runs, target_runs
+from harness.experiment.runs import all_runs, load_experiment, load_run, sweep_runs, table_runs
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 
@@ -253,39 +253,6 @@ def test_a_tables_own_seeds_take_the_place_of_the_experiments(tmp_path: Path) ->
 def test_method_key_that_cannot_be_a_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="methods.lora.x: found a dot"):
         load_experiment([write(tmp_path, miniature(methods={"lora": {}, "dora": {}, "lora.x": {"method": "lora"}}))])
-
-
-def test_unknown_target_suggests_the_near_one(tmp_path: Path) -> None:
-    experiment = load_experiment([write(tmp_path, miniature())])
-    with pytest.raises(ConfigError, match="did you mean 'reproduce_table1'"):
-        target_runs(experiment, "reproduce_tabel1")
-
-
-#: What the paper's matrix needs for one seed, target by target.
-PAPER_COUNTS = {
-    "reproduce_table1": 30,  # 9 methods on LLaMA2-7B, 6 on Mistral-7B; math and code
-    "reproduce_table2": 13,  # 8 on LLaMA2-7B, 5 on LLaMA2-13B
-    "reproduce_table3": 5,  # three ablations beside LoRA and BeamLoRA
-    "reproduce_table4": 6,  # BeamLoRA in every column of the paper's Table 4
-    "rank_sweep": 10,
-    "delta_t": 8,  # seven intervals and LoRA
-    "p_init": 7,  # six thresholds and LoRA
-    "rank_importance": 2,
-    "pruning_curve": 2,
-    "operations": 6,
-    "pareto": 30,
-    "reproduce_learning_rate": 36,
-}
-
-
-@pytest.mark.parametrize(("target", "count"), PAPER_COUNTS.items())
-def test_the_papers_matrix(target: str, count: int) -> None:
-    experiment = load_experiment([ROOT / "config/paper.yaml"])
-    runs = target_runs(experiment, target)
-    assert len(runs) == len({run.run_id for run in runs}) == count
-    three_seeds = load_experiment([ROOT / "config/paper.yaml"], {"seeds": 3})
-    per_seed = 1 if target == "reproduce_table4" else 3  # settings are the same at every seed
-    assert len(target_runs(three_seeds, target)) == per_seed * count
 
 
 def test_a_run_that_several_targets_need_appears_once() -> None:

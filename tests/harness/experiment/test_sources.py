@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.experiment.runs import all_runs, load_experiment, table_runs
-from harness.experiment.sources import DEFAULT, TAGS, origins, read_sources, source_of, untagged
+import methods
+from harness.experiment.runs import all_runs, load_experiment, origins, sweep_runs, table_runs
+from harness.experiment.sources import DEFAULT, TAGS, read_sources, source_of, untagged
+from methods.lora import Lora
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 
@@ -103,6 +105,41 @@ def test_every_key_holds_the_value_that_the_run_has() -> None:
                 for part in path:
                     node = node[part]
                 assert node == value, (run.run_id, name, path)
+
+
+def test_what_makes_a_variant_overrules_what_all_adapters_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lora, "variants", {"lora-narrow": ("LoRA (r = 2)", {"r": 2})})
+    methods.registry.cache_clear()
+    try:
+        changes = {"methods": {"lora-narrow": {}, "lora": {}}, "tables.table1.methods.llama-mini": ["lora-narrow", "lora"]}
+        experiment = load_experiment([write(tmp_path, miniature(**changes))])
+        narrow, plain = table_runs(experiment, "table1")
+        assert (narrow.method.settings["r"], origins(experiment, narrow)["method.r"]) == (2, ("methods", "lora-narrow"))
+        assert (plain.method.settings["r"], origins(experiment, plain)["method.r"]) == (8, ("adapter", "r"))
+    finally:
+        methods.registry.cache_clear()
+
+
+def test_a_length_that_a_methods_own_replaces_gives_nothing(tmp_path: Path) -> None:
+    experiment = load_experiment([write(tmp_path, miniature(**{"methods.lora.training": {"num_train_epochs": 2}}))])
+    own, shared = table_runs(experiment, "table1")
+    assert (own.training.max_steps, own.training.num_train_epochs, shared.training.max_steps) == (None, 2, 12)
+    assert origins(experiment, own)["training.max_steps"] is None
+    assert origins(experiment, own)["training.num_train_epochs"] == ("methods", "lora", "training", "num_train_epochs")
+    assert origins(experiment, shared)["training.max_steps"] == ("training", "max_steps")
+
+
+def test_a_point_is_looked_for_among_the_sweeps_of_the_runs_own_place(tmp_path: Path) -> None:
+    place = {"setting": "r", "models": ["llama-mini"], "methods": ["lora"]}
+    content = miniature(**{"domains.other": miniature()["domains"]["math"]})
+    content["sweeps"] = {
+        "first": {**place, "domains": ["math"], "points": [{"r": 2}, {"r": 4, "lora_alpha": 4}]},
+        "second": {**place, "domains": ["other"], "points": [{"r": 2}, {"r": 4, "lora_alpha": 32}]},
+    }
+    experiment = load_experiment([write(tmp_path, content)])
+    (_, run) = (point.run for point in sweep_runs(experiment, "second"))
+    assert run.method.settings["lora_alpha"] == 32
+    assert origins(experiment, run)["method.lora_alpha"] == ("sweeps", "second", "points", 1, "lora_alpha")
 
 
 def test_what_no_file_states_is_a_default(tmp_path: Path) -> None:

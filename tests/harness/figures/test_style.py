@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from harness.experiment.runs import FIGURES
 from harness.figures import catalogue, style
+from harness.figures.catalogue import figures
 from tests.harness import fake_runs
 from tests.harness.figures import fake_figures
 from tests.paths import ROOT
@@ -126,7 +126,7 @@ def ticks_beyond_their_axis(figure: Figure) -> list[matplotlib.text.Text]:
     return found
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", figures())
 def test_nothing_is_clipped_and_no_text_lies_on_another(crowded, name: str):
     with style.theme():
         figure = catalogue.build(name, crowded).figure
@@ -203,8 +203,8 @@ def test_another_process_draws_the_same_bytes_without_torch(crowded, tmp_path: P
     path = tmp_path / "fake.yaml"
     path.write_text(crowded.experiment.model_dump_json())
     for seed in ("1", "2"):
-        arguments = [str(path), str(crowded.results), str(tmp_path / seed), *FIGURES]
+        arguments = [str(path), str(crowded.results), str(tmp_path / seed), *figures()]
         environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": "UTC" if seed == "1" else "Asia/Tokyo"}
         subprocess.run([sys.executable, "-c", _DRAW, *arguments], cwd=ROOT, env=environment, check=True)
     assert digests(tmp_path / "1") == digests(tmp_path / "2")
-    assert len(digests(tmp_path / "1")) == 3 * len(FIGURES)
+    assert len(digests(tmp_path / "1")) == 3 * len(figures())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 from pathlib import Path
@@ -13,14 +14,16 @@ import torch
 import methods
 from harness import reported
 from harness.config import ConfigError
-from harness.experiment.runs import all_runs, load_experiment, table_runs, target_runs
+from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.models.stand_in import model_config
 from harness.plan.__main__ import main
 from harness.plan.parameter_counts import count
 from harness.plan.settings import table4_check, used_settings
 from harness.plan.text import print_plan
 from harness.plan.work import PlannedRun, Planner
-from methods.base import TrainingContext
+from harness.workflow.targets import target_runs
+from methods.base import OperationSteps, TrainingContext
+from methods.lora import Lora
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 
@@ -143,6 +146,38 @@ def test_a_run_in_which_nothing_would_be_pruned_is_refused(tmp_path: Path) -> No
     path = write(tmp_path, miniature(**{"methods": settings, "tables.table1.methods": {"llama-mini": ["beamlora"]}}))
     with pytest.raises(ConfigError, match=r"experiment\.yaml: methods\.beamlora: delta_t: found 1000 in a run of 12"):
         main(["--configfile", str(path), "--models-dir", str(tmp_path)])
+
+
+def test_the_steps_of_operations_are_the_methods_own_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def schedule(self: Lora, *, total_steps: int, steps_per_epoch: int) -> OperationSteps:
+        return OperationSteps(all=(steps_per_epoch // 2, total_steps - 1), pruning=(steps_per_epoch // 2,))
+
+    monkeypatch.setattr(Lora, "schedule", schedule)
+    lora, dora = report(capsys, write(tmp_path, miniature(**{"training.max_steps": 30})))["runs"]
+    assert (lora["operations"], lora["pruning"]) == ([6, 29], [6]), "96 rows in batches of 8: an epoch of 12 steps"
+    assert (dora["operations"], dora["pruning"]) == ([6, 29], [6]), "a subclass has inherited it"
+
+
+def test_operations_that_depend_on_an_epoch_of_unknown_length_stay_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is known how many steps the run has, but not where its second epoch ends."""
+    changes = {"methods": {"beamlora": {"settings": {"delta_t": 4}}}, "tables.table1.methods": {"llama-mini": ["beamlora"]}}
+    source = {"kind": "files", "hub_id": "some/set", "split": "train"}
+    (run,) = report(capsys, write(tmp_path, miniature(**changes, **{"domains.math.train.source": source})))["runs"]
+    assert (run["rows"], run["steps"], run["operations"]) == (None, 12, [])
+
+
+@pytest.mark.parametrize("folder", ["harness/experiment", "harness/plan", "harness/tables", "harness/workflow"])
+def test_what_plans_and_tabulates_names_no_method(folder: str) -> None:
+    """Which one the baseline is, and which one the paper proposes, is said in ``harness.config``."""
+    for path in sorted((ROOT / folder).glob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        assert {node.value for node in nodes if isinstance(node, ast.Constant)} & set(methods.registry()) == set(), path
+        imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        assert {name for name in imported if name and name.startswith("methods.")} <= {"methods.base"}, path
 
 
 # ------------------------------------------------------------------------------------------------------ tokens and state

@@ -15,7 +15,8 @@ from PIL import Image
 from harness.claims import __main__ as claims
 from harness.cli import Config
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
-from harness.experiment.runs import all_runs, base_evaluations, planned_figures, pruning_runs
+from harness.experiment.runs import all_runs, base_evaluations, pruning_runs
+from harness.figures import catalogue
 from harness.records.read import run_folder
 from harness.report.sources import Source, open_source
 from tests.harness import fake_runs
@@ -132,7 +133,7 @@ def write(folder: Path, made: Experiment | None = None, *, picture: bytes = b"")
     fill(made, results)
     claims.main(["--configfile", str(file), "--results-dir", str(results)])
     source = open_source(Config(files=(file,)), results=results, figures=folder / "figures")
-    for name in planned_figures(made):
+    for figure in catalogue.planned(made):
         (source.figures).mkdir(exist_ok=True)
-        (source.figures / f"{name}.png").write_bytes(picture)
+        (source.figures / f"{figure.name}.png").write_bytes(picture)
     return source

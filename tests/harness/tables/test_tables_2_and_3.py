@@ -16,13 +16,13 @@ from statsmodels.stats.multitest import multipletests
 
 from harness import reported
 from harness.config import ConfigError, Experiment
+from harness.experiment import table4
 from harness.experiment.runs import load_experiment, settings_runs
 from harness.records.frame import to_frame
 from harness.records.read import load_records
 from harness.records.versioned import MissingRecord, RecordError
 from harness.statistics import stats
 from harness.tables import render
-from harness.tables import settings as settings_table
 from harness.tables import words as text
 from harness.tables.__main__ import main
 from harness.tables.build import Table
@@ -246,11 +246,10 @@ def test_table4_of_the_papers_models_agrees_or_differs() -> None:
     runs = settings_runs(experiment)
     assert len(runs) == 6
     for run in runs:
-        settings = run.method.settings
-        assert settings_table.verdict_of(run, 64, 64) == "agrees" and settings_table.verdict_of(run, 64, 32) == "differs"
-        for setting, (ours, _) in settings_table.PAPER_SETTINGS.items():
-            paper = reported.settings()[run.domain, str(run.model.stands_for), setting]
-            assert settings[ours] == paper, f"{run.run_id}: {setting}"
+        found = table4.compare(run, run.method.settings, reported.settings())
+        assert [(one.name, one.verdict) for one in found] == [(name, "agrees") for name in ("r", "p_init", "delta_t")]
+        (rank, _, steps) = table4.compare(run, {**run.method.settings, "r": 2, "delta_t": None}, reported.settings())
+        assert (rank.verdict, steps.verdict) == ("differs", "not run")
 
 
 def test_table4_without_its_runs_names_the_command(tmp_path: Path) -> None:

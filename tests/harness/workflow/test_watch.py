@@ -13,7 +13,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from harness import progress
 from harness.cli import Config
-from harness.experiment.runs import FIGURES
+from harness.figures.catalogue import figures
 from harness.workflow import watch
 from harness.workflow.dag import Dag
 from harness.workflow.workload import Workload
@@ -112,7 +112,7 @@ def test_every_rule_that_runs_a_model_is_weighed() -> None:
     (base,) = (name for name, (model, _) in tiny.base_models.items() if model == "llama-tiny")
     given = SimpleNamespace(**vars(of_run), name=base, protocol="sound")
     assert all(workload.of(rule, given).amount > 0 for rule in heavy)
-    assert all(workload.of(rule, given) is None for rule in (*light, *FIGURES))
+    assert all(workload.of(rule, given) is None for rule in (*light, *figures()))
 
 
 def test_a_job_weighs_the_tokens_of_its_steps_or_of_its_answers() -> None:

@@ -1,0 +1,42 @@
+"""The targets of the workflow, and the runs behind each. No torch."""
+
+from __future__ import annotations
+
+from harness.config import ConfigError, Experiment, RunSpec
+from harness.did_you_mean import hint
+from harness.experiment.runs import all_runs, settings_runs, table_runs
+from harness.figures import catalogue
+
+#: Targets that make one table.
+TABLE_TARGETS = (
+    "reproduce_table1",
+    "reproduce_table2",
+    "reproduce_table3",
+    "reproduce_table4",
+    "reproduce_learning_rate",
+)
+
+
+def target_runs(experiment: Experiment, target: str) -> list[RunSpec]:
+    """The runs that a target of the workflow needs: ``reproduce_table1``, ``reproduce_learning_rate``, ``reproduce_all``,
+    or a figure's name.
+
+    Raises:
+        ConfigError: there is no such target, or the experiment does not plan it.
+    """
+    if target == "reproduce_all":
+        return all_runs(experiment)
+    name = target.removeprefix("reproduce_")
+    if name == "table4":
+        return settings_runs(experiment)
+    if name in experiment.tables:
+        return table_runs(experiment, name)
+    planned = {figure.name: figure for figure in catalogue.planned(experiment)}
+    if name in planned:
+        return list(planned[name].runs(experiment))
+    if name in catalogue.figures() or f"reproduce_{name}" in TABLE_TARGETS:
+        raise ConfigError(
+            f"target: the experiment {experiment.name!r} plans no runs for {target!r}; it lacks the key that names them"
+        )
+    known = [*(f"reproduce_{table}" for table in experiment.tables), "reproduce_table4", "reproduce_all", *planned]
+    raise ConfigError(f"target: found unknown {target!r} in experiment {experiment.name!r}; {hint(target, known)}")

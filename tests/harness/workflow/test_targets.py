@@ -1,0 +1,46 @@
+"""The runs behind each target of the workflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.config import ConfigError
+from harness.experiment.runs import load_experiment
+from harness.workflow.targets import target_runs
+from tests.experiments import miniature, write
+from tests.paths import ROOT
+
+
+def test_unknown_target_suggests_the_near_one(tmp_path: Path) -> None:
+    experiment = load_experiment([write(tmp_path, miniature())])
+    with pytest.raises(ConfigError, match="did you mean 'reproduce_table1'"):
+        target_runs(experiment, "reproduce_tabel1")
+
+
+#: What the paper's matrix needs for one seed, target by target.
+PAPER_COUNTS = {
+    "reproduce_table1": 30,  # 9 methods on LLaMA2-7B, 6 on Mistral-7B; math and code
+    "reproduce_table2": 13,  # 8 on LLaMA2-7B, 5 on LLaMA2-13B
+    "reproduce_table3": 5,  # three ablations beside LoRA and BeamLoRA
+    "reproduce_table4": 6,  # BeamLoRA in every column of the paper's Table 4
+    "rank_sweep": 10,
+    "delta_t": 8,  # seven intervals and LoRA
+    "p_init": 7,  # six thresholds and LoRA
+    "rank_importance": 2,
+    "pruning_curve": 2,
+    "operations": 6,
+    "pareto": 30,
+    "reproduce_learning_rate": 36,
+}
+
+
+@pytest.mark.parametrize(("target", "count"), PAPER_COUNTS.items())
+def test_the_papers_matrix(target: str, count: int) -> None:
+    experiment = load_experiment([ROOT / "config/paper.yaml"])
+    runs = target_runs(experiment, target)
+    assert len(runs) == len({run.run_id for run in runs}) == count
+    three_seeds = load_experiment([ROOT / "config/paper.yaml"], {"seeds": 3})
+    per_seed = 1 if target == "reproduce_table4" else 3  # settings are the same at every seed
+    assert len(target_runs(three_seeds, target)) == per_seed * count
