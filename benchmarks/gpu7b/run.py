@@ -17,7 +17,7 @@ from benchmarks.gpu7b.parts import attempt, planned_parts, rate_of
 from benchmarks.gpu7b.scale import Scale
 from harness import files
 from harness.provenance import git_state, hardware, versions
-from harness.records.gpu7b import Device, Part, Record, Setting, Training
+from harness.records.gpu7b import Device, Gpu7bRecord, Part, Setting, Training
 from harness.threads import limit_threads
 
 #: Environment variables that change speed or memory.
@@ -31,7 +31,7 @@ ENVIRONMENT = (
 )
 
 
-def run(scale: Scale, *, output: Path, arguments: Sequence[str], started: float) -> Record:
+def run(scale: Scale, *, output: Path, arguments: Sequence[str], started: float) -> Gpu7bRecord:
     """Make every part that there is time for.
 
     Args:
@@ -43,7 +43,7 @@ def run(scale: Scale, *, output: Path, arguments: Sequence[str], started: float)
     device = torch.device("cpu" if scale.smoke else "cuda")
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench.of(scale, device=device, scratch=Path(scratch))
-        record = Record(
+        record = Gpu7bRecord(
             smoke=scale.smoke,
             arguments=tuple(arguments),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -275,7 +275,7 @@ def is_none_or_object(task: Task) -> bool:
     return task.dataset == "mbpp" and task.entry_point in _NOT_NONE
 
 
-class Comparison:
+class OutputComparison:
     """Compares the outputs of one task in the order of its inputs, either the base ones or the added ones.
 
     It has a state: as in EvalPlus, once a float was expected, the float tolerance holds for the inputs that follow.

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.graders.evalplus import Comparison, Suite, Task, is_none_or_object
+from evaluation.graders.evalplus import OutputComparison, Suite, Task, is_none_or_object
 from evaluation.sandbox.run import Job, Output, Result, Sandbox
 from harness.files import replacing
 
@@ -188,7 +188,7 @@ def outcomes(task: Task, result: Result, truths: Sequence[Truth]) -> list[str]:
 
 
 def _all_accepted(task: Task, outputs: Sequence[Output], truth: Truth) -> bool:
-    comparison = Comparison(task)
+    comparison = OutputComparison(task)
     # An object of the program's own stands for itself: it is not None, and equal to nothing.
     return all(
         _is_answer(task, found) and comparison.accepts(given, found.value if found.error is None else found, expected)

@@ -126,7 +126,7 @@ class Evidence:
             raise Missing(f"no pruning evaluation of {method}")
         return found
 
-    def costs(self) -> dict[str, timing.Comparison]:
+    def costs(self) -> dict[str, timing.TimingSummary]:
         """method -> time and memory relative to the baseline.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
-from harness.claims.verdicts import Claim, Part, Quantity, Range, Verdict
+from harness.claims.verdicts import Claim, Part, Quantity, Range, Support
 from harness.config import SCHEMA_VERSION, Experiment
 from harness.tables.markup import markdown_grid
 from harness.tables.words import NOTHING, p_value, signed
@@ -58,7 +58,7 @@ def detectable(part: Part) -> str:
 def tally(claims: Sequence[Claim]) -> str:
     """How the verdicts are spread."""
     counts = Counter(claim.verdict for claim in claims)
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict))
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(Support))
 
 
 def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from harness.statistics import stats
 
-Verdict = Literal["supported", "contradicted", "inconclusive", "untested"]
+Support = Literal["supported", "contradicted", "inconclusive", "untested"]
 
 #: Level of every test, after Holm's correction where a claim's parts form a family.
 ALPHA = 0.05
@@ -59,7 +59,7 @@ class Range:
     def holds(self, value: float) -> bool:
         return (self.above is None or value > self.above) and (self.below is None or value < self.below)
 
-    def verdict(self, quantity: Quantity, p_adjusted: float | None) -> Verdict:
+    def verdict(self, quantity: Quantity, p_adjusted: float | None) -> Support:
         """A difference with a p-value: supported or contradicted by its sign where the corrected test finds it. Anything
         else: supported if the whole interval lies inside, contradicted if all of it lies outside on one side."""
         if p_adjusted is not None:
@@ -92,7 +92,7 @@ class Part:
     #: Runs behind the number.
     runs: tuple[str, ...] = ()
     p_adjusted: float | None = None
-    verdict: Verdict = "untested"
+    verdict: Support = "untested"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +112,10 @@ class Claim:
     parts: tuple[Part, ...]
     #: Claims of one family share Holm's correction.
     family: str
-    verdict: Verdict = "untested"
+    verdict: Support = "untested"
 
 
-def combine(verdicts: Iterable[Verdict]) -> Verdict:
+def combine(verdicts: Iterable[Support]) -> Support:
     """Of parts that must all hold: contradicted if one is, untested if one is missing, supported if all are."""
     found = set(verdicts)
     for verdict in ("contradicted", "untested", "inconclusive"):

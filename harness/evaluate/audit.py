@@ -163,7 +163,7 @@ def _item_lines(item: Item) -> list[str]:
     return [*lines, f"    {item.tail}"]
 
 
-def render(audit: TaskAudit) -> str:
+def audit_text(audit: TaskAudit) -> str:
     """One task's audit as text for a terminal."""
     graders = ", ".join(
         f"{name} {_percent(share)}{' (headline)' if name == audit.headline else ''}" for name, share in audit.accuracy.items()
@@ -198,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
         print()
     else:
         # Completions may hold what the terminal's encoding does not: shown escaped rather than failing.
-        text = "\n\n".join(map(render, audits)) or "no task was evaluated: every run diverged"
+        text = "\n\n".join(map(audit_text, audits)) or "no task was evaluated: every run diverged"
         encoding = sys.stdout.encoding or "utf-8"
         print(text.encode(encoding, errors="backslashreplace").decode(encoding))
     return 0

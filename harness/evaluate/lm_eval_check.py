@@ -58,7 +58,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Agreement:
     """One task on both sides. ``score_difference`` is the largest difference of a choice's log-likelihood, in nats; None for
     generation, whose disagreements are other verdicts or other completions."""
 
@@ -133,9 +133,7 @@ def _theirs(samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, An
     return found
 
 
-def _compare(
-    name: str, samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], *, choices: bool
-) -> Comparison:
+def _compare(name: str, samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], *, choices: bool) -> Agreement:
     samples = sorted(samples, key=lambda sample: sample["doc_id"])
     asked = [sample["arguments"][0][0] for sample in samples]
     if asked != [row["prompt"] for row in rows]:
@@ -144,7 +142,7 @@ def _compare(
     differences = [
         abs(a - b) for own, other in zip(ours, theirs, strict=True) for a, b in zip(own.scores, other.scores, strict=True)
     ]
-    return Comparison(
+    return Agreement(
         kind="loglikelihood" if choices else "generation",
         n=len(rows),
         ours=sum(answer.correct for answer in ours) / len(rows),
@@ -166,7 +164,7 @@ def compare(
     data_dir: str | None,
     limit: int | None,
     batch_size: int,
-) -> dict[str, Comparison]:
+) -> dict[str, Agreement]:
     """Evaluate loaded tasks of ``evaluation/tasks/`` on both sides. The model's train mode is restored.
 
     Args:
@@ -240,7 +238,7 @@ def _load_tasks(args: argparse.Namespace, data_dir: str | None) -> dict[str, Any
     return tasks
 
 
-def render(found: Mapping[str, Comparison]) -> str:
+def agreement_text(found: Mapping[str, Agreement]) -> str:
     """The comparison as a table for a terminal, and the rows behind each difference."""
     lines = [f"{'task':<32} {'n':>6} {'ours':>8} {'lm-eval':>8} {'difference':>11}  {'scores differ by':<17} rows"]
     for name, item in found.items():
@@ -257,7 +255,7 @@ def render(found: Mapping[str, Comparison]) -> str:
     return "\n".join(lines)
 
 
-def _record(found: Mapping[str, Comparison], **about: Any) -> dict[str, Any]:
+def _record(found: Mapping[str, Agreement], **about: Any) -> dict[str, Any]:
     tasks = {
         name: asdict(item) | {"difference": item.difference, "agrees": item.agrees, "tolerance": TOLERANCE}
         for name, item in found.items()
@@ -306,7 +304,7 @@ def main(arguments: list[str] | None = None) -> int:
     releases = versions() | {"lm_eval": version("lm_eval")}
     output = args.output or default
     write_json(output, _record(found, **about, limit=args.limit, versions=releases))
-    print(f"{render(found)}\n{output}")
+    print(f"{agreement_text(found)}\n{output}")
     return int(any(not item.agrees for item in found.values() if item.kind == "loglikelihood"))
 
 

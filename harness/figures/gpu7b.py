@@ -19,7 +19,7 @@ from harness.figures import style
 from harness.figures.inputs import long_form
 from harness.figures.time_memory import draw_panels
 from harness.records import gpu7b
-from harness.records.gpu7b import Part, Record, Training
+from harness.records.gpu7b import Gpu7bRecord, Part, Training
 
 #: (measure, method) -> the ratio to LoRA that the paper's section B.2 states for Figures 8 and 9.
 PAPER = {("time", "dora"): 1.73, ("time", "adalora"): 1.62, ("memory", "dora"): 1.35}
@@ -84,7 +84,7 @@ def _rows(part: Part, base: Training, *, paper: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def _caption(record: Record, base: Training, *, baseline: str) -> list[str]:
+def _caption(record: Gpu7bRecord, base: Training, *, baseline: str) -> list[str]:
     s, d, v = record.setting, record.device, record.versions
     memory = "" if d.memory_bytes is None else f" ({d.memory_bytes / 1e9:.0f} GB, driver {d.driver}, CUDA {d.cuda})"
     counts = sorted({len(part.result.timed) for part in record.parts if isinstance(part.result, Training)})

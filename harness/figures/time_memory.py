@@ -16,11 +16,11 @@ from harness.experiment.runs import timing_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, long_form, model_note, model_title
 from harness.records import timing
-from harness.records.timing import Comparison, Measurement, Ratio, TimingRecord
+from harness.records.timing import Measurement, Ratio, TimingRecord, TimingSummary
 from harness.records.versioned import Recipe
 
 #: Column of the data -> (title of its panel, the ratio in a summary, the value in a measurement).
-_PANELS: dict[str, tuple[str, Callable[[Comparison], Ratio], Callable[[Measurement], float]]] = {
+_PANELS: dict[str, tuple[str, Callable[[TimingSummary], Ratio], Callable[[Measurement], float]]] = {
     "time": ("Fine-tuning time", lambda c: c.time, lambda m: m.seconds_per_step),
     "peak_memory": ("Peak memory", lambda c: c.peak, lambda m: m.peak_bytes),
     "added_memory": ("Memory beyond the loaded model", lambda c: c.added, lambda m: m.added_bytes),

@@ -277,7 +277,7 @@ class Setting(Frozen):
     timed_steps: int
 
 
-class Record(Frozen):
+class Gpu7bRecord(Frozen):
     """The whole file."""
 
     schema_version: int = SCHEMA_VERSION
@@ -293,7 +293,7 @@ class Record(Frozen):
     parts: tuple[Part, ...]
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Record:
+    def _names_differ(self) -> Gpu7bRecord:
         names = [part.name for part in self.parts]
         if len(set(names)) != len(names):
             raise ValueError(f"parts: found {names}, expected no repetition")
@@ -304,11 +304,11 @@ class Record(Frozen):
         return next((part.result for part in self.parts if part.name == name), None)
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> Gpu7bRecord:
     """A record, also of a check that was stopped.
 
     Raises:
         RecordError: the file is missing, broken, of another schema version, or contradicts itself.
     """
     recipe = Recipe.command("python -m benchmarks.gpu7b")
-    return validated(path, read_json(path, recipe, version=SCHEMA_VERSION), Record, recipe)
+    return validated(path, read_json(path, recipe, version=SCHEMA_VERSION), Gpu7bRecord, recipe)

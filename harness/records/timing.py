@@ -109,7 +109,7 @@ class Ratio:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class TimingSummary:
     """One method: medians over rounds, and ratios to the baseline."""
 
     rounds: int
@@ -121,7 +121,7 @@ class Comparison:
     added: Ratio
 
 
-def summarise(record: TimingRecord, *, confidence: float = 0.95, resamples: int = 10_000) -> dict[str, Comparison]:
+def summarise(record: TimingRecord, *, confidence: float = 0.95, resamples: int = 10_000) -> dict[str, TimingSummary]:
     """Every method against the baseline, in the order of the experiment.
 
     The interval is that of a bootstrap over rounds, from a fixed stream; of a handful of rounds it is little more than their
@@ -150,7 +150,7 @@ def summarise(record: TimingRecord, *, confidence: float = 0.95, resamples: int 
         return m.added_bytes
 
     return {
-        method: Comparison(
+        method: TimingSummary(
             rounds=len(rounds),
             seconds_per_step=float(np.median(values(method, seconds))),
             peak_bytes=float(np.median(values(method, peak))),

@@ -35,9 +35,9 @@ def _check(source: Source, path: Path) -> int:
 
 def _write(source: Source, path: Path, *, allow_missing: bool) -> int:
     from harness.files import write_text
-    from harness.report.page import render
+    from harness.report.page import render_page
 
-    page = render(source, allow_missing=allow_missing)
+    page = render_page(source, allow_missing=allow_missing)
     write_text(path, page)
     print(f"{path}: {len(page.encode()) / 1e6:.2f} MB, opens in a browser without a server")
     return 0

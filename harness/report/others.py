@@ -59,7 +59,9 @@ def settings_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
     """Table 4 in two parts; none where no table has BeamLoRA."""
     if not settings_runs(source.experiment):
         return []
-    table = settings_table.build(source.experiment, config=source.config, results=source.results, allow_missing=allow_missing)
+    table = settings_table.build_settings_table(
+        source.experiment, config=source.config, results=source.results, allow_missing=allow_missing
+    )
     command = source.harness("tables table4")
     paper, others = [], []
     for one in table.used:
@@ -94,7 +96,7 @@ def rate_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
     if rates.SWEEP not in source.experiment.sweeps:
         return []
     tuning = rates.load_tuning(source.experiment, results=source.results, command=source.command, allow_missing=allow_missing)
-    found = rates_table.build(source.experiment, tuning, results=source.results, command=source.command)
+    found = rates_table.build_rates_table(source.experiment, tuning, results=source.results, command=source.command)
     command = source.harness("tables learning_rate")
     blocks: list[Block] = []
     for group in found.groups:

@@ -25,7 +25,7 @@ from harness.records.read import Loaded, load_records
 from harness.report import made, others, runs
 from harness.report.numbers import TableView, details, table_view
 from harness.report.sources import Source, require_complete, state
-from harness.tables.build import build
+from harness.tables.build import build_table
 from harness.tables.cells import AVERAGE
 
 #: Upper limit of a page, in bytes.
@@ -100,7 +100,7 @@ def _tables(source: Source, loaded: Loaded) -> tuple[list[TableView], list[dict[
     views, numbers = [], []
     for name in source.experiment.tables:
         mine = table_runs(source.experiment, name, paths=source.config.files)
-        table = build(source.experiment, name, mine, _part(loaded, mine))
+        table = build_table(source.experiment, name, mine, _part(loaded, mine))
         commands = {
             f"{name}|{section.model_key}|{row.method_key}|{metric}|{column.key}": source.harness(
                 f"report.trace {name} {section.model_key} {row.method_key} {AVERAGE if column.task == AVERAGE else column.key}"
@@ -136,7 +136,7 @@ def _environment() -> Environment:
     )
 
 
-def render(source: Source, *, allow_missing: bool = False, max_bytes: int = MAX_BYTES) -> str:
+def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int = MAX_BYTES) -> str:
     """The page. The same records give the same text.
 
     Raises:

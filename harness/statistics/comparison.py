@@ -10,7 +10,7 @@ from harness.statistics import stats
 #: Significance level of verdicts, after Holm's correction.
 ALPHA = 0.05
 
-Verdict = Literal["better", "worse", "tie"]
+Outcome = Literal["better", "worse", "tie"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,4 +20,4 @@ class Comparison:
     difference: stats.Difference
     #: After Holm's correction over the table.
     p_adjusted: float
-    verdict: Verdict
+    verdict: Outcome

@@ -22,7 +22,7 @@ def execute(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"--rates: found {args.rates!r} for {args.table}, expected none: it shows no methods side by side"
             )
-        return importlib.import_module(_OTHERS[args.table]).render(args)
+        return importlib.import_module(_OTHERS[args.table]).write_table(args)
     from harness.tables import render
     from harness.tables.build import load_table
 

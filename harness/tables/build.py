@@ -228,7 +228,7 @@ class _Builder:
         return Section(model_key=model, model=spec, rows=tuple(rows))
 
 
-def build(
+def build_table(
     experiment: Experiment,
     name: str,
     runs: Sequence[RunSpec],
@@ -286,7 +286,7 @@ def load_table(
     if rates == "shared":
         target = f"reproduce_{name}"
         loaded = load_records(runs, results=results, command=command, target=target, allow_missing=allow_missing)
-        return build(experiment, name, runs, loaded)
+        return build_table(experiment, name, runs, loaded)
     chosen = load_tuning(experiment, results=results, command=command, allow_missing=allow_missing)
     runs, loaded, notes = tuned_runs(runs, chosen)
-    return build(experiment, name, runs, loaded, rates=rates, rate_notes=notes)
+    return build_table(experiment, name, runs, loaded, rates=rates, rate_notes=notes)

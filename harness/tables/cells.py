@@ -14,7 +14,7 @@ from harness.config import BaseModelSpec, Experiment, RunSpec, TaskSpec
 from harness.records.matrices import check_same_answers, correct_matrix, gold_nll_matrix
 from harness.records.read import RunRecord
 from harness.statistics import stats
-from harness.statistics.comparison import ALPHA, Comparison, Verdict
+from harness.statistics.comparison import ALPHA, Comparison, Outcome
 from harness.tables.against_paper import PaperCheck
 
 AVERAGE = "avg"
@@ -76,7 +76,7 @@ class Cell:
         return self.comparison.p_adjusted if self.comparison else None
 
     @property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> Outcome | None:
         return self.comparison.verdict if self.comparison else None
 
 
@@ -253,7 +253,7 @@ class Scores:
         return matrices or None
 
 
-def verdict_of(difference: stats.Difference, p_adjusted: float, metric: Metric) -> Verdict:
+def verdict_of(difference: stats.Difference, p_adjusted: float, metric: Metric) -> Outcome:
     """A difference that the corrected test finds, in its direction; else a tie. Of NLL, less is better."""
     if p_adjusted >= ALPHA or difference.mean == 0:
         return "tie"

@@ -64,7 +64,7 @@ class RateComparison:
     notes: tuple[str, ...]
 
 
-def build(experiment: Experiment, tuning: Tuning, *, results: Path, command: str) -> RateComparison:
+def build_rates_table(experiment: Experiment, tuning: Tuning, *, results: Path, command: str) -> RateComparison:
     """Test scores at the shared and at the best rates.
 
     The shared rate of a method is the one that the experiment sets for it; where the grid has not that rate, its ordinary runs
@@ -304,13 +304,13 @@ def write(comparison: RateComparison, folder: Path) -> list[Path]:
     )
 
 
-def render(args: argparse.Namespace) -> int:
+def write_table(args: argparse.Namespace) -> int:
     """Write the table, for ``python -m harness.tables learning_rate``."""
     config = cli.parse_config(args)
     experiment = load_experiment(config.files, config.overrides)
     command = config.snakemake
     tuning = load_tuning(experiment, results=args.results_dir, command=command, allow_missing=args.allow_missing)
-    comparison = build(experiment, tuning, results=args.results_dir, command=command)
+    comparison = build_rates_table(experiment, tuning, results=args.results_dir, command=command)
     for path in write(comparison, output_folder(args, experiment)):
         print(path)
     return 0

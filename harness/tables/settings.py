@@ -52,7 +52,7 @@ class SettingsTable:
     missing: tuple[str, ...]
 
 
-def build(
+def build_settings_table(
     experiment: Experiment,
     *,
     config: cli.Config,
@@ -207,11 +207,11 @@ def write(table: SettingsTable, folder: Path) -> list[Path]:
     return write_formats(folder, NAME, markdown=markdown(table), tex=tex(table), csv_text=csv_text(table))
 
 
-def render(args: argparse.Namespace) -> int:
+def write_table(args: argparse.Namespace) -> int:
     """Write the table, for ``python -m harness.tables table4``."""
     config = cli.parse_config(args)
     experiment = load_experiment(config.files, config.overrides)
-    table = build(experiment, config=config, results=args.results_dir, allow_missing=args.allow_missing)
+    table = build_settings_table(experiment, config=config, results=args.results_dir, allow_missing=args.allow_missing)
     for path in write(table, output_folder(args, experiment)):
         print(path)
     return 0

@@ -94,7 +94,7 @@ def next_commands(table: Table, config: cli.Config) -> list[tuple[str, str]]:
     return found
 
 
-def render(
+def print_summary(
     table: Table,
     *,
     console: Console,
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(file=sys.stdout, highlight=False)
     console.width = min(console.width, MAX_WIDTH) if console.is_terminal else MAX_WIDTH
     folder = args.results_dir / table.experiment.name
-    render(table, console=console, folder=folder, config=config, cost=overhead.measured())
+    print_summary(table, console=console, folder=folder, config=config, cost=overhead.measured())
     return 0
 
 

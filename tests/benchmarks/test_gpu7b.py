@@ -30,7 +30,7 @@ from harness.figures import __main__ as figures
 from harness.figures import gpu7b as figure
 from harness.figures import style
 from harness.records import gpu7b
-from harness.records.gpu7b import MatmulRate, Part, Record
+from harness.records.gpu7b import Gpu7bRecord, MatmulRate, Part
 from harness.train.trainer import training_arguments
 from tests.paths import ROOT
 
@@ -75,17 +75,17 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def record(smoke: Path) -> Record:
+def record(smoke: Path) -> Gpu7bRecord:
     return gpu7b.read(smoke)
 
 
-def test_every_part_succeeds_without_what_is_absent_elsewhere(record: Record) -> None:
+def test_every_part_succeeds_without_what_is_absent_elsewhere(record: Gpu7bRecord) -> None:
     assert [(part.name, part.status) for part in record.parts] == [(name, "success") for name in NAMES]
     assert record.smoke and record.setting.rows == 395_000
     assert (record.setting.micro_batches, record.setting.examples) == (4, 8)
 
 
-def test_every_method_takes_the_same_tokens_and_only_peft_pads(record: Record) -> None:
+def test_every_method_takes_the_same_tokens_and_only_peft_pads(record: Gpu7bRecord) -> None:
     trained = {part.name: part.result for part in record.parts if part.kind == "training"}
     steps = {name: [*result.warmup, *result.timed] for name, result in trained.items()}
     assert len({tuple(step.tokens for step in own) for own in steps.values()}) == 1
@@ -100,7 +100,7 @@ def test_every_method_takes_the_same_tokens_and_only_peft_pads(record: Record) -
     assert trained["lora"].mfu == pytest.approx(trained["lora"].flops_per_token * trained["lora"].tokens_per_second / rate)
 
 
-def test_the_checks_find_the_cpu_exact(record: Record) -> None:
+def test_the_checks_find_the_cpu_exact(record: Gpu7bRecord) -> None:
     operation = record.result("operation")
     assert operation.plans_equal and operation.differing == () and operation.pruned_ranks >= operation.modules
     assert operation.tensors == 9 * operation.modules and operation.snapshot_step < operation.operation_step

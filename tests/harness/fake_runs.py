@@ -149,7 +149,7 @@ def build(experiment: Experiment, results: Path, *, allow_missing: bool = False)
     """Table 1 of the records in ``results``."""
     specs = runs(experiment)
     loaded = load_records(specs, results=results, allow_missing=allow_missing)
-    return tables.build(experiment, "table1", specs, loaded)
+    return tables.build_table(experiment, "table1", specs, loaded)
 
 
 def full_table(results: Path) -> tuple[Experiment, Path, tables.Table]:

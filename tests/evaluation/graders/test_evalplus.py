@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evaluation.graders import evalplus_oracle
-from evaluation.graders.evalplus import Comparison, Task, restore, task_of
+from evaluation.graders.evalplus import OutputComparison, Task, restore, task_of
 from evaluation.sandbox.run import Limits, Sandbox
 from tests.evaluation.graders.evalplus_cases import (
     CHANGES,
@@ -210,7 +210,7 @@ def accepts(
     output: Any, expected: Any, *, name: str = "f", atol: float = 0, dataset: str = "mbpp", given: tuple[Any, ...] = ()
 ) -> bool:
     task = Task(dataset=dataset, id="", entry_point=name, reference="", base=(), plus=(), atol=atol)
-    return Comparison(task).accepts(list(given), output, expected)
+    return OutputComparison(task).accepts(list(given), output, expected)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_tolerance_of_the_task_holds_for_nested_numbers(output: Any, expected:
 
 
 def test_the_float_tolerance_stays_once_a_float_was_expected() -> None:
-    comparison = Comparison(Task(dataset="mbpp", id="", entry_point="f", reference="", base=(), plus=(), atol=0))
+    comparison = OutputComparison(Task(dataset="mbpp", id="", entry_point="f", reference="", base=(), plus=(), atol=0))
     assert not comparison.accepts([], [[1.0 + 1e-8]], [[1.0]])
     assert comparison.accepts([], 1.0, 1.0)
     assert comparison.accepts([], [[1.0 + 1e-8]], [[1.0]])

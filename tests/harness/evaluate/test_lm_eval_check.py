@@ -59,7 +59,7 @@ def _load(data: Path, *names: str) -> dict[str, Any]:
     return load_tasks(spec, include_defaults=False, metadata={"data_dir": str(data)})
 
 
-def _compare(data: Path, model: Any, tasks: dict[str, Any], limit: int | None = None) -> dict[str, lm_eval_check.Comparison]:
+def _compare(data: Path, model: Any, tasks: dict[str, Any], limit: int | None = None) -> dict[str, lm_eval_check.Agreement]:
     return lm_eval_check.compare(model, byte_tokenizer(), tasks, data_dir=str(data), limit=limit, batch_size=4)
 
 

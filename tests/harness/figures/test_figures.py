@@ -20,7 +20,7 @@ from harness.records import importance, pruning, timing
 from harness.records.read import load_records
 from harness.records.versioned import MissingRecord, RecordError
 from harness.tables import rates
-from harness.tables.build import build
+from harness.tables.build import build_table
 from tests.harness import fake_runs
 from tests.harness.figures import fake_figures
 from tests.harness.figures.fake_figures import data_of, words_of
@@ -144,7 +144,7 @@ def test_the_reference_line_is_plain_lora(made: Experiment, results: Path):
 def test_pareto_shows_the_average_of_table_1(made: Experiment, results: Path):
     data = data_of("pareto", made, results)
     runs = table_runs(made, "table1")
-    table = build(made, "table1", runs, load_records(runs, results=results))
+    table = build_table(made, "table1", runs, load_records(runs, results=results))
     for row in table.sections[0].rows:
         own, cell = data[(data["row"] == "mean") & (data["method"] == row.method_key)].iloc[0], row.cells["accuracy", "avg"]
         assert own["accuracy"] == pytest.approx(cell.ours.mean)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.report.page import render
+from harness.report.page import render_page
 from tests.harness.report import fake_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install -e '.[test]')")
@@ -26,7 +26,7 @@ TABLE = "#table1-accuracy"
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     found = folder / "report.html"
-    found.write_text(render(fake_report.write(folder, picture=fake_report.picture())))
+    found.write_text(render_page(fake_report.write(folder, picture=fake_report.picture())))
     return found
 
 

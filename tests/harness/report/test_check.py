@@ -23,7 +23,7 @@ from tests.harness.report import fake_report
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     found = fake_report.write(tmp_path_factory.mktemp("check"), picture=fake_report.picture())
-    (found.folder / "report.html").write_text(page.render(found))
+    (found.folder / "report.html").write_text(page.render_page(found))
     return found
 
 

@@ -49,7 +49,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 @pytest.fixture(scope="module")
 def text(source: Source) -> str:
-    return page.render(source)
+    return page.render_page(source)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def copy(source: Source, tmp_path: Path) -> Source:
 
 
 def test_the_same_records_give_the_same_bytes(source: Source, text: str) -> None:
-    assert page.render(source) == text
+    assert page.render_page(source) == text
 
 
 def test_opens_with_the_verdicts_in_words(text: str) -> None:
@@ -155,19 +155,19 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     made = fake_report.experiment()
     hostile = "<img src=x onerror=alert(1)>"
     made = made.model_copy(update={"title": hostile, "notes": (hostile,)})
-    text = page.render(fake_report.write(tmp_path, made, picture=fake_report.picture()))
+    text = page.render_page(fake_report.write(tmp_path, made, picture=fake_report.picture()))
     assert hostile not in text and "&lt;img src=x" in text
 
 
 def test_fewer_predictions_are_embedded_where_all_would_be_too_large(source: Source, text: str) -> None:
     limit = len(text.encode()) - 500
-    smaller = page.render(source, max_bytes=limit)
+    smaller = page.render_page(source, max_bytes=limit)
     assert len(smaller.encode()) <= limit
     groups = page.unpack(Tags(smaller).packed)["answers"]["groups"].values()
     assert max(len(group["shown"]) for group in groups) == 25 < max(len(group["ids"]) for group in groups)
     assert "all examples" in text and "25 evenly spread examples" in smaller
     with pytest.raises(ConfigError, match="expected at most"):
-        page.render(source, max_bytes=limit // 10)
+        page.render_page(source, max_bytes=limit // 10)
 
 
 def test_a_sample_is_spread_over_the_test_set() -> None:
@@ -179,7 +179,7 @@ def test_a_sample_is_spread_over_the_test_set() -> None:
 
 def test_predictions_that_do_not_fit_in_memory_are_not_read_whole(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "MAX_TEXT", 200_000)
-    groups = page.unpack(Tags(page.render(source)).packed)["answers"]["groups"].values()
+    groups = page.unpack(Tags(page.render_page(source)).packed)["answers"]["groups"].values()
     assert 0 < max(len(group["shown"]) for group in groups) < 40
 
 
@@ -205,7 +205,7 @@ def test_the_table_library_is_the_released_file() -> None:
 def test_what_is_missing_is_one_error_with_the_command(copy: Source, path: str, said: str, tmp_path: Path) -> None:
     (tmp_path / path).unlink()
     with pytest.raises(ConfigError) as error:
-        page.render(copy)
+        page.render_page(copy)
     assert said in str(error.value) and "-- reproduce_all" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -213,7 +213,7 @@ def test_allow_missing_says_what_is_missing(copy: Source, tmp_path: Path) -> Non
     (tmp_path / "results/fake/math/llama-tiny/lora/seed0/metrics.json").unlink()
     (tmp_path / "results/fake/claims.json").unlink()
     (tmp_path / "figures/pareto.png").unlink()
-    text = page.render(copy, allow_missing=True)
+    text = page.render_page(copy, allow_missing=True)
     assert "1 planned runs have no usable record: math/llama-tiny/lora/seed0" in text
     assert "Not drawn: found no" in text and "Not tested: make them" in text
     entry = next(run for run in page.unpack(Tags(text).packed)["runs"] if run["id"] == "math/llama-tiny/lora/seed0")
@@ -226,8 +226,8 @@ def test_a_record_of_other_settings_is_not_shown_as_this_experiments(copy: Sourc
     spec["training"]["learning_rate"] = 1.0
     fake_runs.edit_json(path, spec=spec)
     with pytest.raises(ConfigError, match="stale"):
-        page.render(copy)
-    text = page.render(copy, allow_missing=True)
+        page.render_page(copy)
+    text = page.render_page(copy, allow_missing=True)
     assert "1 planned runs have no usable record" in text
 
 

@@ -16,7 +16,7 @@ from harness.records.read import load_record
 from harness.records.versioned import MissingRecord
 from harness.tables import rates, rates_table
 from harness.tables.__main__ import main
-from harness.tables.build import build
+from harness.tables.build import build_table
 from harness.tables.rates import best_rates
 from tests import experiments
 from tests.harness import fake_runs
@@ -145,7 +145,7 @@ def test_experiment_without_the_sweep_says_so(tmp_path: Path) -> None:
 
 def comparison(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> rates_table.RateComparison:
     tuning = rates.load_tuning(experiment, results=results, command="snakemake", allow_missing=allow_missing)
-    return rates_table.build(experiment, tuning, results=results, command="snakemake")
+    return rates_table.build_rates_table(experiment, tuning, results=results, command="snakemake")
 
 
 def test_ranks_at_the_shared_and_at_the_best_rate(experiment: Experiment, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_table_at_tuned_rates_takes_the_sweeps_runs(experiment: Experiment, tmp_
     chosen = {r.run.method.key: r.run.training.learning_rate for r in loaded.records}
     assert chosen == {"lora": 3e-3, "dora": 1e-2} and not loaded.missing
     assert {r.folder.parent.name for r in loaded.records} == {"lora", "dora.learning_rate=0.01"}
-    table = build(experiment, "table1", planned, loaded, rates="tuned", rate_notes=notes)
+    table = build_table(experiment, "table1", planned, loaded, rates="tuned", rate_notes=notes)
     assert table.file_name == "table1_tuned" and [row.label for row in table.sections[0].rows] == ["LoRA", "DoRA"]
     assert "DoRA 0.01 (the highest of its grid)" in notes[0]
 
@@ -224,6 +224,6 @@ def test_seeds_of_the_sweep_are_all_that_a_covered_column_plans(tmp_path: Path) 
     fill(experiment, tmp_path, BEST)
     tuning = rates.load_tuning(experiment, results=tmp_path, command="snakemake", allow_missing=False)
     planned, loaded, notes = rates.tuned_runs(table_runs(experiment, "table1"), tuning)
-    table = build(experiment, "table1", planned, loaded, rates="tuned", rate_notes=notes)
+    table = build_table(experiment, "table1", planned, loaded, rates="tuned", rate_notes=notes)
     lora, dora = (row.cells["accuracy", "math/gsm8k"] for row in table.sections[0].rows)
     assert (lora.n_seeds_planned, len(lora.seeds)) == (1, 1) and (dora.n_seeds_planned, dora.n_missing) == (2, 2)

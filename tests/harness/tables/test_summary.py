@@ -90,7 +90,7 @@ def test_interval_beside_zero_and_a_tie_is_explained(tmp_path: Path) -> None:
 
 def summarise(table: Table, folder: Path) -> str:
     console = Console(file=io.StringIO(), width=summary.MAX_WIDTH, highlight=False)
-    summary.render(table, console=console, folder=folder, config=Config())
+    summary.print_summary(table, console=console, folder=folder, config=Config())
     return console.file.getvalue()
 
 
