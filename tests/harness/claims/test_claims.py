@@ -228,7 +228,7 @@ def test_methods_that_answered_other_examples_are_not_compared(tmp_path: Path) -
         if run.method.name == "lora" and path.exists():
             path.write_text(path.read_text().replace('"gsm8k/0"', '"gsm8k/other"'))
     with pytest.raises(ConfigError, match="gsm8k.jsonl: found other examples than .*/predictions/gsm8k.jsonl"):
-        command.load_claims([file], {}, results=tmp_path / "results")
+        command.load_claims(Config(files=(file,)), results=tmp_path / "results")
 
 
 def test_files_name_stand_ins_and_are_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
