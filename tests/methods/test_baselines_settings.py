@@ -108,5 +108,5 @@ def test_fractions_scale_with_the_run(tmp_path):
         ada = toy.start("adalora", tmp_path, ctx=context).model.peft_config["default"]
         assert (ada.tinit, ada.tfinal, ada.total_step, ada.init_r) == (total // 10, total // 2, total, 6)
         grow = toy.start("increlora", tmp_path, ctx=context).method
-        assert grow.schedule.first == total // 10
+        assert grow.growth_steps.first == total // 10
         assert toy.start("relora", tmp_path, ctx=context, merge_every=0.1).method.cycle == total // 10

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.cli import Config
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.figures import __main__ as command
@@ -63,7 +64,7 @@ def test_it_is_listed_after_the_projects_own(site: Path, capsys: pytest.CaptureF
 def test_it_is_planned(site: Path, path: Path, made: Experiment) -> None:
     assert [figure.name for figure in catalogue.planned(made)] == ["pareto", NAME]
     assert target_runs(made, NAME) == all_runs(made)
-    dag = Dag([path], {})
+    dag = Dag(Config(files=(path,)))
     assert dag.drawn == ["figures/mini/pareto.png", "figures/mini/seconds.png"]
     assert dag.figure_files(NAME) == dag.records(all_runs(made), "train.json", "metrics.json")
     own = set(figure_code(NAME)) - set(figure_code("time_memory"))
