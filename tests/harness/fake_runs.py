@@ -154,6 +154,6 @@ def build(experiment: Experiment, results: Path, *, allow_missing: bool = False)
 
 def full_table(results: Path) -> tuple[Experiment, Path, tables.Table]:
     """All fifteen method-model pairs of Table 1, with two clear effects."""
-    found = experiment()
-    populate(runs(found), results, effects={"full-ft": 2.0, "adalora": -2.0})
-    return found, results, build(found, results)
+    full = experiment()
+    populate(runs(full), results, effects={"full-ft": 2.0, "adalora": -2.0})
+    return full, results, build(full, results)

@@ -48,9 +48,9 @@ def test_two_sided_range(low: float, high: float, expected: str) -> None:
 
 
 def test_a_corrected_p_value_decides_over_the_uncorrected_interval() -> None:
-    found = quantity(0.2, 0.01, 0.39, p=0.04)
-    assert Range(above=0).verdict(found, 0.04) == "supported"
-    assert Range(above=0).verdict(found, 0.08) == "inconclusive"
+    effect = quantity(0.2, 0.01, 0.39, p=0.04)
+    assert Range(above=0).verdict(effect, 0.04) == "supported"
+    assert Range(above=0).verdict(effect, 0.08) == "inconclusive"
     assert Range(above=0).verdict(quantity(-0.2, -0.3, -0.1, p=0.01), 0.01) == "contradicted"
 
 
@@ -67,9 +67,9 @@ def test_holm_runs_over_a_family_and_not_beyond() -> None:
         part = Part(label=key, expected=Range(above=0), quantity=quantity(0.1, 0.0, 0.2, p=p))
         return Claim(key=key, statement="", source="", paper="", test="", model=None, parts=(part,), family=family)
 
-    found = judged([claim("a", "one", 0.03), claim("b", "one", 0.04), claim("c", "two", 0.04)])
-    assert [one.parts[0].p_adjusted for one in found] == [0.06, 0.06, 0.04]
-    assert [one.verdict for one in found] == ["inconclusive", "inconclusive", "supported"]
+    claims = judged([claim("a", "one", 0.03), claim("b", "one", 0.04), claim("c", "two", 0.04)])
+    assert [one.parts[0].p_adjusted for one in claims] == [0.06, 0.06, 0.04]
+    assert [one.verdict for one in claims] == ["inconclusive", "inconclusive", "supported"]
 
 
 # ------------------------------------------------------------------------------------------------------------- records
@@ -78,7 +78,7 @@ def test_holm_runs_over_a_family_and_not_beyond() -> None:
 def content(**changes: Any) -> dict[str, Any]:
     """Everything that claims are tested on, in miniature: three tables, three sweeps, pruning."""
     beam = {"p_init": 0.95, "delta_t": 4}
-    found = miniature(
+    config = miniature(
         seeds=[0, 1, 2],
         methods={
             "lora": {}, "full-ft": {}, "adalora": {}, "beamlora": {"settings": beam},
@@ -96,13 +96,13 @@ def content(**changes: Any) -> dict[str, Any]:
         pruning={"domain": "math", "model": "llama-mini", "methods": ["lora", "beamlora"]},
         **{"training.importance_every": 4},
     )  # fmt: skip
-    task = found["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
+    task = config["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
     task["source"]["rows"] = ROWS
-    found["domains"]["commonsense"] = {
+    config["domains"]["commonsense"] = {
         "train": {"source": {"kind": "generated", "generator": "metamath", "rows": 9, "seed": 1}, "format": "metamath"},
         "evaluation": {"tasks": {"gsm8k": task}},
     }
-    return found | changes
+    return config | changes
 
 
 def sweep(setting: str, values: list[int], methods: list[str]) -> dict[str, Any]:
@@ -157,21 +157,21 @@ def as_in_the_paper(run: RunSpec) -> float:
 
 
 def test_records_that_say_what_the_paper_says_support_it(tmp_path: Path) -> None:
-    found = verdicts(tmp_path, as_in_the_paper)
+    by_claim = verdicts(tmp_path, as_in_the_paper)
     not_planned = {f"needed/beamlora-no-{name}/math/llama-mini" for name in ("assessment", "dynamic-p")}
-    assert set(found) == not_planned | {
+    assert set(by_claim) == not_planned | {
         "better_than_lora/math/llama-mini", "better_than_lora/commonsense/llama-mini", "better_than_full-ft/math/llama-mini",
         "ranks_differ", "differences_grow_and_settle", "more_even", "needed/beamlora-no-expansion/math/llama-mini",
         "gain_at_every_rank", "small_gain_at_the_smallest_rank", "interior_optimum/delta_t",
         "weak_on_commonsense/adalora/llama-mini",
     }  # fmt: skip
-    assert {found.pop(key) for key in not_planned} == {"untested"}
-    assert set(found.values()) == {"supported"}
+    assert {by_claim.pop(key) for key in not_planned} == {"untested"}
+    assert set(by_claim.values()) == {"supported"}
 
 
 def test_records_that_say_the_opposite_contradict_it(tmp_path: Path) -> None:
-    found = verdicts(tmp_path, lambda run: 1 - as_in_the_paper(run))
-    contradicted = {key for key, verdict in found.items() if verdict == "contradicted"}
+    by_claim = verdicts(tmp_path, lambda run: 1 - as_in_the_paper(run))
+    contradicted = {key for key, verdict in by_claim.items() if verdict == "contradicted"}
     assert {
         "better_than_lora/math/llama-mini", "better_than_full-ft/math/llama-mini", "gain_at_every_rank",
         "interior_optimum/delta_t", "weak_on_commonsense/adalora/llama-mini", "small_gain_at_the_smallest_rank",
@@ -179,8 +179,8 @@ def test_records_that_say_the_opposite_contradict_it(tmp_path: Path) -> None:
 
 
 def test_equal_methods_are_inconclusive(tmp_path: Path) -> None:
-    found = verdicts(tmp_path, lambda run: 0.5)
-    assert found["better_than_lora/math/llama-mini"] == found["gain_at_every_rank"] == "inconclusive"
+    by_claim = verdicts(tmp_path, lambda run: 0.5)
+    assert by_claim["better_than_lora/math/llama-mini"] == by_claim["gain_at_every_rank"] == "inconclusive"
 
 
 def test_an_optimum_at_the_edge_of_the_sweep_cannot_be_tested(tmp_path: Path) -> None:

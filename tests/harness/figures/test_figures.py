@@ -174,8 +174,8 @@ def test_time_memory_shows_the_summary_and_every_round(made: Experiment, results
     data = data_of("time_memory", made, results)
     summary = timing.summarise(timing.read(results / "fake" / "timing.json"))
     medians = data[data["row"] == "median"].set_index(["measure", "method"])
-    for method, found in summary.items():
-        for measure, ratio in (("time", found.time), ("peak_memory", found.peak), ("added_memory", found.added)):
+    for method, ratios in summary.items():
+        for measure, ratio in (("time", ratios.time), ("peak_memory", ratios.peak), ("added_memory", ratios.added)):
             assert medians.loc[(measure, method), "ratio"] == ratio.median
     rounds = data[data["row"] == "round"]
     assert (rounds.loc[rounds["method"] == "lora", "ratio"] == 1).all()

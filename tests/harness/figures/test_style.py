@@ -116,14 +116,14 @@ def crowded(tmp_path_factory: pytest.TempPathFactory):
 
 def ticks_beyond_their_axis(figure: Figure) -> list[matplotlib.text.Text]:
     """Labels that matplotlib keeps but does not draw."""
-    found = []
+    labels = []
     for axis in (line for axes in figure.axes for line in (axes.xaxis, axes.yaxis)):
         low, high = sorted(axis.get_view_interval())
         slack = 1e-9 * (high - low)
         for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
             if not low - slack <= tick.get_loc() <= high + slack:
-                found += [tick.label1, tick.label2]
-    return found
+                labels += [tick.label1, tick.label2]
+    return labels
 
 
 @pytest.mark.parametrize("name", figures())

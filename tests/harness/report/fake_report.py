@@ -69,8 +69,8 @@ def _with_text(folder: Path, run_id: str) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     for task in metrics["tasks"].values():
         task["graders"] = {"sound": task["accuracy"], "paper": task["accuracy"]}
-    overlap = {task: {"n": found["n"], "exact": 0, "near": 1, "ngram": 2, "share": 1 / found["n"], "ids": []}
-               for task, found in metrics["tasks"].items()}  # fmt: skip
+    overlap = {task: {"n": scores["n"], "exact": 0, "near": 1, "ngram": 2, "share": 1 / scores["n"], "ids": []}
+               for task, scores in metrics["tasks"].items()}  # fmt: skip
     fake_runs.write_json(folder / "metrics.json", metrics | {"contamination": overlap})
 
 

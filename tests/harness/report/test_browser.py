@@ -25,17 +25,17 @@ TABLE = "#table1-accuracy"
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
-    found = folder / "report.html"
-    found.write_text(render_page(fake_report.write(folder, picture=fake_report.picture())))
-    return found
+    page = folder / "report.html"
+    page.write_text(render_page(fake_report.write(folder, picture=fake_report.picture())))
+    return page
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from tests.harness.report import fake_report
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    found = fake_report.write(tmp_path_factory.mktemp("check"), picture=fake_report.picture())
-    (found.folder / "report.html").write_text(page.render_page(found))
-    return found
+    report = fake_report.write(tmp_path_factory.mktemp("check"), picture=fake_report.picture())
+    (report.folder / "report.html").write_text(page.render_page(report))
+    return report
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def copy(source: Source, tmp_path: Path) -> Source:
     return sources.open_source(source.config, results=tmp_path / "results", figures=source.figures)
 
 
-def found(source: Source) -> list[str]:
+def mismatches(source: Source) -> list[str]:
     return list(check(source, source.folder / "report.html").mismatches)
 
 
@@ -75,27 +75,27 @@ def test_every_wrong_printed_number_is_named_and_nothing_else(copy: Source) -> N
         return text
 
     edit(copy, change)
-    assert sorted(line.partition(":")[0] for line in found(copy)) == sorted(PRINTED)
+    assert sorted(line.partition(":")[0] for line in mismatches(copy)) == sorted(PRINTED)
 
 
 def test_a_wrong_verdict_is_named(copy: Source) -> None:
     key = "table1|llama-tiny|beamlora|accuracy|math/gsm8k|verdict"
     edit(copy, lambda text: text.replace(f'data-number="{key}">tie<', f'data-number="{key}">better<', 1))
-    (line,) = found(copy)
+    (line,) = mismatches(copy)
     assert line.startswith(f"{key}: the page says 'better', the records say tie")
 
 
 def test_a_wrong_verdict_on_a_claim_is_named(copy: Source) -> None:
     mark = 'data-number="claim|better_than_lora/math/llama-tiny|verdict">'
     edit(copy, lambda text: text.replace(f"{mark}inconclusive", f"{mark}supported", 1))
-    (line,) = found(copy)
+    (line,) = mismatches(copy)
     assert "the page says 'supported', the records say inconclusive" in line
 
 
 def test_a_number_left_out_or_made_up_is_named(copy: Source) -> None:
     key = "table1|llama-tiny|beamlora|accuracy|math/gsm8k|mean"
     edit(copy, lambda text: text.replace(key, key.replace("gsm8k", "nothing")))
-    lines = found(copy)
+    lines = mismatches(copy)
     assert any(line.startswith(f"{key}: ") and "the page has no such number" in line for line in lines)
     assert any("nothing" in line and "the records have no such number" in line for line in lines)
 
@@ -137,7 +137,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
 @pytest.mark.parametrize("said", CHANGES)
 def test_wrong_data_behind_the_page_is_named(copy: Source, said: str) -> None:
     repack(copy, CHANGES[said])
-    (line,) = found(copy)
+    (line,) = mismatches(copy)
     assert said in line
 
 
@@ -150,7 +150,7 @@ def test_a_page_older_than_its_records_fails(copy: Source) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["tasks"]["gsm8k"]["accuracy"] = 1.0
     fake_runs.write_json(folder / "metrics.json", metrics)
-    lines = found(copy)
+    lines = mismatches(copy)
     assert "math/llama-tiny/beamlora/seed0/predictions/gsm8k.jsonl: has changed since the page was written" in lines
     assert any(line.startswith("table1|llama-tiny|beamlora|accuracy|math/gsm8k|mean: the page says") for line in lines)
 
@@ -159,13 +159,13 @@ def test_a_record_that_contradicts_itself_is_named(copy: Source) -> None:
     path = copy.folder / "math/llama-tiny/beamlora/seed0/predictions/gsm8k.jsonl"
     rows = [json.loads(line) | {"correct": True} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert any("gsm8k.jsonl: found accuracy 1" in line for line in found(copy))
+    assert any("gsm8k.jsonl: found accuracy 1" in line for line in mismatches(copy))
 
 
 def test_a_record_that_is_gone_or_new_is_named(copy: Source) -> None:
     (copy.folder / "timing.json").rename(copy.folder / "elsewhere.json")
     (copy.folder / "math/llama-tiny/adalora/seed0/pruning.json").write_text("{}")
-    lines = found(copy)
+    lines = mismatches(copy)
     assert "timing.json: the page was written from it, and it is gone" in lines
     assert any(line.startswith("math/llama-tiny/adalora/seed0/pruning.json: is newer than the page") for line in lines)
 

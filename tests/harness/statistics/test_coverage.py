@@ -24,12 +24,12 @@ DISCRETE = 0.02
 
 
 def check(setup: Setup, *, repeats: int) -> None:
-    found = measure(setup, repeats=repeats, seed=11)
+    rates = measure(setup, repeats=repeats, seed=11)
     allowed = noise(repeats) + (DISCRETE if setup.level and setup.examples == 20 else 0.0)
-    assert found.mean_covered >= NOMINAL - allowed, found
-    assert found.difference_covered >= NOMINAL - allowed, found
+    assert rates.mean_covered >= NOMINAL - allowed, rates
+    assert rates.difference_covered >= NOMINAL - allowed, rates
     if setup.shift == 0 and (setup.seeds > 1 or setup.seed_sd == 0):
-        assert found.rejected <= 1 - NOMINAL + allowed, found
+        assert rates.rejected <= 1 - NOMINAL + allowed, rates
 
 
 FAST = [
@@ -70,9 +70,9 @@ def test_seeds_that_err_on_different_examples_are_not_certain() -> None:
     scores = np.ones((2, 20))
     scores[0, 3] = scores[1, 7] = 0
     assert stats.two_level_variance([scores]).total == pytest.approx(0, abs=1e-12)
-    found = stats.mean_score([scores], rng=np.random.default_rng(0), binary=True)
-    assert found.example_stderr == pytest.approx(math.sqrt(0.95 * 0.05 / 40))
-    assert found.low < 0.9 and found.high > 0.97
+    estimate = stats.mean_score([scores], rng=np.random.default_rng(0), binary=True)
+    assert estimate.example_stderr == pytest.approx(math.sqrt(0.95 * 0.05 / 40))
+    assert estimate.low < 0.9 and estimate.high > 0.97
 
 
 def test_floor_is_that_of_independent_answers_and_no_more() -> None:
@@ -88,8 +88,8 @@ def test_floor_is_that_of_independent_answers_and_no_more() -> None:
 def test_averages_near_one_keep_their_width_with_one_seed() -> None:
     strata = [np.ones((1, 20)) for _ in range(4)]
     strata[2][0, 5] = 0
-    found = stats.mean_score(strata, rng=np.random.default_rng(0), binary=True)
-    assert found.low < 0.95 and found.high > found.mean
+    estimate = stats.mean_score(strata, rng=np.random.default_rng(0), binary=True)
+    assert estimate.low < 0.95 and estimate.high > estimate.mean
 
 
 def test_padded_bootstrap_is_centred_and_wider() -> None:

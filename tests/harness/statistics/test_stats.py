@@ -54,9 +54,9 @@ def test_wilson_interval_refuses_impossible_counts(successes: int, n: int) -> No
 
 def test_mean_over_seeds_is_scipys_t_interval() -> None:
     values = [0.31, 0.40, 0.29]
-    found = stats.mean_over_seeds(values)
+    interval = stats.mean_over_seeds(values)
     expected = scipy.stats.t.interval(0.95, 2, loc=np.mean(values), scale=scipy.stats.sem(values))
-    assert (found.low, found.high) == pytest.approx(expected)
+    assert (interval.low, interval.high) == pytest.approx(expected)
 
 
 def test_mean_over_seeds_of_one_run_has_no_interval() -> None:
@@ -85,21 +85,21 @@ def test_holm_of_nothing() -> None:
 
 def test_one_seed_is_the_binomial_standard_error() -> None:
     scores = np.array([[1.0] * 13 + [0.0] * 27])
-    found = stats.mean_score([scores], rng=rng(), binary=True)
-    assert found.stderr == pytest.approx(scipy.stats.sem(scores[0]))
-    assert found.seed_stderr is None
-    assert (found.low, found.high) == pytest.approx(proportion_confint(13, 40, method="wilson"))
+    estimate = stats.mean_score([scores], rng=rng(), binary=True)
+    assert estimate.stderr == pytest.approx(scipy.stats.sem(scores[0]))
+    assert estimate.seed_stderr is None
+    assert (estimate.low, estimate.high) == pytest.approx(proportion_confint(13, 40, method="wilson"))
 
 
 def test_seeds_alone_are_the_t_test_over_seeds() -> None:
     by_seed = np.array([0.3, 0.1, 0.45, 0.2])
     method = np.repeat(by_seed[:, None], 50, axis=1)
-    found = stats.paired_difference([method], [np.zeros_like(method)], rng=rng(), binary=False)
-    assert found.p_value == pytest.approx(scipy.stats.ttest_1samp(by_seed, 0).pvalue, rel=1e-6)
-    assert (found.low, found.high) == pytest.approx(
+    difference = stats.paired_difference([method], [np.zeros_like(method)], rng=rng(), binary=False)
+    assert difference.p_value == pytest.approx(scipy.stats.ttest_1samp(by_seed, 0).pvalue, rel=1e-6)
+    assert (difference.low, difference.high) == pytest.approx(
         scipy.stats.t.interval(0.95, 3, loc=by_seed.mean(), scale=scipy.stats.sem(by_seed))
     )
-    assert found.example_stderr == pytest.approx(0, abs=1e-9)
+    assert difference.example_stderr == pytest.approx(0, abs=1e-9)
 
 
 def test_variance_is_unbiased_when_seeds_and_examples_both_vary() -> None:
@@ -142,26 +142,26 @@ def test_unequal_shapes_are_not_compared() -> None:
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_nothing_or_everything_solved_keeps_an_interval_with_width(seeds: int, value: float) -> None:
-    found = stats.mean_score([np.full((seeds, 8), value)], rng=rng(), binary=True)
-    assert found.mean == value and 0 <= found.low <= value <= found.high <= 1
-    assert found.high - found.low == pytest.approx(0.3244, abs=1e-4)
+    estimate = stats.mean_score([np.full((seeds, 8), value)], rng=rng(), binary=True)
+    assert estimate.mean == value and 0 <= estimate.low <= value <= estimate.high <= 1
+    assert estimate.high - estimate.low == pytest.approx(0.3244, abs=1e-4)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_equal_scores_do_not_prove_equality(seeds: int) -> None:
     scores = np.tile([1.0, 0.0] * 4, (seeds, 1))
-    found = stats.paired_difference([scores], [scores], rng=rng(), binary=True)
-    assert found.mean == 0 and found.p_value == 1
-    assert found.low < -0.1 and found.high > 0.1
+    difference = stats.paired_difference([scores], [scores], rng=rng(), binary=True)
+    assert difference.mean == 0 and difference.p_value == 1
+    assert difference.low < -0.1 and difference.high > 0.1
 
 
 def test_seeds_that_agree_by_rounding_do_not_prove_a_difference() -> None:
     """Three seeds of 20 examples with the same number solved: no variance over seeds is seen, but some there must be."""
     method, baseline = np.zeros((3, 20)), np.zeros((3, 20))
     method[:, :9] = 1
-    found = stats.paired_difference([method], [baseline], rng=rng(), binary=True)
-    assert found.seed_stderr > 0
-    assert 1e-4 < found.p_value < 0.05
+    difference = stats.paired_difference([method], [baseline], rng=rng(), binary=True)
+    assert difference.seed_stderr > 0
+    assert 1e-4 < difference.p_value < 0.05
 
 
 @given(st.integers(2, 4), st.integers(2, 12), st.integers(0, 10**6))
@@ -169,9 +169,9 @@ def test_seeds_that_agree_by_rounding_do_not_prove_a_difference() -> None:
 def test_interval_and_p_value_agree(seeds: int, examples: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     first, second = random_scores(generator, seeds=seeds, examples=examples, seed_sd=0.5, shift=1.5)
-    found = stats.paired_difference([first], [second], rng=rng(), binary=True)
-    excludes_zero = found.low > 0 or found.high < 0
-    assert excludes_zero == (found.p_value < 0.05)
+    difference = stats.paired_difference([first], [second], rng=rng(), binary=True)
+    excludes_zero = difference.low > 0 or difference.high < 0
+    assert excludes_zero == (difference.p_value < 0.05)
 
 
 def test_swapping_the_methods_mirrors_the_difference() -> None:
@@ -216,9 +216,9 @@ def test_bootstrap_never_mixes_strata() -> None:
 
 def test_bootstrap_interval_is_scipys() -> None:
     data = rng().exponential(size=60)
-    found = stats.mean_score([data[None]], rng=rng(), binary=False)
+    estimate = stats.mean_score([data[None]], rng=rng(), binary=False)
     expected = scipy.stats.bootstrap((data,), np.mean, method="percentile", n_resamples=20_000, rng=rng()).confidence_interval
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.03)
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=0.03)
 
 
 # --------------------------------------------------------------------------------------- coverage, false positives, power
@@ -262,10 +262,10 @@ def test_three_seeds_cover_a_true_difference_and_a_true_mean(seed_sd: float) -> 
 def test_dominant_seeds_give_nominal_not_wider_intervals() -> None:
     """Where seeds dominate, the interval is the t interval over seeds and no more: as exact as three seeds allow."""
     a, b = random_scores(rng(), seeds=3, examples=2000, seed_sd=1.0)
-    found = stats.paired_difference([a], [b], rng=rng(), binary=True)
+    difference = stats.paired_difference([a], [b], rng=rng(), binary=True)
     by_seed = (a - b).mean(axis=1)
     low, high = scipy.stats.t.interval(0.95, 2, loc=by_seed.mean(), scale=scipy.stats.sem(by_seed))
-    assert found.high - found.low == pytest.approx(min(high, 1) - max(low, -1), rel=0.05)
+    assert difference.high - difference.low == pytest.approx(min(high, 1) - max(low, -1), rel=0.05)
 
 
 def test_one_seed_tests_keep_their_level_over_examples() -> None:
@@ -275,8 +275,8 @@ def test_one_seed_tests_keep_their_level_over_examples() -> None:
     for _ in range(repeats):
         for tasks in rejected:
             pairs = [random_scores(generator, seeds=1, examples=60, seed_sd=0.0) for _ in range(tasks)]
-            found = stats.paired_difference([a for a, _ in pairs], [b for _, b in pairs], rng=generator, binary=True)
-            rejected[tasks] += found.p_value < 0.05
+            difference = stats.paired_difference([a for a, _ in pairs], [b for _, b in pairs], rng=generator, binary=True)
+            rejected[tasks] += difference.p_value < 0.05
     noise = NOISE * math.sqrt(2)
     assert rejected[1] / repeats <= 0.05 + noise
     assert rejected[3] / repeats <= 0.06 + noise  # the percentile bootstrap is slightly liberal at 60 examples

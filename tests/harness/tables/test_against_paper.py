@@ -38,22 +38,22 @@ def test_score_is_judged_by_the_interval_of_the_gap() -> None:
 
 
 def test_score_gap_combines_both_noises() -> None:
-    found = check(estimate(0.67, seed_stderr=0.003), PAPER, incomparable=None, other=None, comparison=None).score_gap
+    gap = check(estimate(0.67, seed_stderr=0.003), PAPER, incomparable=None, other=None, comparison=None).score_gap
     half = math.hypot(4.302652729911275 * 0.003, 1.959963984540054 * 0.004)  # t with two degrees of freedom; normal
-    assert (found.mean, found.low, found.high) == pytest.approx((0.01, 0.01 - half, 0.01 + half))
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((0.01, 0.01 - half, 0.01 + half))
 
 
 def test_one_seed_is_as_noisy_as_its_examples() -> None:
-    found = check(estimate(0.66, seed_stderr=None, seeds=1), PAPER, incomparable=None, other=None, comparison=None)
-    assert found.score_gap.high == pytest.approx(1.959963984540054 * math.hypot(0.01, 0.004))
-    assert found.score == "within noise" and found.n_seeds == 1
+    checked = check(estimate(0.66, seed_stderr=None, seeds=1), PAPER, incomparable=None, other=None, comparison=None)
+    assert checked.score_gap.high == pytest.approx(1.959963984540054 * math.hypot(0.01, 0.004))
+    assert checked.score == "within noise" and checked.n_seeds == 1
 
 
 def test_reproduced_needs_more_than_containing_the_papers_number() -> None:
     """An interval that contains everything reproduces nothing: its width is limited by the margin."""
     for stderr in (0.0005, 0.002, 0.005, 0.05):
-        found = check(estimate(0.66, seed_stderr=stderr), PAPER, incomparable=None, other=None, comparison=None)
-        assert (found.score == "reproduced") == (found.score_gap.high <= MARGIN)
+        checked = check(estimate(0.66, seed_stderr=stderr), PAPER, incomparable=None, other=None, comparison=None)
+        assert (checked.score == "reproduced") == (checked.score_gap.high <= MARGIN)
 
 
 def difference(mean: float, verdict: str, paper: float, *, incomparable: str | None = None, **kwargs: float) -> str | None:
@@ -74,9 +74,9 @@ def test_difference_is_reproduced_if_told_apart_in_the_papers_direction() -> Non
 @pytest.mark.parametrize("why", ["stand-in", "other test set"])
 def test_stand_in_is_never_reproduced(why: str) -> None:
     other = ("LoRA", Reported(value=0.65, stderr=0.004))
-    found = check(estimate(0.66), PAPER, incomparable=why, other=other, comparison=comparison(0.01, "better"))
-    assert (found.score, found.score_gap, found.difference_gap, found.comparable) == (why, None, None, False)
-    assert found.difference == "same direction"
+    checked = check(estimate(0.66), PAPER, incomparable=why, other=other, comparison=comparison(0.01, "better"))
+    assert (checked.score, checked.score_gap, checked.difference_gap, checked.comparable) == (why, None, None, False)
+    assert checked.difference == "same direction"
     assert difference(-0.01, "worse", 0.01, incomparable=why) == "opposite direction"
     assert difference(0.01, "tie", 0.01, incomparable=why) == "tie"
     assert difference(0.01, "better", 0.0, incomparable=why) is None
@@ -85,8 +85,8 @@ def test_stand_in_is_never_reproduced(why: str) -> None:
 def test_what_has_not_run_says_so() -> None:
     other = ("LoRA", Reported(value=0.65, stderr=0.004))
     for why in (None, "stand-in"):
-        found = check(None, PAPER, incomparable=why, other=other, comparison=None)
-        assert (found.score, found.difference, found.seeds_to_settle) == ("not run", "not run", None)
+        checked = check(None, PAPER, incomparable=why, other=other, comparison=None)
+        assert (checked.score, checked.difference, checked.seeds_to_settle) == ("not run", "not run", None)
 
 
 # ----------------------------------------------------------------------------------------------------- seeds to settle
@@ -119,9 +119,9 @@ def test_seeds_cannot_replace_examples_nor_be_guessed_from_one() -> None:
 
 def test_papers_error_is_binomial_in_its_runs_and_examples() -> None:
     def stderr(table: str, method: str, task: str, domain: str = "math") -> float:
-        found = reported.stderr(table=table, model="llama2-7b", method_names=[method], parts=[(domain, task)])
-        assert found is not None
-        return found
+        error = reported.stderr(table=table, model="llama2-7b", method_names=[method], parts=[(domain, task)])
+        assert error is not None
+        return error
 
     assert stderr("table1", "LoRA", "gsm8k") == pytest.approx(math.sqrt(0.6631 * 0.3369 / (3 * 1319)))
     assert stderr("table1", "Full-FT", "gsm8k") == pytest.approx(math.sqrt(0.665 * 0.335 / 1319))

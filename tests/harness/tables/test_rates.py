@@ -26,18 +26,18 @@ RATES = (1e-3, 3e-3, 1e-2)
 
 def content(**changes: object) -> dict:
     """Two methods at three rates, one of them the experiment's own; two seeds; a validation and a test task."""
-    found = experiments.miniature()
-    task = found["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
+    config = experiments.miniature()
+    task = config["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
     task["source"]["rows"] = 20
-    found["domains"]["math"]["evaluation"]["tasks"]["validation"] = {
+    config["domains"]["math"]["evaluation"]["tasks"]["validation"] = {
         **task, "split": "validation", "source": {**task["source"], "seed": 3},
     }  # fmt: skip
-    found["seeds"] = [0, 1]
-    found["sweeps"] = {"learning_rate": {
+    config["seeds"] = [0, 1]
+    config["sweeps"] = {"learning_rate": {
         "setting": "learning_rate", "points": [{"learning_rate": rate} for rate in RATES], "domains": ["math"],
         "models": ["llama-mini"], "methods": ["lora", "dora"],
     }}  # fmt: skip
-    return found | changes
+    return config | changes
 
 
 @pytest.fixture
@@ -69,10 +69,10 @@ BEST = {("lora", 3e-3): 12, ("dora", 1e-2): 12}
 
 def test_best_validation_accuracy_wins_for_each_method(experiment: Experiment, tmp_path: Path) -> None:
     fill(experiment, tmp_path, BEST)
-    found = choose(experiment, tmp_path)
-    assert {method: choice.best.rate for method, choice in found.items()} == {"lora": 3e-3, "dora": 1e-2}
-    assert (found["lora"].edge, found["dora"].edge) == (None, "highest")
-    assert [point.rate for point in found["lora"].points] == sorted(RATES)
+    choices = choose(experiment, tmp_path)
+    assert {method: choice.best.rate for method, choice in choices.items()} == {"lora": 3e-3, "dora": 1e-2}
+    assert (choices["lora"].edge, choices["dora"].edge) == (None, "highest")
+    assert [point.rate for point in choices["lora"].points] == sorted(RATES)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -94,9 +94,9 @@ def test_test_scores_never_change_the_choice(experiment: Experiment, tmp_path: P
 def test_validation_scores_do_change_the_choice(experiment: Experiment, tmp_path: Path) -> None:
     fill(experiment, tmp_path, BEST)
     fill(experiment, tmp_path, {("lora", 1e-3): 12, ("dora", 3e-3): 12})
-    found = choose(experiment, tmp_path)
-    assert {method: choice.best.rate for method, choice in found.items()} == {"lora": 1e-3, "dora": 3e-3}
-    assert found["lora"].edge == "lowest"
+    choices = choose(experiment, tmp_path)
+    assert {method: choice.best.rate for method, choice in choices.items()} == {"lora": 1e-3, "dora": 3e-3}
+    assert choices["lora"].edge == "lowest"
 
 
 def test_ties_go_to_the_lower_nll_then_to_the_smaller_rate(experiment: Experiment, tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_ties_go_to_the_lower_nll_then_to_the_smaller_rate(experiment: Experimen
 
 def test_a_rate_that_diverged_cannot_win(experiment: Experiment, tmp_path: Path) -> None:
     fill(experiment, tmp_path, BEST, diverged=("lora", 3e-3, 1))
-    found = choose(experiment, tmp_path)
-    assert found["lora"].best.rate != 3e-3
-    assert {p.rate: p.n_diverged for p in found["lora"].points} == {1e-3: 0, 3e-3: 1, 1e-2: 0}
+    choices = choose(experiment, tmp_path)
+    assert choices["lora"].best.rate != 3e-3
+    assert {p.rate: p.n_diverged for p in choices["lora"].points} == {1e-3: 0, 3e-3: 1, 1e-2: 0}
     shown = rates_table.markdown(comparison(experiment, tmp_path))
     assert "60.0; diverged (1 of 2)" in shown
 
@@ -156,16 +156,16 @@ def test_ranks_at_the_shared_and_at_the_best_rate(experiment: Experiment, tmp_pa
         at = (point.method, point.run.training.learning_rate)
         solved = {"gsm8k": test_scores.get(at, 5), "validation": BEST.get(at, 5)}
         fake_runs.write_run(point.run, tmp_path, correct={t: [i < n for i in range(20)] for t, n in solved.items()})
-    found = comparison(experiment, tmp_path)
-    lora, dora = found.groups[0].lines
+    compared = comparison(experiment, tmp_path)
+    lora, dora = compared.groups[0].lines
     assert (lora.shared.rank, lora.tuned.rank, dora.shared.rank, dora.tuned.rank) == (1, 2, 2, 1)
     assert lora.shared.rate == dora.shared.rate == 3e-3 and dora.tuned.rate == 1e-2
     assert dora.shared.difference.mean == pytest.approx(-0.3) and dora.tuned.difference.mean == pytest.approx(0.3)
-    data = pd.read_csv(io.StringIO(rates_table.csv_text(found)))
+    data = pd.read_csv(io.StringIO(rates_table.csv_text(compared)))
     assert len(data) == 6 and data.groupby("method_key")["best"].sum().tolist() == [1, 1]
     best = data[data["best"]].set_index("method_key")
     assert best.loc["dora", "test_accuracy"] == 0.8 and best.loc["dora", "edge"] == "highest"
-    shown = rates_table.markdown(found)
+    shown = rates_table.markdown(compared)
     assert "60.0 *" in shown and "math/llama-mini/dora (highest)" in shown and "(learning_rate" not in shown
 
 

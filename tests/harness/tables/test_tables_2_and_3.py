@@ -196,14 +196,14 @@ def test_missing_records_name_the_target_that_makes_them(tmp_path: Path) -> None
         main(["table1", "--configfile", str(path), "--results-dir", str(tmp_path)])
 
 
-@pytest.mark.parametrize(("change", "found"), [({"schema_version": 0}, "schema_version: found 0, expected"),
-                                               ({"status": "half"}, "status")])  # fmt: skip
-def test_broken_records_are_errors_even_in_partial_tables(tmp_path: Path, change: dict, found: str) -> None:
+@pytest.mark.parametrize(("change", "problem"), [({"schema_version": 0}, "schema_version: found 0, expected"),
+                                                 ({"status": "half"}, "status")])  # fmt: skip
+def test_broken_records_are_errors_even_in_partial_tables(tmp_path: Path, change: dict, problem: str) -> None:
     experiment = fake_runs.small()
     runs = fake_runs.runs(experiment)
     fake_runs.populate(runs, tmp_path)
     fake_runs.edit_json(fake_runs.run_folder(runs[0], tmp_path) / "train.json", **change)
-    with pytest.raises(RecordError, match=found) as error:
+    with pytest.raises(RecordError, match=problem) as error:
         build(experiment, tmp_path, allow_missing=True)
     assert "make it again: snakemake" in str(error.value) and "--force" in str(error.value)
 
@@ -246,8 +246,8 @@ def test_table4_of_the_papers_models_agrees_or_differs() -> None:
     runs = settings_runs(experiment)
     assert len(runs) == 6
     for run in runs:
-        found = table4.compare(run, run.method.settings, reported.settings())
-        assert [(one.name, one.verdict) for one in found] == [(name, "agrees") for name in ("r", "p_init", "delta_t")]
+        settings = table4.compare(run, run.method.settings, reported.settings())
+        assert [(one.name, one.verdict) for one in settings] == [(name, "agrees") for name in ("r", "p_init", "delta_t")]
         (rank, _, steps) = table4.compare(run, {**run.method.settings, "r": 2, "delta_t": None}, reported.settings())
         assert (rank.verdict, steps.verdict) == ("differs", "not run")
 
@@ -311,7 +311,7 @@ def test_exact_mcnemar_of_each_seed_is_in_the_csv(table3: Table) -> None:
     cell = frame(table3).query("metric == 'accuracy' and task == 'gsm8k' and method_key == 'beamlora'").iloc[0]
     assert [float(p) for p in cell["mcnemar_by_seed"].split()] == list(results.difference.p_by_seed or ())
     scores = np.random.default_rng(0).random((2, 3, 50)) < 0.5
-    found = stats.paired_difference([scores[0]], [scores[1]], rng=np.random.default_rng(0), binary=True)
-    for seed, p in enumerate(found.p_by_seed or ()):
+    difference = stats.paired_difference([scores[0]], [scores[1]], rng=np.random.default_rng(0), binary=True)
+    for seed, p in enumerate(difference.p_by_seed or ()):
         b, c = int((scores[0, seed] > scores[1, seed]).sum()), int((scores[0, seed] < scores[1, seed]).sum())
         assert p == pytest.approx(mcnemar([[0, b], [c, 0]], exact=True).pvalue)
