@@ -165,11 +165,11 @@ def _weak_on_commonsense(evidence: Evidence) -> Iterator[Claim]:
 
 def _by_value(points: Sequence[SweepRun], method: str) -> dict[float, list[RunSpec]]:
     """Value of the setting -> the runs of a method, one for each seed."""
-    found: dict[float, list[RunSpec]] = {}
+    runs: dict[float, list[RunSpec]] = {}
     for point in sorted(points, key=lambda point: point.value):
         if point.method == method:
-            found.setdefault(point.value, []).append(point.run)
-    return found
+            runs.setdefault(point.value, []).append(point.run)
+    return runs
 
 
 def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
@@ -285,8 +285,8 @@ def _costs(evidence: Evidence) -> Iterator[Claim]:
         costs = evidence.costs()
         if method not in costs:
             raise Missing(f"no measurement of {method}")
-        found = costs[method].time if of == "time" else costs[method].peak
-        return Quantity(mean=found.median, low=found.low, high=found.high, n_seeds=1, unit="ratio")
+        cost = costs[method].time if of == "time" else costs[method].peak
+        return Quantity(mean=cost.median, low=cost.low, high=cost.high, n_seeds=1, unit="ratio")
 
     def parts(method: str, expected: Range) -> tuple[Part, ...]:
         return tuple(part_of(f"{method}, {of}", expected, (), partial(ratio, method, of)) for of in ("time", "memory"))

@@ -35,8 +35,8 @@ class Evidence:
         runs = list(runs)
         for run in runs:
             if run.run_id not in self._records:
-                found = load_records([run], results=self.results, command=self.command, allow_missing=True).records
-                self._records[run.run_id] = found[0] if found else None
+                records = load_records([run], results=self.results, command=self.command, allow_missing=True).records
+                self._records[run.run_id] = records[0] if records else None
         return [record for run in runs if (record := self._records[run.run_id]) is not None]
 
     def table(self, name: str) -> list[RunSpec]:
@@ -99,14 +99,14 @@ class Evidence:
         runs = [run for run in pruning_runs(self.experiment) if run.method.key == method]
         if any(run.training.importance_every is None for run in runs) or not runs:
             raise Missing(f"no snapshots of {method}: training.importance_every and pruning are not set")
-        found = {}
+        histories = {}
         for record in self.records(runs):
             path = record.folder / "adapter" / importance.FILE
             if not record.diverged and path.exists():
-                found[record.run.seed] = importance.read(path)
-        if not found:
+                histories[record.run.seed] = importance.read(path)
+        if not histories:
             raise Missing(f"no finished run of {method} with snapshots")
-        return found
+        return histories
 
     def pruning_curves(self, method: str) -> dict[int, dict[float, float]]:
         """seed -> share of ranks pruned -> accuracy, averaged over tasks.
@@ -114,17 +114,17 @@ class Evidence:
         Raises:
             Missing: no pruning evaluation of the method.
         """
-        found = {}
+        by_seed = {}
         for run in pruning_runs(self.experiment):
             path = run_folder(run, results=self.results) / pruning.FILE
             if run.method.key == method and path.exists():
                 curves = list(pruning.read(path, Recipe.workflow(self.command, path)).values())
                 if curves:
                     accuracy = np.mean([curve.accuracy for curve in curves], axis=0)
-                    found[run.seed] = dict(zip(curves[0].fractions.tolist(), accuracy.tolist(), strict=True))
-        if not found:
+                    by_seed[run.seed] = dict(zip(curves[0].fractions.tolist(), accuracy.tolist(), strict=True))
+        if not by_seed:
             raise Missing(f"no pruning evaluation of {method}")
-        return found
+        return by_seed
 
     def costs(self) -> dict[str, timing.TimingSummary]:
         """method -> time and memory relative to the baseline.

@@ -51,8 +51,8 @@ def ours(part: Part) -> str:
 
 def detectable(part: Part) -> str:
     """The difference that could have been detected."""
-    found = part.quantity.detectable if part.quantity is not None else None
-    return NOTHING if found is None else f"{100 * found:.1f} points"
+    difference = part.quantity.detectable if part.quantity is not None else None
+    return NOTHING if difference is None else f"{100 * difference:.1f} points"
 
 
 def tally(claims: Sequence[Claim]) -> str:

@@ -117,11 +117,11 @@ class Claim:
 
 def combine(verdicts: Iterable[Support]) -> Support:
     """Of parts that must all hold: contradicted if one is, untested if one is missing, supported if all are."""
-    found = set(verdicts)
+    present = set(verdicts)
     for verdict in ("contradicted", "untested", "inconclusive"):
-        if verdict in found:
+        if verdict in present:
             return verdict
-    return "supported" if found else "untested"
+    return "supported" if present else "untested"
 
 
 def judged(claims: Sequence[Claim]) -> list[Claim]:

@@ -157,12 +157,12 @@ def figures() -> Mapping[str, Figure]:
     Raises:
         ConfigError: an entry point is no figure, or two figures have one name.
     """
-    found: dict[str, Figure] = {}
+    by_name: dict[str, Figure] = {}
     for figure in (*_OWN, *map(_load, entry_points(group=ENTRY_POINT_GROUP))):
-        if figure.name in found:
-            raise ConfigError(f"figure name {figure.name!r} is claimed by {found[figure.name].builder} and {figure.builder}")
-        found[figure.name] = figure
-    return found
+        if figure.name in by_name:
+            raise ConfigError(f"figure name {figure.name!r} is claimed by {by_name[figure.name].builder} and {figure.builder}")
+        by_name[figure.name] = figure
+    return by_name
 
 
 def _load(point: EntryPoint) -> Figure:

@@ -63,15 +63,15 @@ def _rows(part: Part, base: Training, *, paper: bool) -> list[dict[str, Any]]:
     Args:
         paper: whether the paper's ratios are for this model.
     """
-    found = part.result
-    if not isinstance(found, Training):
+    result = part.result
+    if not isinstance(result, Training):
         common = {"part": part.name, "method": part.name, "label": part.label, "row": "none", "status": part.status}
         return [{"measure": measure, **common} for measure in _PANELS]
-    common = {"part": part.name, "method": found.method, "label": part.label, "implementation": found.implementation}
-    ratios = [own.seconds / other.seconds for own, other in zip(found.timed, base.timed, strict=False)]
+    common = {"part": part.name, "method": result.method, "label": part.label, "implementation": result.implementation}
+    ratios = [own.seconds / other.seconds for own, other in zip(result.timed, base.timed, strict=False)]
     medians = {
-        "time": (statistics.median(ratios), found.seconds_per_step),
-        "memory": (found.peak_bytes / base.peak_bytes, found.peak_bytes),
+        "time": (statistics.median(ratios), result.seconds_per_step),
+        "memory": (result.peak_bytes / base.peak_bytes, result.peak_bytes),
     }
     rows: list[dict[str, Any]] = []
     for measure, (ratio, absolute) in medians.items():
@@ -79,8 +79,8 @@ def _rows(part: Part, base: Training, *, paper: bool) -> list[dict[str, Any]]:
         rows.append({**own, "row": "median", "ratio": ratio, "absolute": absolute, "status": part.status})
         if measure == "time":
             rows += [{**own, "row": "step", "step": i + 1, "ratio": value} for i, value in enumerate(ratios)]
-        if paper and (measure, found.method) in PAPER:
-            rows.append({**own, "row": "paper", "ratio": PAPER[measure, found.method]})
+        if paper and (measure, result.method) in PAPER:
+            rows.append({**own, "row": "paper", "ratio": PAPER[measure, result.method]})
     return rows
 
 

@@ -74,13 +74,13 @@ class Score:
 
     def rows(self, **common: Any) -> list[dict[str, Any]]:
         """Long form: a row ``mean`` with its interval, then a row per seed, ``seed`` or ``diverged``."""
-        found = []
+        rows = []
         if self.estimate is not None:
             e = self.estimate
             interval = {"low": e.low, "high": e.high, "n_seeds": e.n_seeds, "n_examples": e.n_examples}
-            found.append({**common, "row": "mean", "seed": None, "accuracy": e.mean, **interval})
-        found += [{**common, "row": "seed", "seed": seed, "accuracy": value} for seed, value in self.by_seed.items()]
-        return found + [{**common, "row": "diverged", "seed": seed, "accuracy": None} for seed in self.diverged]
+            rows.append({**common, "row": "mean", "seed": None, "accuracy": e.mean, **interval})
+        rows += [{**common, "row": "seed", "seed": seed, "accuracy": value} for seed, value in self.by_seed.items()]
+        return rows + [{**common, "row": "diverged", "seed": seed, "accuracy": None} for seed in self.diverged]
 
 
 def long_form(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -99,17 +99,17 @@ def tasks_of(run: RunSpec) -> list[Task]:
     return [(run.domain, name) for name, spec in run.evaluation.tasks.items() if spec.split == "test"]
 
 
-def score(found: Sequence[RunRecord], tasks: Sequence[Task]) -> Score:
+def score(records: Sequence[RunRecord], tasks: Sequence[Task]) -> Score:
     """Mean accuracy over ``tasks``, seeds and examples (``stats.mean_score``).
 
     Args:
-        found: records of one method on one model; one per domain and seed.
+        records: records of one method on one model; one per domain and seed.
 
     Raises:
         RecordError: two seeds answered different examples.
     """
     by_seed: dict[int, dict[str, RunRecord]] = {}
-    for record in found:
+    for record in records:
         by_seed.setdefault(record.run.seed, {})[record.run.domain] = record
     diverged = tuple(sorted(seed for seed, group in by_seed.items() if any(r.diverged for r in group.values())))
     done = sorted(set(by_seed) - set(diverged))
@@ -128,7 +128,7 @@ def paper_accuracy(run: RunSpec, tasks: Sequence[Task]) -> float | None:
     """The paper's mean accuracy for a run of its own model; a stand-in's axes have no place for it."""
     if run.model.stands_for is None or run.model.is_stand_in:
         return None
-    found = [
+    values = [
         reported.value(
             table="table1",
             model=run.model.stands_for,
@@ -138,8 +138,8 @@ def paper_accuracy(run: RunSpec, tasks: Sequence[Task]) -> float | None:
         )
         for domain, task in tasks
     ]
-    known = [value for value in found if value is not None]
-    return float(np.mean(known)) if len(known) == len(found) else None
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences
@@ -196,7 +196,7 @@ def task_label(task: str) -> str:
 
 def group_by(runs: Sequence[RunSpec], key: Callable[[RunSpec], Any]) -> dict[Any, list[RunSpec]]:
     """Runs by a key, in the order of first appearance."""
-    found: dict[Any, list[RunSpec]] = {}
+    groups: dict[Any, list[RunSpec]] = {}
     for run in runs:
-        found.setdefault(key(run), []).append(run)
-    return found
+        groups.setdefault(key(run), []).append(run)
+    return groups

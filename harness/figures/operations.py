@@ -97,13 +97,13 @@ def build(inputs: Inputs) -> style.Plot:
     runs = subject_runs(inputs.experiment)
     if not runs:
         raise inputs.unplanned("tables", expected=f"a table with the method {SUBJECT}")
-    found = inputs.load(runs, target="operations")
+    records = inputs.load(runs, target="operations")
     groups = group_by(runs, lambda run: (run.domain, run.model_key))
     rows: list[dict[str, Any]] = []
     lost = []
     for (domain, model), group in groups.items():
         for run in group:
-            record = found[run.run_id]
+            record = records[run.run_id]
             if record.diverged:
                 lost.append(run.run_id)
                 rows.append({"domain": domain, "model": model, "seed": run.seed, "row": "diverged"})

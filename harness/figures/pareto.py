@@ -55,15 +55,15 @@ def build(inputs: Inputs) -> style.Plot:
     if TABLE not in inputs.experiment.tables:
         raise inputs.unplanned("tables", TABLE, expected="domains and methods of figure pareto")
     runs = table_runs(inputs.experiment, TABLE, paths=inputs.configfiles)
-    found = inputs.load(runs, target="pareto")
+    records = inputs.load(runs, target="pareto")
     tasks = list(dict.fromkeys(task for run in runs for task in tasks_of(run)))
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
     for (model, method), group in group_by(runs, lambda run: (run.model_key, run.method.key)).items():
-        own = score([found[run.run_id] for run in group], tasks)
+        own = score([records[run.run_id] for run in group], tasks)
         scores.append(own)
         common = {"model": model, "model_title": model_title(group[0].model), "method": method, "label": group[0].method.label}
-        costs = _costs([found[run.run_id] for run in group], own)
+        costs = _costs([records[run.run_id] for run in group], own)
         rows += [row | (costs if row["row"] == "mean" else {}) for row in own.rows(**common)]
     data = long_form(rows)
     for cost in COSTS:
@@ -84,9 +84,9 @@ def build(inputs: Inputs) -> style.Plot:
     return style.Plot(figure=figure, data=data)
 
 
-def _costs(found: Sequence[RunRecord], own: Score) -> dict[str, Any]:
+def _costs(records: Sequence[RunRecord], own: Score) -> dict[str, Any]:
     """Costs of the seeds that are in the mean."""
-    done = [record for record in found if record.run.seed in own.by_seed]
+    done = [record for record in records if record.run.seed in own.by_seed]
     if not done:
         return {}
     seconds = [sum(r.train.wall_time_s for r in done if r.run.seed == seed) for seed in own.by_seed]
@@ -108,12 +108,12 @@ def frontier(cost: Sequence[float], accuracy: Sequence[float]) -> list[bool]:
 
 
 def _frontiers(data: pd.DataFrame, cost: str) -> pd.Series:
-    found = pd.Series(pd.NA, index=data.index, dtype="boolean")
+    on_frontier = pd.Series(pd.NA, index=data.index, dtype="boolean")
     if cost not in data:
-        return found
+        return on_frontier
     for _, own in data[(data["row"] == "mean") & data[cost].notna()].groupby("model", sort=False):
-        found[own.index] = frontier(own[cost].tolist(), own["accuracy"].tolist())
-    return found
+        on_frontier[own.index] = frontier(own[cost].tolist(), own["accuracy"].tolist())
+    return on_frontier
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing

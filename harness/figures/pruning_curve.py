@@ -85,12 +85,12 @@ def load_pruned(inputs: Inputs, *, figure: str) -> tuple[list[RunSpec], dict[str
 
 def build(inputs: Inputs) -> style.Plot:
     """Accuracy over the share of pruned ranks, a solid line per method and its trend, dashed."""
-    runs, found = load_pruned(inputs, figure="pruning_curve")
+    runs, records = load_pruned(inputs, figure="pruning_curve")
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
     tasks: dict[str, None] = {}
     for key in dict.fromkeys(run.method.key for run in runs):
-        own = [found[run.run_id] for run in runs if run.method.key == key]
+        own = [records[run.run_id] for run in runs if run.method.key == key]
         curves = {record.run.seed: read_curves(inputs, record) for record in own if not record.diverged}
         common = {"method": key, "label": own[0].run.method.label}
         for fraction, one in pruned_scores(curves).items():
@@ -116,11 +116,11 @@ def build(inputs: Inputs) -> style.Plot:
 
 def _trends(data: pd.DataFrame) -> pd.Series:
     """The least-squares line through each method's curve, at its mean rows; missing elsewhere."""
-    found = pd.Series(np.nan, index=data.index)
+    trend = pd.Series(np.nan, index=data.index)
     for _, own in data[data["row"] == "mean"].groupby("method", sort=False):
         slope, start = np.polyfit(own["pruned"].astype(float), own["accuracy"].astype(float), 1)
-        found[own.index] = start + slope * own["pruned"]
-    return found
+        trend[own.index] = start + slope * own["pruned"]
+    return trend
 
 
 def _draw(axis: Axes, data: pd.DataFrame) -> list[Artist]:

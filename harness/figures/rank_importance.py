@@ -30,9 +30,9 @@ def build(inputs: Inputs) -> style.Plot:
         ConfigError: the experiment plans no pruning evaluation, or the selection names what there is not.
         RecordError: a file is missing or broken, or the run diverged.
     """
-    runs, found = load_pruned(inputs, figure="rank_importance")
+    runs, records = load_pruned(inputs, figure="rank_importance")
     run = _select_run(inputs, runs)
-    record = found[run.run_id]
+    record = records[run.run_id]
     if record.diverged:
         raise RecordError(f"{record.folder / 'train.json'}: found a diverged run; choose another with --seed or --method")
     history = _read_history(inputs, record)
@@ -122,11 +122,11 @@ def _select_modules(inputs: Inputs, history: ImportanceHistory) -> tuple[int, li
     inside = {split_name(name)[1]: name for name in history.modules if split_name(name)[0] == layer}
     names = []
     for wanted in inputs.selection.modules:
-        found = [name for kind, name in inside.items() if kind == wanted or kind.endswith(f".{wanted}")]
-        if not found:
+        matches = [name for kind, name in inside.items() if kind == wanted or kind.endswith(f".{wanted}")]
+        if not matches:
             known = [kind.rpartition(".")[2] for kind in inside]
             raise ConfigError(f"--module: found {wanted!r}, {hint(wanted, known)} (layer {layer})")
-        names += found
+        names += matches
     return layer, list(dict.fromkeys(names))
 
 

@@ -40,11 +40,11 @@ def build(inputs: Inputs) -> style.Plot:
     if SWEEP not in inputs.experiment.sweeps:
         raise inputs.unplanned("sweeps", SWEEP, expected="setting, points, domains, models and methods of this figure")
     tuning = rates.load_tuning(inputs.experiment, results=inputs.results, command=inputs.command, allow_missing=False)
-    found = {record.run.run_id: record for record in tuning.loaded.records}
+    records = {record.run.run_id: record for record in tuning.loaded.records}
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
     for (domain, model, method, value), group in by_point(tuning.points).items():
-        own = score([found[p.run.run_id] for p in group], tasks_of(group[0].run))
+        own = score([records[p.run.run_id] for p in group], tasks_of(group[0].run))
         scores.append(own)
         best = tuning.choices[domain, model, method].best
         common = {

@@ -60,10 +60,10 @@ def load_sweep(inputs: Inputs, sweep: str) -> tuple[list[SweepRun], dict[str, Ru
 
 def by_point(points: Sequence[SweepRun]) -> dict[tuple[str, str, str, Any], list[SweepRun]]:
     """(domain, model, method, value) -> its runs, one per seed."""
-    found: dict[tuple[str, str, str, Any], list[SweepRun]] = {}
+    groups: dict[tuple[str, str, str, Any], list[SweepRun]] = {}
     for point in points:
-        found.setdefault((point.run.domain, point.run.model_key, point.method, point.value), []).append(point)
-    return found
+        groups.setdefault((point.run.domain, point.run.model_key, point.method, point.value), []).append(point)
+    return groups
 
 
 def positions(values: Sequence[Any]) -> dict[Any, float]:
@@ -83,13 +83,13 @@ def _label(inputs: Inputs, key: str) -> str:
 
 def build_rank_sweep(inputs: Inputs) -> style.Plot:
     """LoRA and BeamLoRA over r: a panel per test set (Figure 5)."""
-    points, found = load_sweep(inputs, "rank_sweep")
+    points, by_id = load_sweep(inputs, "rank_sweep")
     setting = inputs.experiment.sweeps["rank_sweep"].setting
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
     for (domain, model, method, value), group in by_point(points).items():
         for task in tasks_of(group[0].run):
-            own = score([found[p.run.run_id] for p in group], [task])
+            own = score([by_id[p.run.run_id] for p in group], [task])
             scores.append(own)
             common = {
                 "domain": domain,
@@ -209,20 +209,20 @@ def build_p_init(inputs: Inputs) -> style.Plot:
 
 
 def _build_operated(inputs: Inputs, sweep: str, *, measure: str, bars: str, note: str, title: str) -> style.Plot:
-    points, found = load_sweep(inputs, sweep)
+    points, by_id = load_sweep(inputs, sweep)
     setting = inputs.experiment.sweeps[sweep].setting
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
     references = sweep_baselines(inputs.experiment, sweep)
     for (domain, model, method, value), group in by_point(points).items():
-        runs = [found[p.run.run_id] for p in group]
+        runs = [by_id[p.run.run_id] for p in group]
         own = score(runs, tasks_of(group[0].run))
         scores.append(own)
         common = {"domain": domain, "model": model, setting: value, "method": method, "label": _label(inputs, method)}
         counts = [_operated(inputs, record) for record in runs if not record.diverged]
         rows += [row | _counts(row, counts) for row in own.rows(**common)]
     for domain, model in dict.fromkeys((run.domain, run.model_key) for run in references):
-        records = [found[run.run_id] for run in references if (run.domain, run.model_key) == (domain, model)]
+        records = [by_id[run.run_id] for run in references if (run.domain, run.model_key) == (domain, model)]
         own = score(records, tasks_of(records[0].run))
         scores.append(own)
         common = {"domain": domain, "model": model, setting: None, "method": BASELINE, "label": records[0].run.method.label}

@@ -40,12 +40,12 @@ def build(inputs: Inputs) -> style.Plot:
     record = _read(inputs, runs)
     summary = timing.summarise(record)
     rows: list[dict[str, Any]] = []
-    for method, found in summary.items():
+    for method, cost in summary.items():
         own = {m.round: m for m in record.measurements if m.method == method}
         base = {m.round: m for m in record.measurements if m.method == record.timing.baseline}
-        absolute = {"time": found.seconds_per_step, "peak_memory": found.peak_bytes, "added_memory": found.added_bytes}
+        absolute = {"time": cost.seconds_per_step, "peak_memory": cost.peak_bytes, "added_memory": cost.added_bytes}
         for panel, (_, of_summary, of_measurement) in _PANELS.items():
-            ratio = of_summary(found)
+            ratio = of_summary(cost)
             common = {"measure": panel, "method": method, "label": runs[method].method.label}
             interval = {"ratio": ratio.median, "low": ratio.low, "high": ratio.high}
             rows.append({**common, "row": "median", **interval, "absolute": absolute[panel]})

@@ -50,11 +50,11 @@ class _Page(HTMLParser):
         self._text: dict[int, list[str]] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        if tag == "script" and found.get("id") == "page-data":
+        attributes = dict(attrs)
+        if tag == "script" and attributes.get("id") == "page-data":
             self.packed = ""
         if tag in ("span", "a", "dd", "script"):
-            self._open.append((tag, found.get("data-number")))
+            self._open.append((tag, attributes.get("data-number")))
             self._text[len(self._open)] = []
 
     def handle_data(self, data: str) -> None:
@@ -96,33 +96,33 @@ def read_page(path: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
 
 def figures_of(words: str) -> list[tuple[float, float]]:
     """The numbers in a text, each with half a unit of its last digit."""
-    found = []
+    numbers = []
     for match in _NUMBER.findall(words):
         plain = match.replace("−", "-")
         digits, _, exponent = plain.partition("e")
         places = len(digits.partition(".")[2])
-        found.append((float(plain), 0.5 * 10.0 ** (int(exponent or 0) - places)))
-    return found
+        numbers.append((float(plain), 0.5 * 10.0 ** (int(exponent or 0) - places)))
+    return numbers
 
 
 def agrees(words: str, expected: Expected) -> bool:
     """Whether a text says the expected numbers, to the precision that it gives."""
     if isinstance(expected, str):
         return words == expected
-    found = figures_of(words)
-    if len(found) != len(expected):
+    said = figures_of(words)
+    if len(said) != len(expected):
         return False
-    return all(abs(a - b) <= unit * (1 + 1e-6) + 1e-12 for (a, unit), b in zip(found, expected, strict=True))
+    return all(abs(a - b) <= unit * (1 + 1e-6) + 1e-12 for (a, unit), b in zip(said, expected, strict=True))
 
 
-def same(found: Any, expected: Any) -> bool:
+def same(shown: Any, expected: Any) -> bool:
     """Whether two values of JSON are the same, floats to nine digits."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in found)
-    if isinstance(found, list) and isinstance(expected, list):
-        return len(found) == len(expected) and all(map(same, found, expected))
-    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in (found, expected)]
-    return math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-12) if all(numbers) else found == expected
+    if isinstance(shown, dict) and isinstance(expected, dict):
+        return shown.keys() == expected.keys() and all(same(shown[key], expected[key]) for key in shown)
+    if isinstance(shown, list) and isinstance(expected, list):
+        return len(shown) == len(expected) and all(map(same, shown, expected))
+    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in (shown, expected)]
+    return math.isclose(shown, expected, rel_tol=1e-9, abs_tol=1e-12) if all(numbers) else shown == expected
 
 
 # ------------------------------------------------------------------------------------------------------ what is expected
@@ -134,45 +134,45 @@ def _p(value: float) -> Expected:
 
 def _expected_cell(table: TableNumbers, key: str, model: str, method: str, metric: str, column: Any) -> dict[str, Expected]:
     scale = 100 if metric == "accuracy" else 1
-    found: dict[str, Expected] = {}
+    expected: dict[str, Expected] = {}
     estimate = table.estimate(model, method, column, metric)
     if estimate is not None:
         plain, whole = estimate
-        found |= {f"{key}|mean": (scale * plain,), f"{key}|stderr": (scale * whole.stderr,)}
-        found |= {f"{key}|low": (scale * whole.low,), f"{key}|high": (scale * whole.high,)}
+        expected |= {f"{key}|mean": (scale * plain,), f"{key}|stderr": (scale * whole.stderr,)}
+        expected |= {f"{key}|low": (scale * whole.low,), f"{key}|high": (scale * whole.high,)}
     if (paper := table.paper(model, method, metric, column)) is not None:
-        found[f"{key}|paper"] = (100 * paper,)
+        expected[f"{key}|paper"] = (100 * paper,)
     for parent, prefix in ((False, ""), (True, "parent_")):
         compared = table.compared.get((model, method, metric, column, parent))
         if compared is not None:
             d = compared.difference
             word = compared.verdict(metric) + (" (1 seed)" if d.n_seeds == 1 else "")
-            found |= {f"{key}|{prefix}difference": (scale * compared.mean,), f"{key}|{prefix}p": _p(compared.p_adjusted),
+            expected |= {f"{key}|{prefix}difference": (scale * compared.mean,), f"{key}|{prefix}p": _p(compared.p_adjusted),
                       f"{key}|{prefix}difference_low": (scale * d.low,), f"{key}|{prefix}verdict": word,
                       f"{key}|{prefix}difference_high": (scale * d.high,)}  # fmt: skip
-    return found
+    return expected
 
 
 def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
     from harness.tables.build import load_table
 
-    found: dict[str, Expected] = {}
+    expected: dict[str, Expected] = {}
     for key, model, method, metric, column in table.cells():
-        found |= _expected_cell(table, key, model, method, metric, column)
+        expected |= _expected_cell(table, key, model, method, metric, column)
     for model, method in table.rows:
         facts = table.facts(model, method)
         write: dict[str, Callable[[Any], str]] = {
             "trainable_parameters": text.count, "seconds": text.duration,
             "peak_memory_bytes": lambda value: f"{value / 2**30:.2f} GiB",
         }  # fmt: skip
-        found |= {f"{table.name}|{model}|{method}|||{name}": write[name](value) for name, value in facts.items()}
+        expected |= {f"{table.name}|{model}|{method}|||{name}": write[name](value) for name, value in facts.items()}
     counts: list[float] = []
     for verdicts in (table.verdicts(parent=False), table.verdicts(parent=True)):
         if verdicts or not counts:
             counts += [sum(verdicts.values()), verdicts["better"], verdicts["worse"], verdicts["tie"]]
-    found[f"{table.name}|tally"] = tuple(counts)
+    expected[f"{table.name}|tally"] = tuple(counts)
     whole = load_table(table.name, source.config, results=source.results, allow_missing=True)
-    return found | {f"{table.name}|note|{i}": note for i, note in enumerate(text.notes(whole))}
+    return expected | {f"{table.name}|note|{i}": note for i, note in enumerate(text.notes(whole))}
 
 
 def _expected_others(raw: Raw) -> dict[str, Expected]:
@@ -180,26 +180,26 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
     from harness.claims.ledger import load_claims
 
     source = raw.source
-    found: dict[str, Expected] = dict(recompute.timing_numbers(source))
+    expected: dict[str, Expected] = dict(recompute.timing_numbers(source))
     for base in base_evaluations(source.experiment):
         for task in base.tasks:
             if not (source.folder / base.folder / "predictions" / f"{task}.jsonl").is_file():
                 continue
             rows = raw.rows(base.folder, task)
             golds = [row.get("gold") for row in rows]
-            found |= {f"{base.folder}|{task}|accuracy": (100 * mean(row["correct"] for row in rows),),
+            expected |= {f"{base.folder}|{task}|accuracy": (100 * mean(row["correct"] for row in rows),),
                       f"{base.folder}|{task}|n": (len(rows),),
                       f"{base.folder}|{task}|floor": (100 * max(map(golds.count, golds)) / len(golds),)}  # fmt: skip
     claims: Sequence[Claim] = ()
     if (source.folder / CLAIMS).is_file():
         _, claims = load_claims(source.config, results=source.results, allow_missing=True)
-    found |= {f"claim|{c.key}|verdict": c.verdict for c in claims}
-    found |= {f"claim|{c.key}|{i}": words.ours(part) for c in claims for i, part in enumerate(c.parts)}
+    expected |= {f"claim|{c.key}|verdict": c.verdict for c in claims}
+    expected |= {f"claim|{c.key}|{i}": words.ours(part) for c in claims for i, part in enumerate(c.parts)}
     planned = all_runs(source.experiment)
     statuses = list(raw.status.values())
     left = len(planned) - len(statuses)
     counts = (len(planned), statuses.count("success"), statuses.count("diverged"), *((left,) if left else ()))
-    return found | {"made|Runs": tuple(map(float, counts))}
+    return expected | {"made|Runs": tuple(map(float, counts))}
 
 
 def _single(raw: Raw, key: str) -> Expected | None:
@@ -224,7 +224,7 @@ def _single(raw: Raw, key: str) -> Expected | None:
 def _sentence(table: TableNumbers, key: str, words: str) -> bool:
     """Whether a comparison in words has the recomputed numbers and verdict."""
     place, _, name = key.rpartition("|")
-    cell = next(found for found in table.cells() if found[0] == place)
+    cell = next(one for one in table.cells() if one[0] == place)
     compared = table.compared.get((cell[1], cell[2], "accuracy", cell[4], name.startswith("parent_")))
     match = _SENTENCE.search(words)
     if compared is None or match is None:
@@ -264,10 +264,10 @@ def _check_words(source: Source, raw: Raw, tables: Mapping[str, TableNumbers], p
 
 def _check_details(tables: Mapping[str, TableNumbers], numbers: list[dict[str, Any]]) -> Iterable[str]:
     """Mismatches of the unrounded numbers behind the page's own views."""
-    found = {entry["key"]: entry for entry in numbers}
+    entries = {entry["key"]: entry for entry in numbers}
     for table in tables.values():
         for key, model, method, metric, column in table.cells():
-            if (entry := found.get(key)) is None:
+            if (entry := entries.get(key)) is None:
                 continue
             estimate = table.estimate(model, method, column, metric)
             pairs: list[tuple[str, Any, Any]] = [("ours", entry["ours"], None if estimate is None else {
@@ -289,17 +289,17 @@ def _check_details(tables: Mapping[str, TableNumbers], numbers: list[dict[str, A
 
 def _scores(rows: list[dict[str, Any]], shown: Mapping[str, Any]) -> dict[str, Any]:
     """Of the shown scores those that follow from predictions."""
-    found: dict[str, Any] = {"accuracy": mean(row["correct"] for row in rows), "n": len(rows)}
+    scores: dict[str, Any] = {"accuracy": mean(row["correct"] for row in rows), "n": len(rows)}
     if shown.get("gold_nll") is not None:
-        found["gold_nll"] = mean(row["gold_nll"] for row in rows)
+        scores["gold_nll"] = mean(row["gold_nll"] for row in rows)
     for name in ("unparseable", "truncated"):
         if shown.get(name) is not None and name in rows[0]:
-            found[name] = mean(row[name] for row in rows)
+            scores[name] = mean(row[name] for row in rows)
     if shown.get("timed_out") is not None and "outcome" in rows[0]:
-        found["timed_out"] = mean(row["outcome"] == "timed_out" for row in rows)
+        scores["timed_out"] = mean(row["outcome"] == "timed_out" for row in rows)
     if shown.get("graders") is not None:
-        found["graders"] = {grader: mean(row["verdicts"][grader] for row in rows) for grader in shown["graders"]}
-    return found
+        scores["graders"] = {grader: mean(row["verdicts"][grader] for row in rows) for grader in shown["graders"]}
+    return scores
 
 
 def _check_run(raw: Raw, entry: dict[str, Any], data: dict[str, Any]) -> Iterable[str]:
@@ -336,15 +336,15 @@ def _check_run(raw: Raw, entry: dict[str, Any], data: dict[str, Any]) -> Iterabl
             yield f"{entry['id']}: {task}: the page's accuracies after pruning are not those of pruning.json"
 
 
-def _check_state(source: Source, found: Mapping[str, str]) -> Iterable[str]:
+def _check_state(source: Source, recorded: Mapping[str, str]) -> Iterable[str]:
     """Files that are not those that the page was written from."""
     now = state(source)
-    for path in sorted(found.keys() | now.keys()):
+    for path in sorted(recorded.keys() | now.keys()):
         if path not in now:
             yield f"{path}: the page was written from it, and it is gone"
-        elif path not in found:
+        elif path not in recorded:
             yield f"{path}: is newer than the page, which does not know it"
-        elif found[path] != now[path]:
+        elif recorded[path] != now[path]:
             yield f"{path}: has changed since the page was written"
 
 
@@ -357,19 +357,19 @@ def check(source: Source, path: Path) -> Checked:
     if not path.exists():
         raise ConfigError(f"{path}: found no such page; write it: {source.harness('report')}")
     words, data = read_page(path)
-    found = list(_check_state(source, data["state"]))
+    mismatches = list(_check_state(source, data["state"]))
     try:
         raw = Raw(source)
     except RecordError as error:
-        return Checked(mismatches=(str(error), *found))
+        return Checked(mismatches=(str(error), *mismatches))
     tables = {name: TableNumbers(raw, name) for name in source.experiment.tables}
     shown = [entry for entry in data["runs"] if entry["tasks"] or entry["status"] == "diverged"]
     try:
-        found += _check_words(source, raw, tables, words)
-        found += _check_details(tables, data["numbers"])
+        mismatches += _check_words(source, raw, tables, words)
+        mismatches += _check_details(tables, data["numbers"])
         for entry in shown:
-            found += _check_run(raw, entry, data)
+            mismatches += _check_run(raw, entry, data)
     except (ConfigError, FileNotFoundError, KeyError, StopIteration) as error:
-        found.append(f"{path}: the records no longer have what the page shows: {error!r}")
-    more = [f"... and {len(found) - NAMED} more"] if len(found) > NAMED else []
-    return Checked(words=len(words), cells=len(data["numbers"]), runs=len(shown), mismatches=(*found[:NAMED], *more))
+        mismatches.append(f"{path}: the records no longer have what the page shows: {error!r}")
+    more = [f"... and {len(mismatches) - NAMED} more"] if len(mismatches) > NAMED else []
+    return Checked(words=len(words), cells=len(data["numbers"]), runs=len(shown), mismatches=(*mismatches[:NAMED], *more))

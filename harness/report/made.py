@@ -48,29 +48,29 @@ def _commit(git: dict[str, Any] | None) -> str:
     return str(git["commit"])[:12] + (" with uncommitted changes" if git.get("dirty") else "")
 
 
-def _hardware(found: dict[str, Any] | None) -> str:
-    if not found:
+def _hardware(hardware: dict[str, Any] | None) -> str:
+    if not hardware:
         return ""
-    accelerators = ", ".join(found.get("accelerators") or ()) or "no accelerator"
-    return f"{found.get('cpu')}, {found.get('cores')} cores, {found.get('threads')} thread(s) a run, {accelerators}"
+    accelerators = ", ".join(hardware.get("accelerators") or ()) or "no accelerator"
+    return f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {hardware.get('threads')} thread(s) a run, {accelerators}"
 
 
-def _versions(found: dict[str, str] | None) -> str:
-    return ", ".join(f"{name} {version}" for name, version in (found or {}).items())
+def _versions(versions: dict[str, str] | None) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (versions or {}).items())
 
 
 def describe(data: DataSource, *, limit: int | None) -> str:
     """A data source in words."""
     if data.kind == "generated":
-        found = f"generated: {data.generator}, {data.rows} rows, seed {data.seed}"
+        words = f"generated: {data.generator}, {data.rows} rows, seed {data.seed}"
     else:
-        found = f"{data.hub_id} {data.split}" + (f", {data.rows} rows" if data.rows else "")
-    return found + (f", the first {limit}" if limit is not None else "")
+        words = f"{data.hub_id} {data.split}" + (f", {data.rows} rows" if data.rows else "")
+    return words + (f", the first {limit}" if limit is not None else "")
 
 
 def _models(source: Source, runs: Sequence[RunSpec]) -> tuple[Model, ...]:
     keys = dict.fromkeys(run.model_key for run in runs)
-    found = []
+    models = []
     for key in keys:
         model = source.experiment.models[key]
         what = {
@@ -80,8 +80,8 @@ def _models(source: Source, runs: Sequence[RunSpec]) -> tuple[Model, ...]:
             "gguf": "from a GGUF file, dequantised",
         }[model.source.kind]
         stands_for = reported.MODEL_LABELS[model.stands_for] if model.stands_for else None
-        found.append(Model(label=model.label, stands_for=stands_for, stand_in=model.is_stand_in, what=what))
-    return tuple(found)
+        models.append(Model(label=model.label, stands_for=stands_for, stand_in=model.is_stand_in, what=what))
+    return tuple(models)
 
 
 def _data(source: Source, runs: Sequence[RunSpec]) -> Block:
@@ -100,10 +100,10 @@ def _data(source: Source, runs: Sequence[RunSpec]) -> Block:
 
 def _contamination(entries: Sequence[dict[str, Any]]) -> Block | None:
     """Test questions found in the training set, once for each domain and task."""
-    found: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    counted: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
     for entry in entries:
         for task, counts in (entry.get("contamination") or {}).items():
-            found.setdefault((entry["domain"], task), (entry["id"], counts))
+            counted.setdefault((entry["domain"], task), (entry["id"], counts))
     rows = tuple(
         (
             Cell(text=domain),
@@ -111,7 +111,7 @@ def _contamination(entries: Sequence[dict[str, Any]]) -> Block | None:
             *(Cell(text=str(counts[name]), key=f"contamination|{run}|{task}|{name}", order=counts[name])
               for name in ("n", "exact", "near", "ngram")),
         )
-        for (domain, task), (run, counts) in found.items()
+        for (domain, task), (run, counts) in counted.items()
     )  # fmt: skip
     notes = ("Questions of the test set that the training set has word for word, nearly, or a 13-word part of.",)
     header = ("Trained on", "Test set", "Questions", "Exact", "Near", "13-gram")

@@ -125,14 +125,14 @@ def link_of(key: str) -> str:
 def _reach(table: Table, metric: Metric) -> float:
     """The largest limit of any interval of a difference: the half width of every bar."""
     cells = [cell for s in table.sections for row in s.rows for (m, _), cell in row.cells.items() if m == metric]
-    found = [c.difference for cell in cells for c in (cell.comparison, cell.parent_comparison) if c is not None]
-    return max((max(abs(d.low), abs(d.high)) for d in found), default=0.0)
+    differences = [c.difference for cell in cells for c in (cell.comparison, cell.parent_comparison) if c is not None]
+    return max((max(abs(d.low), abs(d.high)) for d in differences), default=0.0)
 
 
-def _versus(key: str, found: Comparison | None, other: str, metric: Metric, reach: float, prefix: str) -> Versus | None:
-    if found is None:
+def _versus(key: str, comparison: Comparison | None, other: str, metric: Metric, reach: float, prefix: str) -> Versus | None:
+    if comparison is None:
         return None
-    d = found.difference
+    d = comparison.difference
 
     def shown(name: str, words: str) -> Shown:
         return Shown(key=f"{key}|{prefix}{name}", text=words)
@@ -145,13 +145,13 @@ def _versus(key: str, found: Comparison | None, other: str, metric: Metric, reac
         mean=shown("difference", text.signed(d.mean, metric)),
         low=shown("difference_low", text.signed(d.low, metric)),
         high=shown("difference_high", text.signed(d.high, metric)),
-        p=shown("p", text.p_value(found.p_adjusted)),
-        verdict=shown("verdict", text.verdict(found)),
+        p=shown("p", text.p_value(comparison.p_adjusted)),
+        verdict=shown("verdict", text.verdict(comparison)),
         bar=Bar(
             low=place(d.low),
             middle=place(d.mean),
             high=place(d.high),
-            verdict=found.verdict,
+            verdict=comparison.verdict,
             label=text.interval(d.low, d.high, metric, with_sign=True),
         ),
     )
@@ -179,7 +179,7 @@ def _cell(table: Table, section: Section, row: Row, metric: Metric, column: Colu
         (cell.comparison, text.baseline_label(section) or "", ""),
         (cell.parent_comparison, row.parent or "", "parent_"),
     )
-    versus = (_versus(key, found, other, metric, reach, prefix) for found, other, prefix in pairs)
+    versus = (_versus(key, comparison, other, metric, reach, prefix) for comparison, other, prefix in pairs)
     spread = ours is not None and ours.stderr > 0
     return CellView(
         link=link_of(key),
@@ -238,8 +238,8 @@ def _grid(table: Table, metric: Metric) -> Grid:
 
 def _sentences(table: Table, section: Section) -> Iterator[Sentence]:
     baseline = text.baseline_label(section)
-    found = spelt_out(section, table.columns) if baseline else []
-    for row, column, cell in sorted(found, key=lambda one: not one[0].method_key.startswith(SUBJECT)):
+    cells = spelt_out(section, table.columns) if baseline else []
+    for row, column, cell in sorted(cells, key=lambda one: not one[0].method_key.startswith(SUBJECT)):
         key = cell_key(table, section, row, "accuracy", column)
         for other, comparison, prefix in (
             (baseline, cell.comparison, ""),
@@ -271,13 +271,13 @@ def table_view(table: Table) -> TableView:
 # -------------------------------------------------------------------------------------------------------------- details
 
 
-def _comparison(found: Comparison | None, other: str | None) -> dict[str, Any] | None:
-    if found is None:
+def _comparison(comparison: Comparison | None, other: str | None) -> dict[str, Any] | None:
+    if comparison is None:
         return None
-    d = found.difference
+    d = comparison.difference
     return {
-        "other": other, "mean": d.mean, "low": d.low, "high": d.high, "p": d.p_value, "p_adjusted": found.p_adjusted,
-        "verdict": found.verdict, "test": d.test, "n_seeds": d.n_seeds,
+        "other": other, "mean": d.mean, "low": d.low, "high": d.high, "p": d.p_value, "p_adjusted": comparison.p_adjusted,
+        "verdict": comparison.verdict, "test": d.test, "n_seeds": d.n_seeds,
         "detectable": stats.minimum_detectable_difference(d),
     }  # fmt: skip
 
@@ -307,7 +307,7 @@ def details(table: Table, runs: Sequence[RunSpec], commands: Mapping[str, str]) 
         runs: the table's runs.
         commands: cell key -> what prints it in a terminal.
     """
-    found = []
+    entries = []
     for section in table.sections:
         for row in section.rows:
             mine = [r for r in runs if (r.model_key, r.method.key) == (section.model_key, row.method_key)]
@@ -316,7 +316,7 @@ def details(table: Table, runs: Sequence[RunSpec], commands: Mapping[str, str]) 
                 for metric in text.metrics_shown(table):
                     cell = row.cells[metric, column.key]
                     key = cell_key(table, section, row, metric, column)
-                    found.append({
+                    entries.append({
                         "key": key, "table": table.name, "model": section.ours_label, "method": row.label,
                         "method_key": row.method_key, "column": text.heading(column), "metric": metric,
                         "task": None if column.task == AVERAGE else column.task, "ours": _ours(cell.ours),
@@ -325,4 +325,4 @@ def details(table: Table, runs: Sequence[RunSpec], commands: Mapping[str, str]) 
                         "parent": _comparison(cell.parent_comparison, row.parent),
                         "paper": _paper(cell), "runs": behind, "trace": commands.get(key),
                     })  # fmt: skip
-    return found
+    return entries

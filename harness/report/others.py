@@ -96,17 +96,17 @@ def rate_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
     if rates.SWEEP not in source.experiment.sweeps:
         return []
     tuning = rates.load_tuning(source.experiment, results=source.results, command=source.command, allow_missing=allow_missing)
-    found = rates_table.build_rates_table(source.experiment, tuning, results=source.results, command=source.command)
+    table = rates_table.build_rates_table(source.experiment, tuning, results=source.results, command=source.command)
     command = source.harness("tables learning_rate")
     blocks: list[Block] = []
-    for group in found.groups:
+    for group in table.groups:
         columns = sorted({point.rate for line in group.lines for point in line.choice.points})
         grid = tuple(_grid_row(line, columns) for line in group.lines)
         baseline = next((line for line in group.lines if line.is_baseline), None)
         ranks = tuple(_rank_row(line, baseline) for line in group.lines)
         name = f"learning-rate-{len(blocks)}"
         blocks.append(Block(name=name, title=f"Validation accuracy by learning rate, %: {group.title}", command=command,
-                            header=("Method", *(f"{rate:g}" for rate in columns)), rows=grid, notes=found.notes))  # fmt: skip
+                            header=("Method", *(f"{rate:g}" for rate in columns)), rows=grid, notes=table.notes))  # fmt: skip
         header = ("Method", "Shared rate", "Test accuracy, %", "Rank", "Difference to LoRA", "Best rate", "Test accuracy, %",
                   "Rank", "Difference to LoRA", "End of the grid")  # fmt: skip
         blocks.append(Block(name=f"{name}-ranks", rows=ranks, header=header, command=command,
@@ -171,17 +171,17 @@ def base_block(source: Source) -> Block | None:
         if not path.is_file():
             continue
         metrics = read_json(path, Recipe.workflow(source.command, path))
-        for task, found in metrics["tasks"].items():
+        for task, scores in metrics["tasks"].items():
             key = f"{base.folder}|{task}"
-            floor = found.get("floor")
+            floor = scores.get("floor")
             rows.append((
                 Cell(text=source.experiment.models[base.model_key].label, link=f"#run/{base.folder}"),
                 Cell(text=reported.label(task)),
-                Cell(text=text.percent(found["accuracy"]), key=f"{key}|accuracy", order=found["accuracy"]),
+                Cell(text=text.percent(scores["accuracy"]), key=f"{key}|accuracy", order=scores["accuracy"]),
                 Cell(text=text.NOTHING) if floor is None else
                 Cell(text=text.percent(floor), key=f"{key}|floor", order=floor),
-                Cell(text=str(found["n"]), key=f"{key}|n", order=found["n"]),
-                Cell(text=found["grader"]),
+                Cell(text=str(scores["n"]), key=f"{key}|n", order=scores["n"]),
+                Cell(text=scores["grader"]),
                 Cell(text=base.protocol),
             ))  # fmt: skip
     header = ("Base model", "Test set", "Accuracy, %", "Best constant answer, %", "n", "Grader", "Protocol")
@@ -201,11 +201,11 @@ def timing_block(source: Source) -> Block | None:
         return None
     record = timing.read(path, Recipe.workflow(source.command, path))
     rows = []
-    for method, found in timing.summarise(record).items():
+    for method, cost in timing.summarise(record).items():
         cells = [Cell(text=_label(source, method), colour=colour_of(method))]
-        cells.append(Cell(text=f"{1000 * found.seconds_per_step:.1f}", key=f"timing|{method}|ms_per_step",
-                          order=found.seconds_per_step))  # fmt: skip
-        for name, ratio in (("time", found.time), ("peak", found.peak)):
+        cells.append(Cell(text=f"{1000 * cost.seconds_per_step:.1f}", key=f"timing|{method}|ms_per_step",
+                          order=cost.seconds_per_step))  # fmt: skip
+        for name, ratio in (("time", cost.time), ("peak", cost.peak)):
             cells.append(Cell(text=f"{ratio.median:.2f}", key=f"timing|{method}|{name}", order=ratio.median))
             cells.append(Cell(text=f"[{ratio.low:.2f}, {ratio.high:.2f}]", key=f"timing|{method}|{name}_interval"))
         rows.append(tuple(cells))

@@ -66,12 +66,12 @@ def _picture(path: Path) -> tuple[str, tuple[int, int]]:
 
 
 def _figures(source: Source) -> list[FigureView]:
-    found = []
+    views = []
     for figure in catalogue.planned(source.experiment):
         path = source.figures / f"{figure.name}.png"
         command = f"{source.command} -- {figure.name}"
         picture, size = _picture(path) if path.is_file() else (None, (0, 0))
-        found.append(
+        views.append(
             FigureView(
                 name=figure.name,
                 paper=figure.paper,
@@ -83,7 +83,7 @@ def _figures(source: Source) -> list[FigureView]:
                 reason="" if path.is_file() else f"Not drawn: found no {path}; draw it: {command}",
             )
         )
-    return found
+    return views
 
 
 def _part(loaded: Loaded, mine: Sequence[RunSpec]) -> Loaded:

@@ -39,8 +39,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +79,8 @@ class Raw:
         """The examples' scores; None where one was not measured."""
         if (run_id, task) not in self._values:
             rows = self.rows(run_id, task)
-            found = {name: [row.get(field) for row in rows] for name, field in FIELDS.items()}
-            arrays = {name: None if None in scores else np.array(scores, dtype=float) for name, scores in found.items()}
+            by_metric = {name: [row.get(field) for row in rows] for name, field in FIELDS.items()}
+            arrays = {name: None if None in scores else np.array(scores, dtype=float) for name, scores in by_metric.items()}
             self._values[run_id, task] = arrays
         return self._values[run_id, task][metric]
 
@@ -123,12 +123,12 @@ class TableNumbers:
     def other(self, model: str, method: str, *, parent: bool) -> str | None:
         """The row that a row is compared with, if any."""
         if not parent:
-            found = self._key(model, BASELINE)
+            key = self._key(model, BASELINE)
         else:
             name = self.runs_of(model, method)[0].method.name
             plugin = methods.registry().get(name)
-            found = None if plugin is None or plugin.cls.name == name else self._key(model, plugin.cls.name)
-        return None if found == method else found
+            key = None if plugin is None or plugin.cls.name == name else self._key(model, plugin.cls.name)
+        return None if key == method else key
 
     def seeds(self, model: str, method: str, column: Column) -> list[int]:
         """Seeds that finished on every domain of a column."""
@@ -144,11 +144,11 @@ class TableNumbers:
 
     def estimate(self, model: str, method: str, column: Column, metric: str) -> tuple[float, stats.Estimate] | None:
         """The mean by plain sums, and the estimate with its interval."""
-        found = self.matrices(model, method, column, self.seeds(model, method, column), metric)
-        if found is None:
+        matrices = self.matrices(model, method, column, self.seeds(model, method, column), metric)
+        if matrices is None:
             return None
         rng = np.random.default_rng(0)
-        return plain_mean(found), stats.mean_score(found, rng=rng, binary=metric == "accuracy")
+        return plain_mean(matrices), stats.mean_score(matrices, rng=rng, binary=metric == "accuracy")
 
     @cached_property
     def compared(self) -> Mapping[tuple[str, str, str, Column, bool], Compared]:
@@ -165,8 +165,8 @@ class TableNumbers:
             if first is None or second is None:
                 continue
             rng = np.random.default_rng(0)
-            found = stats.paired_difference(first, second, rng=rng, binary=metric == "accuracy")
-            raw[model, method, metric, column, parent] = plain_mean(first) - plain_mean(second), found
+            difference = stats.paired_difference(first, second, rng=rng, binary=metric == "accuracy")
+            raw[model, method, metric, column, parent] = plain_mean(first) - plain_mean(second), difference
         adjusted: dict[tuple[str, str, str, Column, bool], float] = {}
         for metric, average, parent in product(FIELDS, (False, True), (False, True)):
             family = [k for k in raw if k[2] == metric and (k[3][0] is None) == average and k[4] == parent]
@@ -209,9 +209,9 @@ class TableNumbers:
             if len(mine) == len(domains) and all(record["status"] == "success" for record in mine):
                 seconds.append(sum(record["wall_time_s"] for record in mine))
         memory = [r["peak_memory_bytes"] for r in records.values() if r["peak_memory_bytes"] is not None]
-        found = {"trainable_parameters": max((r["trainable_parameters"] for r in records.values()), default=None),
+        facts = {"trainable_parameters": max((r["trainable_parameters"] for r in records.values()), default=None),
                  "seconds": mean(seconds) if seconds else None, "peak_memory_bytes": max(memory, default=None)}  # fmt: skip
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in facts.items() if value is not None}
 
 
 def timing_numbers(source: Source) -> dict[str, tuple[float, ...]]:
@@ -221,7 +221,7 @@ def timing_numbers(source: Source) -> dict[str, tuple[float, ...]]:
         return {}
     content = json.loads(path.read_text(encoding="utf-8"))
     baseline = content["timing"]["baseline"]
-    found: dict[str, tuple[float, ...]] = {}
+    numbers: dict[str, tuple[float, ...]] = {}
 
     def series(method: str, of: Any) -> list[float]:
         mine = [m for m in content["measurements"] if m["method"] == method]
@@ -232,12 +232,12 @@ def timing_numbers(source: Source) -> dict[str, tuple[float, ...]]:
         return sum(work["steps_in_run"] * statistics.median(work["seconds"]) for work in m["work"]) / steps
 
     for method, summary in timing.summarise(timing.read(path)).items():
-        found[f"timing|{method}|ms_per_step"] = (1000 * statistics.median(series(method, seconds)),)
+        numbers[f"timing|{method}|ms_per_step"] = (1000 * statistics.median(series(method, seconds)),)
         for name, of, ratio in (("time", seconds, summary.time), ("peak", lambda m: m["peak_bytes"], summary.peak)):
             ratios = [a / b for a, b in zip(series(method, of), series(baseline, of), strict=True)]
-            found[f"timing|{method}|{name}"] = (statistics.median(ratios),)
-            found[f"timing|{method}|{name}_interval"] = (ratio.low, ratio.high)
-    return found
+            numbers[f"timing|{method}|{name}"] = (statistics.median(ratios),)
+            numbers[f"timing|{method}|{name}_interval"] = (ratio.low, ratio.high)
+    return numbers
 
 
 def rate_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...] | None:
@@ -249,15 +249,15 @@ def rate_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...] | None:
     tasks = [task for task, spec in experiment.domains[domain].evaluation.tasks.items() if spec.split == split]
 
     def ids(key: str, seeds: Iterable[int]) -> list[str]:
-        found = [f"{domain}/{model}/{key}/seed{seed}" for seed in seeds]
-        return [run for run in found if raw.status.get(run) == "success"]
+        runs = [f"{domain}/{model}/{key}/seed{seed}" for seed in seeds]
+        return [run for run in runs if raw.status.get(run) == "success"]
 
     def matrices(runs: Sequence[str]) -> list[np.ndarray] | None:
         return raw.matrices([runs] * len(tasks), tasks, "accuracy")
 
     if quantity != "minus":
-        found = matrices(ids(key, sorted(planned)))
-        return None if found is None else (100 * plain_mean(found),)
+        scores = matrices(ids(key, sorted(planned)))
+        return None if scores is None else (100 * plain_mean(scores),)
     finished = {run.rpartition("/")[2] for run in ids(other[0], planned)}
     shared = [int(run.rpartition("seed")[2]) for run in ids(key, sorted(planned)) if run.rpartition("/")[2] in finished]
     first, second = matrices(ids(key, shared)), matrices(ids(other[0], shared))

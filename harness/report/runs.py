@@ -155,11 +155,11 @@ def base_entries(source: Source) -> list[dict[str, Any]]:
 
 def read_answers(entries: Sequence[dict[str, Any]], *, most: int) -> list[Answers]:
     """The predictions of every finished run, with the texts of ``most`` examples."""
-    found = []
+    answered = []
     for entry in entries:
         for task in entry["tasks"]:
             rows = read_predictions(Path(entry["folder"]), task, fields=("id", "correct"))
-            found.append(
+            answered.append(
                 Answers(
                     run_id=entry["id"],
                     task=task,
@@ -169,7 +169,7 @@ def read_answers(entries: Sequence[dict[str, Any]], *, most: int) -> list[Answer
                     rows={i: rows[i] for i in sample(len(rows), most)},
                 )
             )
-    return found
+    return answered
 
 
 def readable(entries: Sequence[dict[str, Any]], choices: Sequence[int], *, max_bytes: int) -> list[int]:
@@ -177,9 +177,9 @@ def readable(entries: Sequence[dict[str, Any]], choices: Sequence[int], *, max_b
 
     def size(most: int) -> float:
         return sum(
-            (Path(entry["folder"]) / "predictions" / f"{task}.jsonl").stat().st_size * min(1.0, most / found["n"])
+            (Path(entry["folder"]) / "predictions" / f"{task}.jsonl").stat().st_size * min(1.0, most / scores["n"])
             for entry in entries
-            for task, found in entry["tasks"].items()
+            for task, scores in entry["tasks"].items()
         )
 
     return [most for most in choices if size(most) <= max_bytes] or list(choices[-1:])
@@ -191,7 +191,7 @@ def _answer(row: dict[str, Any]) -> list[Any]:
     return [*texts, row.get("verdicts"), row.get("outcome"), row.get("truncated")]
 
 
-def answers(found: Iterable[Answers], *, most: int) -> dict[str, Any]:
+def answers(answered: Iterable[Answers], *, most: int) -> dict[str, Any]:
     """Questions by group, and by run and task its group, its bits and its sample answers.
 
     Args:
@@ -199,7 +199,7 @@ def answers(found: Iterable[Answers], *, most: int) -> dict[str, Any]:
     """
     groups: dict[str, Any] = {}
     runs: dict[str, dict[str, Any]] = {}
-    for one in found:
+    for one in answered:
         shown = sample(len(one.ids), most)
         if one.group not in groups:
             groups[one.group] = {

@@ -56,12 +56,12 @@ def pick(name: str, named: Mapping[FoundT, Sequence[str]], *, what: str) -> Foun
         ConfigError: nothing, or more than one, goes by it.
     """
     plain = name.lower()
-    found = [one for one, names in named.items() if plain in (known.lower() for known in names)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        choices = ", ".join(named[one][0] for one in found)
-        raise ConfigError(f"{what}: found {name!r}, which {len(found)} go by; expected one of {choices}")
+    matches = [one for one, names in named.items() if plain in (known.lower() for known in names)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        choices = ", ".join(named[one][0] for one in matches)
+        raise ConfigError(f"{what}: found {name!r}, which {len(matches)} go by; expected one of {choices}")
     known = {other.lower(): other for names in named.values() for other in names}
     first = ", ".join(names[0] for names in named.values())
     near = suggestion(plain, known, shown=known.__getitem__) or f"expected one of {first}"
@@ -115,14 +115,14 @@ def _score(cell: Cell) -> str:
 def _differences(number: Number) -> list[str]:
     lines = []
     pairs = ((text.baseline_label(number.section), number.cell.comparison), (number.row.parent, number.cell.parent_comparison))
-    for other, found in pairs:
-        if other is None or found is None:
+    for other, comparison in pairs:
+        if other is None or comparison is None:
             continue
-        d = found.difference
+        d = comparison.difference
         shown = f"{text.signed(d.mean, 'accuracy')} {text.interval(d.low, d.high, 'accuracy', with_sign=True)}"
         detectable = text.percent(stats.minimum_detectable_difference(d))
-        p = f"p = {text.p_value(found.p_adjusted)} after Holm's correction ({d.test}, {text.p_value(d.p_value)} alone)"
-        lines.append(_line(f"{text.MINUS} {other}", f"{shown}, {text.verdict(found)}, {p}"))
+        p = f"p = {text.p_value(comparison.p_adjusted)} after Holm's correction ({d.test}, {text.p_value(d.p_value)} alone)"
+        lines.append(_line(f"{text.MINUS} {other}", f"{shown}, {text.verdict(comparison)}, {p}"))
         lines.append(_line("", f"a true difference of {detectable} points would be found four times in five"))
     return lines
 
@@ -203,8 +203,8 @@ def _recomputed(number: Number, raw: Raw) -> tuple[str, bool]:
     ours = number.cell.ours
     pairs = [(None if ours is None else ours.mean, None if estimate is None else estimate[0])]
     for parent, shown in ((False, number.cell.comparison), (True, number.cell.parent_comparison)):
-        found = table.compared.get((model, method, "accuracy", place, parent))
-        pairs.append((None if shown is None else shown.difference.mean, None if found is None else found.mean))
+        compared = table.compared.get((model, method, "accuracy", place, parent))
+        pairs.append((None if shown is None else shown.difference.mean, None if compared is None else compared.mean))
     agree = all(a is b if a is None or b is None else math.isclose(a, b, abs_tol=1e-12) for a, b in pairs)
     if pairs[0] == (None, None):
         return "nothing to recompute", agree

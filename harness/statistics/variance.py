@@ -116,6 +116,6 @@ def of_binary_scores(matrices: Sequence[Matrix]) -> Variance:
     """``two_level_variance`` of accuracies, where few errors can hide it: two seeds that each err once, on different examples,
     show no variance at all. Both parts together are at least those of S x N independent answers; answers that seeds share, or
     that a seed makes better or worse together, make them larger, never smaller."""
-    found = two_level_variance(matrices)
+    variance = two_level_variance(matrices)
     independent = float(sum(m.mean() * (1 - m.mean()) / m.size for m in matrices)) / len(matrices) ** 2
-    return replace(found, examples=max(found.examples, independent - found.seeds))
+    return replace(variance, examples=max(variance.examples, independent - variance.seeds))

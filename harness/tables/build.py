@@ -155,7 +155,7 @@ class _Builder:
 
     def _compare(self, other: Callable[[tuple[str, str]], str | None]) -> tuple[dict[CellKey, Comparison], dict[Family, int]]:
         """Every row against its other one, corrected over all models."""
-        found: dict[CellKey, stats.Difference] = {}
+        differences: dict[CellKey, stats.Difference] = {}
         for (model, method), metric, column in product(self.groups, METRICS, self.columns):
             baseline = other((model, method))
             if baseline is None or baseline == method:
@@ -163,8 +163,8 @@ class _Builder:
             seeds = self.seeds((model, method), column)
             difference = self.scores.difference(model, method, baseline, column, seeds, metric)
             if difference is not None:
-                found[model, method, metric, column.key] = difference
-        return corrected(found, {key: family(key[2], key[3]) for key in found})
+                differences[model, method, metric, column.key] = difference
+        return corrected(differences, {key: family(key[2], key[3]) for key in differences})
 
     def label(self, model: str, method: str) -> str:
         return self.groups[model, method][0].method.label

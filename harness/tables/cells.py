@@ -166,7 +166,7 @@ def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
 
     Validation tasks are in no table: learning rates are chosen on them.
     """
-    found: dict[tuple[str, str], Column] = {}
+    by_task: dict[tuple[str, str], Column] = {}
     for run in runs:
         for task, spec in run.evaluation.tasks.items():
             if spec.split != "test":
@@ -175,8 +175,8 @@ def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
             if not reported.in_paper(run.domain, task):
                 label = f"{label} (after {run.domain} fine-tuning)"
             column = Column(domain=run.domain, task=task, label=label, spec=spec, generated=spec.source.kind == "generated")
-            found.setdefault((run.domain, task), column)
-    columns = tuple(found.values())
+            by_task.setdefault((run.domain, task), column)
+    columns = tuple(by_task.values())
     some_generated = any(column.generated for column in columns)
     average = Column(domain=None, task=AVERAGE, label="Average", spec=None, generated=some_generated)
     return (*columns, average) if len(columns) > 1 else columns
@@ -211,12 +211,12 @@ class Scores:
 
     def outcomes(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> dict[int, str]:
         """seed -> success, diverged or missing; of the average, the worst over its tasks."""
-        found = {}
+        outcomes = {}
         for seed in seeds:
             records = [self._records.get((model, method, part.domain, seed)) for part in self.parts(column)]
             diverged = any(r is not None and r.diverged for r in records)
-            found[seed] = "diverged" if diverged else "missing" if None in records else "success"
-        return found
+            outcomes[seed] = "diverged" if diverged else "missing" if None in records else "success"
+        return outcomes
 
     def estimate(self, model: str, method: str, column: Column, seeds: Sequence[int], metric: Metric) -> stats.Estimate | None:
         """The mean over finished seeds; None where there are none, or one did not measure the metric."""
@@ -270,15 +270,17 @@ def family(metric: Metric, column: str) -> Family:
 
 
 def corrected(
-    found: Mapping[Key, stats.Difference], families: Mapping[Key, Family]
+    differences: Mapping[Key, stats.Difference], families: Mapping[Key, Family]
 ) -> tuple[dict[Key, Comparison], dict[Family, int]]:
     """Comparisons with Holm-adjusted p-values and verdicts, and the number of comparisons in each family."""
     members: dict[Family, list[Key]] = {}
-    for key in found:
+    for key in differences:
         members.setdefault(families[key], []).append(key)
     comparisons = {}
     for (metric, _), keys in members.items():
-        adjusted = stats.holm([found[key].p_value for key in keys])
+        adjusted = stats.holm([differences[key].p_value for key in keys])
         for key, p in zip(keys, adjusted, strict=True):
-            comparisons[key] = Comparison(difference=found[key], p_adjusted=p, verdict=verdict_of(found[key], p, metric))
+            comparisons[key] = Comparison(
+                difference=differences[key], p_adjusted=p, verdict=verdict_of(differences[key], p, metric)
+            )
     return comparisons, {one: len(keys) for one, keys in members.items()}

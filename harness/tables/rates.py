@@ -75,22 +75,22 @@ def _where(point: SweepRun) -> Where:
 def _validation(record: RunRecord) -> tuple[float, float | None]:
     """Mean over validation tasks of a run's accuracy, and of the gold answer's NLL where all measured it."""
     tasks = [task for task, spec in record.run.evaluation.tasks.items() if spec.split == "validation"]
-    found = [record.predictions[task] for task in tasks]
-    losses = [p.gold_nll.mean() for p in found if p.gold_nll is not None]
-    accuracy = float(np.mean([p.correct.mean() for p in found]))
-    return accuracy, float(np.mean(losses)) if len(losses) == len(found) else None
+    predictions = [record.predictions[task] for task in tasks]
+    losses = [p.gold_nll.mean() for p in predictions if p.gold_nll is not None]
+    accuracy = float(np.mean([p.correct.mean() for p in predictions]))
+    return accuracy, float(np.mean(losses)) if len(losses) == len(predictions) else None
 
 
 def _point(runs: Sequence[SweepRun], records: Mapping[str, RunRecord]) -> Point:
-    found = {point.run.seed: records.get(point.run.run_id) for point in runs}
-    done = {seed: _validation(r) for seed, r in found.items() if r is not None and not r.diverged}
+    by_seed = {point.run.seed: records.get(point.run.run_id) for point in runs}
+    done = {seed: _validation(r) for seed, r in by_seed.items() if r is not None and not r.diverged}
     losses = [nll for _, nll in done.values() if nll is not None]
     return Point(
         rate=runs[0].run.training.learning_rate,
         run_key=runs[0].run.method.key,
         seeds=tuple(done),
-        n_diverged=sum(r is not None and r.diverged for r in found.values()),
-        n_missing=sum(r is None for r in found.values()),
+        n_diverged=sum(r is not None and r.diverged for r in by_seed.values()),
+        n_missing=sum(r is None for r in by_seed.values()),
         accuracy=float(np.mean([accuracy for accuracy, _ in done.values()])) if done else None,
         gold_nll=float(np.mean(losses)) if done and len(losses) == len(done) else None,
     )
@@ -125,8 +125,8 @@ def best_rates(points: Sequence[SweepRun], records: Sequence[RunRecord]) -> dict
         grids.setdefault(_where(point), {}).setdefault(point.run.training.learning_rate, []).append(point)
     choices = {}
     for where, grid in grids.items():
-        found = tuple(_point(grid[rate], by_id) for rate in sorted(grid))
-        choices[where] = Choice(points=found, best=min((p for p in found if p.can_win), key=_better, default=None))
+        candidates = tuple(_point(grid[rate], by_id) for rate in sorted(grid))
+        choices[where] = Choice(points=candidates, best=min((p for p in candidates if p.can_win), key=_better, default=None))
     return choices
 
 

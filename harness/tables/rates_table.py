@@ -119,9 +119,9 @@ def _group(
 
 def experiment_label(tuning: Tuning, where: Where) -> str:
     """The method's label, without the value that a point's label adds."""
-    found = [p.run for p in tuning.points if (p.run.domain, p.run.model_key, p.method) == where]
-    plain = [run.method.label for run in found if run.method.key == where[2]]
-    return plain[0] if plain else found[0].method.label.split(" (learning_rate")[0]
+    runs = [p.run for p in tuning.points if (p.run.domain, p.run.model_key, p.method) == where]
+    plain = [run.method.label for run in runs if run.method.key == where[2]]
+    return plain[0] if plain else runs[0].method.label.split(" (learning_rate")[0]
 
 
 def _baseline(tuning: Tuning, choices: Iterable[Where]) -> str | None:
@@ -147,16 +147,16 @@ class _Pick:
 
     def scores_of(self, keys: dict[str, str]) -> dict[str, Score]:
         """method -> its score; ``keys`` maps methods to the keys of the runs to take."""
-        found = {method: self.estimate(key) for method, key in keys.items()}
-        means = [round(e.mean, 9) for e in found.values() if e is not None]
+        estimates = {method: self.estimate(key) for method, key in keys.items()}
+        means = [round(e.mean, 9) for e in estimates.values() if e is not None]
         ranks = dict(
-            zip((m for m, e in found.items() if e is not None), rankdata([-m for m in means], method="min"), strict=True)
+            zip((m for m, e in estimates.items() if e is not None), rankdata([-m for m in means], method="min"), strict=True)
         )
         other = keys.get(self.baseline or "")
         return {
             method: Score(
                 rate=next((run.training.learning_rate for run in self.runs if run.method.key == key), None),
-                estimate=found[method],
+                estimate=estimates[method],
                 difference=None
                 if other is None or method == self.baseline
                 else self.scores.difference(self.model, key, other, self.column, self.seeds(key), "accuracy"),
@@ -171,7 +171,7 @@ class _Pick:
 
 def _notes(experiment: Experiment, tuning: Tuning) -> list[str]:
     seeds = sorted({point.run.seed for point in tuning.points})
-    found = [
+    notes = [
         *experiment.notes,
         "Every method has the same grid and the same seeds: " + ", ".join(map(str, seeds)) + ".",
         "The best rate has the highest mean accuracy on the domain's validation tasks, which are in no table (ties: the lower "
@@ -182,15 +182,15 @@ def _notes(experiment: Experiment, tuning: Tuning) -> list[str]:
     ]
     edges = [f"{'/'.join(where)} ({choice.edge})" for where, choice in tuning.choices.items() if choice.edge]
     if edges:
-        found.append(f"The best rate ends the grid, so a better one may lie beyond it: {', '.join(edges)}.")
+        notes.append(f"The best rate ends the grid, so a better one may lie beyond it: {', '.join(edges)}.")
     for what, runs in (
         ("have no record", tuning.loaded.missing),
         ("have a record of other settings, left out", tuning.loaded.stale),
     ):
         if runs:
             listed = ", ".join(run.run_id for run in runs[:3]) + (", ..." if len(runs) > 3 else "")
-            found.append(f"Partial sweep: {len(runs)} planned runs {what}: {listed}.")
-    return found
+            notes.append(f"Partial sweep: {len(runs)} planned runs {what}: {listed}.")
+    return notes
 
 
 def _validation(point: Point, *, best: bool) -> str:

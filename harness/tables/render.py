@@ -154,11 +154,13 @@ def tex(table: Table) -> str:
         variants = [row for row in section.rows if row.parent]
         for metric in text.metrics_shown(table):
             if others and text.baseline_label(section):
-                found = [(row.label, [row.cells[metric, c.key].comparison for c in table.columns]) for row in others]
-                lines += _tex_differences(table, metric, f"Difference to {text.baseline_label(section)}", found)
+                compared = [(row.label, [row.cells[metric, c.key].comparison for c in table.columns]) for row in others]
+                lines += _tex_differences(table, metric, f"Difference to {text.baseline_label(section)}", compared)
             if variants:
-                found = [(row.label, [row.cells[metric, c.key].parent_comparison for c in table.columns]) for row in variants]
-                lines += _tex_differences(table, metric, "Difference of variants to their full method", found)
+                compared = [
+                    (row.label, [row.cells[metric, c.key].parent_comparison for c in table.columns]) for row in variants
+                ]
+                lines += _tex_differences(table, metric, "Difference of variants to their full method", compared)
         lines += _tex_paper(table, section)
     return tex_document(text.file_title(table), lines, text.notes(table))
 
@@ -191,11 +193,11 @@ def _tex_levels(table: Table, section: Section) -> list[str]:
 
 
 def _tex_differences(
-    table: Table, metric: Metric, caption: str, found: Sequence[tuple[str, Sequence[Comparison | None]]]
+    table: Table, metric: Metric, caption: str, compared: Sequence[tuple[str, Sequence[Comparison | None]]]
 ) -> list[str]:
-    """``found``: of each row its label and the comparison in each column."""
+    """``compared``: of each row its label and the comparison in each column."""
     rows = []
-    for label, comparisons in found:
+    for label, comparisons in compared:
         words = [text.comparison(one, metric) for one in comparisons]
         rows.append([label, *(difference if word == text.NOTHING else f"{difference} {limits} {word}"
                               for difference, limits, _, word in words)])  # fmt: skip
@@ -228,8 +230,8 @@ def _tex_paper(table: Table, section: Section) -> list[str]:
     for row in section.rows:
         if row.is_baseline and not comparable:
             continue
-        found = [checks.get((row.method_key, column.key)) for column in table.columns]
-        rows.append([row.label, *(text.NOTHING if check is None else _paper_words(check, comparable) for check in found)])
+        row_checks = [checks.get((row.method_key, column.key)) for column in table.columns]
+        rows.append([row.label, *(text.NOTHING if check is None else _paper_words(check, comparable) for check in row_checks)])
     if not checks or not rows:
         return []
     score = "the score; " if comparable else ""

@@ -141,18 +141,18 @@ _OTHER_HEADER = ["Setting", "Runs", "Value", "Source"]
 
 def _notes(table: SettingsTable) -> list[str]:
     tags = ", ".join(f"[{tag}] {meaning}" for tag, meaning in TAGS.items())
-    found = [
+    notes = [
         *table.experiment.notes,
         "Ours: from train.json of one run of each domain and model, so what was used, not what was planned.",
         f"Sources, from the comments of the experiment's file: {tags}; default: no file states it, the value is the code's.",
     ]
     if any(row.verdict == "stand-in" for one in table.used for row in one.paper):
-        found.append(
+        notes.append(
             "stand-in: the paper's settings are for its own models and numbers of steps; a stand-in's are chosen to fit it."
         )
     if table.missing:
-        found.append(f"Partial table: {len(table.missing)} planned runs have no usable record: {', '.join(table.missing)}.")
-    return found
+        notes.append(f"Partial table: {len(table.missing)} planned runs have no usable record: {', '.join(table.missing)}.")
+    return notes
 
 
 def _title(table: SettingsTable) -> str:

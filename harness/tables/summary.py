@@ -54,24 +54,24 @@ def grid(table: Table, section: Section) -> Grid:
 
 def spelt_out(section: Section, columns: Sequence[Column]) -> list[tuple[Row, Column, Cell]]:
     """The comparisons to put in words: all of BeamLoRA and its ablations, every average, and every verdict other than tie."""
-    found = []
+    cells = []
     for row in section.rows:
         for column in columns:
             cell = row.cells["accuracy", column.key]
             always = row.method_key.startswith(SUBJECT) or column.task == AVERAGE or len(columns) == 1
             if not row.is_baseline and (always or cell.verdict in ("better", "worse")):
-                found.append((row, column, cell))
-    return found
+                cells.append((row, column, cell))
+    return cells
 
 
 def tally(table: Table) -> str:
     """How the comparisons of single tasks and averages ended."""
     cells = [cell for s in table.sections for row in s.rows for (metric, _), cell in row.cells.items() if metric == "accuracy"]
-    found = [("accuracy comparisons after Holm's correction", [cell.comparison for cell in cells])]
+    groups = [("accuracy comparisons after Holm's correction", [cell.comparison for cell in cells])]
     if table.parent_comparisons:
-        found.append(("of variants with their full method", [cell.parent_comparison for cell in cells]))
+        groups.append(("of variants with their full method", [cell.parent_comparison for cell in cells]))
     sentences = []
-    for what, comparisons in found:
+    for what, comparisons in groups:
         verdicts = Counter(comparison.verdict for comparison in comparisons if comparison)
         words = ", ".join(f"{verdicts[word]} {word}" for word in ("better", "worse", "tie"))
         sentences.append(f"{sum(verdicts.values())} {what}: {words}.")
@@ -84,14 +84,14 @@ def next_commands(table: Table, config: cli.Config) -> list[tuple[str, str]]:
     target = f"reproduce_{table.name}"
     larger = replace(config, overrides={**config.overrides, "seeds": more})
     what = f"{more} seeds: finished runs are kept, smaller differences can be told apart"
-    found = [(f"{larger.snakemake} -- {target}", what)]
+    commands = [(f"{larger.snakemake} -- {target}", what)]
     for name, what in (("small", "the same path on a real model and real data"), ("paper", "the paper's own runs, listed")):
         other = cli.Config(files=(cli.DEFAULT_CONFIGFILE.with_name(f"{name}.yaml"),))
         planned = other.files[0].exists() and table.name in read_yaml(other.files[0])["tables"]
         if planned and other.files != config.files:
             dry = " --dry-run" if name == "paper" else ""
-            found.append((f"{other.snakemake}{dry} -- {target}", what))
-    return found
+            commands.append((f"{other.snakemake}{dry} -- {target}", what))
+    return commands
 
 
 def print_summary(

@@ -96,18 +96,18 @@ def verdict(comparison: Comparison | None) -> str:
     return f"{comparison.verdict} (1 seed)" if comparison.difference.n_seeds == 1 else str(comparison.verdict)
 
 
-def comparison(found: Comparison | None, metric: Metric) -> list[str]:
+def comparison(compared: Comparison | None, metric: Metric) -> list[str]:
     """Difference, 95 % interval, adjusted p-value and verdict."""
-    if found is None:
+    if compared is None:
         return [NOTHING] * 4
-    d = found.difference
+    d = compared.difference
     limits = interval(d.low, d.high, metric, with_sign=True)
-    return [signed(d.mean, metric), limits, p_value(found.p_adjusted), verdict(found)]
+    return [signed(d.mean, metric), limits, p_value(compared.p_adjusted), verdict(compared)]
 
 
-def difference(found: Comparison | None, metric: Metric) -> str:
+def difference(compared: Comparison | None, metric: Metric) -> str:
     """A difference with its interval."""
-    return NOTHING if found is None else " ".join(comparison(found, metric)[:2])
+    return NOTHING if compared is None else " ".join(comparison(compared, metric)[:2])
 
 
 def paper_word(word: str | None, check: PaperCheck) -> str:
@@ -117,11 +117,11 @@ def paper_word(word: str | None, check: PaperCheck) -> str:
     return f"{word} (1 seed)" if check.n_seeds == 1 and word in ("reproduced", "within noise", "not reproduced") else word
 
 
-def gap(found: Gap | None) -> str:
+def gap(to_paper: Gap | None) -> str:
     """Ours minus the paper's in points, with its interval."""
-    if found is None:
+    if to_paper is None:
         return NOTHING
-    return f"{signed(found.mean, 'accuracy')} {interval(found.low, found.high, 'accuracy', with_sign=True)}"
+    return f"{signed(to_paper.mean, 'accuracy')} {interval(to_paper.low, to_paper.high, 'accuracy', with_sign=True)}"
 
 
 def settle(needed: stats.SeedsNeeded | None) -> str:
@@ -162,22 +162,22 @@ def notes(table: Table) -> list[str]:
 
 def context(table: Table) -> list[str]:
     """What was measured, on what, and what is not in the table."""
-    found = list(table.experiment.notes)
+    lines = list(table.experiment.notes)
     stand_ins = [s for s in table.sections if s.paper_label and s.model.is_stand_in]
     if stand_ins:
         pairs = "; ".join(f"{s.model.label} in the place of {s.paper_label}" for s in stand_ins)
-        found.append(
+        lines.append(
             f"Stand-ins: {pairs}. The paper's numbers are of the real models on the public test sets and cannot be compared "
             "with a stand-in's."
         )
-    found += [_test_sets(table), *_rates(table)]
+    lines += [_test_sets(table), *_rates(table)]
     if table.cost.diverged:
-        found.append("Diverged runs are shown as such and are in no mean, difference or interval.")
+        lines.append("Diverged runs are shown as such and are in no mean, difference or interval.")
     for what, names in (("have no record", table.missing), ("have a record of other settings, left out", table.stale)):
         if names:
             listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            found.append(f"Partial table: {len(names)} planned runs {what}: {listed}.")
-    return found
+            lines.append(f"Partial table: {len(names)} planned runs {what}: {listed}.")
+    return lines
 
 
 def _test_sets(table: Table) -> str:
@@ -241,9 +241,9 @@ def _against_paper(table: Table) -> list[str]:
     checks = [check for section in table.sections for _, _, check in paper_checks(section)]
     if not checks:
         return []
-    found = []
+    lines = []
     if any(check.comparable for check in checks):
-        found.append(
+        lines.append(
             "Against the paper, score: not reproduced if the 95 % interval of ours minus the paper's excludes zero, reproduced "
             f"if it lies within {100 * MARGIN:.0f} points of zero, else within noise. Difference: not reproduced if that "
             "interval excludes zero, reproduced if our own verdict also goes the paper's way, else within noise. The noise is "
@@ -251,22 +251,22 @@ def _against_paper(table: Table) -> list[str]:
             "runs and examples that its numbers are multiples of (config/paper_samples.csv), since it reports no spread."
         )
     if any(not check.comparable for check in checks):
-        found.append(
+        lines.append(
             "A stand-in, or another test set, says nothing about the paper's absolute numbers; shown is only whether our "
             "verdict goes the same direction as the paper's difference."
         )
-    found.append(
+    lines.append(
         "Seeds to settle: the smallest number at which a true difference as large as the paper's would be found four times in "
         f"five (one comparison at level {ALPHA}), from the variance over seeds and examples measured here."
     )
-    return found
+    return lines
 
 
 def detectable(table: Table, column: Column, *, alpha: float) -> float | None:
     """Median over a column's comparisons of the accuracy difference that they would find with 80 % power."""
     cells = [row.cells["accuracy", column.key] for s in table.sections for row in s.rows]
-    found = [stats.minimum_detectable_difference(c.difference, alpha=alpha) for c in cells if c.difference]
-    return statistics.median(found) if found else None
+    differences = [stats.minimum_detectable_difference(c.difference, alpha=alpha) for c in cells if c.difference]
+    return statistics.median(differences) if differences else None
 
 
 def limits(table: Table) -> list[str]:
@@ -308,12 +308,12 @@ def sentence(row: Row, column: Column, cell: Cell, *, baseline: str, metric: Met
         baseline: the label of the row to compare with: the section's baseline, or the row's ``parent``.
     """
     subject = f"{row.label} {MINUS} {baseline} on {heading(column)}"
-    found = cell.parent_comparison if baseline == row.parent else cell.comparison
-    if found is None:
+    compared = cell.parent_comparison if baseline == row.parent else cell.comparison
+    if compared is None:
         return f"{subject}: {ours(cell, metric) if cell.ours is None else NOTHING}"
-    d = found.difference
+    d = compared.difference
     shown = f"{signed(d.mean, metric)} {interval(d.low, d.high, metric, with_sign=True)}"
     # An interval beside zero and a tie seem to disagree: the interval knows one comparison, the verdict the whole table.
-    lone = found.verdict == "tie" and (d.low > 0 or d.high < 0)
-    remark = f" (p = {p_value(found.p_adjusted)} after correction)" if lone else ""
-    return f"{subject}: {shown}, {found.verdict}{remark}, {d.n_seeds} seed{'s' if d.n_seeds != 1 else ''}"
+    lone = compared.verdict == "tie" and (d.low > 0 or d.high < 0)
+    remark = f" (p = {p_value(compared.p_adjusted)} after correction)" if lone else ""
+    return f"{subject}: {shown}, {compared.verdict}{remark}, {d.n_seeds} seed{'s' if d.n_seeds != 1 else ''}"
