@@ -11,9 +11,9 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def example(name: str) -> str:
     """The fenced block below the comment ``<!-- example: NAME -->``."""
-    found = re.findall(rf"^<!-- example: {re.escape(name)} -->\n```\w*\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
-    assert len(found) == 1, f"README.md: found {len(found)} examples named {name!r}, expected one"
-    return found[0]
+    examples = re.findall(rf"^<!-- example: {re.escape(name)} -->\n```\w*\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+    assert len(examples) == 1, f"README.md: found {len(examples)} examples named {name!r}, expected one"
+    return examples[0]
 
 
 def blocks(language: str) -> list[str]:

@@ -50,7 +50,7 @@ def sums_of_scores(model: torch.nn.Module) -> dict[str, int]:
 
 
 def assert_equal_but_for_rounding(
-    found: Any,
+    actual: Any,
     expected: Any,
     *,
     terms: int,
@@ -62,9 +62,9 @@ def assert_equal_but_for_rounding(
 
     ``magnitude`` is that of the largest expected number unless given.
     """
-    found, expected = (torch.as_tensor(values).detach().double() for values in (found, expected))
-    assert found.shape == expected.shape, f"found shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
+    actual, expected = (torch.as_tensor(values).detach().double() for values in (actual, expected))
+    assert actual.shape == expected.shape, f"found shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
     largest = float(expected.abs().max()) if magnitude is None else magnitude
     bound = rounding_bound(largest, terms=terms, layers=layers, dtype=dtype)
-    worst = float((found - expected).abs().max())
+    worst = float((actual - expected).abs().max())
     assert worst <= bound, f"found a difference of {worst:.2e}, expected at most {bound:.2e}, which rounding explains"

@@ -61,16 +61,16 @@ def modules() -> Mapping[str, Path]:
 @cache
 def imports(module: str) -> frozenset[str]:
     """The modules of this project that a module imports, wherever in it, also for type checkers only."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{module}:{node.lineno}: found a relative import, expected the full name"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                found.add(whole if whole in modules() else node.module)
-    return frozenset(found & modules().keys() - {module})
+                names.add(whole if whole in modules() else node.module)
+    return frozenset(names & modules().keys() - {module})
 
 
 def layer(module: str) -> int | None:

@@ -47,9 +47,9 @@ class Machine:
         self.folder = folder
         folder.mkdir()
         for tool in ("sh", "dirname"):
-            found = shutil.which(tool)
-            assert found is not None
-            (folder / tool).symlink_to(found)
+            path = shutil.which(tool)
+            assert path is not None
+            (folder / tool).symlink_to(path)
 
     def add(self, name: str, text: str) -> Path:
         file = self.folder / name
@@ -113,19 +113,19 @@ def test_a_python_that_was_asked_for_is_taken_or_refused(machine: Machine, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("pythons", "found"),
+    ("pythons", "message"),
     [
         ({"python3": "3.9"}, "found python3.9"),
         ({"python3.14": "3.14", "python3": "3.14"}, "found python3.14"),
         ({}, "found no python3"),
     ],
 )
-def test_without_a_supported_python_one_line_says_what_to_do(machine: Machine, pythons: dict[str, str], found: str) -> None:
+def test_without_a_supported_python_one_line_says_what_to_do(machine: Machine, pythons: dict[str, str], message: str) -> None:
     for name, version in pythons.items():
         machine.add_python(name, version)
     refused = machine.setup()
     assert refused.returncode == 1 and refused.stdout == "" and refused.stderr.count("\n") == 1
-    assert refused.stderr.startswith(f"{found}, expected one of python3.11, python3.12, python3.13.")
+    assert refused.stderr.startswith(f"{message}, expected one of python3.11, python3.12, python3.13.")
     assert "apt-get install python3 python3-venv" in refused.stderr and "pip install uv" in refused.stderr
 
 

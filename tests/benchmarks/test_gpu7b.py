@@ -224,9 +224,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def test_time_that_is_up_ends_a_method_after_one_timed_step(bench: Bench, tmp_path: Path) -> None:
-    found = measure(bench, harness_candidate(bench, "lora"), folder=tmp_path, rate=None, deadline=time.monotonic())
-    assert (len(found.warmup), len(found.timed), found.mfu) == (SMOKE.warmup_steps, 1, None)
-    assert found.seconds_per_step == found.timed[0].seconds and found.peak_bytes > 0
+    result = measure(bench, harness_candidate(bench, "lora"), folder=tmp_path, rate=None, deadline=time.monotonic())
+    assert (len(result.warmup), len(result.timed), result.mfu) == (SMOKE.warmup_steps, 1, None)
+    assert result.seconds_per_step == result.timed[0].seconds and result.peak_bytes > 0
 
 
 def test_one_flipped_bit_is_found(bench: Bench, tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ def test_one_flipped_bit_is_found(bench: Bench, tmp_path: Path) -> None:
     name = made.modules[3].name
     tensor = recorder.copies["after"][name]["B.exp_avg"]
     tensor.view(torch.int32)[0, 0] ^= 1
-    found = compare_operation(made, recorder, settings=settings, seed=bench.runs["beamlora"].seed)
-    assert found.differing == ("03.B.exp_avg",) and found.plans_equal
+    replay = compare_operation(made, recorder, settings=settings, seed=bench.runs["beamlora"].seed)
+    assert replay.differing == ("03.B.exp_avg",) and replay.plans_equal
     recorder.copies["before"][name]["g"].copy_(torch.arange(8.0))  # far more ranks to prune than there were
     with pytest.raises(RuntimeError, match="cannot be repeated on the CPU: .*found a recorded permutation"):
         compare_operation(made, recorder, settings=settings, seed=bench.runs["beamlora"].seed)

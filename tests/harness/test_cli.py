@@ -166,15 +166,15 @@ def test_set_may_be_repeated_and_mappings_are_merged() -> None:
     ],
 )
 def test_values(word: str, value: Any) -> None:
-    found = overrides.parse([f"key={word}"], option="--set")
-    assert found == {"key": value} and type(found["key"]) is type(value)
-    assert overrides.parse(overrides.words(found), option="--set") == found
+    settings = overrides.parse([f"key={word}"], option="--set")
+    assert settings == {"key": value} and type(settings["key"]) is type(value)
+    assert overrides.parse(overrides.words(settings), option="--set") == settings
 
 
 def test_a_later_key_changes_no_earlier_value() -> None:
-    found = {"training": {"max_steps": 1}, "training.max_steps": 2}
-    assert overrides.nested(found) == {"training": {"max_steps": 2}}
-    assert found["training"] == {"max_steps": 1}
+    settings = {"training": {"max_steps": 1}, "training.max_steps": 2}
+    assert overrides.nested(settings) == {"training": {"max_steps": 2}}
+    assert settings["training"] == {"max_steps": 1}
 
 
 def test_the_workflow_takes_a_name_or_files(folder: Path) -> None:
@@ -197,13 +197,13 @@ def sources() -> list[Path]:
 
 def namespaces(tree: ast.AST) -> set[str]:
     """Names of parsed arguments: results of parse_args and parse_known_args, and parameters of that type."""
-    found = set()
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.arg) and node.annotation is not None and "Namespace" in ast.unparse(node.annotation):
-            found.add(node.arg)
+            names.add(node.arg)
         if isinstance(node, ast.Assign) and re.search(r"\.parse_(known_)?args\(", ast.unparse(node.value)):
-            found |= {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
-    return found
+            names |= {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return names
 
 
 def test_only_parse_config_reads_the_arguments_that_name_an_experiment() -> None:
@@ -224,12 +224,12 @@ def test_only_parse_config_reads_the_arguments_that_name_an_experiment() -> None
 
 def test_the_command_that_starts_another_is_known() -> None:
     """Of those that have an experiment. Another one has to be tested as timing is, below."""
-    found = set()
+    starting = set()
     for path in sources():
         text = path.read_text(encoding="utf-8")
         if "parse_config(" in text and ("sys.executable" in text or "subprocess" in text or "os.exec" in text):
-            found.add(str(path.relative_to(ROOT)))
-    assert found == {"harness/measure/timing.py"}
+            starting.add(str(path.relative_to(ROOT)))
+    assert starting == {"harness/measure/timing.py"}
 
 
 class Started(Exception):

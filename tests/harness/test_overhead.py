@@ -73,13 +73,13 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_part_has_the_time_it_burnt(workflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(overhead.ENVIRONMENT_VARIABLE, str(workflow))
-    found = overhead.measured()
-    assert found is not None and found.processes == 2
-    assert 0.4 <= found.snakemake_start_s < 0.4 + SLACK
-    assert 0.6 <= found.snakemake_s < 0.7
-    assert 2 * (0.3 + 0.5) <= found.starts_s < 2 * (0.3 + 0.5 + SLACK)
-    assert 2 * 0.7 <= found.work_s < 2 * (0.7 + 0.3)
-    assert found.wall_s >= found.jobs_s + found.snakemake_s - 0.1  # one after the other
+    spent = overhead.measured()
+    assert spent is not None and spent.processes == 2
+    assert 0.4 <= spent.snakemake_start_s < 0.4 + SLACK
+    assert 0.6 <= spent.snakemake_s < 0.7
+    assert 2 * (0.3 + 0.5) <= spent.starts_s < 2 * (0.3 + 0.5 + SLACK)
+    assert 2 * 0.7 <= spent.work_s < 2 * (0.7 + 0.3)
+    assert spent.wall_s >= spent.jobs_s + spent.snakemake_s - 0.1  # one after the other
 
 
 def test_an_import_within_an_import_counts_once(workflow: Path) -> None:
@@ -89,8 +89,8 @@ def test_an_import_within_an_import_counts_once(workflow: Path) -> None:
 
 
 def test_the_sentence_states_shares_of_wall_time() -> None:
-    found = overhead.Overhead(wall_s=3600, snakemake_start_s=2, snakemake_s=36, starts_s=720, processes=180, jobs_s=6120)
-    assert found.sentence() == (
+    spent = overhead.Overhead(wall_s=3600, snakemake_start_s=2, snakemake_s=36, starts_s=720, processes=180, jobs_s=6120)
+    assert spent.sentence() == (
         "Overhead: CPU time in shares of the 1 h 00 min that this run took (one busy core is 100 %): Snakemake 1.0 % (36 s, "
         "and 2 s to start it), starts and imports of 180 processes 20.0 % (12 min 00 s), their work 150.0 % (1 h 30 min)."
     )

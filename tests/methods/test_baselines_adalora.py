@@ -53,8 +53,8 @@ def test_regulariser_equals_the_one_peft_adds_to_the_loss(tmp_path):
     loop.model.eval()
     ids = toy.batch(0)
     whole, plain = loop.model(input_ids=ids, labels=ids).loss, loop.model.base_model.model(input_ids=ids, labels=ids).loss
-    found = loop.method.regularizer(loop.model)
-    assert_equal_but_for_rounding(found, whole - plain, terms=ids.numel(), magnitude=whole.item())
+    penalty = loop.method.regularizer(loop.model)
+    assert_equal_but_for_rounding(penalty, whole - plain, terms=ids.numel(), magnitude=whole.item())
 
 
 @pytest.mark.numeric
@@ -94,8 +94,8 @@ def test_modules_without_ranks_are_exported(tmp_path):
     loop.method.finalize(loop.model, tmp_path / "out")
     tensors = load_file(tmp_path / "out" / "lora" / "adapter_model.safetensors")
     assert tensors[f"base_model.model.{name}.lora_A.weight"].shape == (1, 48)
-    found = toy.logits(toy.reload(tmp_path / "out" / "lora"))
-    assert_equal_but_for_rounding(found, expected, **sums_of(loop.model))
+    logits = toy.logits(toy.reload(tmp_path / "out" / "lora"))
+    assert_equal_but_for_rounding(logits, expected, **sums_of(loop.model))
 
 
 def test_export_stores_only_the_ranks_that_are_left(tmp_path):

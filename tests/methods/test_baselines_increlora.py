@@ -214,8 +214,8 @@ def test_importance_is_the_first_order_change_by_component(tmp_path):
         gradient = dense.get_submodule(name).weight.grad
         parts = [layer.scaling * layer.lora_E[i] * torch.outer(layer.lora_B[:, i], layer.lora_A[i]) for i in range(layer.rank)]
         expected = sum((part * gradient).sum().abs() for part in parts).item()
-        found = loop.method.importance[index].item()
-        assert_equal_but_for_rounding(found, expected, terms=gradient.numel(), layers=2 * sums_of(dense)["layers"])
+        importance = loop.method.importance[index].item()
+        assert_equal_but_for_rounding(importance, expected, terms=gradient.numel(), layers=2 * sums_of(dense)["layers"])
 
 
 @pytest.mark.numeric

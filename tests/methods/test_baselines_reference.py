@@ -48,9 +48,9 @@ def gram_distance(factor: torch.Tensor) -> torch.Tensor:
     return ((rows @ rows.T - torch.eye(rows.shape[0])) ** 2).sum().sqrt()
 
 
-def assert_same_losses(found: list[float], expected: list[float]) -> None:
+def assert_same_losses(losses: list[float], expected: list[float]) -> None:
     """A loss is one mean over softmaxes of the vocabulary; every step's depends on those before."""
-    assert_equal_but_for_rounding(found, expected, terms=toy.VOCABULARY, layers=STEPS)
+    assert_equal_but_for_rounding(losses, expected, terms=toy.VOCABULARY, layers=STEPS)
 
 
 def lora_start(loop: toy.Loop) -> dict[str, Factors]:
@@ -162,7 +162,7 @@ def reference_masks(history: list[dict[str, Factors]]) -> dict[int, dict[str, li
 
 def test_adalora_allocates_as_in_its_paper(tmp_path):
     loop = toy.start("adalora", tmp_path, tinit=TINIT, tfinal=TFINAL, deltaT=DELTA)
-    history, found = [], {}
+    history, masks = [], {}
     allocate = loop.method.allocate
 
     def record(step: int) -> None:
@@ -178,12 +178,12 @@ def test_adalora_allocates_as_in_its_paper(tmp_path):
         before = loop.method._allocations
         allocate(step)
         if loop.method._allocations > before:
-            found[step] = dict(loop.method._masks())
+            masks[step] = dict(loop.method._masks())
             for name, layer in adapted_layers(loop.model).items():
-                assert torch.equal(layer.lora_E[ADAPTER].flatten() != 0, torch.tensor(found[step][name]))
+                assert torch.equal(layer.lora_E[ADAPTER].flatten() != 0, torch.tensor(masks[step][name]))
 
     loop.method.allocate = record
     loop.run()
     expected = reference_masks(history)
-    assert sorted(found) == [3, 6, 9, 12, 14]
-    assert found == expected
+    assert sorted(masks) == [3, 6, 9, 12, 14]
+    assert masks == expected

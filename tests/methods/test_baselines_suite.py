@@ -116,9 +116,9 @@ def test_resumed_run_is_bit_identical(name, stop, whole, tmp_path):
     resumed = toy.start(name, tmp_path, **with_dropout(name))
     resumed.restore(torch.load(tmp_path / "checkpoint.pt", weights_only=True)).run()
 
-    expected, found = whole(name), resumed.model.state_dict()
-    assert expected.after.keys() == found.keys()
-    assert [key for key in found if not torch.equal(expected.after[key], found[key])] == []
+    expected, tensors = whole(name), resumed.model.state_dict()
+    assert expected.after.keys() == tensors.keys()
+    assert [key for key in tensors if not torch.equal(expected.after[key], tensors[key])] == []
     assert expected.evidence == resumed.method.evidence(resumed.model)
     resumed.method.finalize(resumed.model, tmp_path / "out")
     assert toy.folder_hash(expected.output) == toy.folder_hash(tmp_path / "out")

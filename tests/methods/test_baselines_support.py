@@ -97,8 +97,8 @@ def test_plain_lora_keeps_different_ranks_exactly(tmp_path):
     assert config["rank_pattern"] == config["alpha_pattern"] and config["r"] == config["lora_alpha"] == 3
     assert len(load_file(tmp_path / "adapter_model.safetensors")) == 8
     for merge in (False, True):
-        found = toy.logits(toy.reload(tmp_path, merge=merge))
-        assert_equal_but_for_rounding(found, toy.logits(expected), **sums_of(expected))
+        logits = toy.logits(toy.reload(tmp_path, merge=merge))
+        assert_equal_but_for_rounding(logits, toy.logits(expected), **sums_of(expected))
 
 
 def test_saved_configuration_does_not_depend_on_the_order_of_sets(tmp_path):

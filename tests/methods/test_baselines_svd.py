@@ -30,10 +30,10 @@ def matrix(rows: int, columns: int, *, decay: float = 0.97) -> torch.Tensor:
 def test_triplets_are_the_extreme_ones(shape):
     weight = matrix(*shape).float()
     singular = torch.linalg.svdvals(weight.double())
-    found = decompose(weight, r=8)
-    assert_equal_but_for_rounding(found.top.s, singular[:8], terms=1)  # computed in float64, stored in float32
-    assert_equal_but_for_rounding(found.bottom.s, singular[-8:], terms=1)
-    for part in (found.top, found.bottom):
+    triplets = decompose(weight, r=8)
+    assert_equal_but_for_rounding(triplets.top.s, singular[:8], terms=1)  # computed in float64, stored in float32
+    assert_equal_but_for_rounding(triplets.bottom.s, singular[-8:], terms=1)
+    for part in (triplets.top, triplets.bottom):
         assert_equal_but_for_rounding(part.u.T @ part.u, torch.eye(8), terms=shape[0])
         assert_equal_but_for_rounding(part.v.T @ part.v, torch.eye(8), terms=shape[1])
         assert_equal_but_for_rounding(weight @ part.v, part.u * part.s, terms=shape[1])
@@ -96,8 +96,8 @@ def test_cache_is_safe_to_fill_twice_at_once(tmp_path):
         return cached_decomposition(weight, r=4, name="layer", model_hash="h", cache_dir=tmp_path)
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(decomposition, range(8)))
-    assert all(torch.equal(one.top.u, found[0].top.u) for one in found)
+        results = list(pool.map(decomposition, range(8)))
+    assert all(torch.equal(one.top.u, results[0].top.u) for one in results)
     assert [path.name for path in (tmp_path / "svd" / "h").iterdir()] == ["layer-r4.safetensors"]
 
 

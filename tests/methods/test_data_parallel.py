@@ -82,9 +82,9 @@ def test_two_processes_make_what_one_makes(name: str, trained: Path, models_dir:
     files = sorted(p.relative_to(one) for p in one.rglob("*.safetensors"))
     assert files and files == sorted(p.relative_to(two) for p in two.rglob("*.safetensors"))
     for file in files:
-        expected, found = load_file(one / file), load_file(two / file)
-        assert expected.keys() == found.keys()
-        assert [key for key in expected if not torch.equal(expected[key], found[key])] == [], file
+        expected, actual = load_file(one / file), load_file(two / file)
+        assert expected.keys() == actual.keys()
+        assert [key for key in expected if not torch.equal(expected[key], actual[key])] == [], file
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,9 +50,9 @@ def folders(root: Path, models_dir: Path, name: str) -> Folders:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    found = {str(p.relative_to(folder)): file_sha256(p) for p in sorted(folder.rglob("*.safetensors"))}
-    assert found
-    return found
+    by_file = {str(p.relative_to(folder)): file_sha256(p) for p in sorted(folder.rglob("*.safetensors"))}
+    assert by_file
+    return by_file
 
 
 def snapshots(where: Folders) -> bytes | None:

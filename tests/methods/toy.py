@@ -87,9 +87,9 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     training = model.training
     model.eval()
     with torch.no_grad():
-        found = model(input_ids=batch(999)).logits.clone()
+        values = model(input_ids=batch(999)).logits.clone()
     model.train(training)
-    return found
+    return values
 
 
 class Loop:

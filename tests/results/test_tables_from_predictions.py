@@ -25,9 +25,9 @@ TABLES = sorted(path.stem for path in (FOLDER / "tables").glob("table[123].csv")
 @cache
 def table(name: str) -> pd.DataFrame:
     """A table's rows; those without a number are left out."""
-    found = pd.read_csv(FOLDER / f"tables/{name}.csv", dtype={"seeds": str})
-    assert (found["rates"] == "shared").all()
-    return found[found["n_seeds"] > 0]
+    rows = pd.read_csv(FOLDER / f"tables/{name}.csv", dtype={"seeds": str})
+    assert (rows["rates"] == "shared").all()
+    return rows[rows["n_seeds"] > 0]
 
 
 @cache
@@ -54,7 +54,7 @@ def each(name: str) -> list[tuple[pd.Series, list[np.ndarray]]]:
 def compared(name: str, prefix: str) -> list[tuple[pd.Series, list[np.ndarray], list[np.ndarray]]]:
     """Rows with a difference (to LoRA, or to the method that a variant is of), and the scores of both sides on shared seeds."""
     rows = table(name)
-    found = []
+    comparisons = []
     for _, row in rows[rows[f"{prefix}difference_mean"].notna()].iterrows():
         other = "lora" if not prefix else rows.loc[rows["method"] == row["parent"], "method_key"].iloc[0]
         there = rows[
@@ -65,8 +65,8 @@ def compared(name: str, prefix: str) -> list[tuple[pd.Series, list[np.ndarray], 
         ]
         theirs = there.loc[there["method_key"] == other, "seeds"].iloc[0].split()
         seeds = [seed for seed in row["seeds"].split() if seed in theirs]
-        found.append((row, matrices(rows, row, row["method_key"], seeds), matrices(rows, row, other, seeds)))
-    return found
+        comparisons.append((row, matrices(rows, row, row["method_key"], seeds), matrices(rows, row, other, seeds)))
+    return comparisons
 
 
 def per_seed(tasks: list[np.ndarray]) -> np.ndarray:
@@ -138,11 +138,11 @@ def test_the_best_rate_is_the_best_on_validation(split: str) -> None:
         names = {p.stem for p in (run / f"seed{row['seeds'].split()[0]}" / "predictions").glob("*.jsonl")}
         in_table = set(tests.loc[tests["domain"] == row["domain"], "task"])
         tasks = sorted(names & in_table if split == "test" else names - in_table)
-        found = [
+        accuracies = [
             np.mean([scores(row["domain"], row["model_key"], row["run_key"], seed, task, "accuracy").mean() for task in tasks])
             for seed in row["seeds"].split()
         ]
-        assert row[f"{split}_accuracy"] == pytest.approx(np.mean(found), abs=1e-9), dict(row)
+        assert row[f"{split}_accuracy"] == pytest.approx(np.mean(accuracies), abs=1e-9), dict(row)
     for _, group in rows.groupby(["domain", "model_key", "method_key"]):
         if split == "validation":
             assert group.loc[group["best"], "validation_accuracy"].tolist() == [group["validation_accuracy"].max()]

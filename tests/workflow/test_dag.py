@@ -235,14 +235,14 @@ def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> No
 
 def jobs_of(copy: Copy) -> list[int]:
     """Processes that work in the copy."""
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").resolve() == copy.root and b"harness." in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
+                pids.append(int(process.name))
         except OSError:
             continue
-    return found
+    return pids
 
 
 @pytest.mark.slow

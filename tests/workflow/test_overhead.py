@@ -21,8 +21,8 @@ def replace_commands(snakefile: Path) -> None:
     text = snakefile.read_text()
     for rule, command in STAND_INS.items():
         pattern = rf'(\nrule {rule}:.*?\n    shell:\n)(?: {{8}}"[^\n]*\n)+'
-        text, found = re.subn(pattern, lambda match, c=command: f'{match[1]}        "{c}"\n', text, count=1, flags=re.DOTALL)
-        assert found == 1, rule
+        text, replaced = re.subn(pattern, lambda match, c=command: f'{match[1]}        "{c}"\n', text, count=1, flags=re.DOTALL)
+        assert replaced == 1, rule
     snakefile.write_text(text[: text.index("\nonsuccess:")])
 
 

@@ -105,11 +105,11 @@ def cases(record: dict[str, Any], dataset: str, *, count: int) -> list[Case]:
 def releases() -> dict[str, list[dict[str, Any]]]:
     """The records of EvalPlus's release files, by data set."""
     assert SHARED is not None
-    found = {}
+    records = {}
     for dataset, name in RELEASES.items():
         with gzip.open(SHARED / "data/evalplus" / name, "rt", encoding="utf-8") as stream:
-            found[dataset] = [json.loads(line) for line in stream]
-    return found
+            records[dataset] = [json.loads(line) for line in stream]
+    return records
 
 
 # ------------------------------------------------------------------------------------------------------ evalplus itself
@@ -149,8 +149,8 @@ _CHANGES_PER_TASK = 5
 
 def main() -> None:
     records, asked = [], []
-    for dataset, found in releases().items():
-        for record in found:
+    for dataset, release in releases().items():
+        for record in release:
             if record["task_id"].rpartition("/")[2] in _TASKS[dataset]:
                 record["plus_input"] = record["plus_input"][:_PLUS_INPUTS]
                 records.append({name: value for name, value in record.items() if name not in ("test", "assertion", "contract")})

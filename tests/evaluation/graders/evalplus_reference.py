@@ -38,15 +38,15 @@ def tasks(paths: list[str]) -> dict[str, dict[str, Any]]:
     """All tasks by id, with the inputs as the reference checker passes them."""
     from evalplus.data.mbpp import mbpp_deserialize_inputs
 
-    found = {}
+    by_id = {}
     for path in paths:
         with gzip.open(path, "rt") if path.endswith(".gz") else open(path) as stream:
             for task in map(json.loads, stream):
                 if task["task_id"].startswith("Mbpp/"):
                     for name in ("base_input", "plus_input"):
                         task[name] = mbpp_deserialize_inputs(task["task_id"], task[name])
-                found[task["task_id"]] = task
-    return found
+                by_id[task["task_id"]] = task
+    return by_id
 
 
 def main() -> None:

@@ -129,9 +129,9 @@ def test_time_and_memory_limits_reach_the_program() -> None:
     large = "def f(x):\n    y = bytearray(200 << 20)\n    return sum(x)"
 
     def graded(program: str, limits: Limits) -> str | None:
-        found = grade("humaneval", asked, [program], limits=limits)
-        assert found.limits == limits.as_dict() and found.sandbox_level
-        return found.verdicts["code_tests"][0].outcome
+        grading = grade("humaneval", asked, [program], limits=limits)
+        assert grading.limits == limits.as_dict() and grading.sandbox_level
+        return grading.verdicts["code_tests"][0].outcome
 
     assert graded(slow, Limits(timeout_s=0.5)) == "timed_out" and graded(slow, LIMITS) == "passed"
     assert graded(large, Limits(timeout_s=10, memory_mb=128)) == "out_of_memory" and graded(large, LIMITS) == "passed"
@@ -142,7 +142,7 @@ def test_time_and_memory_limits_reach_the_program() -> None:
 
 def plus_verdicts(completion: str, record: dict = PLUS, format: str = "humaneval", **more: object) -> dict[str, bool]:
     graded = grade(format, examples(format, [record]), [completion], **more)
-    return {name: found[0].correct for name, found in graded.verdicts.items()}
+    return {name: verdicts[0].correct for name, verdicts in graded.verdicts.items()}
 
 
 def test_every_grader_judges_every_completion_where_the_record_has_added_inputs() -> None:
@@ -200,7 +200,7 @@ def test_a_headline_without_tests_is_refused_before_anything_is_generated() -> N
 def test_each_distinct_program_runs_once_and_only_the_wanted_inputs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     jobs = []
     run_each = sandbox.Sandbox.run_each
-    seen = lambda self, found: run_each(self, (jobs.append(job) or job for job in found))  # noqa: E731
+    seen = lambda self, batch: run_each(self, (jobs.append(job) or job for job in batch))  # noqa: E731
     monkeypatch.setattr(sandbox.Sandbox, "run_each", seen)
     asked = examples("humaneval", [PLUS])
     completion = "```python\ndef f(x):\n    return sum(x)\n```"

@@ -60,7 +60,7 @@ def release_tasks(dataset: str) -> list[Task]:
 
 def suite_outcomes(programs: list[tuple[Task, str]], cache_dir: Path, *, batch: int = 8) -> list[dict[str, str]]:
     """The outcomes of whole programs on base and plus inputs."""
-    found = []
+    outcomes = []
     with Sandbox(limits=Limits()) as sandbox:
         truths = evalplus_oracle.Oracle(cache_dir, sandbox)
         truths.prepare([(task, suite) for task, _ in programs for suite in ("base", "plus")])
@@ -72,18 +72,18 @@ def suite_outcomes(programs: list[tuple[Task, str]], cache_dir: Path, *, batch: 
                 for (task, source), truth in zip(now, expected, strict=True)
             ]
             for (task, _), truth, result in zip(now, expected, sandbox.run_all(jobs), strict=True):
-                found.append(dict(zip(("base", "plus"), evalplus_oracle.outcomes(task, result, truth), strict=True)))
-    return found
+                outcomes.append(dict(zip(("base", "plus"), evalplus_oracle.outcomes(task, result, truth), strict=True)))
+    return outcomes
 
 
 def disagreements(rows: list[dict[str, str]], programs: list[tuple[Task, str]], cache_dir: Path) -> list[Any]:
     """The programs on which we and evalplus differ. A program passes plus where it passes both, as evalplus counts it."""
-    found = []
+    differing = []
     for row, ours in zip(rows, suite_outcomes(programs, cache_dir), strict=True):
         theirs = (row["base"] == "pass", row["base"] == row["plus"] == "pass")
         if theirs != (ours["base"] == "passed", ours["plus"] == "passed"):
-            found.append((row["task_id"], row["change"], ours, row["base"], row["plus"]))
-    return found
+            differing.append((row["task_id"], row["change"], ours, row["base"], row["plus"]))
+    return differing
 
 
 # ------------------------------------------------------------------------------------------------------------- records
@@ -141,10 +141,10 @@ def exported(task: Task, assertions: int) -> dict[str, Any]:
 def test_every_task_is_read_the_same_from_the_hubs_form(dataset: str) -> None:
     for task in release_tasks(dataset):
         base = len({str(given) for given in task.base or ()})
-        found = task_of(exported(task, base), dataset=dataset)
-        assert found is not None and (found.entry_point, found.atol) == (task.entry_point, task.atol)
-        assert list(found.inputs) == [list(given) for given in {str(given): given for given in task.inputs}.values()]
-        assert found.base == found.inputs[:base]
+        reread = task_of(exported(task, base), dataset=dataset)
+        assert reread is not None and (reread.entry_point, reread.atol) == (task.entry_point, task.atol)
+        assert list(reread.inputs) == [list(given) for given in {str(given): given for given in task.inputs}.values()]
+        assert reread.base == reread.inputs[:base]
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_a_missing_field_is_named(name: str) -> None:
     ],
 )
 def test_arguments_get_the_types_that_json_lacks(number: str, arguments: list[Any], expected: list[Any]) -> None:
-    found = restore(number, arguments)
-    assert found == expected and str(found) == str(expected)
+    restored = restore(number, arguments)
+    assert restored == expected and str(restored) == str(expected)
 
 
 # ---------------------------------------------------------------------------------------------------------- comparison
@@ -361,8 +361,8 @@ SAMPLE = {"HumanEval/32", "HumanEval/2", "HumanEval/115", "Mbpp/2", "Mbpp/124", 
 def test_references_pass_their_own_tests_on_a_sample(tmp_path: Path) -> None:
     tasks = [task for dataset in ("humaneval", "mbpp") for task in release_tasks(dataset) if task.id in SAMPLE]
     assert len(tasks) == len(SAMPLE)
-    found = suite_outcomes([(task, task.reference) for task in tasks], tmp_path)
-    assert [task.id for task, outcomes in zip(tasks, found, strict=True) if set(outcomes.values()) != {"passed"}] == []
+    results = suite_outcomes([(task, task.reference) for task in tasks], tmp_path)
+    assert [task.id for task, outcomes in zip(tasks, results, strict=True) if set(outcomes.values()) != {"passed"}] == []
 
 
 @needs_shared
@@ -372,8 +372,8 @@ def test_references_pass_their_own_tests_on_a_sample(tmp_path: Path) -> None:
 def test_every_reference_passes_its_own_tests(dataset: str, count: int, tmp_path: Path) -> None:
     tasks = release_tasks(dataset)
     assert len(tasks) == count
-    found = suite_outcomes([(task, task.reference) for task in tasks], tmp_path)
-    assert [task.id for task, outcomes in zip(tasks, found, strict=True) if set(outcomes.values()) != {"passed"}] == []
+    results = suite_outcomes([(task, task.reference) for task in tasks], tmp_path)
+    assert [task.id for task, outcomes in zip(tasks, results, strict=True) if set(outcomes.values()) != {"passed"}] == []
 
 
 # ------------------------------------------------------------------------------------------------------ evalplus itself
@@ -403,8 +403,8 @@ def test_the_recorded_verdicts_hold_every_change_right_and_wrong() -> None:
 def test_verdicts_agree_with_evalplus_on_all_inputs(tmp_path: Path) -> None:
     """Every ninth task, right and changed programs; evalplus runs now."""
     rows, programs, records = [], [], []
-    for dataset, found in releases().items():
-        for record in found[4::9]:
+    for dataset, release in releases().items():
+        for record in release[4::9]:
             task = task_of(record, dataset=dataset)
             assert task is not None
             asked = cases(record, dataset, count=3)

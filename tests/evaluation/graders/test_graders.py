@@ -31,10 +31,10 @@ def answered(task: str, grader: str, gold: str, answer: str) -> bool:
 def test_recorded_cases(task: str, agreement: float) -> None:
     cases = [case for case in json.loads((SHARED / "spec/grader_cases.json").read_text()) if case["task"] == task]
     asked = [Example(id=case["id"], query="", gold=case["gold"], reference="") for case in cases]
-    found = grade(task, asked, [case["completion"] for case in cases]).verdicts
+    verdicts = grade(task, asked, [case["completion"] for case in cases]).verdicts
     for name, key in (("metamath", "metamath"), ("paper", "beamlora_official_env")):
-        assert [c["id"] for c, v in zip(cases, found[name], strict=True) if v.correct != c["verdicts"][key]] == []
-    pairs = [(v.correct, c["expected_by_human"]) for c, v in zip(cases, found["sound"], strict=True)]
+        assert [c["id"] for c, v in zip(cases, verdicts[name], strict=True) if v.correct != c["verdicts"][key]] == []
+    pairs = [(v.correct, c["expected_by_human"]) for c, v in zip(cases, verdicts["sound"], strict=True)]
     assert sum(correct == human for correct, human in pairs) / len(pairs) >= agreement
     assert (True, False) not in pairs
 
@@ -235,8 +235,8 @@ def test_the_algebra_server_survives_what_it_cannot_do() -> None:
 
 def test_unparseable_is_not_the_same_as_wrong() -> None:
     example = Example(id="x", query="", gold="7", reference="")
-    found = grade("gsm8k", [example] * 2, ["I do not know.", "The answer is: 8"]).verdicts["sound"]
-    assert [v.unparseable for v in found] == [True, False] and not any(v.correct for v in found)
+    verdicts = grade("gsm8k", [example] * 2, ["I do not know.", "The answer is: 8"]).verdicts["sound"]
+    assert [v.unparseable for v in verdicts] == [True, False] and not any(v.correct for v in verdicts)
 
 
 def test_grade_refuses_a_foreign_grader_and_missing_completions() -> None:

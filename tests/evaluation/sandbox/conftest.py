@@ -25,8 +25,8 @@ LEVELS = ("bubblewrap", "landlock")
 def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A sandbox of each level that works on this machine."""
     try:
-        with Sandbox(limits=LIMITS, isolation=request.param) as found:
-            yield found
+        with Sandbox(limits=LIMITS, isolation=request.param) as sandbox:
+            yield sandbox
     except SandboxUnavailable as error:
         pytest.skip(str(error))
 
@@ -94,11 +94,11 @@ def _testers() -> list[int]:
 
 
 def _children(pid: int) -> list[int]:
-    found = []
+    children = []
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(FileNotFoundError):  # a thread that ended
-            found += [int(child) for child in tasks.read_text().split()]
-    return found
+            children += [int(child) for child in tasks.read_text().split()]
+    return children
 
 
 @pytest.fixture(scope="session")
@@ -107,11 +107,11 @@ def target() -> Iterator[Target]:
     os.environ["SANDBOX_CANARY"] = "needle"
     # Outside pytest's own folder, which is closed to other users.
     folder = Path(tempfile.mkdtemp(prefix="target-", dir="/var/tmp"))
-    found = Target(folder)
+    victim = Target(folder)
     try:
-        yield found
+        yield victim
     finally:
-        found.close()
+        victim.close()
         shutil.rmtree(folder)
         del os.environ["SANDBOX_CANARY"]
 

@@ -135,8 +135,8 @@ def test_stopped_by_the_kernel(name: str, attack: Callable[[Hostile], Result]) -
 
 @pytest.mark.parametrize("name", CALLS)
 def test_system_calls_are_refused(name: str, attack: Callable[[Hostile], Result]) -> None:
-    found = attack(system_call(*CALLS[name]))
-    assert (found.outcome, found.detail.partition(": ")[2]) in [("failed", "PermissionError"), ("failed", "OSError")]
+    result = attack(system_call(*CALLS[name]))
+    assert (result.outcome, result.detail.partition(": ")[2]) in [("failed", "PermissionError"), ("failed", "OSError")]
 
 
 def test_the_hook_can_be_switched_off(attack: Callable[[Hostile], Result]) -> None:

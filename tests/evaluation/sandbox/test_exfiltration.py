@@ -54,8 +54,8 @@ BEHIND = {
     "reads the environment": "import os\nassert 'SANDBOX_CANARY' in os.environ or 'HOME' in os.environ or 'USER' in os.environ",
     "reads its arguments for tests": "import sys\nassert 'expected' in repr(sys.argv) or '42' in repr(sys.argv)",
     "finds a descriptor that was left open": (
-        "import os, stat\nfound = []\nfor n in range(64):\n    try: found.append(os.fstat(n))\n    except OSError: pass\n"
-        "assert sum(not stat.S_ISCHR(s.st_mode) for s in found) > 1"
+        "import os, stat\nstats = []\nfor n in range(64):\n    try: stats.append(os.fstat(n))\n    except OSError: pass\n"
+        "assert sum(not stat.S_ISCHR(s.st_mode) for s in stats) > 1"
     ),
     "reads standard input": "import sys\nassert sys.stdin.read(1)",
     "connects": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)",

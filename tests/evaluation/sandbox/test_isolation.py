@@ -52,8 +52,8 @@ def test_allowing_the_unsafe_does_not_choose_it(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_unsafe_level_runs_and_says_so() -> None:
-    found = run(JOB, isolation=UNSAFE)
-    assert found.outcome == "passed" and found.level.startswith("unsafe+rlimits") and "seccomp" not in found.level
+    result = run(JOB, isolation=UNSAFE)
+    assert result.outcome == "passed" and result.level.startswith("unsafe+rlimits") and "seccomp" not in result.level
 
 
 def in_tester(code: str) -> str:

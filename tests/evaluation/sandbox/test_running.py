@@ -93,8 +93,8 @@ def test_a_limit_for_each_input(box: Sandbox) -> None:
     source = "import time\ndef f(x):\n    time.sleep(0.3)\n    return x"
     inputs: dict[str, Any] = {"inputs": ((0,), (1,)), "expected": (0, 1)}
     assert judge(box, source, **inputs, input_timeouts_s=(5.0, 5.0)).outcome == "passed"
-    found = judge(box, source, **inputs, input_timeouts_s=(5.0, 0.1))
-    assert (found.outcome, found.detail) == ("timed_out", "input 1: time limit")
+    result = judge(box, source, **inputs, input_timeouts_s=(5.0, 0.1))
+    assert (result.outcome, result.detail) == ("timed_out", "input 1: time limit")
     assert judge(box, source, **inputs, input_timeouts_s=(5.0, 5.0), timeout_s=0.4).detail == "input 1: time limit"
 
 
@@ -152,8 +152,8 @@ def test_programs_are_drawn_when_their_turn_comes_and_a_slow_one_holds_up_no_oth
 
 
 def test_a_program_that_ran_alone_is_not_run_again() -> None:
-    found = run(Job(source="while True: pass"), limits=Limits(timeout_s=0.2))
-    assert (found.outcome, found.retried) == ("timed_out", False)
+    result = run(Job(source="while True: pass"), limits=Limits(timeout_s=0.2))
+    assert (result.outcome, result.retried) == ("timed_out", False)
 
 
 def test_a_tester_that_dies_is_replaced_and_leaves_nothing(
@@ -174,17 +174,17 @@ def test_collected_outputs(box: Sandbox) -> None:
         "class A: pass\ndef f(x):\n    if x == 2: raise KeyError(x)\n    if x == 3: return A()\n    if x == 4: return [A()]\n"
         "    if x == 5:\n        while True: pass\n    return {x: (x,)}"
     )
-    found = judge(
+    result = judge(
         box, source, inputs=[(n,) for n in range(1, 7)], expected=(), collect=True, input_timeouts_s=[10.0] * 4 + [0.2] * 2
     )
-    assert [(output.value, output.error) for output in found.outputs] == [
+    assert [(output.value, output.error) for output in result.outputs] == [
         ({1: (1,)}, None),
         (None, "KeyError"),
         (None, "NotPlainData"),
         (None, "NotPlainData"),
     ]
-    assert (found.outcome, found.detail) == ("timed_out", "input 4: time limit")
-    assert all(isinstance(output, Output) and 0 <= output.seconds < 10 for output in found.outputs)
+    assert (result.outcome, result.detail) == ("timed_out", "input 4: time limit")
+    assert all(isinstance(output, Output) and 0 <= output.seconds < 10 for output in result.outputs)
 
 
 PLAIN = [
@@ -237,9 +237,11 @@ def same(left: Any, right: Any) -> bool:
 
 
 def test_plain_data_goes_in_and_comes_out_exactly(box: Sandbox) -> None:
-    found = judge(box, "def f(x): return x", inputs=[(value,) for value in PLAIN], expected=(), collect=True)
-    assert found.outcome == "passed"
-    wrong = [value for value, output in zip(PLAIN, found.outputs, strict=True) if output.error or not same(value, output.value)]
+    result = judge(box, "def f(x): return x", inputs=[(value,) for value in PLAIN], expected=(), collect=True)
+    assert result.outcome == "passed"
+    wrong = [
+        value for value, output in zip(PLAIN, result.outputs, strict=True) if output.error or not same(value, output.value)
+    ]
     assert wrong == []
 
 
@@ -256,22 +258,22 @@ def test_twenty_megabytes_go_in_and_come_out() -> None:
     job = Job(
         source="def f(x): return x", entry_point="f", inputs=[(value,) for value in values], collect=True, timeout_s=120.0
     )
-    found = run(job)
-    assert [output.value == value for output, value in zip(found.outputs, values, strict=True)] == [True] * len(values)
+    result = run(job)
+    assert [output.value == value for output, value in zip(result.outputs, values, strict=True)] == [True] * len(values)
 
 
 def test_thousands_of_inputs(box: Sandbox) -> None:
     inputs = [[n, list(range(n % 50))] for n in range(5000)]
-    found = judge(
+    result = judge(
         box, "def f(n, l): return n + sum(l)", inputs=inputs, expected=[n + sum(items) for n, items in inputs], timeout_s=30
     )
-    assert found.outcome == "passed"
+    assert result.outcome == "passed"
 
 
 def test_an_argument_that_is_changed_stays_as_it_was_outside(box: Sandbox) -> None:
     argument = [3, 1, 2]
-    found = judge(box, "def f(x):\n    x.sort()\n    return x", inputs=[[argument], [argument]], expected=[[1, 2, 3]] * 2)
-    assert found.outcome == "passed" and argument == [3, 1, 2]
+    result = judge(box, "def f(x):\n    x.sort()\n    return x", inputs=[[argument], [argument]], expected=[[1, 2, 3]] * 2)
+    assert result.outcome == "passed" and argument == [3, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -295,8 +297,8 @@ def test_an_argument_that_is_changed_stays_as_it_was_outside(box: Sandbox) -> No
     ],
 )
 def test_values_are_compared_as_plain_data(actual: str, expected: object, atol: float, outcome: str, box: Sandbox) -> None:
-    found = judge(box, f"def f(): return {actual}", inputs=((),), expected=(expected,), atol=atol)
-    assert found.outcome == outcome
+    result = judge(box, f"def f(): return {actual}", inputs=((),), expected=(expected,), atol=atol)
+    assert result.outcome == outcome
 
 
 def test_a_job_that_does_not_fit_together_is_refused() -> None:

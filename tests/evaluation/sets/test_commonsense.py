@@ -186,7 +186,7 @@ def shares(format: str, records: list[dict[str, Any]], say: str | None) -> tuple
     texts = [example.reference if say is None else say.format(top=top) for example in asked]
     verdicts = grade(format, asked, texts).verdicts
     assert set(verdicts) == {"label", "llm_adapters"}
-    return {name: sum(v.correct for v in found) / len(found) for name, found in verdicts.items()}, count / len(asked)
+    return {name: sum(v.correct for v in graded) / len(graded) for name, graded in verdicts.items()}, count / len(asked)
 
 
 @pytest.mark.parametrize("format", COMMONSENSE)

@@ -104,9 +104,9 @@ def test_a_set_of_another_package_is_read_and_graded(tmp_path: Path) -> None:
         assert sets.module_of("multiarith") == "my_sets"
         asked = sets.examples("multiarith", own_set.RECORDS)
         assert [example.gold for example in asked] == ["6", "8", "10", "12", "14", "16"]
-        found = grade("multiarith", asked, [asked[0].reference] * 2 + ["I do not know."] * 4).verdicts
-        assert tuple(found) == graders_of("multiarith") == ("sound", "metamath", "paper", "math_verify")
-        for verdicts in found.values():
+        by_grader = grade("multiarith", asked, [asked[0].reference] * 2 + ["I do not know."] * 4).verdicts
+        assert tuple(by_grader) == graders_of("multiarith") == ("sound", "metamath", "paper", "math_verify")
+        for verdicts in by_grader.values():
             assert [verdict.correct for verdict in verdicts] == [True] + [False] * 5
     assert "multiarith" not in sets.registry()
 
@@ -122,7 +122,7 @@ def test_a_set_may_have_both_kinds_of_graders() -> None:
         grading = grade("mine", asked, ["def f(x):\n    return x"], graders=names)
     finally:
         sets._by_name.cache_clear()
-    assert [(name, found[0].correct) for name, found in grading.verdicts.items()] == [
+    assert [(name, verdicts[0].correct) for name, verdicts in grading.verdicts.items()] == [
         ("code_tests", True),
         ("sound", False),
         ("pissa_code_tests", True),

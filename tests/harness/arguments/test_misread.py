@@ -30,7 +30,7 @@ def test_what_means_what_it_says(arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found", "meant"),
+    ("arguments", "swallowed", "meant"),
     [
         (f"--configfile {FILE} reproduce_table1", "reproduce_table1 as a configuration file",
          f"snakemake reproduce_table1 --configfile {FILE}"),
@@ -44,9 +44,9 @@ def test_what_means_what_it_says(arguments: str) -> None:
          f"snakemake results/small/runs.parquet --configfile {FILE}"),
     ],
 )  # fmt: skip
-def test_a_swallowed_target(arguments: str, found: str, meant: str) -> None:
+def test_a_swallowed_target(arguments: str, swallowed: str, meant: str) -> None:
     said = complaint("snakemake", shlex.split(arguments))
-    assert said is not None and said.startswith(f"found {found}; put the target before --") and said.endswith(f": {meant}")
+    assert said is not None and said.startswith(f"found {swallowed}; put the target before --") and said.endswith(f": {meant}")
     assert complaint("snakemake", shlex.split(meant)[1:]) is None
 
 

@@ -60,9 +60,9 @@ def test_a_fault_is_exit_status_1_and_json_says_the_same(
     assert "fault  threads       OMP_NUM_THREADS=two" in shown and "mend: unset OMP_NUM_THREADS" in shown
     assert shown.endswith("1 fault: mend, and look again\n")
     assert doctor.main(["--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    threads = next(one for one in found["findings"] if one["name"] == "threads")
-    assert not found["ready"] and threads["status"] == "fault" and threads["mend"] == "unset OMP_NUM_THREADS"
+    report = json.loads(capsys.readouterr().out)
+    threads = next(one for one in report["findings"] if one["name"] == "threads")
+    assert not report["ready"] and threads["status"] == "fault" and threads["mend"] == "unset OMP_NUM_THREADS"
 
 
 # ----------------------------------------------------------------------------------------------------------------- faults
@@ -70,13 +70,13 @@ def test_a_fault_is_exit_status_1_and_json_says_the_same(
 
 def test_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = checks.check_checkout()
-    assert (found.status, found.mend) == ("fault", f"cd {ROOT}")
+    finding = checks.check_checkout()
+    assert (finding.status, finding.mend) == ("fault", f"cd {ROOT}")
 
 
 def test_an_unsupported_python() -> None:
-    found = checks.check_python(SpecifierSet(">=3.99"))
-    assert (found.status, found.mend) == ("fault", "rm -r .venv && make setup") and "supported: >=3.99" in found.found
+    finding = checks.check_python(SpecifierSet(">=3.99"))
+    assert (finding.status, finding.mend) == ("fault", "rm -r .venv && make setup") and "supported: >=3.99" in finding.found
     assert checks.check_python(checks.supported().python).status == "ok"
 
 
@@ -91,10 +91,10 @@ def test_releases_of_a_package(release: str | None, status: str, monkeypatch: py
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(checks.metadata, "version", version)
-    found = checks.check_package(Requirement("peft>=0.21.2,<0.22"))
-    assert found.status == status and (release or "not installed") in found.found
+    finding = checks.check_package(Requirement("peft>=0.21.2,<0.22"))
+    assert finding.status == status and (release or "not installed") in finding.found
     if status == "fault":
-        assert found.mend == f"{sys.executable} -m pip install --constraint constraints.txt 'peft<0.22,>=0.21.2'"
+        assert finding.mend == f"{sys.executable} -m pip install --constraint constraints.txt 'peft<0.22,>=0.21.2'"
 
 
 def test_all_requirements_are_looked_at_and_few_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,14 +109,14 @@ def test_an_installed_package_without_a_checkout_knows_its_ranges(tmp_path: Path
     monkeypatch.setattr(checks, "ROOT", tmp_path)
     monkeypatch.setattr(checks.metadata, "metadata", lambda _: {"Requires-Python": ">=3.11"})
     monkeypatch.setattr(checks.metadata, "requires", lambda _: ["torch>=2.11", 'trl>=1; extra == "test"'])
-    found = checks.supported()
-    assert str(found.python) == ">=3.11" and [one.name for one in found.requirements] == ["torch"]
+    supported = checks.supported()
+    assert str(supported.python) == ">=3.11" and [one.name for one in supported.requirements] == ["torch"]
 
 
 def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", str(checks.cores() + 1))
-    found = checks.check_threads()
-    assert (found.status, found.mend) == ("note", f"export OMP_NUM_THREADS={checks.cores()}")
+    finding = checks.check_threads()
+    assert (finding.status, finding.mend) == ("note", f"export OMP_NUM_THREADS={checks.cores()}")
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert checks.check_threads().status == "ok"
 
@@ -138,13 +138,13 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu(torch_with(), True, monkeypatch).mend == "unset CUDA_VISIBLE_DEVICES"
     without = torch_with()
     without.version.cuda = None
-    found = gpu(without, True, monkeypatch)
-    assert (found.status, found.mend) == ("note", "rm -r .venv && make setup SETUP_ARGS='--torch cuda'")
+    finding = gpu(without, True, monkeypatch)
+    assert (finding.status, finding.mend) == ("note", "rm -r .venv && make setup SETUP_ARGS='--torch cuda'")
 
 
 def test_a_torch_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = gpu(None, False, monkeypatch)
-    assert found.status == "fault" and found.mend == f"{sys.executable} -m pip install --force-reinstall torch"
+    finding = gpu(None, False, monkeypatch)
+    assert finding.status == "fault" and finding.mend == f"{sys.executable} -m pip install --force-reinstall torch"
 
 
 # ---------------------------------------------------------------------------------------------------------------- sandbox
@@ -161,17 +161,17 @@ def test_no_bubblewrap_on_the_path(manager: str, mend: str, monkeypatch: pytest.
     """For real: the sandbox itself looks for bwrap on the system's path, and finds the next level or none."""
     monkeypatch.setattr(os, "defpath", "/nowhere")
     tools(monkeypatch, manager)
-    found = checks.check_sandbox()
-    assert "no bubblewrap: bwrap is not installed" in found.found and found.mend == mend
-    assert found.status == ("note" if found.found.startswith("landlock+") else "fault")
+    finding = checks.check_sandbox()
+    assert "no bubblewrap: bwrap is not installed" in finding.found and finding.mend == mend
+    assert finding.status == ("note" if finding.found.startswith("landlock+") else "fault")
 
 
 def test_no_isolation_at_all_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "self_test", lambda level: f"{level} is broken")
     tools(monkeypatch, "apt-get")
-    found = checks.check_sandbox()
-    assert found.status == "fault" and found.mend == "sudo apt-get install bubblewrap"
-    assert "no bubblewrap: bubblewrap is broken; no landlock: landlock is broken" in found.found
+    finding = checks.check_sandbox()
+    assert finding.status == "fault" and finding.mend == "sudo apt-get install bubblewrap"
+    assert "no bubblewrap: bubblewrap is broken; no landlock: landlock is broken" in finding.found
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_a_bubblewrap_that_may_not_make_namespaces(
     monkeypatch.setattr(isolation, "self_test", lambda level: "No permissions" if level == isolation.BUBBLEWRAP else None)
     monkeypatch.setattr(checks, "_kernel_setting", settings.get)
     tools(monkeypatch, "bwrap")
-    found = checks.check_sandbox()
-    assert found.status == "note" and found.mend is not None and found.mend.startswith(mend)
+    finding = checks.check_sandbox()
+    assert finding.status == "note" and finding.mend is not None and finding.mend.startswith(mend)
 
 
 # ---------------------------------------------------------------------------------------------------------------- network
@@ -201,8 +201,8 @@ def test_a_bubblewrap_that_may_not_make_namespaces(
 def test_offline_is_no_fault_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(checks, "reachable", None)
-    found = checks.check_hub()
-    assert found.status == "ok" and "HF_HUB_OFFLINE=1" in found.found
+    finding = checks.check_hub()
+    assert finding.status == "ok" and "HF_HUB_OFFLINE=1" in finding.found
 
 
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,10 +217,10 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(checks.socket, "create_connection", hang)
     start = time.monotonic()
-    found = checks.check_hub()
+    finding = checks.check_hub()
     given_up.set()
     assert time.monotonic() - start < 5
-    assert (found.status, found.mend) == ("note", "export HF_HUB_OFFLINE=1")
+    assert (finding.status, finding.mend) == ("note", "export HF_HUB_OFFLINE=1")
 
 
 def test_reachable_is_what_accepts_a_connection() -> None:
@@ -235,11 +235,11 @@ def test_reachable_is_what_accepts_a_connection() -> None:
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: SimpleNamespace(free=900 << 20))
-    found = checks.check_disk(tmp_path / "results")
+    finding = checks.check_disk(tmp_path / "results")
     assert (
-        found.status == "fault"
-        and found.found.startswith("0.9 GiB free")
-        and str(found.mend).startswith("rm -r results/.cache")
+        finding.status == "fault"
+        and finding.found.startswith("0.9 GiB free")
+        and str(finding.mend).startswith("rm -r results/.cache")
     )
 
 
@@ -253,8 +253,8 @@ def test_results_on_a_read_only_file_system(tmp_path: Path, monkeypatch: pytest.
     """/proc takes no file, from root neither."""
     monkeypatch.chdir(tmp_path)
     Path("results").symlink_to("/proc/self")
-    found = checks.check_results(Path("results"))
-    assert found.status == "fault" and found.found.startswith("results/ cannot be written") and found.mend is not None
+    finding = checks.check_results(Path("results"))
+    assert finding.status == "fault" and finding.found.startswith("results/ cannot be written") and finding.mend is not None
 
 
 @pytest.mark.parametrize(
@@ -271,12 +271,12 @@ def test_the_mend_follows_from_what_forbids_writing(
     Path("results").mkdir()
     monkeypatch.setattr(checks.getpass, "getuser", lambda: "somebody")
     monkeypatch.setattr(checks.tempfile, "TemporaryFile", refuse)
-    found = checks.check_results(Path("results"))
-    assert (found.status, found.mend) == ("fault", mend.format(cwd=tmp_path, name=tmp_path.name))
+    finding = checks.check_results(Path("results"))
+    assert (finding.status, finding.mend) == ("fault", mend.format(cwd=tmp_path, name=tmp_path.name))
 
 
 def test_results_that_are_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("results").touch()
-    found = checks.check_results(Path("results"))
-    assert (found.status, found.mend) == ("fault", "mv results results.old")
+    finding = checks.check_results(Path("results"))
+    assert (finding.status, finding.mend) == ("fault", "mv results results.old")

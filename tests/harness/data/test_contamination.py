@@ -54,10 +54,10 @@ def training(**changes: Any) -> TrainingData:
 
 
 def summary(folder: Path, questions: tuple[str, ...] = tuple(QUESTIONS), **changes: Any) -> dict[str, Any]:
-    found = contamination_summary(
+    by_task = contamination_summary(
         training(), {"gsm8k": task()}, {"gsm8k": asked(*questions)}, data_dir=str(folder), cache_dir=folder / "cache", **changes
     )
-    return found["gsm8k"]
+    return by_task["gsm8k"]
 
 
 def test_the_record_has_counts_share_and_ids(folder: Path) -> None:
@@ -134,8 +134,8 @@ def test_the_core_is_what_differs_from_question_to_question(format: str, query: 
 @needs_shared
 def test_every_real_code_question_has_a_core_of_words() -> None:
     with gzip.open(SHARED / "data/humaneval/HumanEval.jsonl.gz", "rt") as stream:
-        found = examples("humaneval", [json.loads(line) for line in stream])
-    cores = [sets.get("humaneval").core(one) for one in found]
+        questions = examples("humaneval", [json.loads(line) for line in stream])
+    cores = [sets.get("humaneval").core(one) for one in questions]
     assert all(len(core.split()) >= 4 for core in cores)
     assert not any(">>>" in core for core in cores)
 
@@ -149,11 +149,11 @@ def test_the_real_math_sets_share_questions() -> None:
             return [json.loads(line) for line in stream]
 
     math = [{"query": row["problem"], "response": str(row["answer"])} for row in rows("math/train_answers.jsonl")]
-    found = contamination.find_overlap(math, "metamath", {"math": ("math", rows("math/test.jsonl"))})
-    overlap = contamination.task_overlap(*found["math"])
+    overlaps = contamination.find_overlap(math, "metamath", {"math": ("math", rows("math/test.jsonl"))})
+    overlap = contamination.task_overlap(*overlaps["math"])
     assert overlap.exact == 4 and overlap.near > 50
-    found = contamination.find_overlap(rows("gsm8k/train.jsonl"), "gsm8k", {"gsm8k": ("gsm8k", rows("gsm8k/test.jsonl"))})
-    overlap = contamination.task_overlap(*found["gsm8k"])
+    overlaps = contamination.find_overlap(rows("gsm8k/train.jsonl"), "gsm8k", {"gsm8k": ("gsm8k", rows("gsm8k/test.jsonl"))})
+    overlap = contamination.task_overlap(*overlaps["gsm8k"])
     assert (overlap.exact, overlap.near, overlap.n) == (0, 0, 1319)
 
 
@@ -179,14 +179,14 @@ def check(folder: Path, *arguments: str, **changes: Any) -> dict[str, Any]:
 
 def test_the_command_reports_repetitions_overlap_and_cut_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(folder, "--json")
-    found = json.loads(capsys.readouterr().out)["domains"]["math"]
-    assert found["training"] | {"sha256": ""} == {"rows": 4, "sha256": "", "repeated_rows": 1, "repeated_queries": 1}
-    assert (found["tasks"]["gsm8k"]["exact"], found["tasks"]["gsm8k"]["near"]) == (1, 1)
-    assert [(m["id"], m["kind"], m["training_row"]) for m in found["tasks"]["gsm8k"]["matches"]] == [
+    domain = json.loads(capsys.readouterr().out)["domains"]["math"]
+    assert domain["training"] | {"sha256": ""} == {"rows": 4, "sha256": "", "repeated_rows": 1, "repeated_queries": 1}
+    assert (domain["tasks"]["gsm8k"]["exact"], domain["tasks"]["gsm8k"]["near"]) == (1, 1)
+    assert [(m["id"], m["kind"], m["training_row"]) for m in domain["tasks"]["gsm8k"]["matches"]] == [
         ("gsm8k/0", "near", 1),
         ("gsm8k/2", "exact", 2),
     ]
-    assert found["length"]["llama-mini"] | {"tokens": 0} == {"max_length": 300, "tokens": 0, "cut": 0, "without_label": 0}
+    assert domain["length"]["llama-mini"] | {"tokens": 0} == {"max_length": 300, "tokens": 0, "cut": 0, "without_label": 0}
 
 
 def test_the_length_limit_cuts_and_leaves_rows_without_a_label(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,6 +235,6 @@ def test_all_of_mbpp_is_looked_for_where_it_is_evaluated_on(folder: Path, capsys
     (folder / "mbpp").mkdir()
     (folder / "mbpp/mbpp.jsonl").write_text("".join(json.dumps(mbpp_row(i)) + "\n" for i in range(974)))
     check(folder, "--json", **{"domains.math.evaluation.tasks": tasks})
-    found = json.loads(capsys.readouterr().out)["domains"]["math"]["tasks"]
-    assert found["mbpp"]["exact"] == 0
-    assert found["mbpp, all splits"]["ids"] == ["Mbpp/700"]
+    by_task = json.loads(capsys.readouterr().out)["domains"]["math"]["tasks"]
+    assert by_task["mbpp"]["exact"] == 0
+    assert by_task["mbpp, all splits"]["ids"] == ["Mbpp/700"]

@@ -133,9 +133,9 @@ def test_packing_changes_no_logit(build) -> None:
         expected = plain(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits
         expected = expected[:, :-1][padded["labels"][:, 1:] != IGNORE_INDEX]
         labels = packed.pop("labels")
-        found = fast(**packed, use_cache=False).logits[0]
-    assert found.shape == (len(labels), 260)
-    assert_equal_but_for_rounding(found, expected, **sums_of(plain))
+        logits = fast(**packed, use_cache=False).logits[0]
+    assert logits.shape == (len(labels), 260)
+    assert_equal_but_for_rounding(logits, expected, **sums_of(plain))
 
 
 def test_packed_attention_refuses_a_batch_that_is_not_packed() -> None:

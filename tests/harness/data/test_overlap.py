@@ -21,10 +21,10 @@ def one(question: str, *training: str, core: str | None = None) -> Match:
 
 
 def test_case_white_space_and_punctuation_do_not_matter() -> None:
-    found = one("Tom has 3 apples. How many, in all?", "unrelated", "tom has 3 APPLES -  how many  in all")
-    assert found.exact is False, "a sign is a word: the second has a minus"
-    found = one("Tom has 3 apples. How many, in all?", "unrelated", "tom has 3 APPLES;  how\nmany  in all")
-    assert found.exact and found.exact_row == 1 and not found.near
+    match = one("Tom has 3 apples. How many, in all?", "unrelated", "tom has 3 APPLES -  how many  in all")
+    assert match.exact is False, "a sign is a word: the second has a minus"
+    match = one("Tom has 3 apples. How many, in all?", "unrelated", "tom has 3 APPLES;  how\nmany  in all")
+    assert match.exact and match.exact_row == 1 and not match.near
 
 
 def test_a_sign_of_a_formula_matters() -> None:
@@ -43,14 +43,14 @@ def test_the_question_without_its_wrapping_counts_as_exact_too() -> None:
 
 def test_one_changed_word_in_a_long_question_is_near() -> None:
     changed = TEXT.replace("w20", "other")
-    found = one(TEXT, "unrelated", changed)
-    assert found.near and not found.exact and found.near_row == 1
-    assert found.share == pytest.approx((36 - 5) / 36)
+    match = one(TEXT, "unrelated", changed)
+    assert match.near and not match.exact and match.near_row == 1
+    assert match.share == pytest.approx((36 - 5) / 36)
 
 
 def test_half_of_a_question_is_not_near_but_shares_a_13_gram() -> None:
-    found = one(TEXT, " ".join(TEXT.split()[:20]))
-    assert not found.near and found.ngram and found.ngram_row == 0
+    match = one(TEXT, " ".join(TEXT.split()[:20]))
+    assert not match.near and match.ngram and match.ngram_row == 0
     assert not one(TEXT, " ".join(TEXT.split()[: LONG - 1])).ngram
 
 
@@ -98,7 +98,7 @@ def naive(questions: list[list[str]], training: list[list[str]]) -> list[tuple[b
     def grams(text: list[str], n: int) -> set[tuple[str, ...]]:
         return {tuple(text[i : i + n]) for i in range(len(text) - n + 1)}
 
-    found = []
+    matches = []
     for question in questions:
         n = LONG if len(question) >= LONG else len(question)
         shared = {n_: [grams(q, n_) for q in questions if n_ == LONG or n_ == SHORT or len(q) == n_] for n_ in (n, SHORT)}
@@ -112,8 +112,8 @@ def naive(questions: list[list[str]], training: list[list[str]]) -> list[tuple[b
             len(short & grams(row, SHORT)) / len(short) >= NEAR_SHARE for row in training
         )
         ngram = len(question) >= SHORTEST and any(own(n) & grams(row, n) for row in training)
-        found.append((exact, near and not exact, bool(ngram)))
-    return found
+        matches.append((exact, near and not exact, bool(ngram)))
+    return matches
 
 
 texts = st.lists(st.sampled_from("abcd"), max_size=24)

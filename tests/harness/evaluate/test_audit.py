@@ -46,14 +46,14 @@ def _run(folder: Path, rows: list[dict[str, Any]], **tasks: Any) -> Path:
 
 
 def test_counts_and_shares_are_those_of_the_predictions() -> None:
-    found = audit.audit_rows(ROWS, run="r", task="math", headline="sound")
-    assert found.accuracy == {"sound": 0.4, "metamath": 0.4, "paper": 0.6}
-    assert (found.unparseable, found.truncated, found.disputed) == (0.2, 0.2, 0.6)
-    pairs = {(pair.first, pair.second): pair for pair in found.pairs}
+    audited = audit.audit_rows(ROWS, run="r", task="math", headline="sound")
+    assert audited.accuracy == {"sound": 0.4, "metamath": 0.4, "paper": 0.6}
+    assert (audited.unparseable, audited.truncated, audited.disputed) == (0.2, 0.2, 0.6)
+    pairs = {(pair.first, pair.second): pair for pair in audited.pairs}
     assert (pairs["sound", "paper"].first_only, pairs["sound", "paper"].second_only) == (1, 2)
     assert pairs["sound", "paper"].share == 0.6 and pairs["sound", "metamath"].share == 0
-    assert found.pairs[-1].share == 0
-    assert [item.id for item in found.items] == ["math/1", "math/2", "math/3"]
+    assert audited.pairs[-1].share == 0
+    assert [item.id for item in audited.items] == ["math/1", "math/2", "math/3"]
 
 
 def test_text_names_who_accepts_and_shows_the_end_of_the_completion_without_control_characters(tmp_path, capsys) -> None:
@@ -69,19 +69,19 @@ def test_text_names_who_accepts_and_shows_the_end_of_the_completion_without_cont
 def test_json_holds_the_same(tmp_path, capsys) -> None:
     run = _run(tmp_path / "run", ROWS, gsm8k={"grader": "sound", "n": 5})
     audit.main([str(run), "--task", "math", "--json"])
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found["task"] == "math" and found["disputed"] == 0.6
-    assert found["items"][0]["verdicts"] == {"sound": False, "metamath": False, "paper": True}
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["task"] == "math" and entry["disputed"] == 0.6
+    assert entry["items"][0]["verdicts"] == {"sound": False, "metamath": False, "paper": True}
 
 
 def test_committed_results_give_the_recorded_accuracies() -> None:
     run = ROOT / "results/small/math/smollm2-135m/lora/seed0"
     metrics = json.loads((run / "metrics.json").read_text())["tasks"]
-    for found in audit.audit_run(run):
-        assert found.accuracy == pytest.approx(metrics[found.task]["graders"])
-        assert found.truncated == pytest.approx(metrics[found.task]["truncated"])
-        assert found.unparseable == pytest.approx(metrics[found.task]["unparseable"])
-        assert found.headline == metrics[found.task]["grader"]
+    for audited in audit.audit_run(run):
+        assert audited.accuracy == pytest.approx(metrics[audited.task]["graders"])
+        assert audited.truncated == pytest.approx(metrics[audited.task]["truncated"])
+        assert audited.unparseable == pytest.approx(metrics[audited.task]["unparseable"])
+        assert audited.headline == metrics[audited.task]["grader"]
 
 
 def test_a_folder_without_a_run_an_unknown_task_and_a_broken_row_are_named(tmp_path) -> None:

@@ -31,7 +31,7 @@ def experiment_file(folder: Path, base: dict[str, Any] | None = None) -> Path:
 
 def test_protocols_ask_and_grade_differently(tmp_path: Path) -> None:
     file = experiment_file(tmp_path)
-    found = {}
+    used = {}
     for protocol in ("sound", "paper"):
         folder = tmp_path / protocol
         evaluate_base.main(
@@ -41,8 +41,8 @@ def test_protocols_ask_and_grade_differently(tmp_path: Path) -> None:
         rows = [json.loads(line) for line in (folder / "predictions/gsm8k.jsonl").read_text().splitlines()]
         assert record["status"] == "success" and record["evaluation"]["protocol"] == protocol
         assert record["tasks"]["gsm8k"]["n"] == len(rows) == 4
-        found[protocol] = (record["tasks"]["gsm8k"]["grader"], rows[0]["prompt"].endswith("Let's think step by step."))
-    assert found == {"sound": ("sound", False), "paper": ("paper", True)}
+        used[protocol] = (record["tasks"]["gsm8k"]["grader"], rows[0]["prompt"].endswith("Let's think step by step."))
+    assert used == {"sound": ("sound", False), "paper": ("paper", True)}
 
 
 def test_an_evaluation_that_the_experiment_does_not_ask_for_is_refused(tmp_path: Path) -> None:

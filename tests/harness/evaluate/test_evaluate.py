@@ -73,16 +73,16 @@ def model() -> LlamaForCausalLM:
 def test_numbers_follow_from_the_predictions(model, tokenizer, answering) -> None:
     answering(["The answer is: 1", "The answer is: 200", "The answer is: 7", "Who knows?"])
     result = evaluate_task(model, tokenizer, "gsm8k", task(), RECORDS)
-    found, rows = result.metrics, result.predictions
+    metrics, rows = result.metrics, result.predictions
     assert [row["correct"] for row in rows] == [True, False, False, False]
     assert [row["verdicts"]["paper"] for row in rows] == [True, True, False, False]
-    assert (found["accuracy"], found["n"], found["grader"], found["unparseable"]) == (0.25, 4, "sound", 0.25)
-    assert found["graders"] == {"sound": 0.25, "metamath": 0.25, "paper": 0.5, "math_verify": 0.25}
-    assert found["stderr"] == pytest.approx(math.sqrt(0.25 * 0.75 / 4))
-    assert found["generated_tokens"] == 20 and found["sandbox"] is None
+    assert (metrics["accuracy"], metrics["n"], metrics["grader"], metrics["unparseable"]) == (0.25, 4, "sound", 0.25)
+    assert metrics["graders"] == {"sound": 0.25, "metamath": 0.25, "paper": 0.5, "math_verify": 0.25}
+    assert metrics["stderr"] == pytest.approx(math.sqrt(0.25 * 0.75 / 4))
+    assert metrics["generated_tokens"] == 20 and metrics["sandbox"] is None
     losses = [row["gold_nll"] for row in rows]
-    assert found["gold_nll"] == pytest.approx(sum(losses) / 4)
-    assert found["gold_nll_stderr"] == pytest.approx(torch.tensor(losses).double().std().item() / 2)
+    assert metrics["gold_nll"] == pytest.approx(sum(losses) / 4)
+    assert metrics["gold_nll_stderr"] == pytest.approx(torch.tensor(losses).double().std().item() / 2)
     assert rows[0]["gold"] == "1" and rows[0]["prompt"].endswith("### Response:") and rows[3]["extracted"] is None
 
 
@@ -129,10 +129,10 @@ def test_code_tasks_run_programs_under_the_tasks_limits(model, tokenizer, answer
     slow = "    import time\n    time.sleep(0.5)\n    return x"
     answering(["    return x", slow, "    return bytearray(200 << 20) and x"])
     code = {"format": "humaneval", "prompt_template": "alpaca-humaneval", "grader": "code_tests"}
-    found = evaluate_task(model, tokenizer, "h", task(**code, timeout_s=0.3, memory_mb=128), CODE)
-    assert [row["outcome"] for row in found.predictions] == ["passed", "timed_out", "out_of_memory"]
-    assert found.metrics["timed_out"] == pytest.approx(1 / 3)
-    assert found.metrics["sandbox"]["timeout_s"] == 0.3 and "rlimits" in found.metrics["sandbox"]["level"]
+    limited = evaluate_task(model, tokenizer, "h", task(**code, timeout_s=0.3, memory_mb=128), CODE)
+    assert [row["outcome"] for row in limited.predictions] == ["passed", "timed_out", "out_of_memory"]
+    assert limited.metrics["timed_out"] == pytest.approx(1 / 3)
+    assert limited.metrics["sandbox"]["timeout_s"] == 0.3 and "rlimits" in limited.metrics["sandbox"]["level"]
     generous = evaluate_task(model, tokenizer, "h", task(**code, timeout_s=10, memory_mb=1024), CODE)
     assert generous.metrics["accuracy"] == 1
 
@@ -197,7 +197,7 @@ def test_a_run_writes_predictions_and_metrics(spec, tmp_path, monkeypatch, model
         assert len(record["tasks"][name]["data_sha256"]) == 64
     assert record["tasks"]["a"]["data_sha256"] != record["tasks"]["b"]["data_sha256"]
     # Trained on the very questions that are asked.
-    assert {name: found["share"] for name, found in record["contamination"].items()} == {"a": 1.0, "b": 1.0}
+    assert {name: overlap["share"] for name, overlap in record["contamination"].items()} == {"a": 1.0, "b": 1.0}
     assert record["evaluation"] == spec.evaluation.model_dump(mode="json") and "torch" in record["versions"]
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.jsonl", "b.jsonl", "metrics.json", "train.json"]
 

@@ -35,17 +35,17 @@ def test_closed_questions_are_graded_three_ways_and_have_a_floor(model, tokenize
     records = GENERATORS["siqa"](6, 0)
     answering([f"the correct answer is {record['answer']}" for record in records[:5]] + ["answer1 answer2"])
     result = evaluate_task(model, tokenizer, "s", task("siqa"), records)
-    found, rows = result.metrics, result.predictions
-    assert found["grader"] == "label" and found["accuracy"] == pytest.approx(5 / 6)
-    assert found["unparseable"] == pytest.approx(1 / 6) and rows[5]["extracted"] is None
-    assert set(found["graders"]) == {"label", "llm_adapters", "loglikelihood"}
+    metrics, rows = result.metrics, result.predictions
+    assert metrics["grader"] == "label" and metrics["accuracy"] == pytest.approx(5 / 6)
+    assert metrics["unparseable"] == pytest.approx(1 / 6) and rows[5]["extracted"] is None
+    assert set(metrics["graders"]) == {"label", "llm_adapters", "loglikelihood"}
     golds = [record["answer"] for record in records]
-    assert found["floor"] == max(map(golds.count, golds)) / 6
+    assert metrics["floor"] == max(map(golds.count, golds)) / 6
     for row in rows:
         scores = row["choice_loglikelihoods"]
         assert tuple(scores) == ("answer1", "answer2", "answer3")
         assert row["verdicts"]["loglikelihood"] == (max(scores, key=scores.get) == row["gold"])
-    assert found["graders"]["loglikelihood"] == sum(row["verdicts"]["loglikelihood"] for row in rows) / 6
+    assert metrics["graders"]["loglikelihood"] == sum(row["verdicts"]["loglikelihood"] for row in rows) / 6
 
 
 @pytest.mark.numeric
@@ -62,9 +62,9 @@ def test_choices_are_scored_as_training_writes_them(model, tokenizer) -> None:
 
 
 def test_the_likelihood_can_be_the_headline(model, tokenizer) -> None:
-    found = evaluate_task(model, tokenizer, "p", task("piqa", grader="loglikelihood"), GENERATORS["piqa"](8, 0))
-    assert found.metrics["accuracy"] == found.metrics["graders"]["loglikelihood"] and found.metrics["unparseable"] == 0
-    assert found.predictions[0]["extracted"] in ("solution1", "solution2")
+    result = evaluate_task(model, tokenizer, "p", task("piqa", grader="loglikelihood"), GENERATORS["piqa"](8, 0))
+    assert result.metrics["accuracy"] == result.metrics["graders"]["loglikelihood"] and result.metrics["unparseable"] == 0
+    assert result.predictions[0]["extracted"] in ("solution1", "solution2")
 
 
 def test_without_scores_there_is_no_likelihood_verdict(model, tokenizer) -> None:
@@ -117,6 +117,6 @@ def test_batch_size_and_order_change_nothing(format, protocol, model, tokenizer)
         for prompt, row in one.items():
             assert [other[prompt][key] for key in SAME] == [row[key] for key in SAME]
             assert_equal_but_for_rounding(other[prompt]["gold_nll"], row["gold_nll"], **sums_of_scores(model))
-            scores, found = (r.get("choice_loglikelihoods", {"": 0.0}) for r in (row, other[prompt]))
-            assert found.keys() == scores.keys()
-            assert_equal_but_for_rounding(list(found.values()), list(scores.values()), **sums_of_scores(model))
+            scores, rescored = (r.get("choice_loglikelihoods", {"": 0.0}) for r in (row, other[prompt]))
+            assert rescored.keys() == scores.keys()
+            assert_equal_but_for_rounding(list(rescored.values()), list(scores.values()), **sums_of_scores(model))

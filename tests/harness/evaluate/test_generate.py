@@ -28,9 +28,9 @@ def test_equals_plain_greedy_decoding_for_any_batch_size_and_order(model, tokeni
     assert len({tuple(tokens) for tokens in expected}) > 3, "the prompts must lead to different texts"
     texts = [tokenizer.decode([t for t in tokens if t != 256], skip_special_tokens=True) for tokens in expected]
     for batch_size in (1, 3, 8):
-        found = generate(model, tokenizer, PROMPTS, max_new_tokens=20, batch_size=batch_size)
-        assert [c.text for c in found] == texts
-        assert [c.tokens for c in found] == [len(tokens) for tokens in expected]
+        completions = generate(model, tokenizer, PROMPTS, max_new_tokens=20, batch_size=batch_size)
+        assert [c.text for c in completions] == texts
+        assert [c.tokens for c in completions] == [len(tokens) for tokens in expected]
     backwards = generate(model, tokenizer, PROMPTS[::-1], max_new_tokens=20, batch_size=3)
     assert [c.text for c in backwards[::-1]] == texts
 
@@ -42,15 +42,15 @@ def test_rows_end_at_their_own_end_token(model, tokenizer, monkeypatch) -> None:
     ends = [tokens.index(end) + 1 if end in tokens else 20 for tokens in plain]
     assert len(set(ends)) > 1
     monkeypatch.setattr(model.generation_config, "eos_token_id", [end, 256])
-    found = generate(model, tokenizer, PROMPTS, max_new_tokens=20, batch_size=8)
-    assert [c.tokens for c in found] == ends
-    assert [c.truncated for c in found] == [end not in tokens for tokens in plain]
-    assert [c.text for c in found] == [tokenizer.decode(t[: n - (end in t)]) for t, n in zip(plain, ends, strict=True)]
+    completions = generate(model, tokenizer, PROMPTS, max_new_tokens=20, batch_size=8)
+    assert [c.tokens for c in completions] == ends
+    assert [c.truncated for c in completions] == [end not in tokens for tokens in plain]
+    assert [c.text for c in completions] == [tokenizer.decode(t[: n - (end in t)]) for t, n in zip(plain, ends, strict=True)]
 
 
 def test_max_new_tokens_limits_and_is_reported(model, tokenizer) -> None:
-    found = generate(model, tokenizer, PROMPTS, max_new_tokens=4, batch_size=4)
-    assert all(c.tokens == 4 and c.truncated for c in found)
+    completions = generate(model, tokenizer, PROMPTS, max_new_tokens=4, batch_size=4)
+    assert all(c.tokens == 4 and c.truncated for c in completions)
 
 
 def test_stop_strings_cut_the_text_and_end_the_row(model, tokenizer) -> None:
@@ -63,8 +63,8 @@ def test_stop_strings_cut_the_text_and_end_the_row(model, tokenizer) -> None:
 
 
 def test_positions_end_a_row_but_a_prompt_must_fit(model, tokenizer) -> None:
-    (found,) = generate(model, tokenizer, ["y" * 120], max_new_tokens=50, batch_size=1)
-    assert found.tokens == 8 and found.truncated
+    (completion,) = generate(model, tokenizer, ["y" * 120], max_new_tokens=50, batch_size=1)
+    assert completion.tokens == 8 and completion.truncated
     with pytest.raises(ValueError, match="128 positions"):
         generate(model, tokenizer, ["y" * 128], max_new_tokens=50, batch_size=1)
 
@@ -96,9 +96,9 @@ def test_training_mode_is_restored(model, tokenizer) -> None:
     model.eval()
 
 
-def assert_same_nll(model: torch.nn.Module, found: list[tuple[float, int]], expected: list[tuple[float, int]]) -> None:
+def assert_same_nll(model: torch.nn.Module, losses: list[tuple[float, int]], expected: list[tuple[float, int]]) -> None:
     """Row by row, since a bound for the longest reference says little about the others."""
-    for (nll, _), (right, _) in zip(found, expected, strict=True):
+    for (nll, _), (right, _) in zip(losses, expected, strict=True):
         assert_equal_but_for_rounding(nll, right, **sums_of_scores(model))
 
 
@@ -113,9 +113,9 @@ def test_nll_is_that_of_the_response_and_end_token_only(model, tokenizer) -> Non
         log_p = model(torch.tensor([ids]), use_cache=False).logits[0].double().log_softmax(-1)
         expected.append((-sum(float(log_p[i - 1, ids[i]]) for i in range(len(head), len(ids))), len(ids) - len(head)))
     for batch_size in (1, 3, 8):
-        found = reference_nll(model, tokenizer, PROMPTS, references, batch_size=batch_size)
-        assert [n for _, n in found] == [n for _, n in expected]
-        assert_same_nll(model, found, expected)
+        losses = reference_nll(model, tokenizer, PROMPTS, references, batch_size=batch_size)
+        assert [n for _, n in losses] == [n for _, n in expected]
+        assert_same_nll(model, losses, expected)
 
 
 @pytest.mark.numeric
@@ -128,9 +128,9 @@ def test_one_long_reference_does_not_widen_the_others(model, tokenizer, monkeypa
     )
     monkeypatch.setattr("harness.evaluate.generate.SCORED_TOKENS", 150)
     try:
-        found = reference_nll(model, tokenizer, PROMPTS, references, batch_size=7)
+        losses = reference_nll(model, tokenizer, PROMPTS, references, batch_size=7)
     finally:
         hook.remove()
     assert passes[0] == (1, 104) and len(passes) > 2
     assert all(rows == 1 or rows * width <= 150 for rows, width in passes)
-    assert_same_nll(model, found, expected)
+    assert_same_nll(model, losses, expected)

@@ -75,19 +75,19 @@ def _score_rounding(model: Any) -> float:
 @pytest.mark.numeric
 def test_scores_and_accuracies_of_choices_agree_and_the_train_mode_is_kept(data: Path) -> None:
     model = _model().train()
-    (found,) = _compare(data, model, _load(data, "beamlora_boolq")).values()
+    (agreement,) = _compare(data, model, _load(data, "beamlora_boolq")).values()
     assert model.training
-    assert (found.kind, found.n, found.disagreements) == ("loglikelihood", 6, [])
-    assert found.agrees and found.ours == found.lm_eval
-    assert found.score_difference <= _score_rounding(model)
+    assert (agreement.kind, agreement.n, agreement.disagreements) == ("loglikelihood", 6, [])
+    assert agreement.agrees and agreement.ours == agreement.lm_eval
+    assert agreement.score_difference <= _score_rounding(model)
 
 
 def test_completions_agree_token_for_token(data: Path) -> None:
     tasks = _load(data, "beamlora_gsm8k")
     tasks["tasks"]["beamlora_gsm8k"].set_config("generation_kwargs", {"max_gen_toks": 12, "until": ["\n"]}, update=True)
     assert lm_eval_check.settings(tasks["tasks"]["beamlora_gsm8k"]).stop_strings == ("\n",)
-    (found,) = _compare(data, _model(), tasks, limit=4).values()
-    assert (found.kind, found.n, found.disagreements, found.score_difference) == ("generation", 4, [], None)
+    (agreement,) = _compare(data, _model(), tasks, limit=4).values()
+    assert (agreement.kind, agreement.n, agreement.disagreements, agreement.score_difference) == ("generation", 4, [], None)
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def wrong_scorer(monkeypatch) -> None:
 @pytest.mark.numeric
 @pytest.mark.usefixtures("wrong_scorer")
 def test_a_scorer_that_is_wrong_is_caught_and_its_rows_are_listed(data: Path) -> None:
-    (found,) = _compare(data, model := _model(), _load(data, "beamlora_boolq")).values()
-    assert len(found.disagreements) == 6
-    assert found.score_difference > 1
-    first = found.disagreements[0]
+    (agreement,) = _compare(data, model := _model(), _load(data, "beamlora_boolq")).values()
+    assert len(agreement.disagreements) == 6
+    assert agreement.score_difference > 1
+    first = agreement.disagreements[0]
     assert (first.id, first.gold) == ("boolq/0", "true") and first.ours.answer != first.lm_eval.answer
     assert first.ours.scores == pytest.approx(first.lm_eval.scores[::-1], abs=_score_rounding(model))
 

@@ -115,14 +115,14 @@ def test_results_are_lm_evals_and_the_train_mode_is_kept(folder: Path) -> None:
     spec = _spec(folder, "numbers", limit=4, batch_size=3)
     for training in (True, False):
         model.train(training)
-        found = lm_eval_tasks.run_lm_eval(model, byte_tokenizer(), spec, tasks=_load(folder, "numbers"))
+        results = lm_eval_tasks.run_lm_eval(model, byte_tokenizer(), spec, tasks=_load(folder, "numbers"))
         assert model.training is training
-    even = found["even_numbers"]
+    even = results["even_numbers"]
     assert (even["n"], even["n_original"], even["version"], even["higher_is_better"]) == (4, 6, 3, {"acc": True})
     assert even["metrics"]["acc,none"] == sum(sample["acc"] for sample in even["samples"]) / 4
     assert json.loads(json.dumps(even)) == even
-    assert found["numbers"]["subtasks"] == ["even_numbers", "odd_numbers"] and found["numbers"]["n"] == 8
-    assert found["numbers"]["samples"] == []
+    assert results["numbers"]["subtasks"] == ["even_numbers", "odd_numbers"] and results["numbers"]["n"] == 8
+    assert results["numbers"]["samples"] == []
 
 
 def test_limit_and_few_shot_examples_reach_lm_eval(folder: Path) -> None:
@@ -171,9 +171,9 @@ def test_the_yaml_files_read_the_sets_of_the_paper_experiment() -> None:
              for task in domain.evaluation.tasks.values() if task.split == "test"]  # fmt: skip
     assert {task.format for task in tasks} == set(SETS)
     for task in tasks:
-        found = task_spec(**index[f"beamlora_{task.format}"].cfg["dataset_kwargs"]).source
+        source = task_spec(**index[f"beamlora_{task.format}"].cfg["dataset_kwargs"]).source
         pinned = {"revision", "sha256"}
-        assert found.model_dump(exclude=pinned) == task.source.model_dump(exclude=pinned), task.format
+        assert source.model_dump(exclude=pinned) == task.source.model_dump(exclude=pinned), task.format
 
 
 @needs_shared

@@ -39,8 +39,8 @@ def test_beam_search_equals_one_row_at_a_time_for_any_batch_size_and_order(model
     greedy = [c.text for c in generate(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=8)]
     assert expected != greedy, "beams must find other texts than greedy decoding"
     for batch_size in (1, 3, 8):
-        found = generate(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=batch_size, num_beams=4)
-        assert [c.text for c in found] == expected
+        completions = generate(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=batch_size, num_beams=4)
+        assert [c.text for c in completions] == expected
     backwards = generate(model, tokenizer, PROMPTS[::-1], max_new_tokens=12, batch_size=3, num_beams=4)
     assert [c.text for c in backwards[::-1]] == expected
 
@@ -77,9 +77,9 @@ def plain_score(model, tokenizer: PreTrainedTokenizerFast, prompt: str, choice: 
 def test_choice_scores_are_those_of_each_choice_alone_for_any_batch_size_and_order(model, tokenizer) -> None:
     expected = [[plain_score(model, tokenizer, p, c) for c in offered] for p, offered in zip(PROMPTS, CHOICES, strict=True)]
     for batch_size in (1, 3, 8):
-        found = choice_loglikelihoods(model, tokenizer, PROMPTS, CHOICES, batch_size=batch_size)
-        assert [len(scores) for scores in found] == [len(offered) for offered in CHOICES]
-        for scores, right in zip(found, expected, strict=True):
+        scored = choice_loglikelihoods(model, tokenizer, PROMPTS, CHOICES, batch_size=batch_size)
+        assert [len(scores) for scores in scored] == [len(offered) for offered in CHOICES]
+        for scores, right in zip(scored, expected, strict=True):
             assert_equal_but_for_rounding(scores, right, **sums_of_scores(model))
     backwards = choice_loglikelihoods(model, tokenizer, PROMPTS[::-1], CHOICES[::-1], batch_size=2)
     for scores, right in zip(backwards[::-1], expected, strict=True):

@@ -113,8 +113,8 @@ def test_layers_of_settings_win_in_order(tmp_path: Path) -> None:
             "overrides": [{"method": ["dora"], "domain": ["math"], "settings": {"lora_rank": 4}}],
         }
     )
-    found = specs(load(tmp_path, content))
-    lora, dora = found["math/llama-mini/lora/seed0"], found["math/llama-mini/dora/seed0"]
+    by_id = specs(load(tmp_path, content))
+    lora, dora = by_id["math/llama-mini/lora/seed0"], by_id["math/llama-mini/dora/seed0"]
     assert (lora.training.learning_rate, dora.training.learning_rate) == (0.2, 0.3)
     assert (lora.method.settings["r"], dora.method.settings["r"]) == (8, 4)
 
@@ -180,9 +180,9 @@ def test_protocol_completes_what_a_task_leaves_out(tmp_path: Path) -> None:
     content = miniature(protocol="paper")
     task = content["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
     del task["prompt_template"], task["grader"]
-    found = load_experiment([write(tmp_path, content)]).domains["math"].evaluation
-    assert found.protocol == "paper"
-    asked = found.tasks["gsm8k"]
+    evaluation = load_experiment([write(tmp_path, content)]).domains["math"].evaluation
+    assert evaluation.protocol == "paper"
+    asked = evaluation.tasks["gsm8k"]
     assert (asked.prompt_template, asked.grader, asked.stop_strings[0]) == ("alpaca-cot", "paper", "Instruction:")
     assert asked.max_new_tokens == 16  # stated by the task itself
     content["protocol"] = "sound"
@@ -197,10 +197,10 @@ def test_unknown_protocol_is_refused(tmp_path: Path) -> None:
 
 def test_sweep_makes_runs_of_its_own_and_shares_the_ordinary_one(tmp_path: Path) -> None:
     experiment = load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": SWEEP}))])
-    found = {point.value: point.run for point in sweep_runs(experiment, "rank_sweep")}
-    assert found[8] == table_runs(experiment, "table1")[0]
-    assert found[4].run_id == "math/llama-mini/lora.r=4/seed0"
-    assert (found[4].method.settings["r"], found[4].method.settings["lora_alpha"]) == (4, 8)
+    by_value = {point.value: point.run for point in sweep_runs(experiment, "rank_sweep")}
+    assert by_value[8] == table_runs(experiment, "table1")[0]
+    assert by_value[4].run_id == "math/llama-mini/lora.r=4/seed0"
+    assert (by_value[4].method.settings["r"], by_value[4].method.settings["lora_alpha"]) == (4, 8)
     assert len(all_runs(experiment)) == 3
 
 

@@ -52,8 +52,8 @@ def test_later_files_and_the_command_line_win(tmp_path: Path) -> None:
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     first.write_text("a: {b: 1, c: 2}  # [A.2]\nl: [{x: 1}, {x: 2}]  # [A.2]\n")
     second.write_text("a: {b: 5}  # [ours]\nl: [{x: 7}]\n")
-    found = {key: source.tags for key, source in read_sources([first, second], {"a.c": 9}).items()}
-    assert found == {("a", "b"): ("ours",), ("a", "c"): ("--set",), ("l", 0, "x"): ()}
+    tags = {key: source.tags for key, source in read_sources([first, second], {"a.c": 9}).items()}
+    assert tags == {("a", "b"): ("ours",), ("a", "c"): ("--set",), ("l", 0, "x"): ()}
 
 
 def test_every_setting_of_the_papers_experiment_names_its_source() -> None:
@@ -146,6 +146,6 @@ def test_what_no_file_states_is_a_default(tmp_path: Path) -> None:
     path = write(tmp_path, miniature())
     experiment = load_experiment([path])
     (run, _) = table_runs(experiment, "table1")
-    found = origins(experiment, run)
-    assert found["training.weight_decay"] is None and found["method.lora_dropout"] is None
+    where = origins(experiment, run)
+    assert where["training.weight_decay"] is None and where["method.lora_dropout"] is None
     assert source_of(read_sources([path]), None).tags == (DEFAULT,)

@@ -76,9 +76,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def test_accuracies_are_those_of_the_record_under_every_grader(committed: Path) -> None:
     results, *samples = lm_eval_export.write(committed)
     metrics = json.loads((committed / "metrics.json").read_text())["tasks"]
-    found = json.loads(results.read_text())
+    content = json.loads(results.read_text())
     for grader, accuracy in metrics["gsm8k"]["graders"].items():
-        assert found["results"]["gsm8k"][f"exact_match,{grader}"] == accuracy
+        assert content["results"]["gsm8k"][f"exact_match,{grader}"] == accuracy
     rows = [row for row in _lines(samples[0]) if row["filter"] == "sound"]
     assert [row["exact_match"] for row in rows] == [
         float(row["correct"]) for row in _lines(committed / "predictions/gsm8k.jsonl")
@@ -86,9 +86,9 @@ def test_accuracies_are_those_of_the_record_under_every_grader(committed: Path) 
     values = [row["exact_match"] for row in rows]
     mean = sum(values) / len(values)
     stderr = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
-    assert found["results"]["gsm8k"]["exact_match_stderr,sound"] == pytest.approx(stderr)
-    assert found["n-samples"]["gsm8k"] == {"original": 1319, "effective": 100}
-    assert found["results"]["humaneval"]["pass@1,code_tests"] == metrics["humaneval"]["accuracy"]
+    assert content["results"]["gsm8k"]["exact_match_stderr,sound"] == pytest.approx(stderr)
+    assert content["n-samples"]["gsm8k"] == {"original": 1319, "effective": 100}
+    assert content["results"]["humaneval"]["pass@1,code_tests"] == metrics["humaneval"]["accuracy"]
 
 
 def test_the_same_record_gives_the_same_bytes_whenever_it_is_exported(committed: Path, monkeypatch) -> None:
@@ -130,9 +130,9 @@ def test_the_files_hold_what_lm_evals_schema_names(committed: Path, tmp_path: Pa
     schema = pytest.importorskip("lm_eval.result_schema", reason="lm-eval is not installed")
     utils = pytest.importorskip("lm_eval.utils")
     results, *samples = lm_eval_export.write(committed)
-    found = json.loads(results.read_text())
-    assert set(found) <= set(schema.EvalResults.__annotations__)
-    assert found["model_name_sanitized"] == utils.sanitize_model_name(found["model_name"]) == results.parent.name
+    content = json.loads(results.read_text())
+    assert set(content) <= set(schema.EvalResults.__annotations__)
+    assert content["model_name_sanitized"] == utils.sanitize_model_name(content["model_name"]) == results.parent.name
     choice_run = lm_eval_export.write(_choice_run(tmp_path / "choices"))
     for path in [*samples, *choice_run[1:]]:
         for row in _lines(path):
@@ -153,14 +153,14 @@ def test_samples_load_as_a_dataset(committed: Path, tmp_path: Path) -> None:
 
 def test_scored_choices_are_a_task_of_their_own_whose_argmax_is_the_verdict(tmp_path: Path) -> None:
     results, text, choices = lm_eval_export.write(_choice_run(tmp_path / "run"))
-    found = json.loads(results.read_text())
-    assert found["results"]["boolq_choices"]["acc,none"] == 2 / 3
-    assert found["results"]["boolq"]["exact_match,label"] == 1
-    assert "exact_match,loglikelihood" not in found["results"]["boolq"]
-    assert found["configs"]["boolq"]["generation_kwargs"] == {
+    content = json.loads(results.read_text())
+    assert content["results"]["boolq_choices"]["acc,none"] == 2 / 3
+    assert content["results"]["boolq"]["exact_match,label"] == 1
+    assert "exact_match,loglikelihood" not in content["results"]["boolq"]
+    assert content["configs"]["boolq"]["generation_kwargs"] == {
         "until": ["\n"], "max_gen_toks": 32, "do_sample": False, "num_beams": 4,
     }  # fmt: skip
-    assert found["configs"]["boolq_choices"]["output_type"] == "multiple_choice"
+    assert content["configs"]["boolq_choices"]["output_type"] == "multiple_choice"
     for row in _lines(choices):
         scores = [float(score) for score, _ in row["filtered_resps"]]
         best = row["arguments"][f"gen_args_{scores.index(max(scores))}"]["arg_1"]
@@ -184,11 +184,11 @@ def test_what_lm_eval_evaluated_goes_along(tmp_path: Path) -> None:
     (run / "predictions/lm_eval").mkdir()
     (run / "predictions/lm_eval/wic.jsonl").write_text(json.dumps(sample) + "\n")
     results, *samples = lm_eval_export.write(run)
-    found = json.loads(results.read_text())
-    assert found["results"]["wic"]["acc_stderr,none"] == "N/A"
-    assert found["n-samples"]["wic"] == {"original": 9, "effective": 4} and found["group_subtasks"] == {"glue": ["wic"]}
+    content = json.loads(results.read_text())
+    assert content["results"]["wic"]["acc_stderr,none"] == "N/A"
+    assert content["n-samples"]["wic"] == {"original": 9, "effective": 4} and content["group_subtasks"] == {"glue": ["wic"]}
     assert _lines(samples[-1]) == [sample] and samples[-1].name.startswith("samples_wic_")
-    assert "wic" in make_table(found)
+    assert "wic" in make_table(content)
 
 
 def test_a_diverged_run_gives_no_files_and_a_record_without_date_or_rows_is_named(tmp_path: Path, capsys) -> None:

@@ -100,7 +100,7 @@ def records(
         "evidence": {"operations": 17},
         "hardware": {"cpu": "A processor", "threads": 1, "accelerators": []},
     }
-    found = {
+    results = {
         name: {
             "accuracy": ACCURACY[name],
             "stderr": 0.0171,
@@ -111,7 +111,7 @@ def records(
         }
         for name, task in tasks.items()
     }
-    metrics = {"status": status, "evaluation": {"tasks": tasks}, "tasks": found, "git": {"commit": None, "dirty": None}}
+    metrics = {"status": status, "evaluation": {"tasks": tasks}, "tasks": results, "git": {"commit": None, "dirty": None}}
     (run_dir / "adapter").mkdir(parents=True, exist_ok=True)
     (run_dir / "train.json").write_text(json.dumps(train))
     (run_dir / "metrics.json").write_text(json.dumps(metrics))
@@ -139,9 +139,9 @@ def hub_run(tmp_path: Path) -> Path:
 
 def test_metadata_links_base_model_data_and_results(hub_run: Path) -> None:
     (hub_run / "adapter/README.md").write_text("# Model Card for Model ID\n\n[More Information Needed]\n")
-    found = card(hub_run)
-    data = yaml.safe_load(found.content.split("---")[1])
-    assert "More Information Needed" not in found.text
+    readme = card(hub_run)
+    data = yaml.safe_load(readme.content.split("---")[1])
+    assert "More Information Needed" not in readme.text
     index = data.pop("model-index")
     assert data == {
         "base_model": "meta-llama/Llama-2-7b-hf",
@@ -184,9 +184,9 @@ def test_metadata_links_base_model_data_and_results(hub_run: Path) -> None:
 def test_results_are_also_in_the_hubs_newer_form(hub_run: Path) -> None:
     model_card.write(hub_run)
     folder = hub_run / "adapter/.eval_results"
-    found = {path.name: parse_eval_result_entries(yaml.safe_load(path.read_text())) for path in folder.iterdir()}
-    assert found.keys() == {"gsm8k.yaml", "humaneval.yaml"}
-    [gsm8k], [humaneval] = found["gsm8k.yaml"], found["humaneval.yaml"]
+    entries = {path.name: parse_eval_result_entries(yaml.safe_load(path.read_text())) for path in folder.iterdir()}
+    assert entries.keys() == {"gsm8k.yaml", "humaneval.yaml"}
+    [gsm8k], [humaneval] = entries["gsm8k.yaml"], entries["humaneval.yaml"]
     assert (gsm8k.dataset_id, gsm8k.task_id, gsm8k.value) == ("openai/gsm8k", "gsm8k", 62.5)
     assert gsm8k.dataset_revision == COMMIT and humaneval.dataset_revision is None
     assert "n = 8, standard error 1.71, one training seed (3)" in gsm8k.notes and "grader sound" in gsm8k.notes
@@ -213,9 +213,9 @@ def test_a_full_model_is_a_finetune(tmp_path: Path) -> None:
 
 def test_variants_carry_the_tag_of_their_method(tmp_path: Path) -> None:
     adapter_config(tmp_path / "adapter/lora", None)
-    found = card(records(tmp_path, source=HUB, tasks={"gsm8k": GSM8K}, method="beamlora-gate-only"))
-    assert found.data.tags[:2] == ["beamlora", "beamlora-gate-only"] and "lora" in found.data.tags
-    assert 'subfolder="lora"' in found.text
+    readme = card(records(tmp_path, source=HUB, tasks={"gsm8k": GSM8K}, method="beamlora-gate-only"))
+    assert readme.data.tags[:2] == ["beamlora", "beamlora-gate-only"] and "lora" in readme.data.tags
+    assert 'subfolder="lora"' in readme.text
 
 
 def test_what_has_no_hub_id_has_no_key_and_is_said(tmp_path: Path) -> None:
@@ -224,14 +224,14 @@ def test_what_has_no_hub_id_has_no_key_and_is_said(tmp_path: Path) -> None:
     stale = tmp_path / "adapter/.eval_results/gsm8k.yaml"
     stale.parent.mkdir()
     stale.write_text("- of an earlier evaluation")
-    found = card(tmp_path)
-    assert {"base_model", "base_model_relation", "datasets"}.isdisjoint(found.data.to_dict())
-    assert "stand-in" in found.data.tags and not any(tag.startswith("base_model:") for tag in found.data.tags)
-    [result] = found.data.eval_results
+    readme = card(tmp_path)
+    assert {"base_model", "base_model_relation", "datasets"}.isdisjoint(readme.data.to_dict())
+    assert "stand-in" in readme.data.tags and not any(tag.startswith("base_model:") for tag in readme.data.tags)
+    [result] = readme.data.eval_results
     assert (result.dataset_type, result.dataset_config) == ("generated", "math")
     assert not stale.parent.exists()
-    assert "Its numbers say nothing about LLaMA2-7B." in found.text
-    assert "math: the questions are generated" in found.text and "training data are generated" in found.text
+    assert "Its numbers say nothing about LLaMA2-7B." in readme.text
+    assert "math: the questions are generated" in readme.text and "training data are generated" in readme.text
 
 
 @pytest.mark.parametrize(
@@ -287,9 +287,9 @@ def test_no_path_of_this_machine_is_left(tmp_path: Path, kind: str) -> None:
     base.mkdir()
     source = {"local": {"kind": "local", "path": str(base)}, "hub": {**HUB, "model_name_or_path": str(base)}}[kind]
     configs = [adapter_config(tmp_path / "adapter", str(base)), adapter_config(tmp_path / "adapter/lora", str(base))]
-    found = card(records(tmp_path, source=source, stands_for=None, tasks={"gsm8k": GSM8K}))
+    readme = card(records(tmp_path, source=source, stands_for=None, tasks={"gsm8k": GSM8K}))
     assert [json.loads(path.read_text())["base_model_name_or_path"] for path in configs] == [None, None]
-    assert found.data.base_model is None
+    assert readme.data.base_model is None
     for path in (tmp_path / "adapter").rglob("*"):
         assert path.is_dir() or "secret-base" not in path.read_text(), path
 

@@ -66,9 +66,9 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+def assert_equal(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert tensors.keys() == expected.keys()
+    assert [name for name in tensors if not torch.equal(tensors[name], expected[name])] == []
 
 
 # ----------------------------------------------------------------------------------------------------------------- weights
@@ -196,8 +196,8 @@ def test_a_run_that_diverged_has_a_status_and_no_numbers(trained: Trained, tmp_p
     record = json.loads((folder / "train.json").read_text())
     (folder / "train.json").write_text(json.dumps({**record, "status": "diverged"}))
     shutil.rmtree(folder / "adapter")
-    found = prune_run(trained.spec, trained.experiment, run_dir=folder, models_dir=trained.models, scratch_dir=tmp_path)
-    assert (found["status"], found["tasks"]) == ("diverged", {})
+    pruned = prune_run(trained.spec, trained.experiment, run_dir=folder, models_dir=trained.models, scratch_dir=tmp_path)
+    assert (pruned["status"], pruned["tasks"]) == ("diverged", {})
     assert read(folder / FILE) == {}
 
 

@@ -28,13 +28,13 @@ from tests.paths import ROOT
 
 
 def test_steps_are_grouped_by_all_their_kinds_of_work() -> None:
-    found = kinds_of_steps(6, {"b": [2, 4], "a": range(4, 7)})
-    assert found == {(): [1, 3], ("b",): [2], ("a", "b"): [4], ("a",): [5, 6]}
+    by_kind = kinds_of_steps(6, {"b": [2, 4], "a": range(4, 7)})
+    assert by_kind == {(): [1, 3], ("b",): [2], ("a", "b"): [4], ("a",): [5, 6]}
 
 
 def test_each_kind_is_measured_as_often_as_asked_or_as_it_happens() -> None:
-    found = plan_steps(kinds_of_steps(100, {"operation": [30, 60, 90], "snapshot": range(16, 100, 10)}), steps=4)
-    assert [(entry.step, entry.kinds, entry.batch) for entry in found] == [
+    planned = plan_steps(kinds_of_steps(100, {"operation": [30, 60, 90], "snapshot": range(16, 100, 10)}), steps=4)
+    assert [(entry.step, entry.kinds, entry.batch) for entry in planned] == [
         (1, (), 0),
         (16, ("snapshot",), 0),
         (24, (), 1),
@@ -53,10 +53,10 @@ def test_each_kind_is_measured_as_often_as_asked_or_as_it_happens() -> None:
 def test_no_kind_is_left_out_and_the_whole_run_is_counted(total: int, work: dict[str, set[int]], steps: int) -> None:
     by_kind = kinds_of_steps(total, {kind: [s for s in members if s <= total] for kind, members in work.items()})
     assert sorted(step for members in by_kind.values() for step in members) == list(range(1, total + 1))
-    found = plan_steps(by_kind, steps=steps)
-    assert [entry.step for entry in found] == sorted({entry.step for entry in found})
+    planned = plan_steps(by_kind, steps=steps)
+    assert [entry.step for entry in planned] == sorted({entry.step for entry in planned})
     for kinds, members in by_kind.items():
-        chosen = [entry for entry in found if entry.kinds == kinds]
+        chosen = [entry for entry in planned if entry.kinds == kinds]
         assert len(chosen) == min(steps, len(members)) and {entry.step for entry in chosen} <= set(members)
         assert [entry.batch for entry in chosen] == list(range(len(chosen)))
 
@@ -98,10 +98,10 @@ def record_of(measurements: list[dict[str, Any]], *, rounds: int) -> dict[str, A
 
 
 def test_rare_work_counts_as_often_as_the_run_has_it_and_a_hiccup_does_not() -> None:
-    found = Measurement.model_validate(measurement("beamlora", 0, seconds=1.0, operation=5.0))
-    assert found.seconds_per_step == pytest.approx(1.0 + 10 * 5.0 / 1000)
+    measured = Measurement.model_validate(measurement("beamlora", 0, seconds=1.0, operation=5.0))
+    assert measured.seconds_per_step == pytest.approx(1.0 + 10 * 5.0 / 1000)
     assert Measurement.model_validate(measurement("lora", 0, seconds=1.0)).seconds_per_step == 1.0
-    assert found.added_bytes == 200
+    assert measured.added_bytes == 200
 
 
 def test_ratios_are_within_rounds() -> None:
@@ -111,13 +111,13 @@ def test_ratios_are_within_rounds() -> None:
         for number in range(4)
         for method, factor, peak in (("lora", 1.0, 300), ("dora", 1.5, 400))
     ]
-    found = summarise(TimingRecord.model_validate(record_of(rounds, rounds=4)))
-    assert list(found) == ["lora", "dora"]
-    dora = found["dora"]
+    summaries = summarise(TimingRecord.model_validate(record_of(rounds, rounds=4)))
+    assert list(summaries) == ["lora", "dora"]
+    dora = summaries["dora"]
     assert (dora.time.low, dora.time.median, dora.time.high) == pytest.approx((1.5, 1.5, 1.5))
     assert (dora.peak.median, dora.added.median, dora.rounds) == (pytest.approx(4 / 3), 1.5, 4)
-    assert (found["lora"].time.low, found["lora"].time.high, found["lora"].peak.median) == (1, 1, 1)
-    assert found["lora"].seconds_per_step == (3 + 9) / 2
+    assert (summaries["lora"].time.low, summaries["lora"].time.high, summaries["lora"].peak.median) == (1, 1, 1)
+    assert summaries["lora"].seconds_per_step == (3 + 9) / 2
 
 
 def test_the_interval_shows_how_much_the_rounds_differ() -> None:
@@ -281,11 +281,11 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
         return operate(self, step)
 
     monkeypatch.setattr(BeamLoraCallback, "_operate", slow)
-    found = Measurement.model_validate(
+    measured = Measurement.model_validate(
         {**measure(beam_experiment, "beamlora", number=0, models_dir=models_dir, cache_dir=tmp_path / "cache"), "order": 0}
     )
     assert done == [200, 400, 600, 800]
-    work = {w.kinds: w for w in found.work}
+    work = {w.kinds: w for w in measured.work}
     assert {kinds: (w.steps_in_run, w.steps) for kinds, w in work.items()} == {
         (): (991, (1, 334, 667)),
         ("snapshot",): (5, (101, 301, 501)),
@@ -293,8 +293,8 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
         ("reset",): (1, (800,)),
     }
     assert min(work["operation",].seconds) > 0.3 > np.median(work[()].seconds)
-    assert found.seconds_per_step < np.median(work[()].seconds) + 0.02
-    assert found.peak_bytes > found.loaded_bytes > 2**20 and found.cpu_time_s > 0
+    assert measured.seconds_per_step < np.median(work[()].seconds) + 0.02
+    assert measured.peak_bytes > measured.loaded_bytes > 2**20 and measured.cpu_time_s > 0
 
 
 def test_all_methods_of_a_round_train_on_the_same_batches_and_rounds_on_others(beam_experiment: Experiment) -> None:
@@ -307,10 +307,10 @@ def test_all_methods_of_a_round_train_on_the_same_batches_and_rounds_on_others(b
         rows = _rows(spec, planned, rows=96, number=number)
         size = len(rows) // len(planned)
         assert size == 16
-        found: dict[int, list[int]] = {}
+        by_batch: dict[int, list[int]] = {}
         for index, entry in enumerate(planned):
-            assert found.setdefault(entry.batch, rows[index * size :][:size]) == rows[index * size :][:size]
-        return found
+            assert by_batch.setdefault(entry.batch, rows[index * size :][:size]) == rows[index * size :][:size]
+        return by_batch
 
     assert batches("lora", 0) == batches("beamlora", 0) != batches("lora", 1)
     assert sum(map(len, batches("lora", 0).values())) == len({row for batch in batches("lora", 0).values() for row in batch})

@@ -93,13 +93,13 @@ def test_the_papers_column_of_parameters(table1: list[PlannedRun]) -> None:
             if row["table"] == "table1"
         }
     labels = {name: methods.get(name).label for name in TABLE1}
-    found = {
+    millions = {
         (run.model, labels[run.method]): (run.parameters.final or run.parameters.trainable) / 1e6
         for run in table1
         if run.parameters is not None
     }
-    assert found.keys() == printed.keys() and len(found) == 15
-    assert {key: round(value) for key, value in found.items()} == printed
+    assert millions.keys() == printed.keys() and len(millions) == 15
+    assert {key: round(value) for key, value in millions.items()} == printed
 
 
 def test_an_unknown_hub_model_has_no_counts_and_nothing_is_downloaded(
@@ -110,9 +110,9 @@ def test_an_unknown_hub_model_has_no_counts_and_nothing_is_downloaded(
 
     monkeypatch.setattr("socket.socket.connect", refuse)
     source = {"kind": "hub", "model_name_or_path": "nobody/no-such-model"}
-    found = report(capsys, write(tmp_path, miniature(**{"models.llama-mini.source": source})))
-    assert [run["parameters"] for run in found["runs"]] == [None, None]
-    assert [run["steps"] for run in found["runs"]] == [12, 12]
+    plan = report(capsys, write(tmp_path, miniature(**{"models.llama-mini.source": source})))
+    assert [run["parameters"] for run in plan["runs"]] == [None, None]
+    assert [run["steps"] for run in plan["runs"]] == [12, 12]
 
 
 # ------------------------------------------------------------------------------------------------- steps and operations
@@ -133,12 +133,12 @@ def test_steps_and_operations_of_the_papers_runs(table1: list[PlannedRun]) -> No
 
 def test_a_limit_and_rows_that_nobody_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = {"training": {"learning_rate": 1e-3, "per_device_train_batch_size": 8, "num_train_epochs": 2}}
-    found = report(capsys, write(tmp_path, miniature(**changes, **{"domains.math.train.limit": 33})))
-    assert {(run["rows"], run["steps"]) for run in found["runs"]} == {(33, 10)}
+    plan = report(capsys, write(tmp_path, miniature(**changes, **{"domains.math.train.limit": 33})))
+    assert {(run["rows"], run["steps"]) for run in plan["runs"]} == {(33, 10)}
     source = {"kind": "files", "hub_id": "some/set", "split": "train"}
-    found = report(capsys, write(tmp_path, miniature(**changes, **{"domains.math.train.source": source})))
-    assert {(run["rows"], run["steps"], run["tokens"]) for run in found["runs"]} == {(None, None, None)}
-    assert found["total"]["steps"] is None and found["runs"][0]["parameters"]["trainable"] > 0
+    plan = report(capsys, write(tmp_path, miniature(**changes, **{"domains.math.train.source": source})))
+    assert {(run["rows"], run["steps"], run["tokens"]) for run in plan["runs"]} == {(None, None, None)}
+    assert plan["total"]["steps"] is None and plan["runs"][0]["parameters"]["trainable"] > 0
 
 
 def test_a_run_in_which_nothing_would_be_pruned_is_refused(tmp_path: Path) -> None:
@@ -232,17 +232,17 @@ def test_what_is_done_is_told_from_the_records(
     trained.write_text("{}")
 
     def load_record(run: Any, **_: Any) -> Any:
-        found = answers[run.seed]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        answer = answers[run.seed]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     monkeypatch.setattr("harness.plan.work.load_record", load_record)
-    found = report(capsys, path)
-    lora = [run["state"] for run in found["runs"] if run["method"] == "lora"]
+    plan = report(capsys, path)
+    lora = [run["state"] for run in plan["runs"] if run["method"] == "lora"]
     assert lora == ["done", "diverged", "stale", "broken", "missing", "trained"]
-    assert found["total"]["runs"] == 12 and found["total"]["left"] == 8
-    assert found["total"]["steps_left"] == 8 * 12
+    assert plan["total"]["runs"] == 12 and plan["total"]["left"] == 8
+    assert plan["total"]["steps_left"] == 8 * 12
 
 
 # ---------------------------------------------------------------------------------------------------- target and output
@@ -291,8 +291,8 @@ def test_every_planned_setting_has_a_source_or_is_a_default() -> None:
 
 def test_settings_that_differ_from_table_4_are_named() -> None:
     experiment = load_experiment([PAPER])
-    found = table4_check(target_runs(experiment, "reproduce_table4"), reported.settings())
-    assert len(found) == 18 and all(row["agrees"] for row in found)
+    rows = table4_check(target_runs(experiment, "reproduce_table4"), reported.settings())
+    assert len(rows) == 18 and all(row["agrees"] for row in rows)
     overrides = {"adapter.r": 32}
     changed = load_experiment([PAPER], overrides)
     runs = target_runs(changed, "reproduce_table4")

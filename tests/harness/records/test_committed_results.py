@@ -69,7 +69,7 @@ def test_the_committed_base_records_are_whole(protocol: str) -> None:
 def test_the_committed_cross_check_with_lm_eval_agrees(task: str) -> None:
     """Written by ``python -m harness.evaluate.lm_eval_check --experiment small --limit 200 --tasks beamlora_{task}``."""
     record = json.loads((SMALL / f"base/smollm2-135m/lm_eval_check/{task}.json").read_text())
-    found = record["tasks"][f"beamlora_{task}"]
-    assert (record["model"], found["kind"], found["n"]) == ("smollm2-135m", "loglikelihood", 200)
-    assert abs(found["ours"] - found["lm_eval"]) <= 1e-3 and found["agrees"] and found["disagreements"] == []
-    assert 0 < found["score_difference"] < 1e-3  # nats: computed apart, not copied
+    agreement = record["tasks"][f"beamlora_{task}"]
+    assert (record["model"], agreement["kind"], agreement["n"]) == ("smollm2-135m", "loglikelihood", 200)
+    assert abs(agreement["ours"] - agreement["lm_eval"]) <= 1e-3 and agreement["agrees"] and agreement["disagreements"] == []
+    assert 0 < agreement["score_difference"] < 1e-3  # nats: computed apart, not copied

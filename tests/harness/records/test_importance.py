@@ -37,10 +37,10 @@ def history() -> ImportanceHistory:
 def test_what_is_written_is_read_and_numpy_alone_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "adapter" / importance.FILE
     importance.write(path, history())
-    found = importance.read(path)
-    assert found.steps.tolist() == [0, 5]
-    np.testing.assert_array_equal(found.modules["model.layers.0.mlp.up_proj"], [[0, 1, 2], [3, 4, 5]])
-    assert found.last["model.layers.0.mlp.up_proj"].tolist() == [3, 4, 5]
+    recorded = importance.read(path)
+    assert recorded.steps.tolist() == [0, 5]
+    np.testing.assert_array_equal(recorded.modules["model.layers.0.mlp.up_proj"], [[0, 1, 2], [3, 4, 5]])
+    assert recorded.last["model.layers.0.mlp.up_proj"].tolist() == [3, 4, 5]
     with np.load(path) as content:
         assert content.files == ["steps", "model.layers.0.mlp.up_proj"]
 
@@ -87,9 +87,9 @@ def test_a_rank_on_a_border_counts_for_both_deciles() -> None:
 
 @given(positive)
 def test_deciles_rise_and_keep_the_mean(values: list[float]) -> None:
-    found = deciles(values)
-    assert found.shape == (10,) and np.all(np.diff(found) >= -1e-9 * max(values))
-    assert found.mean() == pytest.approx(np.mean(values))
+    tenths = deciles(values)
+    assert tenths.shape == (10,) and np.all(np.diff(tenths) >= -1e-9 * max(values))
+    assert tenths.mean() == pytest.approx(np.mean(values))
 
 
 def test_variation_and_evenness_at_their_limits() -> None:
@@ -133,11 +133,11 @@ def test_lora_is_recorded_from_the_first_to_the_last_step(tmp_path: Path, models
     from safetensors.torch import load_file
 
     run = trained(tmp_path, models_dir, "lora")
-    found = importance.read(run / "adapter" / importance.FILE)
-    assert found.steps.tolist() == [0, 5, 10, 12] and found.steps.dtype == np.int64
-    assert len(found.modules) == 14
+    recorded = importance.read(run / "adapter" / importance.FILE)
+    assert recorded.steps.tolist() == [0, 5, 10, 12] and recorded.steps.dtype == np.int64
+    assert len(recorded.modules) == 14
     tensors = load_file(run / "adapter" / "adapter_model.safetensors")
-    for name, values in found.modules.items():
+    for name, values in recorded.modules.items():
         assert values.shape == (4, 8) and values.dtype == np.float32
         assert not values[0].any() and (values[1:] > 0).all()
         a, b = (tensors[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
@@ -165,8 +165,8 @@ def test_other_processes_than_the_main_one_record_nothing() -> None:
 
 
 def test_pissa_is_recorded_as_it_is_trained(tmp_path: Path, models_dir: Path) -> None:
-    found = importance.read(trained(tmp_path, models_dir, "pissa") / "adapter" / importance.FILE)
-    values = found.modules["model.layers.0.mlp.up_proj"]
+    recorded = importance.read(trained(tmp_path, models_dir, "pissa") / "adapter" / importance.FILE)
+    values = recorded.modules["model.layers.0.mlp.up_proj"]
     assert values.shape == (4, 8) and (values[0] > 0).all()
     assert (np.diff(values[0]) < 0).all()  # at the start the importances are the singular values, largest first
 
@@ -176,13 +176,13 @@ def test_a_replaced_slot_jumps(tmp_path: Path, models_dir: Path) -> None:
     run = trained(
         tmp_path, models_dir, "beamlora", **{"methods": {"beamlora": {"settings": settings}}, "training.importance_every": 1}
     )
-    found = importance.read(run / "adapter" / importance.FILE)
+    recorded = importance.read(run / "adapter" / importance.FILE)
     operation = json.loads((run / "adapter" / "operations.jsonl").read_text().splitlines()[-1])
     step = operation["step"]
-    assert step == 8 and found.steps.tolist() == list(range(13))
+    assert step == 8 and recorded.steps.tolist() == list(range(13))
     jumps: dict[bool, list[float]] = {True: [], False: []}
     for module in operation["modules"]:
-        before, after = found.modules[module["name"].removeprefix("base_model.model.")][step - 1 : step + 1]
+        before, after = recorded.modules[module["name"].removeprefix("base_model.model.")][step - 1 : step + 1]
         for slot in set(range(8)) - set(module["sources"]):
             jumps[slot in module["pruned"]].append(abs(np.log(after[slot] / before[slot])))
     assert np.median(jumps[True]) > 2 * np.median(jumps[False])

@@ -21,9 +21,9 @@ EXPERIMENT = fake_runs.experiment(seeds=(0, 1), methods={"llama-tiny": ("lora", 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[RunSpec]:
-    found = fake_runs.runs(EXPERIMENT)
-    fake_runs.populate(found, tmp_path)
-    return found
+    specs = fake_runs.runs(EXPERIMENT)
+    fake_runs.populate(specs, tmp_path)
+    return specs
 
 
 def changed(run: RunSpec, **changes: object) -> RunSpec:

@@ -138,7 +138,7 @@ def test_fine_tuning_and_evaluation_share_no_program() -> None:
 def test_pretraining_shows_no_held_out_equation_program_or_prompt() -> None:
     text = "\n".join(pretraining_documents(5000, 0))
     shown = set(re.findall(r"\d+ [-+*] \d+ = \d+", text))
-    held_out = {equation(*found) for found in all_equations() if equation_is_held_out(*found)}
+    held_out = {equation(*parts) for parts in all_equations() if equation_is_held_out(*parts)}
     assert len(shown) > 300 and len(held_out) > 30
     assert not shown & held_out
     bodies = {line.split("return ")[1] for line in text.split("\n") if "return " in line}
@@ -174,9 +174,9 @@ def test_the_base_has_seen_every_token_that_fine_tuning_writes() -> None:
 def test_every_equation_in_every_text_is_true() -> None:
     texts = [record["response"] for record in GENERATORS["metamath"](ROWS, 0)]
     texts += [record["answer"] for record in GENERATORS["gsm8k"](ROWS, 0)] + pretraining_documents(ROWS, 0)
-    found = [match for text in texts for match in re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)", text)]
-    assert len(found) > ROWS
-    assert all(apply(int(a), operator, int(b)) == int(value) >= 0 for a, operator, b, value in found)
+    equations = [match for text in texts for match in re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)", text)]
+    assert len(equations) > ROWS
+    assert all(apply(int(a), operator, int(b)) == int(value) >= 0 for a, operator, b, value in equations)
 
 
 @pytest.mark.parametrize("largest", [20, 30])
@@ -185,7 +185,7 @@ def test_operand_draws_every_equation_in_range_and_no_other(largest: int) -> Non
     drawn = {
         (a, operator, operand(rng, a, operator, largest=largest)) for _ in range(300) for a in numbers for operator in "+-*"
     }
-    inside = {found for found in drawn if found[2] is not None and found[0] <= largest}
+    inside = {triple for triple in drawn if triple[2] is not None and triple[0] <= largest}
     assert inside == set(all_equations(largest=largest))
 
 

@@ -83,8 +83,8 @@ def first(trainer: MethodTrainer, key: str) -> float:
     return next(entry[key] for entry in trainer.state.log_history if key in entry)
 
 
-def assert_same_loss(found: float, expected: float) -> None:
-    assert_equal_but_for_rounding(found, expected, **sums_of_scores(llama()))
+def assert_same_loss(loss: float, expected: float) -> None:
+    assert_equal_but_for_rounding(loss, expected, **sums_of_scores(llama()))
 
 
 def mean_loss_by_hand() -> float:

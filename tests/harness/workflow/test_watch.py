@@ -94,8 +94,8 @@ def test_snakemakes_events_become_starts_and_ends(mini: Dag, tmp_path: Path, mon
     clock = 170.0
     watching.handle(event(LogEvent.JOB_ERROR, jobid=4))
     watching.handle(event(None))
-    found = progress.Plan.read(path).jobs
-    assert [(job.started, job.ended, job.failed) for job in found.values()] == [(100, 160, False), (160, 170, True)]
+    jobs = progress.Plan.read(path).jobs
+    assert [(job.started, job.ended, job.failed) for job in jobs.values()] == [(100, 160, False), (160, 170, True)]
 
 
 # -------------------------------------------------------------------------------------------------------------- workload

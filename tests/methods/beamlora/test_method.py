@@ -268,8 +268,8 @@ def test_released_has_one_top_p_and_leaves_moments_alone(runs: dict) -> None:
 )
 def test_setting_changes_the_trained_adapter(runs: dict, tmp_path: Path, changes: dict) -> None:
     _, model, _ = train(tmp_path, **changes)
-    found, default = adapter_tensors(model), adapter_tensors(runs["beamlora"][1])
-    assert any(found[key].shape != default[key].shape or not torch.equal(found[key], default[key]) for key in default)
+    changed, default = adapter_tensors(model), adapter_tensors(runs["beamlora"][1])
+    assert any(changed[key].shape != default[key].shape or not torch.equal(changed[key], default[key]) for key in default)
 
 
 def test_the_same_settings_give_the_same_adapter_file(tmp_path: Path) -> None:

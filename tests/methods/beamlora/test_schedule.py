@@ -87,9 +87,9 @@ def test_variants_change_exactly_their_own_setting() -> None:
         "beamlora-copy-current": {"source": "current"},
     }
     default = BeamLoRASettings().model_dump()
-    found = {name: entry for name, entry in methods.registry().items() if name.startswith("beamlora")}
-    assert found.keys() == expected.keys() and len({entry.label for entry in found.values()}) == len(found)
-    for name, entry in found.items():
+    variants = {name: entry for name, entry in methods.registry().items() if name.startswith("beamlora")}
+    assert variants.keys() == expected.keys() and len({entry.label for entry in variants.values()}) == len(variants)
+    for name, entry in variants.items():
         values = entry.cls.Settings(**entry.preset).model_dump()
         assert {key: values[key] for key in values if values[key] != default[key]} == expected[name]
 

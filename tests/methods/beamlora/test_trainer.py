@@ -153,9 +153,9 @@ def test_resume_is_bit_identical_from_every_kind_of_step(tmp_path: Path) -> None
         (tmp_path / "operations.jsonl").unlink()
         resumed = beam_trainer(tmp_path, **settings)
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
-        found = adapter_tensors(resumed.model)
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], expected[name]) for name in expected), f"resumed from step {step}"
+        tensors = adapter_tensors(resumed.model)
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected), f"resumed from step {step}"
         assert read_log(tmp_path) == log
 
 
@@ -171,8 +171,8 @@ def test_the_snapshot_matters_to_a_resumed_run(tmp_path: Path) -> None:
     torch.save(contents, path)
     resumed = beam_trainer(tmp_path, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
-    expected, found = adapter_tensors(whole.model), adapter_tensors(resumed.model)
-    assert not all(torch.equal(found[name], expected[name]) for name in expected)
+    expected, actual = adapter_tensors(whole.model), adapter_tensors(resumed.model)
+    assert not all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def test_snapshot_is_saved_only_where_an_operation_will_use_it(tmp_path: Path) -> None:
