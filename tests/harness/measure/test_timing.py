@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -269,21 +269,24 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
     models_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from harness.measure.time_lapse import measure
+    from harness.measure import time_lapse
     from methods.beamlora.callback import BeamLoraCallback
 
     operate = BeamLoraCallback._operate
     done: list[int] = []
+    clock = itertools.count()
 
     def slow(self: Any, step: int) -> Any:
         done.append(step)
-        time.sleep(0.3)
+        for _ in range(30):
+            next(clock)
         return operate(self, step)
 
+    monkeypatch.setattr(time_lapse, "_now", lambda: 0.01 * next(clock))
+
     monkeypatch.setattr(BeamLoraCallback, "_operate", slow)
-    measured = Measurement.model_validate(
-        {**measure(beam_experiment, "beamlora", number=0, models_dir=models_dir, cache_dir=tmp_path / "cache"), "order": 0}
-    )
+    content = time_lapse.measure(beam_experiment, "beamlora", number=0, models_dir=models_dir, cache_dir=tmp_path / "cache")
+    measured = Measurement.model_validate({**content, "order": 0})
     assert done == [200, 400, 600, 800]
     work = {w.kinds: w for w in measured.work}
     assert {kinds: (w.steps_in_run, w.steps) for kinds, w in work.items()} == {
@@ -292,8 +295,8 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
         ("operation",): (3, (200, 400, 600)),
         ("reset",): (1, (800,)),
     }
-    assert min(work["operation",].seconds) > 0.3 > np.median(work[()].seconds)
-    assert measured.seconds_per_step < np.median(work[()].seconds) + 0.02
+    assert work["operation",].seconds == pytest.approx([0.31] * 3) and work[()].seconds == pytest.approx([0.01] * 3)
+    assert measured.seconds_per_step == pytest.approx(0.01 + 4 * 0.3 / 1000)
     assert measured.peak_bytes > measured.loaded_bytes > 2**20 and measured.cpu_time_s > 0
 
 
