@@ -33,8 +33,8 @@ def transformers_tokens(
     total = 0
     for start in range(0, len(prompts), batch_size):
         batch = tokenizer(prompts[start : start + batch_size], return_tensors="pt", padding=True)
-        found = model.generate(**batch, do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id)
-        new = found[:, batch["input_ids"].shape[1] :]
+        sequences = model.generate(**batch, do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id)
+        new = sequences[:, batch["input_ids"].shape[1] :]
         ended = (new == tokenizer.eos_token_id).cumsum(1)
         total += int((ended - (new == tokenizer.eos_token_id).int() == 0).sum())
     return total

@@ -32,8 +32,8 @@ def field(record: Record, name: str, where: str) -> Any:
     try:
         return record[name]
     except (KeyError, TypeError):
-        found = ", ".join(sorted(record)) if isinstance(record, dict) else type(record).__name__
-        raise ValueError(f"{where}: field {name!r} is missing, found {found or 'no field'}") from None
+        present = ", ".join(sorted(record)) if isinstance(record, dict) else type(record).__name__
+        raise ValueError(f"{where}: field {name!r} is missing, found {present or 'no field'}") from None
 
 
 def text(record: Record, name: str, where: str) -> str:

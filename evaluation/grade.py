@@ -26,7 +26,7 @@ class BadCase(ValueError):
 
 def _cases(lines: Iterable[bytes], task: str) -> tuple[list[Any], list[Example], list[str]]:
     ids: list[Any] = []
-    found: list[Example] = []
+    examples: list[Example] = []
     completions: list[str] = []
     answer = "record" if runs_programs(task) else "gold"
     for number, line in enumerate(lines, start=1):
@@ -43,9 +43,9 @@ def _cases(lines: Iterable[bytes], task: str) -> tuple[list[Any], list[Example],
         if not isinstance(case["completion"], str):
             raise BadCase(f"line {number}: completion: found {type(case['completion']).__name__}, expected text")
         ids.append(case["id"])
-        found.append(_example(case, task, number))
+        examples.append(_example(case, task, number))
         completions.append(case["completion"])
-    return ids, found, completions
+    return ids, examples, completions
 
 
 def _example(case: dict[str, Any], task: str, number: int) -> Example:

@@ -50,9 +50,9 @@ def check_available(format: str, grader: str, examples: Sequence[Example]) -> No
     Raises:
         evaluation.graders.code.GraderUnavailable: (a ValueError) naming the grader and the record.
     """
-    found = sets.get(format).graders.get(grader)  # none for the likeliest choice, which needs no completion
-    if isinstance(found, CodeGrader):
-        code.check_available({grader: found}, cast(Sequence[CodeExample], examples))
+    chosen = sets.get(format).graders.get(grader)  # none for the likeliest choice, which needs no completion
+    if isinstance(chosen, CodeGrader):
+        code.check_available({grader: chosen}, cast(Sequence[CodeExample], examples))
 
 
 def grade(

@@ -36,10 +36,10 @@ def _job_file(plan: Path, title: str) -> Path:
 def _reports(plan: Path, title: str) -> dict[str, Any]:
     """What a job has written of itself: ``first`` and ``last`` of ``Job``."""
     try:
-        found = json.loads(_job_file(plan, title).read_text(encoding="utf-8"))
+        reports = json.loads(_job_file(plan, title).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    return {name: Report(**report) for name, report in found.items()}
+    return {name: Report(**report) for name, report in reports.items()}
 
 
 def _plan_file() -> Path | None:

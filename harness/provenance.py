@@ -17,13 +17,13 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safete
 
 def versions() -> dict[str, str]:
     """Installed releases of the packages that can change a number, and Python's."""
-    found = {"python": platform.python_version()}
+    releases = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            releases[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return releases
 
 
 def git_state(folder: Path) -> dict[str, Any]:

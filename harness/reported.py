@@ -90,32 +90,32 @@ def sample(*, table: str, method_names: Sequence[str], task: str) -> tuple[int, 
         KeyError: config/paper_samples.csv has no line for it.
     """
     names = {_plain(name) for name in method_names}
-    found = {row["method"]: row for row in _samples() if (row["table"], row["task"]) == (table, task)}
-    own = [row for method, row in found.items() if _plain(method) in names]
-    row = own[0] if own else found["*"]
+    by_method = {row["method"]: row for row in _samples() if (row["table"], row["task"]) == (table, task)}
+    own = [row for method, row in by_method.items() if _plain(method) in names]
+    row = own[0] if own else by_method["*"]
     return int(row["examples"]), int(row["runs"])
 
 
 def parameters_millions(*, model: str, method_names: Sequence[str]) -> float | None:
     """The trainable parameters that the paper's Table 1 prints, in millions."""
     names = {_plain(name) for name in method_names}
-    found = [
+    millions = [
         float(row["params_millions"])
         for row in _rows()
         if row["model"] == model and _plain(row["method"]) in names and row["params_millions"]
     ]
-    return found[0] if found else None
+    return millions[0] if millions else None
 
 
 @cache
 def settings() -> dict[tuple[str, str, str], float]:
     """(domain, model, setting) -> value of the paper's Table 4; the settings are rank, p_init and delta_t."""
-    found = {}
+    values = {}
     for row in _rows():
         if row["table"] == "table4":
             domain, setting = row["metric"].split(":")
-            found[domain, row["model"], setting] = float(row["value"])
-    return found
+            values[domain, row["model"], setting] = float(row["value"])
+    return values
 
 
 @cache
@@ -137,12 +137,12 @@ def _plain(name: str) -> str:
 def _entries(model: str, method_names: Sequence[str]) -> dict[str, dict[str, float]]:
     """table -> metric -> accuracy as a fraction, for one method on one model. Table 4 holds settings, not results."""
     names = {_plain(name) for name in method_names}
-    found: dict[str, dict[str, float]] = {}
+    entries: dict[str, dict[str, float]] = {}
     for row in _rows():
         if row["model"] == model and _plain(row["method"]) in names and row["table"] != "table4":
             task = _OURS.get(row["metric"], row["metric"])
-            found.setdefault(row["table"], {})[task] = round(float(row["value"]) / 100, 6)
-    return found
+            entries.setdefault(row["table"], {})[task] = round(float(row["value"]) / 100, 6)
+    return entries
 
 
 def _average_source(entries: dict[str, dict[str, float]], table: str, parts: Collection[tuple[str, str]]) -> str | None:
@@ -153,5 +153,5 @@ def _average_source(entries: dict[str, dict[str, float]], table: str, parts: Col
     return _preferred([t for t, v in entries.items() if "avg" in v and set(v) - {"avg"} == tasks], table)
 
 
-def _preferred(found: Collection[str], table: str) -> str | None:
-    return table if table in found else min(found, default=None)
+def _preferred(tables: Collection[str], table: str) -> str | None:
+    return table if table in tables else min(tables, default=None)

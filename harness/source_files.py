@@ -33,18 +33,18 @@ def source_files(*modules: str) -> list[Path]:
         ConfigError: no such module in this project, and none installed.
     """
     outside = sorted({file for module in modules if not _is_ours(module) for file in own_files(module)})
-    found: set[str] = set()
+    reached: set[str] = set()
     pending = [module for module in modules if _is_ours(module)]
     pending += [name for file in outside for name in _named_in(file)]
     while pending:
         module = pending.pop()
-        if module in found or module in LEFT_OUT:
+        if module in reached or module in LEFT_OUT:
             continue
         if _file(module) is None:
             raise ConfigError(f"found no module {module!r} below {ROOT}")
-        found.add(module)
+        reached.add(module)
         pending += _imports(module)
-    return outside + sorted(file.relative_to(ROOT) for module in found if (file := _file(module)) is not None)
+    return outside + sorted(file.relative_to(ROOT) for module in reached if (file := _file(module)) is not None)
 
 
 def own_files(module: str) -> list[Path]:

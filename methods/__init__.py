@@ -42,15 +42,15 @@ def registry() -> dict[str, NamedMethod]:
     classes: list[type[Method[Any]]] = [cls for info in pkgutil.iter_modules(__path__) for cls in _defined_in(info)]
     classes += [point.load() for point in entry_points(group=ENTRY_POINT_GROUP)]
 
-    found: dict[str, NamedMethod] = {}
+    named: dict[str, NamedMethod] = {}
     for cls in classes:
         _check(cls)
         variants = vars(cls).get("variants", {})  # those of the method that it extends are that method's
         for name, (label, preset) in {cls.name: (cls.label, {}), **variants}.items():
-            if name in found and found[name].cls is not cls:
-                raise ConfigError(f"method name {name!r} is claimed by {found[name].cls} and {cls}")
-            found[name] = NamedMethod(name=name, label=label, cls=cls, preset=preset)
-    return found
+            if name in named and named[name].cls is not cls:
+                raise ConfigError(f"method name {name!r} is claimed by {named[name].cls} and {cls}")
+            named[name] = NamedMethod(name=name, label=label, cls=cls, preset=preset)
+    return named
 
 
 def _defined_in(info: pkgutil.ModuleInfo) -> list[type[Method[Any]]]:
@@ -58,10 +58,10 @@ def _defined_in(info: pkgutil.ModuleInfo) -> list[type[Method[Any]]]:
     module = importlib.import_module(f"{__name__}.{info.name}")
     classes = [cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, Method)]
     own = [cls for cls in classes if f"{cls.__module__}.".startswith(f"{module.__name__}.")]
-    found = [cls for cls in own if "name" in vars(cls) or not inspect.isabstract(cls)]
-    if info.ispkg and not found:
+    concrete = [cls for cls in own if "name" in vars(cls) or not inspect.isabstract(cls)]
+    if info.ispkg and not concrete:
         raise ConfigError(f"{module.__name__}: found no method, expected its __init__ to import the class")
-    return found
+    return concrete
 
 
 def _check(cls: type[Method[Any]]) -> None:

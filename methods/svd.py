@@ -165,10 +165,10 @@ class SvdInitialisedLora(Lora):
         Raises:
             ValueError: the decomposition differs from the one in the checkpoint.
         """
-        found, expected = self._digest(), state["initial_factors_sha256"]
-        if found != expected:
+        digest, expected = self._digest(), state["initial_factors_sha256"]
+        if digest != expected:
             raise ValueError(
-                f"initial_factors_sha256: found {found}, expected {expected} as in the checkpoint: the cached "
+                f"initial_factors_sha256: found {digest}, expected {expected} as in the checkpoint: the cached "
                 f"decomposition or the base model has changed since; restart the run"
             )
 

@@ -41,9 +41,9 @@ def fetch_pip(folder: Path) -> Path:
     wheel = next(file for file in files if file["filename"].endswith("-none-any.whl"))
     with urllib.request.urlopen(urllib.parse.urljoin(PIP_RELEASE, wheel["url"]), timeout=NETWORK_S) as answer:
         content = answer.read()
-    published, found = wheel["digests"]["sha256"], hashlib.sha256(content).hexdigest()
-    if found != published:
-        raise ValueError(f"{wheel['filename']} has the SHA-256 {found}, PyPI publishes {published}: not installed")
+    published, actual = wheel["digests"]["sha256"], hashlib.sha256(content).hexdigest()
+    if actual != published:
+        raise ValueError(f"{wheel['filename']} has the SHA-256 {actual}, PyPI publishes {published}: not installed")
     target = folder / wheel["filename"]
     target.write_bytes(content)
     return target

@@ -145,8 +145,8 @@ class GradientRecorder(TrainerCallback):
 def check_precision(bench: Bench, folder: Path) -> Precision:
     """One micro-batch of LoRA by the harness's loop, on a model of the same widths with ``few_layers`` layers and the same
     weights (bfloat16 numbers) in every variant. Without dropout, and with B moved off zero, so that A has gradients too."""
-    found = [_gradient(bench, folder, packing=packing, dtype=dtype) for packing, dtype in VARIANTS]
-    loss, reference, tokens = found[0]
+    gradients = [_gradient(bench, folder, packing=packing, dtype=dtype) for packing, dtype in VARIANTS]
+    loss, reference, tokens = gradients[0]
     return Precision(
         layers=bench.scale.few_layers,
         tokens=tokens,
@@ -160,7 +160,7 @@ def check_precision(bench: Bench, folder: Path) -> Precision:
                 gradient_cosine=float(cosine_similarity(own, reference, dim=0)),
                 gradient_difference=float((own - reference).norm() / reference.norm()),
             )
-            for (packing, dtype), (own_loss, own, _) in zip(VARIANTS, found, strict=True)
+            for (packing, dtype), (own_loss, own, _) in zip(VARIANTS, gradients, strict=True)
         ),
     )
 

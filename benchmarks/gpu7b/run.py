@@ -88,16 +88,16 @@ def setting_of(bench: Bench) -> Setting:
 
 def describe(device: torch.device) -> Device:
     """The device and the machine around it."""
-    found = hardware()
+    machine = hardware()
     on_gpu = device.type == "cuda"
     return Device(
-        name=torch.cuda.get_device_name(device) if on_gpu else found["cpu"],
+        name=torch.cuda.get_device_name(device) if on_gpu else machine["cpu"],
         memory_bytes=torch.cuda.get_device_properties(device).total_memory if on_gpu else None,
         driver=_driver() if on_gpu else None,
         cuda=torch.version.cuda if on_gpu else None,
-        cpu=found["cpu"],
-        cores=found["cores"],
-        threads=found["threads"],
+        cpu=machine["cpu"],
+        cores=machine["cores"],
+        threads=machine["threads"],
         environment={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     )
 
@@ -115,10 +115,10 @@ def line(part: Part) -> str:
     """One line for the person who waits."""
     text = f"{part.started_s:5.0f} s  {part.name}: {part.status} in {part.seconds:.1f} s"
     if isinstance(part.result, Training):
-        found = part.result
-        utilisation = "" if found.mfu is None else f", {100 * found.mfu:.1f} % MFU"
+        training = part.result
+        utilisation = "" if training.mfu is None else f", {100 * training.mfu:.1f} % MFU"
         text += (
-            f": {found.seconds_per_step:.3g} s a step, {found.tokens_per_second:,.0f} tokens/s{utilisation}, "
-            f"{found.peak_bytes / 1e9:.1f} GB of {found.memory_of}"
+            f": {training.seconds_per_step:.3g} s a step, {training.tokens_per_second:,.0f} tokens/s{utilisation}, "
+            f"{training.peak_bytes / 1e9:.1f} GB of {training.memory_of}"
         )
     return text if part.error is None else f"{text}: {part.error.strip().splitlines()[-1][:300]}"

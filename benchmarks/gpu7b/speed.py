@@ -51,9 +51,9 @@ def decomposition_time(bench: Bench) -> Decomposition:
     shapes = []
     for shape, count in (((hidden, hidden), 4 * layers), ((inner, hidden), 3 * layers)):
         weight = _weight(bench, shape)
-        found: list[Extremes] = []
-        seconds = seconds_of(lambda w=weight, f=found: f.append(decompose(w, r=r)), bench.device)
-        shapes.append(DecomposedShape(shape=shape, weights=count, seconds=seconds, residual=_residual(weight, found[0])))
+        extremes: list[Extremes] = []
+        seconds = seconds_of(lambda w=weight, f=extremes: f.append(decompose(w, r=r)), bench.device)
+        shapes.append(DecomposedShape(shape=shape, weights=count, seconds=seconds, residual=_residual(weight, extremes[0])))
     return Decomposition(r=r, shapes=tuple(shapes), whole_model_s=math.fsum(one.seconds * one.weights for one in shapes))
 
 
@@ -76,8 +76,8 @@ def generation_speed(bench: Bench, *, rows: int, num_beams: int) -> Generation:
     prompts = ["a" * scale.prompt_length] * rows
 
     def run(new_tokens: int) -> list[int]:
-        found = generate(model, bench.tokenizer, prompts, max_new_tokens=new_tokens, batch_size=rows, num_beams=num_beams)
-        return [completion.tokens for completion in found]
+        completions = generate(model, bench.tokenizer, prompts, max_new_tokens=new_tokens, batch_size=rows, num_beams=num_beams)
+        return [completion.tokens for completion in completions]
 
     run(2)
     reset_peak_memory()

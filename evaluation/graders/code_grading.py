@@ -38,7 +38,7 @@ def grade(
     # Blank lines around a program are all that most programs of the two extractions differ in.
     texts = {name: [grader.program(*pair).lstrip("\n").rstrip() for pair in pairs] for name, grader in graders.items()}
     plus = any(grader.suite == "plus" for grader in graders.values())
-    programs = sorted({(row, text) for found in texts.values() for row, text in enumerate(found) if text})
+    programs = sorted({(row, text) for column in texts.values() for row, text in enumerate(column) if text})
     with Sandbox(limits=limits, allow_unsafe=allow_unsafe) as sandbox, _folder(cache_dir) as folder:
         outcomes = _assertion_outcomes(examples, programs, sandbox)
         outcomes |= _evalplus_outcomes(examples, programs, sandbox, evalplus_oracle.Oracle(folder, sandbox), plus=plus)
@@ -48,8 +48,8 @@ def grade(
     if all(example.evalplus for example in examples):
         del recorded["timeout_s"]
     verdicts = {
-        name: [_verdict(outcomes.get((row, text), {}).get(graders[name].suite), text) for row, text in enumerate(found)]
-        for name, found in texts.items()
+        name: [_verdict(outcomes.get((row, text), {}).get(graders[name].suite), text) for row, text in enumerate(column)]
+        for name, column in texts.items()
     }
     return Grading(verdicts=verdicts, sandbox_level=level, limits=recorded)
 
@@ -86,7 +86,7 @@ def _evalplus_outcomes(
     programs = [program for program in programs if examples[program[0]].evalplus is not None]
     suites = {row: [suite for suite in examples[row].suites if plus or suite == "base"] for row, _ in programs}
     tasks = {row: task for row in suites if (task := examples[row].evalplus) is not None}
-    truths.prepare([(tasks[row], suite) for row, found in suites.items() for suite in found])
+    truths.prepare([(tasks[row], suite) for row, own in suites.items() for suite in own])
     # Expected outputs reach a hundred megabytes: they are read when a program's turn comes, and let go with its result.
     expected: dict[int, list[evalplus_oracle.Truth]] = {}
 
@@ -96,12 +96,12 @@ def _evalplus_outcomes(
             source = examples[row].source(text)
             yield evalplus_oracle.program_job(tasks[row], source, expected[place], evalplus_oracle.TimeLimits())
 
-    found: Outcomes = {}
+    by_program: Outcomes = {}
     for place, result in sandbox.run_each(jobs()):
         row, text = programs[place]
         outcomes = evalplus_oracle.outcomes(tasks[row], result, expected.pop(place))
-        found[row, text] = dict(zip(suites[row], outcomes, strict=True))
-    return found
+        by_program[row, text] = dict(zip(suites[row], outcomes, strict=True))
+    return by_program
 
 
 def _verdict(outcome: str | None, program: str) -> Verdict:

@@ -101,11 +101,11 @@ def _from_release(record: Record, dataset: str) -> Task:
     inputs = []
     for name in ("base_input", "plus_input"):
         # The one task without added inputs has {} for them.
-        found = _field(record, name, (list, dict), "a list of argument lists") or []
-        if not isinstance(found, list) or not all(isinstance(arguments, list) for arguments in found):
-            raise ValueError(f"field {name!r}: found {str(found)[:60]}, expected a list of argument lists")
+        calls = _field(record, name, (list, dict), "a list of argument lists") or []
+        if not isinstance(calls, list) or not all(isinstance(arguments, list) for arguments in calls):
+            raise ValueError(f"field {name!r}: found {str(calls)[:60]}, expected a list of argument lists")
         try:
-            inputs.append(tuple(restore(number, arguments) if dataset == "mbpp" else arguments for arguments in found))
+            inputs.append(tuple(restore(number, arguments) if dataset == "mbpp" else arguments for arguments in calls))
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise ValueError(f"field {name!r}: found {error}, expected the arguments of {identity}") from None
     base, plus = inputs

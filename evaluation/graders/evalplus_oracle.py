@@ -116,11 +116,11 @@ class Oracle:
                 outputs += result.outputs
         _check(task, suite, outputs)
         pairs = zip(inputs, outputs, strict=True)
-        kept = [(given, found) for given, found in pairs if _left_out_for(task, found) is None]
+        kept = [(given, output) for given, output in pairs if _left_out_for(task, output) is None]
         columns = (
             tuple(given for given, _ in kept),
-            tuple(_value(task, found) for _, found in kept),
-            tuple(found.seconds for _, found in kept),
+            tuple(_value(task, output) for _, output in kept),
+            tuple(output.seconds for _, output in kept),
         )
         with replacing(self._path(task, suite)) as temporary:
             temporary.write_bytes(zlib.compress(marshal.dumps(columns), level=1))
@@ -135,26 +135,26 @@ def _inputs(task: Task, suite: Suite) -> Sequence[list[Any]]:
     return task.plus if suite == "plus" else task.base or ()
 
 
-def _is_answer(task: Task, found: Output) -> bool:
-    return found.error is None or (found.error == _OBJECT and is_none_or_object(task))
+def _is_answer(task: Task, output: Output) -> bool:
+    return output.error is None or (output.error == _OBJECT and is_none_or_object(task))
 
 
-def _left_out_for(task: Task, found: Output) -> str | None:
+def _left_out_for(task: Task, output: Output) -> str | None:
     """Why a reference's output is not used; None where it is."""
-    if not _is_answer(task, found):
-        return found.error
-    return "too large an output" if len(marshal.dumps(_value(task, found))) > MAX_OUTPUT_BYTES else None
+    if not _is_answer(task, output):
+        return output.error
+    return "too large an output" if len(marshal.dumps(_value(task, output))) > MAX_OUTPUT_BYTES else None
 
 
 def _check(task: Task, suite: Suite, outputs: Sequence[Output]) -> None:
-    reasons = [reason for found in outputs if (reason := _left_out_for(task, found)) is not None]
+    reasons = [reason for output in outputs if (reason := _left_out_for(task, output)) is not None]
     if len(reasons) > MAX_LEFT_OUT or (reasons and len(reasons) == len(_inputs(task, suite))):
         raise OracleError(f"{task.id}: reference solution: found {reasons[-1]} on {suite} inputs, expected an output")
 
 
-def _value(task: Task, found: Output) -> Any:
+def _value(task: Task, output: Output) -> Any:
     """What is compared: where only None or not counts, that."""
-    return found.error == _OBJECT or found.value is not None if is_none_or_object(task) else found.value
+    return output.error == _OBJECT or output.value is not None if is_none_or_object(task) else output.value
 
 
 def program_job(task: Task, source: str, truths: Sequence[Truth], limits: TimeLimits) -> Job:
@@ -173,24 +173,24 @@ def program_job(task: Task, source: str, truths: Sequence[Truth], limits: TimeLi
 def outcomes(task: Task, result: Result, truths: Sequence[Truth]) -> list[str]:
     """The outcome of each suite: passed, failed, or how the run ended before all outputs were there. A suite passes only
     if those before it do."""
-    found: list[str] = []
+    by_suite: list[str] = []
     start = 0
     for truth in truths:
         outputs = result.outputs[start : start + len(truth.inputs)]
         start += len(truth.inputs)
-        if found and found[-1] != "passed":
-            found.append(found[-1])
+        if by_suite and by_suite[-1] != "passed":
+            by_suite.append(by_suite[-1])
         elif not _all_accepted(task, outputs, truth):
-            found.append("failed")
+            by_suite.append("failed")
         else:
-            found.append("passed" if len(outputs) == len(truth.inputs) else result.outcome)
-    return found
+            by_suite.append("passed" if len(outputs) == len(truth.inputs) else result.outcome)
+    return by_suite
 
 
 def _all_accepted(task: Task, outputs: Sequence[Output], truth: Truth) -> bool:
     comparison = OutputComparison(task)
     # An object of the program's own stands for itself: it is not None, and equal to nothing.
     return all(
-        _is_answer(task, found) and comparison.accepts(given, found.value if found.error is None else found, expected)
-        for given, found, expected in zip(truth.inputs, outputs, truth.expected, strict=False)
+        _is_answer(task, output) and comparison.accepts(given, output.value if output.error is None else output, expected)
+        for given, output, expected in zip(truth.inputs, outputs, truth.expected, strict=False)
     )

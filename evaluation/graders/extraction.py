@@ -58,12 +58,12 @@ def answer_text(completion: str) -> str | None:
     text = _NEXT_PROBLEM.split(completion, maxsplit=1)[0]
     for pattern in (_SOUND_TRIGGER, None, _HASHES):
         if pattern is None:
-            found = last_boxed(text)
+            answer = last_boxed(text)
         else:
             marks = list(pattern.finditer(text))
-            found = first_line(text[marks[-1].end() :]) if marks else None
-        if found is not None:
-            return found
+            answer = first_line(text[marks[-1].end() :]) if marks else None
+        if answer is not None:
+            return answer
     return None
 
 

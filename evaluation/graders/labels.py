@@ -40,14 +40,14 @@ def stated_label(labels: tuple[str, ...], completion: str) -> str | None:
     """The one label that a completion states, whichever its case. None where it states none, negates one, or names two that
     differ: a reader could not tell which is the answer. What follows a new problem's header does not count."""
     answer = _NEXT_PROBLEM.split(completion, maxsplit=1)[0]
-    found = set()
+    named = set()
     for match in _stated(labels).finditer(answer):
         if _NEGATED.search(answer[max(0, match.start() - 24) : match.start()]):
             return None
-        found.add("".join(match.groups()).lower())
-    if len(found) != 1:
+        named.add("".join(match.groups()).lower())
+    if len(named) != 1:
         return None
-    stated = found.pop()
+    stated = named.pop()
     return next((label for label in labels if label.lower() == stated), stated)
 
 

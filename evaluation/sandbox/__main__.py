@@ -30,8 +30,8 @@ def _job_from_files(source: Path, tests: Path) -> Job:
     """
     spec = json.loads(tests.read_text(encoding="utf-8"))
     if not isinstance(spec, dict) or set(_REQUIRED) - set(spec) or set(spec) - set(_REQUIRED | _OPTIONAL):
-        found = f"keys {', '.join(sorted(spec)) or 'none'}" if isinstance(spec, dict) else type(spec).__name__
-        raise ValueError(f"found {found}, expected {', '.join(_REQUIRED)} and optionally {', '.join(_OPTIONAL)}")
+        given = f"keys {', '.join(sorted(spec)) or 'none'}" if isinstance(spec, dict) else type(spec).__name__
+        raise ValueError(f"found {given}, expected {', '.join(_REQUIRED)} and optionally {', '.join(_OPTIONAL)}")
     for key, kind in (_REQUIRED | _OPTIONAL).items():
         if key in spec and (not isinstance(spec[key], kind) or isinstance(spec[key], bool)):
             raise ValueError(f"{key}: found {json.dumps(spec[key])[:60]}, expected {_NAMES[kind]}")

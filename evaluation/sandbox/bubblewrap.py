@@ -56,13 +56,13 @@ def _command(nesting: Sequence[str], *, scratch_mb: int) -> list[str]:
     executable = shutil.which("bwrap", path=os.defpath)
     if executable is None:
         raise Missing("bwrap is not installed (Debian, Ubuntu, Fedora: the package bubblewrap)")
-    found = [executable, *_NAMESPACES, *nesting, "--uid", str(confinement.NOBODY), "--gid", str(confinement.NOBODY)]
-    found += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    words = [executable, *_NAMESPACES, *nesting, "--uid", str(confinement.NOBODY), "--gid", str(confinement.NOBODY)]
+    words += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     for path in confinement.libraries():
-        found += ["--ro-bind", _interpreter_source() if path == sys.base_prefix else path, path]
+        words += ["--ro-bind", _interpreter_source() if path == sys.base_prefix else path, path]
     for path in _DEVICES:
-        found += ["--dev-bind", path, path]
-    return [*found, "--size", str(scratch_mb << 20), "--tmpfs", SCRATCH, "--remount-ro", "/", "--chdir", SCRATCH]
+        words += ["--dev-bind", path, path]
+    return [*words, "--size", str(scratch_mb << 20), "--tmpfs", SCRATCH, "--remount-ro", "/", "--chdir", SCRATCH]
 
 
 @cache

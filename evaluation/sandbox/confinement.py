@@ -62,8 +62,8 @@ class ProcessLimits:
 
 def libraries() -> tuple[str, ...]:
     """The folders and files that an interpreter must be able to read."""
-    found = {sys.base_prefix, "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache"}
-    return tuple(sorted(str(Path(path)) for path in found if Path(path).exists()))
+    paths = {sys.base_prefix, "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache"}
+    return tuple(sorted(str(Path(path)) for path in paths if Path(path).exists()))
 
 
 def become_subreaper() -> None:

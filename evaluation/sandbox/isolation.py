@@ -136,16 +136,16 @@ def choose(wanted: str | None = None, *, allow_unsafe: bool = False) -> str:
     Raises:
         SandboxUnavailable: none does, and ``unsafe`` was not allowed.
     """
-    found = []
+    reasons = []
     for isolation in (BUBBLEWRAP, LANDLOCK) if wanted is None else (wanted,):
         reason = self_test(isolation)
         if reason is None:
             return isolation
-        found.append(f"{isolation}: {reason}")
+        reasons.append(f"{isolation}: {reason}")
     if allow_unsafe:
         return UNSAFE
     raise SandboxUnavailable(
-        f"no safe way to run a model's programs on this machine ({'; '.join(found)}); install bubblewrap, or allow it to run "
+        f"no safe way to run a model's programs on this machine ({'; '.join(reasons)}); install bubblewrap, or allow it to run "
         "them with resource limits only (--allow-unsafe), on a machine where nothing can be lost"
     )
 

@@ -179,9 +179,9 @@ def descriptor() -> int | None:
     statements = program()
     if statements is None:
         return None
-    found = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-    os.write(found, statements)
-    return found
+    fd = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+    os.write(fd, statements)
+    return fd
 
 
 def install() -> None:

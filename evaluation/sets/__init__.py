@@ -28,24 +28,24 @@ def _defined() -> Iterator[tuple[str, object]]:
     for info in pkgutil.iter_modules(__path__, f"{__name__}."):
         if info.name.rpartition(".")[2] in _SHARED:
             continue
-        found = getattr(importlib.import_module(info.name), "SETS", ())
-        if not found:
+        defined = getattr(importlib.import_module(info.name), "SETS", ())
+        if not defined:
             raise ValueError(f"{info.name}: found no SETS, expected a tuple of the evaluation sets that the module defines")
-        yield from ((info.name, one) for one in found)
+        yield from ((info.name, one) for one in defined)
     for point in entry_points(group=ENTRY_POINT_GROUP):
         yield point.module, point.load()
 
 
 @cache
 def _by_name() -> dict[str, tuple[EvaluationSet, str]]:
-    found: dict[str, tuple[EvaluationSet, str]] = {}
+    known: dict[str, tuple[EvaluationSet, str]] = {}
     for module, one in _defined():
         if not isinstance(one, EvaluationSet):
             raise ValueError(f"{module}: found {type(one).__name__} as an evaluation set, expected EvaluationSet")
-        if one.name in found and found[one.name][0] is not one:
-            raise ValueError(f"set name {one.name!r} is claimed by {found[one.name][1]} and {module}")
-        found[one.name] = one, module
-    return found
+        if one.name in known and known[one.name][0] is not one:
+            raise ValueError(f"set name {one.name!r} is claimed by {known[one.name][1]} and {module}")
+        known[one.name] = one, module
+    return known
 
 
 def registry() -> dict[str, EvaluationSet]:

@@ -76,11 +76,11 @@ class EvaluationSet:
             ValueError: a missing or malformed field (names the set, the row from 0 and the field), or an id that occurs
             twice.
         """
-        found = [self.read(record, row, f"{self.name} row {row}") for row, record in enumerate(records)]
+        examples = [self.read(record, row, f"{self.name} row {row}") for row, record in enumerate(records)]
         seen: dict[str, int] = {}
-        for row, example in enumerate(found):
+        for row, example in enumerate(examples):
             if seen.setdefault(example.id, row) != row:
                 raise ValueError(
                     f"{self.name} row {row}: id {example.id!r} is that of row {seen[example.id]}, expected unique ids"
                 )
-        return found
+        return examples

@@ -167,13 +167,13 @@ def _set(name: str, label: str, hub_field: str, convert: Callable[[Record, str],
 
     def read(record: Record, row: int, where: str) -> Example:
         in_hub_form = "instruction" not in record and hub_field in record
-        found = convert(record, where) if in_hub_form else _adapted(name, record, where)
+        question = convert(record, where) if in_hub_form else _adapted(name, record, where)
         return Example(
             id=f"{name}/{row}",
-            query=found.instruction,
-            gold=found.gold,
-            reference=statement(found.gold),
-            choices=found.choices,
+            query=question.instruction,
+            gold=question.gold,
+            reference=statement(question.gold),
+            choices=question.choices,
         )
 
     return EvaluationSet(

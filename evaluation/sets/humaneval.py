@@ -68,8 +68,8 @@ def _read(record: Record, row: int, where: str) -> Example:
 
 def _description(example: Example) -> str:
     """The prose of the stub's docstring (StarCoder, arXiv 2305.06161, section 3 looks for HumanEval's docstrings likewise)."""
-    found = _DOCSTRING.findall(example.query)
-    prose = _EXAMPLES.split(found[-1][1], maxsplit=1)[0] if found else ""
+    docstrings = _DOCSTRING.findall(example.query)
+    prose = _EXAMPLES.split(docstrings[-1][1], maxsplit=1)[0] if docstrings else ""
     return prose.strip() or example.query
 
 

@@ -31,13 +31,13 @@ def complaint(program: str, arguments: Sequence[str]) -> str | None:
     for option, length, start in _options(arguments):
         words = arguments[start : start + length]
         if option in _FILES:
-            found, what = targets(words), "as a configuration file"
+            misplaced, what = targets(words), "as a configuration file"
         else:
-            found, what = [word for word in words if "=" not in word], f"after {option}"
-        if found:
-            rest = [word for word in words if word not in found]
-            moved = [*found, *arguments[: start - 1], *([option, *rest] if rest else []), *arguments[start + length :]]
-            where = f"found {' '.join(found)} {what}; put the target before {option}"
+            misplaced, what = [word for word in words if "=" not in word], f"after {option}"
+        if misplaced:
+            rest = [word for word in words if word not in misplaced]
+            moved = [*misplaced, *arguments[: start - 1], *([option, *rest] if rest else []), *arguments[start + length :]]
+            where = f"found {' '.join(misplaced)} {what}; put the target before {option}"
             return f"{where}: {shlex.join([program, *moved])}"
     twice = [option for option, _, _ in _options(arguments) if option in _KEYS]
     if len(twice) > 1:
@@ -47,7 +47,7 @@ def complaint(program: str, arguments: Sequence[str]) -> str | None:
 
 def _options(arguments: Sequence[str]) -> list[tuple[str, int, int]]:
     """(option, number of words after it, place of the first) of each option that takes files or keys."""
-    found = []
+    options = []
     for place, word in enumerate(arguments):
         if word == "--":
             break
@@ -55,8 +55,8 @@ def _options(arguments: Sequence[str]) -> list[tuple[str, int, int]]:
             start = end = place + 1
             while end < len(arguments) and not arguments[end].startswith("-"):
                 end += 1
-            found.append((word, end - start, start))
-    return found
+            options.append((word, end - start, start))
+    return options
 
 
 def refuse(argv: Sequence[str]) -> None:
@@ -65,6 +65,6 @@ def refuse(argv: Sequence[str]) -> None:
     Args:
         argv: as in ``sys.argv``.
     """
-    found = complaint("snakemake", argv[1:])
-    if found is not None:
-        raise SystemExit(f"error: {found}")
+    problem = complaint("snakemake", argv[1:])
+    if problem is not None:
+        raise SystemExit(f"error: {problem}")

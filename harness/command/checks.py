@@ -86,8 +86,8 @@ def supported() -> Supported:
     else:
         python = metadata.metadata(DISTRIBUTION)["Requires-Python"]
         lines = metadata.requires(DISTRIBUTION) or []
-    found = [Requirement(line) for line in lines]
-    needed = tuple(one for one in found if one.marker is None or one.marker.evaluate({"extra": ""}))
+    declared = [Requirement(line) for line in lines]
+    needed = tuple(one for one in declared if one.marker is None or one.marker.evaluate({"extra": ""}))
     return Supported(python=SpecifierSet(python), requirements=needed)
 
 
@@ -103,10 +103,10 @@ def check_checkout() -> Finding:
 def check_python(versions: SpecifierSet) -> Finding:
     """The interpreter that runs this."""
     release = platform.python_version()
-    found = f"{release} (supported: {versions}), {sys.executable}"
+    seen = f"{release} (supported: {versions}), {sys.executable}"
     if versions.contains(release, prereleases=True):
-        return Finding(name="Python", status="ok", found=found)
-    return Finding(name="Python", status="fault", found=found, mend="rm -r .venv && make setup")
+        return Finding(name="Python", status="ok", found=seen)
+    return Finding(name="Python", status="fault", found=seen, mend="rm -r .venv && make setup")
 
 
 def check_package(requirement: Requirement) -> Finding:
@@ -116,10 +116,10 @@ def check_package(requirement: Requirement) -> Finding:
         release = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Finding(name=name, status="fault", found=f"not installed (supported: {wanted})", mend=_install(requirement))
-    found = f"{release} (supported: {wanted})"
+    seen = f"{release} (supported: {wanted})"
     if wanted.contains(release, prereleases=True):
-        return Finding(name=name, status="ok", found=found)
-    return Finding(name=name, status="fault", found=found, mend=_install(requirement))
+        return Finding(name=name, status="ok", found=seen)
+    return Finding(name=name, status="fault", found=seen, mend=_install(requirement))
 
 
 def _install(requirement: Requirement, *options: str) -> str:
@@ -129,8 +129,8 @@ def _install(requirement: Requirement, *options: str) -> str:
 
 def check_packages(requirements: tuple[Requirement, ...]) -> list[Finding]:
     """Those that change numbers most, and every one that is wrong."""
-    found = [check_package(requirement) for requirement in requirements]
-    return [one for one in found if one.name in SHOWN or one.status != "ok"]
+    findings = [check_package(requirement) for requirement in requirements]
+    return [one for one in findings if one.name in SHOWN or one.status != "ok"]
 
 
 # ------------------------------------------------------------------------------------------------------------ processors
@@ -144,12 +144,12 @@ def cores() -> int:
 def check_threads() -> Finding:
     """How many threads a run takes; every run of the workflow is one process, with one thread unless told otherwise."""
     wanted = os.environ.get("OMP_NUM_THREADS")
-    found = f"OMP_NUM_THREADS={wanted or 'unset, so one a run'}, {cores()} cores"
+    seen = f"OMP_NUM_THREADS={wanted or 'unset, so one a run'}, {cores()} cores"
     if wanted is not None and not (wanted.isdigit() and int(wanted) > 0):
-        return Finding(name="threads", status="fault", found=found, mend="unset OMP_NUM_THREADS")
+        return Finding(name="threads", status="fault", found=seen, mend="unset OMP_NUM_THREADS")
     if wanted is not None and int(wanted) > cores():
-        return Finding(name="threads", status="note", found=found, mend=f"export OMP_NUM_THREADS={cores()}")
-    return Finding(name="threads", status="ok", found=found)
+        return Finding(name="threads", status="note", found=seen, mend=f"export OMP_NUM_THREADS={cores()}")
+    return Finding(name="threads", status="ok", found=seen)
 
 
 def check_gpu() -> Finding:
@@ -185,12 +185,12 @@ def check_sandbox() -> Finding:
     for level in (isolation.BUBBLEWRAP, isolation.LANDLOCK):
         reason = isolation.self_test(level)
         if reason is None:
-            found = "; ".join([isolation.layers(level), *(f"no {name}: {why}" for name, why in reasons.items())])
+            seen = "; ".join([isolation.layers(level), *(f"no {name}: {why}" for name, why in reasons.items())])
             mend = _mend_bubblewrap() if reasons else None
-            return Finding(name="sandbox", status="note" if reasons else "ok", found=found, mend=mend)
+            return Finding(name="sandbox", status="note" if reasons else "ok", found=seen, mend=mend)
         reasons[level] = reason
-    found = "none, so tasks of code cannot be evaluated; " + "; ".join(f"no {name}: {why}" for name, why in reasons.items())
-    return Finding(name="sandbox", status="fault", found=found, mend=_mend_bubblewrap())
+    seen = "none, so tasks of code cannot be evaluated; " + "; ".join(f"no {name}: {why}" for name, why in reasons.items())
+    return Finding(name="sandbox", status="fault", found=seen, mend=_mend_bubblewrap())
 
 
 def _mend_bubblewrap() -> str:
@@ -222,8 +222,8 @@ def check_hub() -> Finding:
     url = os.environ.get("HF_ENDPOINT", HUB)
     if reachable(urllib.request.getproxies().get("https", url), within_s=HUB_S):
         return Finding(name="hub", status="ok", found=f"{url} can be reached")
-    found = f"{url} cannot be reached within {HUB_S:g} s; tiny and demo do without"
-    return Finding(name="hub", status="note", found=found, mend="export HF_HUB_OFFLINE=1")
+    seen = f"{url} cannot be reached within {HUB_S:g} s; tiny and demo do without"
+    return Finding(name="hub", status="note", found=seen, mend="export HF_HUB_OFFLINE=1")
 
 
 def reachable(url: str, *, within_s: float) -> bool:
@@ -256,10 +256,10 @@ def _existing(folder: Path) -> Path:
 def check_disk(results: Path) -> Finding:
     """Space for results."""
     free = shutil.disk_usage(_existing(results)).free / 2**30
-    found = f"{free:.1f} GiB free for {results}/ (each experiment's own need is checked before its first run)"
+    seen = f"{free:.1f} GiB free for {results}/ (each experiment's own need is checked before its first run)"
     if free >= LEAST_FREE_GIB:
-        return Finding(name="disk", status="ok", found=found)
-    return Finding(name="disk", status="fault", found=found, mend=f"rm -r {cli.CACHE}; du -sh ~/.cache/huggingface {results}/*")
+        return Finding(name="disk", status="ok", found=seen)
+    return Finding(name="disk", status="fault", found=seen, mend=f"rm -r {cli.CACHE}; du -sh ~/.cache/huggingface {results}/*")
 
 
 def check_results(results: Path) -> Finding:

@@ -27,8 +27,8 @@ def print_report(report: Report) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    for domain, found in report.items():
-        training = found["training"]
+    for domain, part in report.items():
+        training = part["training"]
         console.print(
             f"\n[bold]{domain}[/]: {training['rows']:,} training rows; {training['repeated_rows']:,} repeat an earlier row, "
             f"{training['repeated_queries']:,} an earlier query"
@@ -36,19 +36,19 @@ def print_report(report: Report) -> None:
         table = Table("evaluation set", title_justify="left")
         for heading in ("questions", "exact", "near", "contaminated", f"share a {LONG}-gram"):
             table.add_column(heading, justify="right")
-        for name, task in found["tasks"].items():
+        for name, task in part["tasks"].items():
             counts = [f"{task[k]:,}" for k in ("n", "exact", "near")]
             table.add_row(name, *counts, f"{100 * task['share']:.2f} %", f"{task['ngram']:,}")
         console.print(table)
         table = Table("tokenizer of")
         for heading in ("limit", "tokens", "rows cut", "share", "without a label"):
             table.add_column(heading, justify="right")
-        for model, row in found["length"].items():
+        for model, row in part["length"].items():
             share = f"{100 * row['cut'] / training['rows']:.2f} %"
             shown = [f"{row['max_length']:,}", f"{row['tokens']:,}", f"{row['cut']:,}", share, f"{row['without_label']:,}"]
             table.add_row(model, *shown)
         console.print(table)
-        for name, task in found["tasks"].items():
+        for name, task in part["tasks"].items():
             for match in task["matches"][:_QUOTED]:
                 near = f" ({100 * match['share']:.0f} %)" if match["kind"] == "near" else ""
                 where = f"{name}: {match['id']}, {match['kind']}{near}, training row {match['training_row']}"

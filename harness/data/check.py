@@ -33,12 +33,12 @@ def check_experiment(
     Raises:
         ConfigError: names the key of the set or model that is missing or malformed.
     """
-    found: Report = {}
+    report: Report = {}
     for domain in dict.fromkeys(run.domain for run in runs):
         say(f"{domain}: reading")
         models = {run.model_key: run.model for run in runs if run.domain == domain}
-        found[domain] = _check_domain(experiment, domain, models, models_dir=models_dir, cache_dir=cache_dir, say=say)
-    return found
+        report[domain] = _check_domain(experiment, domain, models, models_dir=models_dir, cache_dir=cache_dir, say=say)
+    return report
 
 
 def _check_domain(
@@ -90,17 +90,17 @@ def _all_splits(experiment: Experiment, *, say: Callable[[str], None]) -> dict[s
     """All splits of the sets that have them read (``EvaluationSet.all_splits``), where the experiment is evaluated on the real
     set: it reads a part of it itself."""
     tasks = [task for domain in experiment.domains.values() for task in domain.evaluation.tasks.values()]
-    found = {}
+    splits = {}
     for format in dict.fromkeys(task.format for task in tasks if isinstance(task.source, FileData)):
         known = sets.get(format)
         if known.all_splits is None:
             continue
         source = FileData.model_validate({"kind": "files", **known.all_splits})
         try:
-            found[f"{format}, all splits"] = (format, load_records(source, data_dir=experiment.data_dir))
+            splits[f"{format}, all splits"] = (format, load_records(source, data_dir=experiment.data_dir))
         except ConfigError as error:
             say(f"not checked against all splits of {known.label}: {error}")
-    return found
+    return splits
 
 
 def _without_label(tokens: TokenizedSet) -> int:
@@ -132,7 +132,7 @@ def _tokenizer(key: str, model: BaseModelSpec, *, models_dir: Path) -> Any:
 
 
 def _task_report(asked: list[Any], matches: list[Any]) -> Report:
-    found = task_overlap(asked, matches)
+    overlap = task_overlap(asked, matches)
     quoted = [
         {
             "id": example.id,
@@ -144,6 +144,6 @@ def _task_report(asked: list[Any], matches: list[Any]) -> Report:
         for example, match in zip(asked, matches, strict=True)
         if match.exact or match.near
     ]
-    ids = None if found.ids is None else list(found.ids)
-    counts = {"n": found.n, "exact": found.exact, "near": found.near, "ngram": found.ngram}
-    return {**counts, "share": found.share, "ids": ids, "matches": quoted[:LISTED_IDS]}
+    ids = None if overlap.ids is None else list(overlap.ids)
+    counts = {"n": overlap.n, "exact": overlap.exact, "near": overlap.near, "ngram": overlap.ngram}
+    return {**counts, "share": overlap.share, "ids": ids, "matches": quoted[:LISTED_IDS]}

@@ -70,20 +70,20 @@ def find_overlap(
     """
     asked = {name: sets.examples(format_, records) for name, (format_, records) in tasks.items()}
     questions = [_question(tasks[name][0], example) for name in tasks for example in asked[name]]
-    index = QuestionIndex(questions, sets=[len(found) for found in asked.values()])
+    index = QuestionIndex(questions, sets=[len(examples) for examples in asked.values()])
     matches = iter(index.matches(_training_pairs(training_format, training)))
-    return {name: (found, [next(matches) for _ in found]) for name, found in asked.items()}
+    return {name: (examples, [next(matches) for _ in examples]) for name, examples in asked.items()}
 
 
 def task_overlap(asked: Sequence[Example], matches: Sequence[Match]) -> TaskOverlap:
     """Count one task's matches."""
-    found = [example.id for example, match in zip(asked, matches, strict=True) if match.exact or match.near]
+    contaminated = [example.id for example, match in zip(asked, matches, strict=True) if match.exact or match.near]
     return TaskOverlap(
         n=len(asked),
         exact=sum(match.exact for match in matches),
         near=sum(match.near for match in matches),
         ngram=sum(match.ngram for match in matches),
-        ids=tuple(found) if len(found) <= LISTED_IDS else None,
+        ids=tuple(contaminated) if len(contaminated) <= LISTED_IDS else None,
     )
 
 
@@ -131,10 +131,10 @@ def contamination_summary(
         training = load_records(data.source, data_dir=data_dir, limit=data.limit)
         training_sha256 = source_fingerprint(training)
     paths = {
-        name: cache_dir / f"overlap-{_key(data.format, training_sha256, tasks[name].format, found)}.json"
-        for name, found in records.items()
+        name: cache_dir / f"overlap-{_key(data.format, training_sha256, tasks[name].format, rows)}.json"
+        for name, rows in records.items()
     }
-    missing = {name: (tasks[name].format, found) for name, found in records.items() if not paths[name].is_file()}
+    missing = {name: (tasks[name].format, rows) for name, rows in records.items() if not paths[name].is_file()}
     if missing:
         if training is None:
             training = load_records(data.source, data_dir=data_dir, limit=data.limit)
@@ -144,8 +144,8 @@ def contamination_summary(
         except ValueError as error:
             raise ConfigError(str(error)) from error
         for name, (asked, matches) in overlap.items():
-            found = task_overlap(asked, matches)
-            files.write_json(paths[name], {**asdict(found), "share": found.share})
+            counts = task_overlap(asked, matches)
+            files.write_json(paths[name], {**asdict(counts), "share": counts.share})
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
 
 
@@ -156,9 +156,9 @@ def _key(training_format: str, training_sha256: str, format: str, records: Seque
 
 
 def _check_same(training: Sequence[Record], expected: str) -> None:
-    found = source_fingerprint(training)
-    if found != expected:
+    actual = source_fingerprint(training)
+    if actual != expected:
         raise ConfigError(
-            f"data: found training rows with sha256 {found[:16]}..., expected {expected[:16]}..., the rows that the run "
+            f"data: found training rows with sha256 {actual[:16]}..., expected {expected[:16]}..., the rows that the run "
             "was trained on; restore them or train again"
         )

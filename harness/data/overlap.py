@@ -114,8 +114,8 @@ class _Grams:
         counts = self.counts[pairs[:, 1]]
         row = np.repeat(pairs[:, 0], counts)
         question = self.owners[_spans(self.first[pairs[:, 1]], counts)]
-        found, shared = np.unique(np.stack([row, question], axis=1), axis=0, return_counts=True)
-        return found[:, 0], found[:, 1], shared
+        matched, shared = np.unique(np.stack([row, question], axis=1), axis=0, return_counts=True)
+        return matched[:, 0], matched[:, 1], shared
 
 
 def _slot(hashes: Hashes) -> NDArray[np.int64]:
@@ -170,9 +170,9 @@ class QuestionIndex:
         hashes, owners = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)]
         for index, question in enumerate(split):
             if only is None or len(question) == only:
-                found = _window_hashes(self._values[[self._ids[word] for word in question]], n)
-                hashes.append(found)
-                owners.append(np.full(len(found), index))
+                grams = _window_hashes(self._values[[self._ids[word] for word in question]], n)
+                hashes.append(grams)
+                owners.append(np.full(len(grams), index))
         return _Grams(np.concatenate(hashes), np.concatenate(owners), set_of=self._set_of)
 
     def matches(self, examples: Iterable[tuple[str, str]]) -> list[Match]:

@@ -95,8 +95,8 @@ def _item(row: Mapping[str, Any]) -> Item:
 
 
 def _pair(first: str, second: str, verdicts: Sequence[Mapping[str, bool]]) -> Pair:
-    first_only = sum(found[first] and not found[second] for found in verdicts)
-    second_only = sum(found[second] and not found[first] for found in verdicts)
+    first_only = sum(judged[first] and not judged[second] for judged in verdicts)
+    second_only = sum(judged[second] and not judged[first] for judged in verdicts)
     share = (first_only + second_only) / len(verdicts)
     return Pair(first=first, second=second, first_only=first_only, second_only=second_only, share=share)
 
@@ -112,9 +112,9 @@ def audit_rows(rows: Sequence[Mapping[str, Any]], *, run: str, task: str, headli
         raise ConfigError(f"{where}: found no predictions, expected at least one")
     verdicts = [_verdicts(row, f"{where} {row['id']}") for row in rows]
     graders = list(verdicts[0])
-    for row, found in zip(rows, verdicts, strict=True):
-        if set(found) != set(graders):
-            raise ConfigError(f"{where} {row['id']}: found graders {', '.join(found)}, expected {', '.join(graders)}")
+    for row, judged in zip(rows, verdicts, strict=True):
+        if set(judged) != set(graders):
+            raise ConfigError(f"{where} {row['id']}: found graders {', '.join(judged)}, expected {', '.join(graders)}")
     n = len(rows)
     pairs = [_pair(first, second, verdicts) for first, second in itertools.combinations(graders, 2)]
     return TaskAudit(
@@ -122,11 +122,11 @@ def audit_rows(rows: Sequence[Mapping[str, Any]], *, run: str, task: str, headli
         task=task,
         headline=headline,
         n=n,
-        accuracy={grader: sum(found[grader] for found in verdicts) / n for grader in graders},
+        accuracy={grader: sum(judged[grader] for judged in verdicts) / n for grader in graders},
         unparseable=sum(bool(row.get("unparseable")) for row in rows) / n,
         truncated=sum(bool(row.get("truncated")) for row in rows) / n,
         pairs=sorted(pairs, key=lambda pair: -pair.share),
-        items=[_item(row) for row, found in zip(rows, verdicts, strict=True) if len(set(found.values())) > 1],
+        items=[_item(row) for row, judged in zip(rows, verdicts, strict=True) if len(set(judged.values())) > 1],
     )
 
 

@@ -54,8 +54,8 @@ def evaluate_base(
 
     asked = experiment.base_evaluation
     if asked is None or model_key not in asked.models or protocol not in asked.protocols:
-        found = "nothing" if asked is None else f"models {list(asked.models)} and protocols {list(asked.protocols)}"
-        raise ConfigError(f"base_evaluation: found {found}, expected model {model_key!r} under protocol {protocol!r}")
+        stated = "nothing" if asked is None else f"models {list(asked.models)} and protocols {list(asked.protocols)}"
+        raise ConfigError(f"base_evaluation: found {stated}, expected model {model_key!r} under protocol {protocol!r}")
     evaluation = asked.evaluation(protocol)
     for name, task in evaluation.tasks.items():
         check_task(name, task)

@@ -39,9 +39,9 @@ class FinishedTasks:
     def load(self, name: str, key: str) -> TaskResult | None:
         """The kept result of a task, or None where there is none with this key."""
         try:
-            found = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-            if found["key"] == key:
-                return TaskResult(metrics=found["metrics"], predictions=found["predictions"])
+            kept = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+            if kept["key"] == key:
+                return TaskResult(metrics=kept["metrics"], predictions=kept["predictions"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # a part of another release is worth nothing: the task is evaluated again
         return None

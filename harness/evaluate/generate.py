@@ -104,8 +104,8 @@ def generate(
     with _evaluating(model):
         # A batch has one limit: beam search ranks hypotheses by their length, so one row's limit must not be another's.
         for rows in _batches([len(tokens) for tokens in encoded], batch_size, kinds=limits):
-            found = decode(model, tokenizer, [encoded[row] for row in rows], limits[rows[0]], tuple(stop_strings))
-            completions |= zip(rows, found, strict=True)
+            decoded = decode(model, tokenizer, [encoded[row] for row in rows], limits[rows[0]], tuple(stop_strings))
+            completions |= zip(rows, decoded, strict=True)
             if on_batch is not None:
                 on_batch(len(completions), len(prompts))
     return [completions[row] for row in range(len(prompts))]
@@ -345,7 +345,7 @@ def choice_loglikelihoods(
             rows += [_Scored(tokens=head + tail, start=len(head)) for tail in tails]
     scores = _score_all(model, rows, batch_size=batch_size, on_batch=on_batch)
     return [
-        [scores[row][0] + (scores[row][1][place] if place is not None else 0.0) for row, place in found] for found in places
+        [scores[row][0] + (scores[row][1][place] if place is not None else 0.0) for row, place in where] for where in places
     ]
 
 

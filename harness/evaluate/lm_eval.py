@@ -109,13 +109,13 @@ def load_tasks(spec: LmEvalSpec, *, include_defaults: bool = True, metadata: Map
     failed: dict[str, str] = {}
     for name in spec.tasks:
         try:
-            found = manager.load([name])
+            resolved = manager.load([name])
         except ConfigError:
             raise
         except Exception as error:  # the code of tasks and the hub client raise anything; all mean "not to be had"
             failed[name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             continue
-        for key, value in found.items():
+        for key, value in resolved.items():
             loaded[key] |= value
     if failed:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
@@ -150,7 +150,7 @@ def file_samples(samples: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Logged samples in the form of lm-eval's ``samples_*.jsonl``: arguments by name, responses as text, plain JSON."""
     from lm_eval.utils import handle_non_serializable, sanitize_list
 
-    found = []
+    rows = []
     for sample in samples:
         arguments = {
             f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(request)}
@@ -162,8 +162,8 @@ def file_samples(samples: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "filtered_resps": sanitize_list(sample["filtered_resps"]),
             "target": str(sample["target"]),
         }
-        found.append(json.loads(json.dumps(row, default=handle_non_serializable)))
-    return found
+        rows.append(json.loads(json.dumps(row, default=handle_non_serializable)))
+    return rows
 
 
 def evaluate(lm: LM, tasks: Mapping[str, Any], *, limit: int | None = None, num_fewshot: int | None = None) -> dict[str, Any]:
@@ -208,16 +208,16 @@ def run_lm_eval(
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=spec.batch_size)
         results = evaluate(lm, loaded, limit=spec.limit, num_fewshot=spec.num_fewshot)
     # A group without an aggregate of its own has no sample_len: it is only a name for its tasks.
-    return {name: _task_result(name, found, results) for name, found in results["results"].items() if "sample_len" in found}
+    return {name: _task_result(name, result, results) for name, result in results["results"].items() if "sample_len" in result}
 
 
-def _task_result(name: str, found: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+def _task_result(name: str, result: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     subtasks = results.get("group_subtasks", {}).get(name) or []
     return {
-        "metrics": {key: _number(value) for key, value in found.items() if "," in key},
+        "metrics": {key: _number(value) for key, value in result.items() if "," in key},
         "samples": file_samples(results["samples"].get(name, ())),
         "version": results["versions"].get(name),
-        "n": found["sample_len"],
+        "n": result["sample_len"],
         "n_original": results["n-samples"].get(name, {}).get("original"),
         "num_fewshot": results["n-shot"].get(name),
         "higher_is_better": results["higher_is_better"].get(name, {}),

@@ -125,12 +125,12 @@ def _theirs(samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, An
     """lm-eval's answers from its logged samples; the verdicts are its own metrics."""
     if not choices:
         return [Answer(answer=sample["filtered_resps"][0], correct=bool(sample["exact_match"])) for sample in samples]
-    found = []
+    answers = []
     for sample, row in zip(samples, rows, strict=True):
         scores = [float(response[0]) for response in sample["filtered_resps"]]
         answer = likeliest(dict(zip(row["choice_loglikelihoods"], scores, strict=True)))
-        found.append(Answer(answer=answer, correct=bool(sample["acc"]), scores=tuple(scores)))
-    return found
+        answers.append(Answer(answer=answer, correct=bool(sample["acc"]), scores=tuple(scores)))
+    return answers
 
 
 def _compare(name: str, samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], *, choices: bool) -> Agreement:
@@ -181,13 +181,13 @@ def compare(
 
     with kept_mode(model):
         results = evaluate(same_tokens_lm(model, tokenizer, batch_size=batch_size), tasks, limit=limit)
-    found = {}
+    agreements = {}
     for name, task in tasks["tasks"].items():
         spec = settings(task).model_copy(update={"batch_size": batch_size})
         records = load_records(spec.source, data_dir=data_dir, limit=limit)
         rows = evaluate_task(model, tokenizer, name, spec, records).predictions
-        found[name] = _compare(name, results["samples"][name], rows, choices=task.OUTPUT_TYPE == "multiple_choice")
-    return found
+        agreements[name] = _compare(name, results["samples"][name], rows, choices=task.OUTPUT_TYPE == "multiple_choice")
+    return agreements
 
 
 # -------------------------------------------------------------------------------------------------------------- command
@@ -238,16 +238,16 @@ def _load_tasks(args: argparse.Namespace, data_dir: str | None) -> dict[str, Any
     return tasks
 
 
-def agreement_text(found: Mapping[str, Agreement]) -> str:
+def agreement_text(agreements: Mapping[str, Agreement]) -> str:
     """The comparison as a table for a terminal, and the rows behind each difference."""
     lines = [f"{'task':<32} {'n':>6} {'ours':>8} {'lm-eval':>8} {'difference':>11}  {'scores differ by':<17} rows"]
-    for name, item in found.items():
+    for name, item in agreements.items():
         scores = "" if item.score_difference is None else f"{item.score_difference:.1e} nats"
         lines.append(
             f"{name:<32} {item.n:>6} {item.ours:>8.4f} {item.lm_eval:>8.4f} {item.difference:>+11.4f}  {scores:<17} "
             f"{len(item.disagreements)}{'' if item.agrees else '  DIFFERS'}"
         )
-    for name, item in found.items():
+    for name, item in agreements.items():
         lines += [
             f"{name} {row.id}: gold {row.gold!r}; ours {row.ours.answer!r}, lm-eval {row.lm_eval.answer!r}"
             for row in item.disagreements
@@ -255,10 +255,10 @@ def agreement_text(found: Mapping[str, Agreement]) -> str:
     return "\n".join(lines)
 
 
-def _record(found: Mapping[str, Agreement], **about: Any) -> dict[str, Any]:
+def _record(agreements: Mapping[str, Agreement], **about: Any) -> dict[str, Any]:
     tasks = {
         name: asdict(item) | {"difference": item.difference, "agrees": item.agrees, "tolerance": TOLERANCE}
-        for name, item in found.items()
+        for name, item in agreements.items()
     }
     return about | {"tasks": tasks}
 
@@ -300,12 +300,12 @@ def main(arguments: list[str] | None = None) -> int:
     tasks = _load_tasks(args, data_dir)
     limit_threads()
     about, default, model, tokenizer = _load(experiment, args, tasks)
-    found = compare(model, tokenizer, tasks, data_dir=data_dir, limit=args.limit, batch_size=args.batch_size)
+    agreements = compare(model, tokenizer, tasks, data_dir=data_dir, limit=args.limit, batch_size=args.batch_size)
     releases = versions() | {"lm_eval": version("lm_eval")}
     output = args.output or default
-    write_json(output, _record(found, **about, limit=args.limit, versions=releases))
-    print(f"{agreement_text(found)}\n{output}")
-    return int(any(not item.agrees for item in found.values() if item.kind == "loglikelihood"))
+    write_json(output, _record(agreements, **about, limit=args.limit, versions=releases))
+    print(f"{agreement_text(agreements)}\n{output}")
+    return int(any(not item.agrees for item in agreements.values() if item.kind == "loglikelihood"))
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def evaluate_tasks(
     progress = Progress(title)
     finished = FinishedTasks(folder / UNFINISHED)
     model = tokenizer = None
-    found: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for name, task in tasks.items():
         fingerprint = source_fingerprint(records[name])
         key = task_key(task, dtype=evaluation.dtype, weights=weights, data_sha256=fingerprint)
@@ -145,20 +145,20 @@ def evaluate_tasks(
         if result is None:
             if model is None:
                 model, tokenizer = load()
-            with _naming(name, kept=tuple(found)):
+            with _naming(name, kept=tuple(metrics)):
                 result = evaluate_task(model, tokenizer, name, task, records[name], progress.update)
             finished.save(name, key, result)
         write_jsonl(folder / "predictions" / f"{name}.jsonl", result.predictions)
-        found[name] = result.metrics | {"data_sha256": fingerprint}
+        metrics[name] = result.metrics | {"data_sha256": fingerprint}
     lm_eval: dict[str, Any] | None = None
     if evaluation.lm_eval is not None:
         if model is None:
             model, tokenizer = load()
-        with _naming("lm_eval", kept=tuple(found)):
+        with _naming("lm_eval", kept=tuple(metrics)):
             lm_eval = run_lm_eval(model, tokenizer, evaluation.lm_eval, tasks=outside)
         _write_lm_eval_samples(lm_eval, folder)
     return {
-        "tasks": found,
+        "tasks": metrics,
         "lm_eval": lm_eval,
         "contamination": shared,
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -129,7 +129,7 @@ def _score(
         batch_size=task.batch_size,
         on_batch=lambda done, total: progress(done, total, f"{name}: scoring choices"),
     )
-    return losses, [dict(zip(example.choices, found, strict=True)) for example, found in zip(asked, scores, strict=True)]
+    return losses, [dict(zip(example.choices, values, strict=True)) for example, values in zip(asked, scores, strict=True)]
 
 
 def _grade(
@@ -165,7 +165,7 @@ def _prediction(
     grading: Grading,
     headline: str,
 ) -> dict[str, Any]:
-    verdicts = {name: found[index] for name, found in grading.verdicts.items()}
+    verdicts = {name: column[index] for name, column in grading.verdicts.items()}
     chosen = verdicts[headline]
     nll, tokens = loss
     return {
@@ -204,7 +204,7 @@ def _metrics(rows: list[dict[str, Any]], grading: Grading, task: TaskSpec, *, se
         "stderr": math.sqrt(accuracy * (1 - accuracy) / n),
         "n": n,
         "grader": task.grader,
-        "graders": {name: sum(verdict.correct for verdict in found) / n for name, found in grading.verdicts.items()},
+        "graders": {name: sum(verdict.correct for verdict in column) / n for name, column in grading.verdicts.items()},
         "floor": max(Counter(row["gold"] for row in rows).values()) / n if offers_choices else None,
         "unparseable": _share(rows, lambda row: row["unparseable"]),
         "truncated": _share(rows, lambda row: row["truncated"]),

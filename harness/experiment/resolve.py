@@ -172,48 +172,48 @@ def _method_layers(
 ) -> _Layers:
     """The method's settings but for overrides: what all adapters share, what makes a variant, what its entry says."""
     shared = {("adapter",): experiment.adapter, ("domains", domain, "adapter"): experiment.domains[domain].adapter}
-    found = _Layers(_ALIASES)
+    layers = _Layers(_ALIASES)
     for at, settings in shared.items():
         for key in settings:
             if _ALIASES.get(key, key) not in AdapterSettings.model_fields:
                 expected = ", ".join(AdapterSettings.model_fields)
                 raise located(paths, at + (key,), f"found an unknown key; expected one of {expected}")
-        found.lay(settings, at, known=named.cls.Settings.model_fields)
-    found.lay_preset(named.preset, ("methods", method))
-    found.lay(experiment.methods[method].settings, ("methods", method, "settings"))
-    return found
+        layers.lay(settings, at, known=named.cls.Settings.model_fields)
+    layers.lay_preset(named.preset, ("methods", method))
+    layers.lay(experiment.methods[method].settings, ("methods", method, "settings"))
+    return layers
 
 
 def _training_layers(experiment: Experiment, *, domain: str, method: str) -> _Layers:
     """The settings of training but for overrides. A method with a length of its own has no other."""
     own = experiment.methods[method].training
-    found = _Layers({})
-    found.lay(experiment.training, ("training",))
-    found.lay(experiment.domains[domain].training, ("domains", domain, "training"))
+    layers = _Layers({})
+    layers.lay(experiment.training, ("training",))
+    layers.lay(experiment.domains[domain].training, ("domains", domain, "training"))
     if own.keys() & _LENGTHS:
-        found.drop(_LENGTHS)
-    found.lay(own, ("methods", method, "training"))
-    return found
+        layers.drop(_LENGTHS)
+    layers.lay(own, ("methods", method, "training"))
+    return layers
 
 
 def _overrides(experiment: Experiment, **where: str) -> dict[int, Override]:
     """Place in the file -> override, of those that are meant for a domain, model and method."""
-    found = {}
+    meant = {}
     for i, override in enumerate(experiment.overrides):
         wanted = {field: getattr(override, field) for field in where}
         if all(names is None or where[field] in names for field, names in wanted.items()):
-            found[i] = override
-    return found
+            meant[i] = override
+    return meant
 
 
 def _domain_origins(experiment: Experiment, domain: str) -> dict[str, KeyPath | None]:
     """Of what a domain says for all its runs: the training set, the protocol and the number format of the evaluation."""
     spec, at = experiment.domains[domain], ("domains", domain)
-    found: dict[str, KeyPath | None] = {
+    keys: dict[str, KeyPath | None] = {
         f"data.{name}": (*at, "train", name) if name in spec.train.model_fields_set else None
         for name in type(spec.train).model_fields
         if name not in ("source", "format")
     }
     shared = "protocol" in experiment.model_fields_set and experiment.protocol == spec.evaluation.protocol
-    found["evaluation.protocol"] = ("protocol",) if shared else (*at, "evaluation", "protocol")
-    return found | {"evaluation.dtype": (*at, "evaluation", "dtype")}
+    keys["evaluation.protocol"] = ("protocol",) if shared else (*at, "evaluation", "protocol")
+    return keys | {"evaluation.dtype": (*at, "evaluation", "dtype")}

@@ -184,10 +184,10 @@ def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experi
 
 def settings_runs(experiment: Experiment) -> list[RunSpec]:
     """The runs whose settings Table 4 shows: one of ``subject_runs`` of each domain and model."""
-    found: dict[tuple[str, str], RunSpec] = {}
+    first: dict[tuple[str, str], RunSpec] = {}
     for run in subject_runs(experiment):
-        found.setdefault((run.domain, run.model_key), run)
-    return list(found.values())
+        first.setdefault((run.domain, run.model_key), run)
+    return list(first.values())
 
 
 def subject_runs(experiment: Experiment) -> list[RunSpec]:

@@ -48,7 +48,7 @@ class Source:
 
 def read_sources(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> dict[KeyPath, Source]:
     """The source of every value that the files state. A later file replaces what it states, lists as a whole."""
-    found: dict[KeyPath, Source] = {}
+    sources: dict[KeyPath, Source] = {}
     for path in paths:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text)
@@ -56,12 +56,12 @@ def read_sources(paths: Sequence[Path], overrides: Mapping[str, Any] | None = No
             continue
         new = dict(_leaves(root, (), Source(tags=(), note="", line=0), _comments(text)))
         replaced = {_up_to_list(key) for key in new}
-        found = {key: source for key, source in found.items() if not any(key[: len(r)] == r for r in replaced)} | new
+        sources = {key: source for key, source in sources.items() if not any(key[: len(r)] == r for r in replaced)} | new
     for dotted in overrides or {}:
         prefix = tuple(dotted.split("."))
-        found = {key: source for key, source in found.items() if key[: len(prefix)] != prefix}
-        found[prefix] = Source(tags=(COMMAND_LINE,), note="", line=0)
-    return found
+        sources = {key: source for key, source in sources.items() if key[: len(prefix)] != prefix}
+        sources[prefix] = Source(tags=(COMMAND_LINE,), note="", line=0)
+    return sources
 
 
 def _up_to_list(key: KeyPath) -> KeyPath:
@@ -73,11 +73,11 @@ def _up_to_list(key: KeyPath) -> KeyPath:
 
 def _comments(text: str) -> list[tuple[str, bool]]:
     """For each line its comment, and whether it is nothing but a comment."""
-    found = []
+    comments = []
     for line in text.splitlines():
         match = _COMMENT.search(_QUOTED.sub(lambda quoted: "_" * len(quoted[0]), line))
-        found.append((line[match.start(1) :] if match else "", line.lstrip().startswith("#")))
-    return found
+        comments.append((line[match.start(1) :] if match else "", line.lstrip().startswith("#")))
+    return comments
 
 
 def _source(first: int, last: int, comments: list[tuple[str, bool]], inherited: Source) -> Source:
@@ -115,8 +115,8 @@ def _pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
     own = [(key, value) for key, value in node.value if key.value != "<<"]
     merged = [value for key, value in node.value if key.value == "<<"]
     sources = [one for value in merged for one in (value.value if isinstance(value, yaml.SequenceNode) else [value])]
-    found = {key.value: (key, value) for one in reversed(sources) for key, value in _pairs(one)}
-    return list((found | {key.value: (key, value) for key, value in own}).values())
+    inherited = {key.value: (key, value) for one in reversed(sources) for key, value in _pairs(one)}
+    return list((inherited | {key.value: (key, value) for key, value in own}).values())
 
 
 def _above(item: yaml.Node, comments: list[tuple[str, bool]], inherited: Source) -> Source:

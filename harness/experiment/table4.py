@@ -33,11 +33,11 @@ def compare(run: RunSpec, ours: Mapping[str, Any], paper: Mapping[tuple[str, str
         ours: the method's settings by name: those planned, or those that a record says were used.
         paper: (domain, model, the paper's name) -> value, as ``harness.reported.settings`` reads them.
     """
-    found = []
+    settings = []
     for setting, name in SETTINGS.items():
         theirs, value = paper.get((run.domain, str(run.model.stands_for), setting)), ours.get(name)
-        found.append(PaperSetting(name=name, paper=theirs, ours=value, verdict=_verdict(run, theirs, value)))
-    return found
+        settings.append(PaperSetting(name=name, paper=theirs, ours=value, verdict=_verdict(run, theirs, value)))
+    return settings
 
 
 def _verdict(run: RunSpec, paper: float | None, ours: float | None) -> SettingVerdict:

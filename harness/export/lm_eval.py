@@ -96,7 +96,7 @@ def _set_of(run_dir: Path, task: str, spec: Mapping[str, Any]) -> EvaluationSet:
 
 
 def _tasks(run_dir: Path, metrics: Mapping[str, Any]) -> list[_Task]:
-    found = []
+    tasks = []
     for name, task in metrics["tasks"].items():
         spec = metrics["evaluation"]["tasks"][name]
         rows = read_predictions(run_dir, name, fields=_FIELDS)
@@ -105,24 +105,24 @@ def _tasks(run_dir: Path, metrics: Mapping[str, Any]) -> list[_Task]:
         graders = sorted(task["graders"], key=partial(ne, task["grader"]))
         common = {"set": _set_of(run_dir, name, spec), "metrics": task, "spec": spec, "rows": rows}
         texts = {grader: grader for grader in graders if grader != LOGLIKELIHOOD}
-        found.append(_Task(name=name, filters=texts, scores_choices=False, **common))
+        tasks.append(_Task(name=name, filters=texts, scores_choices=False, **common))
         if LOGLIKELIHOOD in graders:
-            found.append(_Task(name=f"{name}_choices", filters={LOGLIKELIHOOD: "none"}, scores_choices=True, **common))
-    return found
+            tasks.append(_Task(name=f"{name}_choices", filters={LOGLIKELIHOOD: "none"}, scores_choices=True, **common))
+    return tasks
 
 
 def _task_results(task: _Task) -> dict[str, Any]:
     n = task.metrics["n"]
-    found: dict[str, Any] = {"name": task.name, "alias": task.name, "sample_len": n}
+    results: dict[str, Any] = {"name": task.name, "alias": task.name, "sample_len": n}
     for grader, name in task.filters.items():
         share = task.metrics["graders"][grader]
-        found[f"{task.metric},{name}"] = share
-        found[f"{task.metric}_stderr,{name}"] = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else "N/A"
+        results[f"{task.metric},{name}"] = share
+        results[f"{task.metric}_stderr,{name}"] = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else "N/A"
     if not task.scores_choices:
         headline = task.filters.get(task.metrics["grader"], "none")
         filters = {"gold_nll": "none", "truncated": "none", "unparseable": headline}
-        found |= {f"{key},{name}": task.metrics[key] for key, name in filters.items()}
-    return found
+        results |= {f"{key},{name}": task.metrics[key] for key, name in filters.items()}
+    return results
 
 
 def _generation(spec: Mapping[str, Any]) -> dict[str, Any]:

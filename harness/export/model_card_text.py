@@ -215,18 +215,18 @@ def _base_arguments(card: Card) -> str:
 def _results(card: Card) -> list[str]:
     rows = []
     for name, task in card.tasks.items():
-        found = card.metrics["tasks"][name]
-        low, high = wilson_interval(found["accuracy"] * found["n"], found["n"])
+        metrics = card.metrics["tasks"][name]
+        low, high = wilson_interval(metrics["accuracy"] * metrics["n"], metrics["n"])
         rows.append(
             [
                 dataset_name(task.source, format=task.format, limit=task.limit),
                 metric_type(task),
-                found["n"],
-                f"{percent(found):.2f}",
-                f"{100 * found['stderr']:.2f}",
+                metrics["n"],
+                f"{percent(metrics):.2f}",
+                f"{100 * metrics['stderr']:.2f}",
                 f"{100 * low:.1f} to {100 * high:.1f}",
-                f"{found['gold_nll']:.3f}",
-                found["grader"],
+                f"{metrics['gold_nll']:.3f}",
+                metrics["grader"],
                 task.prompt_template,
             ]
         )

@@ -132,11 +132,11 @@ def _training_record(spec: RunSpec, run_dir: Path) -> dict[str, Any]:
     path = run_dir / "train.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        found = record["training_hash"]
+        saved = record["training_hash"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: found no readable training record ({error!r}), expected that of a finished run") from None
-    if found != spec.training_hash():
-        raise ConfigError(f"{path}: training_hash: found {found}, expected {spec.training_hash()}: trained with other settings")
+    if saved != spec.training_hash():
+        raise ConfigError(f"{path}: training_hash: found {saved}, expected {spec.training_hash()}: trained with other settings")
     return record
 
 
@@ -240,17 +240,17 @@ def _evaluate_fraction(
     start = time.perf_counter()
     gone = subject.prune(fraction)
     progress = Progress(f"{title} · {fraction:.0%} of ranks")
-    found = {}
+    by_task = {}
     for name, task in tasks.items():
         result = evaluate_task(subject.model, subject.tokenizer, name, task, records[name], progress.update)
-        found[name] = {
+        by_task[name] = {
             "ids": [row["id"] for row in result.predictions],
             "correct": "".join("1" if row["correct"] else "0" for row in result.predictions),
             "accuracy": result.metrics["accuracy"],
             "gold_nll": result.metrics["gold_nll"],
             "grader": result.metrics["grader"],
         }
-    return {"pruned_ranks": gone, "tasks": found, "wall_time_s": time.perf_counter() - start}
+    return {"pruned_ranks": gone, "tasks": by_task, "wall_time_s": time.perf_counter() - start}
 
 
 def _joined(entries: list[dict[str, Any]]) -> dict[str, Any]:

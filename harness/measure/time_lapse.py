@@ -40,10 +40,10 @@ def kinds_of_steps(total_steps: int, extra_work: dict[str, Collection[int]]) -> 
     for kind in sorted(extra_work):
         for step in extra_work[kind]:
             kinds.setdefault(step, []).append(kind)
-    found: dict[tuple[str, ...], list[int]] = {}
+    steps: dict[tuple[str, ...], list[int]] = {}
     for step in range(1, total_steps + 1):
-        found.setdefault(tuple(kinds.get(step, ())), []).append(step)
-    return found
+        steps.setdefault(tuple(kinds.get(step, ())), []).append(step)
+    return steps
 
 
 def plan_steps(by_kind: dict[tuple[str, ...], list[int]], *, steps: int) -> list[PlannedStep]:

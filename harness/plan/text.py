@@ -176,10 +176,10 @@ def _setting_table(settings: Sequence[Setting]) -> Table:
     table.add_column("for", max_width=24)
     table.add_column("source", ratio=1)
     previous = ""
-    for (name, _), found in sorted(groups.items(), key=lambda item: item[0][0]):
-        where = [_listed(_names(found, field), 4) for field, whole in wholes.items() if _names(found, field) != whole]
-        value = ", ".join(dict.fromkeys(_plain(setting.value) for setting in found))
-        note = found[0].source.note or str(found[0].source)
+    for (name, _), group in sorted(groups.items(), key=lambda item: item[0][0]):
+        where = [_listed(_names(group, field), 4) for field, whole in wholes.items() if _names(group, field) != whole]
+        value = ", ".join(dict.fromkeys(_plain(setting.value) for setting in group))
+        note = group[0].source.note or str(group[0].source)
         table.add_row("" if name == previous else name, value, "; ".join(where), escape(note))
         previous = name
     return table

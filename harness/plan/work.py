@@ -173,9 +173,9 @@ class Planner:
         built = not isinstance(run.model.source, BuiltModel) or (folder is not None and folder.is_dir())
         if not here or not built or isinstance(run.model.source, HubModel) or not self.cache_dir.is_dir():
             return None
-        found = load_records(run.data.source, data_dir=self.experiment.data_dir, limit=run.data.limit)
+        records = load_records(run.data.source, data_dir=self.experiment.data_dir, limit=run.data.limit)
         tokenizer = load_tokenizer(run.model_key, run.model, models_dir=self.models_dir)
-        path = tokens_file(run.data, tokenizer, fingerprint=source_fingerprint(found), cache_dir=self.cache_dir)
+        path = tokens_file(run.data, tokenizer, fingerprint=source_fingerprint(records), cache_dir=self.cache_dir)
         if not path.is_file():
             return None
         with safe_open(path, framework="pt") as stream:
@@ -184,7 +184,7 @@ class Planner:
     def state(self, run: RunSpec) -> str:
         """Whether the run is done, by its records."""
         try:
-            found = load_record(run, results=self.results)
+            record = load_record(run, results=self.results)
         except MissingRecord:
             trained = (run_folder(run, results=self.results) / "train.json").is_file()
             return "trained" if trained else "missing"
@@ -192,7 +192,7 @@ class Planner:
             return "stale"
         except RecordError:
             return "broken"
-        return "diverged" if found.diverged else "done"
+        return "diverged" if record.diverged else "done"
 
 
 def _schedule(run: RunSpec, steps: int | None, per_epoch: int | None) -> OperationSteps:

@@ -204,9 +204,9 @@ class Generation(Measured):
 
 
 def _check(result: Measured, field: str, expected: float) -> None:
-    found = getattr(result, field)
-    if not math.isclose(found, expected, rel_tol=1e-6):
-        raise ValueError(f"{field}: found {found}, expected {expected}, which follows from the other fields")
+    value = getattr(result, field)
+    if not math.isclose(value, expected, rel_tol=1e-6):
+        raise ValueError(f"{field}: found {value}, expected {expected}, which follows from the other fields")
 
 
 Result = Annotated[

@@ -71,8 +71,8 @@ def read(path: Path) -> ImportanceHistory:
     steps = arrays.pop(_STEPS, None)
     wrong = [name for name, values in arrays.items() if steps is None or values.ndim != 2 or len(values) != len(steps)]
     if steps is None or not arrays or wrong:
-        found = {name: values.shape for name, values in arrays.items() if not wrong or name in wrong}
-        raise ConfigError(f"{path}: found {_STEPS} {getattr(steps, 'shape', None)} and {found}, expected (S,) and (S, r)")
+        shapes = {name: values.shape for name, values in arrays.items() if not wrong or name in wrong}
+        raise ConfigError(f"{path}: found {_STEPS} {getattr(steps, 'shape', None)} and {shapes}, expected (S,) and (S, r)")
     return ImportanceHistory(steps=steps, modules=arrays)
 
 

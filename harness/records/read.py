@@ -132,12 +132,12 @@ def _read_record(path: Path, model: type[RecordT], run: RunSpec, command: str) -
 def _check_spec(path: Path, train: TrainRecord, run: RunSpec, command: str) -> None:
     """The record's settings are the experiment's, as far as they change the trained artefact."""
     try:
-        found = json.loads(RunSpec.model_validate(train.spec).training_json())
+        recorded = json.loads(RunSpec.model_validate(train.spec).training_json())
     except ValidationError:
-        found = None
+        recorded = None
     expected = json.loads(run.training_json())
-    if found != expected:
-        what = "a spec of another form" if found is None else _first_difference(found, expected)
+    if recorded != expected:
+        what = "a spec of another form" if recorded is None else _first_difference(recorded, expected)
         raise StaleRecord(f"{path}: spec: {what}; the record is stale, rerun: {Recipe.workflow(command, path).make}")
 
 
@@ -147,19 +147,19 @@ def _check_evaluation(path: Path, metrics: MetricsRecord, run: RunSpec, rerun: s
         return
     expected = run.evaluation.model_dump(mode="json")
     try:
-        found = EvaluationSpec.model_validate(metrics.evaluation).model_dump(mode="json")
+        recorded = EvaluationSpec.model_validate(metrics.evaluation).model_dump(mode="json")
     except ValidationError:
-        found = metrics.evaluation
-    if found != expected:
-        raise StaleRecord(f"{path}: evaluation: {_first_difference(found, expected)}; {rerun}")
+        recorded = metrics.evaluation
+    if recorded != expected:
+        raise StaleRecord(f"{path}: evaluation: {_first_difference(recorded, expected)}; {rerun}")
 
 
-def _first_difference(found: Any, expected: Any, at: str = "") -> str:
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for key in sorted(found.keys() | expected.keys()):
-            if found.get(key) != expected.get(key):
-                return _first_difference(found.get(key), expected.get(key), f"{at}.{key}" if at else key)
-    return f"found {at} = {found!r}, expected {expected!r}"
+def _first_difference(recorded: Any, expected: Any, at: str = "") -> str:
+    if isinstance(recorded, dict) and isinstance(expected, dict):
+        for key in sorted(recorded.keys() | expected.keys()):
+            if recorded.get(key) != expected.get(key):
+                return _first_difference(recorded.get(key), expected.get(key), f"{at}.{key}" if at else key)
+    return f"found {at} = {recorded!r}, expected {expected!r}"
 
 
 def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predictions:

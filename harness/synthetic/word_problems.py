@@ -27,11 +27,11 @@ class WordProblem:
     @property
     def equations(self) -> tuple[tuple[int, str, int], ...]:
         """The work, in order: (value so far, operator, number)."""
-        value, found = self.start, []
+        value, equations = self.start, []
         for operator, number in self.steps:
-            found.append((value, operator, number))
+            equations.append((value, operator, number))
             value = apply(value, operator, number)
-        return tuple(found)
+        return tuple(equations)
 
     @property
     def answer(self) -> int:

@@ -46,9 +46,9 @@ def what_is_missing(checkpoint: Path) -> str | None:
         return "rng_state.pth (random streams) is missing"
     for name, size in json.loads(marker.read_text()).items():
         file = checkpoint / name
-        found = file.stat().st_size if file.is_file() else None
-        if found != size:
-            return f"{name} has {found} bytes, expected {size}"
+        actual = file.stat().st_size if file.is_file() else None
+        if actual != size:
+            return f"{name} has {actual} bytes, expected {size}"
     return None
 
 

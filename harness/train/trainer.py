@@ -205,11 +205,11 @@ class RecordImportance(TrainerCallback):
             self._record(state, event["model"])
 
     def _record(self, state: TrainerState, model: torch.nn.Module) -> None:
-        found = self.method.rank_importance(model) if state.is_world_process_zero else None
-        if found is None:
+        by_module = self.method.rank_importance(model) if state.is_world_process_zero else None
+        if by_module is None:
             return
         self.steps.append(state.global_step)
-        for name, importances in found.items():
+        for name, importances in by_module.items():
             self.modules.setdefault(name, []).append(importances)
 
     def state_dict(self) -> dict[str, Any]:

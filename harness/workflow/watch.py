@@ -36,7 +36,7 @@ def _share(job: Any, capacity: dict[str, int]) -> float:
 def plan_of(dag: Dag, workflow: Workflow) -> progress.Plan:
     """What a workflow is about to do."""
     workload = Workload(dag)
-    found = {job: work for job in workflow.dag.needrun_jobs() if (work := workload.of(job.rule.name, job.wildcards))}
+    due = {job: work for job in workflow.dag.needrun_jobs() if (work := workload.of(job.rule.name, job.wildcards))}
     jobs = [
         Job(
             id=job.jobid,
@@ -45,9 +45,9 @@ def plan_of(dag: Dag, workflow: Workflow) -> progress.Plan:
             kind=work.kind,
             work=work.amount,
             share=_share(job, workflow.scheduler.global_resources),
-            after=tuple(sorted(other.jobid for other in workflow.dag.dependencies[job] if other in found)),
+            after=tuple(sorted(other.jobid for other in workflow.dag.dependencies[job] if other in due)),
         )
-        for job, work in found.items()
+        for job, work in due.items()
     ]
     runs = {_run_of(job) for job in workflow.dag.jobs} - {None}
     return progress.Plan(runs=len(runs), jobs={job.id: job for job in sorted(jobs, key=lambda job: job.id)})

@@ -35,8 +35,8 @@ def export_lora(model: nn.Module, folder: str | Path, *, adapter_name: str = "de
     """
     config = model.peft_config.get(adapter_name) if isinstance(model, PeftModel) else None
     if not isinstance(config, BeamLoraConfig):
-        found = type(model).__name__ if config is None else f"a {type(config).__name__}"
-        raise TypeError(f"export_lora: found {found} for adapter {adapter_name!r}, expected a PeftModel with BeamLoRA")
+        given = type(model).__name__ if config is None else f"a {type(config).__name__}"
+        raise TypeError(f"export_lora: found {given} for adapter {adapter_name!r}, expected a PeftModel with BeamLoRA")
     tensors = get_peft_model_state_dict(model, adapter_name=adapter_name)
     for name, module in beam_modules(model, adapter_name):
         del tensors[f"{name}.lora_gate"]

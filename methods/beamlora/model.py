@@ -69,11 +69,11 @@ def refuse_target(target: nn.Module, *, name: str) -> None:
     if isinstance(base, nn.Linear | Conv1D) and isinstance(weight, nn.Parameter) and type(weight) is nn.Parameter:
         if weight.dtype in FLOAT_DTYPES and type(weight.data) is torch.Tensor:
             return
-    found = f"{type(base).__module__}.{type(base).__qualname__}"
+    kind = f"{type(base).__module__}.{type(base).__qualname__}"
     if weight is not None:
-        found += f" with a weight of {type(weight).__name__}, {getattr(weight, 'dtype', 'no dtype')}"
+        kind += f" with a weight of {type(weight).__name__}, {getattr(weight, 'dtype', 'no dtype')}"
     raise ValueError(
-        f"target {name}: found {found}, expected torch.nn.Linear or transformers' Conv1D with an unsharded float32, "
+        f"target {name}: found {kind}, expected torch.nn.Linear or transformers' Conv1D with an unsharded float32, "
         "bfloat16 or float16 weight; BeamLoRA does not adapt quantised layers, embeddings or convolutions"
     )
 
@@ -93,9 +93,9 @@ def register() -> None:
     Raises:
         ImportError: a version of PEFT on which this plug-in was not tested.
     """
-    found, (lowest, below) = Version(peft.__version__), PEFT_VERSIONS
-    if not lowest <= found < below:
-        raise ImportError(f"methods.beamlora: found peft {found}, expected >= {lowest} and < {below}")
+    release, (lowest, below) = Version(peft.__version__), PEFT_VERSIONS
+    if not lowest <= release < below:
+        raise ImportError(f"methods.beamlora: found peft {release}, expected >= {lowest} and < {below}")
     PEFT_TYPE_TO_CONFIG_MAPPING[BEAMLORA] = BeamLoraConfig
     PEFT_TYPE_TO_TUNER_MAPPING[BEAMLORA] = BeamLoraModel
     PEFT_TYPE_TO_PREFIX_MAPPING[BEAMLORA] = BeamLoraModel.prefix
