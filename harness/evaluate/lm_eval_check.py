@@ -11,7 +11,6 @@ training. The ``lm_eval`` command on the same YAML files scores lm-eval's, and s
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from harness.config import ConfigError, EvaluationSpec, Experiment, LmEvalSpec, 
 from harness.evaluate.lm_eval_documents import task_spec
 from harness.files import write_json
 from harness.provenance import versions
+from harness.records.training import read_training
 from harness.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -195,10 +195,10 @@ def compare(
 
 def _spec_of(run_dir: Path) -> RunSpec:
     """The settings that a run was made with."""
-    path = run_dir / "train.json"
+    path, record = run_dir / "train.json", read_training(run_dir)
     try:
-        return RunSpec.model_validate(json.loads(path.read_text(encoding="utf-8"))["spec"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return RunSpec.model_validate(record["spec"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: found no readable spec ({' '.join(str(error).split())[:200]}), expected a run") from None
 
 

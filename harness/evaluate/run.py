@@ -7,7 +7,6 @@ task fails, the finished ones are kept for the next attempt.
 from __future__ import annotations
 
 import datetime
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from harness.evaluate.finished_tasks import FinishedTasks, task_key
 from harness.evaluate.task import check_task, evaluate_task
 from harness.files import write_json, write_jsonl
 from harness.provenance import file_sha256
+from harness.records.training import read_training
 from harness.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -34,14 +34,6 @@ class TaskError(RuntimeError):
     """A task failed. The message names it, why, and which finished tasks are kept for the next attempt."""
 
 
-def _training_status(run_dir: Path) -> str:
-    path = run_dir / "train.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["status"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path}: found no readable training record ({error!r}), expected one with a status") from None
-
-
 def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: str | None) -> dict[str, Any]:
     """Evaluate every task and write predictions and metrics. A run whose training diverged gets its status and no
     numbers.
@@ -50,7 +42,7 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
         What was written to metrics.json.
 
     Raises:
-        ConfigError: no training record, or bad input of a task.
+        ConfigError: no training record that can be used, or bad input of a task.
         TaskError: a task failed otherwise.
     """
     for name, task in spec.evaluation.tasks.items():
@@ -60,7 +52,7 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
         "schema_version": SCHEMA_VERSION,
         "run_id": spec.run_id,
         "experiment": spec.experiment,
-        "status": _training_status(run_dir),
+        "status": read_training(run_dir)["status"],
         "evaluation": spec.evaluation.model_dump(mode="json"),
     }
     if record["status"] == "diverged":
@@ -91,7 +83,7 @@ def _contamination(
     """What of each test set the run was trained on."""
     from harness.data.contamination import contamination_summary
 
-    trained_on = json.loads((run_dir / "train.json").read_text(encoding="utf-8"))["data"]["sha256"]
+    trained_on = read_training(run_dir)["data"]["sha256"]
     return contamination_summary(
         spec.data, spec.evaluation.tasks, records, data_dir=data_dir, cache_dir=CACHE, training_sha256=trained_on
     )

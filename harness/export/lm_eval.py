@@ -33,6 +33,7 @@ from harness import cli
 from harness.config import ConfigError
 from harness.files import write_json, write_jsonl
 from harness.records.read import read_metrics, read_predictions
+from harness.records.training import read_training
 
 #: Names of our metrics in lm-eval, and of the accuracy of the likeliest choice.
 _METRICS = {"accuracy": "exact_match", "pass@1": "pass@1"}
@@ -52,7 +53,7 @@ def _created(run_dir: Path, metrics: Mapping[str, Any]) -> datetime:
     """When the run was evaluated, or else trained."""
     text = metrics.get("created_at")
     if text is None and (run_dir / "train.json").is_file():
-        text = json.loads((run_dir / "train.json").read_text(encoding="utf-8")).get("created_at")
+        text = read_training(run_dir).get("created_at")
     try:
         return datetime.fromisoformat(str(text)).astimezone(UTC)
     except ValueError:

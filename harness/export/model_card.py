@@ -22,6 +22,8 @@ from harness import cli
 from harness.config import ConfigError, EvaluationSpec, FileData, RunSpec, TaskSpec
 from harness.export.model_card_text import EVAL_RESULTS, EXPORT, Card, body, dataset_name, metric_type, percent
 from harness.files import write_json
+from harness.records.read import read_metrics
+from harness.records.training import read_training
 
 CARD = "README.md"
 
@@ -54,19 +56,12 @@ def write(run_dir: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- the records
 
 
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        status = record["status"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path}: found no readable record ({error!r}), expected that of a finished run") from None
-    if status != "success":
-        raise ConfigError(f"{path}: status: found {status!r}, expected 'success': there is no model to describe")
-    return record
-
-
 def _read(run_dir: Path) -> Card:
-    train, metrics = (_record(run_dir / name) for name in ("train.json", "metrics.json"))
+    train, metrics = read_training(run_dir), read_metrics(run_dir)
+    if train["status"] != "success":
+        raise ConfigError(
+            f"{run_dir / 'train.json'}: status: found {train['status']!r}, expected 'success': there is no model to describe"
+        )
     adapter = run_dir / "adapter"
     exported = (adapter / EXPORT / "adapter_config.json").is_file()
     is_adapter = exported or (adapter / "adapter_config.json").is_file()

@@ -21,6 +21,7 @@ from harness.experiment.runs import subject_runs
 from harness.figures import style
 from harness.figures.inputs import Inputs, group_by, long_form, model_title, provenance_notes
 from harness.records.read import RunRecord
+from harness.records.training import read_training
 from harness.records.versioned import RecordError
 
 FILE = Path("adapter") / "operations.jsonl"
@@ -83,7 +84,7 @@ def short_kind(kind: str) -> str:
 
 def read_losses(record: RunRecord) -> list[tuple[int, float]]:
     """(optimizer step, training loss) as logged, from train.json; a loss that was not a number is left out."""
-    curve = json.loads((record.folder / "train.json").read_text(encoding="utf-8")).get("loss_curve", [])
+    curve = read_training(record.folder).get("loss_curve", [])
     return [(int(entry["step"]), float(entry["loss"])) for entry in curve if entry.get("loss") is not None]
 
 

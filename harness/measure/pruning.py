@@ -21,6 +21,7 @@ from harness import files
 from harness.cli import SCRATCH, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, ConfigError, Experiment, PruningSpec, RunSpec, TaskSpec, content_hash
 from harness.experiment.runs import load_run
+from harness.records import training
 from harness.records.pruning import FILE
 from harness.threads import limit_threads
 
@@ -129,14 +130,11 @@ def _check_method(spec: RunSpec) -> None:
 
 
 def _training_record(spec: RunSpec, run_dir: Path) -> dict[str, Any]:
-    path = run_dir / "train.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        saved = record["training_hash"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: found no readable training record ({error!r}), expected that of a finished run") from None
-    if saved != spec.training_hash():
-        raise ConfigError(f"{path}: training_hash: found {saved}, expected {spec.training_hash()}: trained with other settings")
+    record = training.read_training(run_dir)
+    saved, expected = record.get("training_hash"), spec.training_hash()
+    if saved != expected:
+        where = f"{run_dir / training.FILE}: training_hash"
+        raise ConfigError(f"{where}: found {saved}, expected {expected}: trained with other settings")
     return record
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from harness.config import (
 )
 from harness.plan.parameter_counts import Parameters, architecture, count
 from harness.records.read import StaleRecord, load_record, run_folder
+from harness.records.training import read_training
 from harness.records.versioned import MissingRecord, RecordError
 from methods.base import OperationSteps
 
@@ -146,11 +146,10 @@ class Planner:
         return Tokens(count=round(run.data.max_length * examples), how="at most")
 
     def _recorded_tokens(self, run: RunSpec) -> int | None:
-        path = run_folder(run, results=self.results) / "train.json"
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_training(run_folder(run, results=self.results))
             return record["tokens"]["input"] if record["training_hash"] == run.training_hash() else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ConfigError, KeyError, TypeError):
             return None  # ``state`` says what is wrong with the record
 
     def _tokens_of_set(self, run: RunSpec) -> int | None:

@@ -8,7 +8,6 @@ record says.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from harness.config import ConfigError, RunSpec
 from harness.did_you_mean import suggestion
 from harness.experiment.runs import table_runs
 from harness.provenance import file_sha256
+from harness.records.read import read_metrics
 from harness.report.arguments import TRACE, add_trace_arguments
 from harness.report.made import describe
 from harness.report.recompute import Raw, TableNumbers
@@ -173,7 +173,7 @@ def _run(source: Source, raw: Raw, run: RunSpec, tasks: Sequence[str]) -> tuple[
         return [*lines, _line("make it", f"{source.command} -- {folder / 'metrics.json'}", indent=2)], True
     train = raw.train(run.run_id)
     data, git = train.get("data") or {}, train.get("git") or {}
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_metrics(folder)
     for task in tasks if status == "success" else ():
         rows = raw.rows(run.run_id, task)
         solved = sum(row["correct"] for row in rows)

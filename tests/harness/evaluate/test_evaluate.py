@@ -17,6 +17,7 @@ import harness.data.load
 import harness.evaluate.generate
 import harness.models.load
 from harness.config import (
+    SCHEMA_VERSION,
     BaseModelSpec,
     ConfigError,
     EvaluationSpec,
@@ -176,10 +177,11 @@ def spec() -> RunSpec:
     )
 
 
-def run_with(spec, run_dir, monkeypatch, model, tokenizer, status: str = "success") -> dict:
+def run_with(spec, run_dir, monkeypatch, model, tokenizer, status: str = "success", trained_at: str = "once") -> dict:
     tmp_cache = run_dir.with_name(f"{run_dir.name}-cache")
     trained_on = harness.data.load.source_fingerprint(RECORDS)
-    (run_dir / "train.json").write_text(json.dumps({"status": status, "data": {"sha256": trained_on}}))
+    record = {"schema_version": SCHEMA_VERSION, "status": status, "created_at": trained_at, "data": {"sha256": trained_on}}
+    (run_dir / "train.json").write_text(json.dumps(record))
     for module in (harness.data.load, harness.data.contamination):
         monkeypatch.setattr(module, "load_records", lambda source, *, data_dir, limit=None: RECORDS[:limit])
     monkeypatch.setattr(harness.cli, "CACHE", tmp_cache)
@@ -253,7 +255,7 @@ def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, mon
         monkeypatch.setitem(RECORDS[0], "question", "What is 0 + 01?")
     evaluated = failing_at("none", monkeypatch, OSError())
     other = spec.model_copy(update={"evaluation": evaluation})
-    run_with(other, tmp_path, monkeypatch, model, tokenizer, status="success" if change != "weights" else "retrained")
+    run_with(other, tmp_path, monkeypatch, model, tokenizer, trained_at="again" if change == "weights" else "once")
     assert evaluated == ["a", "b"]
 
 
@@ -264,13 +266,13 @@ def test_bad_records_of_a_later_task_name_the_kept_ones(spec, tmp_path, monkeypa
 
 
 def test_a_missing_training_record_is_named(spec, tmp_path) -> None:
-    with pytest.raises(ConfigError, match="train.json: found no readable training record"):
+    with pytest.raises(ConfigError, match="train.json: found no such file"):
         evaluate_run(spec, run_dir=tmp_path, models_dir=tmp_path, data_dir=None)
 
 
 def test_surrogates_in_a_completion_can_be_written(model, tokenizer, monkeypatch, spec, tmp_path, answering) -> None:
     answering(["The answer is: \udcff"] * 4)
-    (tmp_path / "train.json").write_text('{"status": "success"}')
+    (tmp_path / "train.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "status": "success"}))
     one = spec.model_copy(update={"evaluation": EvaluationSpec(tasks={"a": task()})})
     run_with(one, tmp_path, monkeypatch, model, tokenizer)
     rows = (tmp_path / "predictions/a.jsonl").read_text().splitlines()

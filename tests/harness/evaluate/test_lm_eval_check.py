@@ -171,5 +171,5 @@ def test_unknown_models_and_folders_that_are_no_runs_are_named(data: Path) -> No
     arguments = ["--configfile", str(_experiment(data)), "--data-dir", str(data), "--tasks", "beamlora_boolq"]
     with pytest.raises(ConfigError, match="--model: found 'gpt', expected one of llama-mini"):
         lm_eval_check.main([*arguments, "--model", "gpt"])
-    with pytest.raises(ConfigError, match="train.json: found no readable spec"):
+    with pytest.raises(ConfigError, match="train.json: found no such file"):
         lm_eval_check.main([*arguments, "--run", str(data)])

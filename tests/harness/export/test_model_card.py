@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from harness.config import ConfigError
+from harness.config import SCHEMA_VERSION, ConfigError
 from harness.export import model_card
 from methods.beamlora import BeamLoraConfig, export_lora
 from tests import tiny_models
@@ -85,6 +85,7 @@ def records(
         "evaluation": {"tasks": {"planned": GSM8K}},
     }
     train = {
+        "schema_version": SCHEMA_VERSION,
         "status": status,
         "spec": spec,
         "training_hash": "feedbeef00112233",
@@ -111,7 +112,13 @@ def records(
         }
         for name, task in tasks.items()
     }
-    metrics = {"status": status, "evaluation": {"tasks": tasks}, "tasks": results, "git": {"commit": None, "dirty": None}}
+    metrics = {
+        "schema_version": SCHEMA_VERSION,
+        "status": status,
+        "evaluation": {"tasks": tasks},
+        "tasks": results,
+        "git": {"commit": None, "dirty": None},
+    }
     (run_dir / "adapter").mkdir(parents=True, exist_ok=True)
     (run_dir / "train.json").write_text(json.dumps(train))
     (run_dir / "metrics.json").write_text(json.dumps(metrics))
@@ -303,7 +310,7 @@ def test_other_base_names_in_the_adapter_stay(tmp_path: Path, base: str | None) 
 
 
 def test_only_a_finished_run_has_a_card(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train.json: found no readable record"):
+    with pytest.raises(ConfigError, match=r"train.json: found no such file"):
         model_card.write(tmp_path)
     records(tmp_path, source=HUB, tasks={"gsm8k": GSM8K}, status="diverged")
     with pytest.raises(ConfigError, match=r"status: found 'diverged', expected 'success'"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.config import ConfigError, Experiment, RunSpec
+from harness.config import SCHEMA_VERSION, ConfigError, Experiment, RunSpec
 from harness.evaluate.run import evaluate_run
 from harness.experiment.runs import load_run
 from harness.measure import pruning
@@ -214,8 +214,10 @@ def refused(folder: Path, run: str = "lora", **changes: Any) -> str:
 def test_bad_input_is_named(tmp_path: Path) -> None:
     assert "found PiSSA, whose artefact is not" in refused(tmp_path, "pissa")
     assert refused(tmp_path, "pissa").endswith("can be pruned: beamlora, lora")
-    assert "train.json: found no readable training record" in refused(tmp_path)
-    (tmp_path / "train.json").write_text('{"training_hash": "0", "status": "success"}')
+    assert "train.json: found no such file" in refused(tmp_path)
+    (tmp_path / "train.json").write_text(
+        json.dumps({"schema_version": SCHEMA_VERSION, "training_hash": "0", "status": "success"})
+    )
     assert "training_hash: found 0, expected" in refused(tmp_path)
     assert refused(tmp_path, pruning=None).startswith("pruning: found nothing")
 
