@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,7 @@ from harness.cli import (
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, local_file
 from harness.experiment import runs as plan
 from harness.figures import catalogue
-from harness.source_files import own_files, source_files
+from harness.source_files import PACKAGES, own_files, source_files
 from harness.workflow.targets import target_runs
 
 #: Rule -> the module that makes its numbers. (``__main__`` of training and evaluation reads arguments, and writes cards.)
@@ -46,6 +47,8 @@ MODULES = {
 }
 #: Rule -> the folders of other files that it reads.
 _READ = {"report": (Path("harness/report/assets"), Path("harness/report/templates"))}
+#: The module of a function in a YAML file of lm-eval.
+_FUNCTION = re.compile(r"!function\s+([\w.]+)\.\w+")
 _REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")]
 
 
@@ -74,8 +77,13 @@ def figure_code(name: str) -> list[Path]:
 
 
 def set_code(evaluation: EvaluationSpec) -> list[Path]:
-    """The source files of the sets that are evaluated on, in this project or in other packages."""
-    return source_files(*{sets.module_of(task.format) for task in evaluation.tasks.values()})
+    """The source files of the sets that are evaluated on, in this project or in other packages; and of tasks for lm-eval from a
+    folder of one's own, with the modules that they name in ``!function``."""
+    modules = {sets.module_of(task.format) for task in evaluation.tasks.values()}
+    folder = None if evaluation.lm_eval is None else evaluation.lm_eval.include_path
+    tasks = [] if folder is None else sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    named = {name for path in tasks for name in _FUNCTION.findall(path.read_text(encoding="utf-8", errors="replace"))}
+    return source_files(*modules, *(name for name in named if name.partition(".")[0] in PACKAGES)) + tasks
 
 
 def read_config(configfiles: Sequence[Path], words: Sequence[str]) -> Config:

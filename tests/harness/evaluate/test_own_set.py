@@ -10,7 +10,7 @@ import pytest
 
 from evaluation.graders import answers
 from harness import reported
-from harness.config import ConfigError, EvaluationSpec
+from harness.config import ConfigError, EvaluationSpec, LmEvalSpec
 from harness.evaluate.finished_tasks import task_key
 from harness.evaluate.task import evaluate_task
 from harness.experiment.runs import all_runs, load_experiment
@@ -92,6 +92,19 @@ def test_an_evaluation_depends_on_its_own_sets_only() -> None:
     assert "evaluation/graders/math_strict.py" in files["svamp"] - files["boolq"]
     assert "evaluation/graders/labels.py" in files["boolq"] - files["svamp"]
     assert set(map(str, set_code(evaluation(a="svamp", b="boolq")))) == files["svamp"] | files["boolq"]
+
+
+def test_tasks_for_lm_eval_from_a_folder_bring_its_files_and_the_modules_that_they_name(tmp_path: Path) -> None:
+    """The project's own: their documents and verdicts are made by a module that no import of the evaluation reaches."""
+    spec = evaluation(a="boolq")
+    named = spec.model_copy(update={"lm_eval": LmEvalSpec(tasks=("beamlora_boolq",), include_path="evaluation/tasks")})
+    added = set(map(str, set_code(named))) - set(map(str, set_code(spec)))
+    assert {"evaluation/tasks/boolq.yaml", "evaluation/tasks/_choices_yaml"} < added
+    assert "harness/evaluate/lm_eval_documents.py" in added
+    mine = spec.model_copy(update={"lm_eval": LmEvalSpec(tasks=("mine",), include_path=str(tmp_path))})
+    (tmp_path / "mine.yaml").write_text("doc_to_text: !function utils.text\n")
+    (tmp_path / "utils.py").write_text("text = str\n")
+    assert set(set_code(mine)) - set(set_code(spec)) == {tmp_path / "mine.yaml", tmp_path / "utils.py"}
 
 
 @pytest.mark.parametrize("rule", ["base_model", "train", "timing"])
