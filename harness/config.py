@@ -452,7 +452,7 @@ class FamilySpec(Frozen):
     methods: tuple[str, ...] | None = Field(
         None, min_length=1, description="rows; null: each that the table compares with ``against`` and no other family names"
     )
-    against: str = Field(BASELINE, description="the row that theirs are compared with: the baseline, or a variant's full method")
+    against: str = Field(BASELINE, description="the row that they are compared with: the baseline, or a variant's full method")
     metric: Metric = "accuracy"
 
 
@@ -468,7 +468,7 @@ class ComparisonsSpec(Frozen):
         owners: dict[tuple[str, str, str | None], str] = {}
         for name, family in self.families.items():
             if family.methods is not None and family.against in family.methods:
-                raise ValueError(f"families: {name}: methods: found {family.against!r}, expected other rows than the one against")
+                raise ValueError(f"families: {name}: methods: found {family.against!r}, expected rows other than against")
             for key in [(t, family.against, m) for t in family.tables for m in family.methods or (None,)]:
                 if key in owners:
                     what = "the rest of the rows" if key[2] is None else repr(key[2])

@@ -45,9 +45,9 @@ class Variance:
 
     def dof(self, alpha: float) -> float:
         """Degrees of freedom of the Student's t whose 1 - ``alpha`` interval is as wide; between those of the parts where both
-        vary, infinite where nothing does."""
+        vary."""
         if not 0 < self.total < math.inf:
-            return math.inf
+            return self.example_dof
         dofs = [dof for dof, part in ((self.seed_dof, self.seeds), (self.example_dof, self.examples)) if part]
         wide = self.half_width(alpha) / math.sqrt(self.total)
 
