@@ -75,11 +75,9 @@ class Range:
 
     def verdict_of(self, comparison: Comparison) -> Support:
         """Of a difference: by the word that the tables give it."""
-        if comparison.outcome is None:
-            return "not decided"
-        if comparison.outcome in ("better", "worse"):
+        if comparison.outcome == "better" or comparison.outcome == "worse":
             return "supported" if self.holds(comparison.difference.mean) else "contradicted"
-        return comparison.outcome
+        return comparison.outcome or "not decided"
 
 
 POSITIVE = Range(above=0)

@@ -282,7 +282,7 @@ def paired_difference(
     if binary and len(delta) == 1:
         wins = [(int((row > 0).sum()), int((row < 0).sum())) for row in delta[0]]
         p_by_seed = tuple(mcnemar_exact(only_first=first, only_second=second) for first, second in wins)
-    tests: dict[str, float | None] = {}
+    tests: dict[str, Any] = {}
     if common["n_seeds"] > 1:
         tests = {
             "p_value": variance.p_value(common["mean"]),

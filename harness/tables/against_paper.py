@@ -156,11 +156,13 @@ def _difference(comparison: Comparison | None, paper: float, gap: Gap | None) ->
     outcome = comparison.outcome
     if outcome is None:
         return None if comparison.family is None else "not decided"
-    same = outcome in ("better", "worse") and comparison.difference.mean * paper > 0
+    same = comparison.difference.mean * paper > 0
     if gap is None:
-        if paper == 0 or outcome in ("equivalent", "undecided"):
-            return None if paper == 0 else outcome
+        if paper == 0:
+            return None
+        if outcome == "equivalent" or outcome == "undecided":
+            return outcome
         return "same direction" if same else "opposite direction"
     if gap.excludes_zero:
         return "not reproduced"
-    return "reproduced" if same else "within noise"
+    return "reproduced" if same and outcome in ("better", "worse") else "within noise"

@@ -183,7 +183,7 @@ class _Builder:
         here = {name: family for name, family in spec.families.items() if self.name in family.tables}
         named = {(family.against, method) for family in here.values() for method in family.methods or ()}
         decided = {column.key for column in self.columns if column.decides}
-        families = {}
+        families: dict[ComparisonKey, Family] = {}
         for name, family in here.items():
             members = [
                 key
