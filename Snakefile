@@ -269,6 +269,7 @@ rule table:
         report(f"{FOLDER}/tables/{{table}}.csv", category="Tables", labels={"table": "{table}"}),
     params:
         seeds=lambda wildcards: canonical_json(PLAN.seeds_of(wildcards.table)),
+        comparisons=canonical_json(PLAN.experiment.comparisons),
     log:
         f"{FOLDER}/logs/table/{{table}}.log",
     resources:
@@ -307,6 +308,8 @@ rule claims:
         code=code_of("claims"),
     output:
         multiext(f"{FOLDER}/claims", ".md", ".json"),
+    params:
+        comparisons=canonical_json(PLAN.experiment.comparisons),
     log:
         f"{FOLDER}/logs/claims.log",
     resources:

@@ -11,16 +11,15 @@ import numpy as np
 from harness import reported
 from harness.claims.evidence import Evidence, Missing, part_of
 from harness.claims.ranks import importance_claims
-from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Part, Quantity, Range, of_difference
+from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Part, Quantity, Range
 from harness.config import RunSpec
 from harness.experiment.runs import SweepRun
-from harness.statistics import stats
+from harness.statistics.comparison import Comparison
 
 #: Costs within this factor of LoRA's count as "about the same", the usual margin of equivalence tests.
 ABOUT_THE_SAME = Range(above=0.8, below=1.25)
-_PAIRED = (
-    "Difference of the mean accuracy over the domain's test sets, paired over seeds and examples; Holm's correction over {}."
-)
+_PAIRED = "Difference of the mean accuracy over the domain's test sets, paired over seeds and examples; {}."
+_HOLM = "Holm's correction over {}"
 
 
 def _of(runs: Sequence[RunSpec], *, domain: str, model: str, method: str) -> list[RunSpec]:
@@ -46,18 +45,6 @@ def _paper_difference(evidence: Evidence, *, table: str, domain: str, model: str
     return f"{reported.MODEL_LABELS[stands_for]}: {averages[0]:.2f} against {averages[1]:.2f} ({gap:+.2f} points)"
 
 
-def _difference_part(
-    evidence: Evidence, runs: Sequence[RunSpec], *, domain: str, model: str, method: str, other: str, expected: Range
-) -> Part:
-    first, second = (_of(runs, domain=domain, model=model, method=key) for key in (method, other))
-    return part_of(
-        f"{method} - {other}",
-        expected,
-        [*first, *second],
-        lambda: of_difference(evidence.difference(first, second, of=method, and_of=other)),
-    )
-
-
 def _accuracy_claim(
     evidence: Evidence,
     runs: Sequence[RunSpec],
@@ -73,11 +60,18 @@ def _accuracy_claim(
 ) -> Claim:
     """One method against another on one model and domain. ``described``: key, statement, source and family."""
     where = dict(domain=domain, model=model, method=method, other=other)
+    first, second = (_of(runs, domain=domain, model=model, method=key) for key in (method, other))
+    family, decided = evidence.decided(table, **where)
+
+    def compared() -> Comparison:
+        return decided or evidence.compared(first, second, of=method, and_of=other)
+
+    rule = _HOLM.format(corrected_over) if family is None else f"decided as in {table}, family {family.name}"
     return Claim(
         paper=_paper_difference(evidence, table=table, **where),
-        test=_PAIRED.format(corrected_over),
+        test=_PAIRED.format(rule),
         model=model,
-        parts=(_difference_part(evidence, runs, expected=expected, **where),),
+        parts=(part_of(f"{method} - {other}", expected, [*first, *second], compared),),
         **described,
     )
 
@@ -179,10 +173,8 @@ def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
     if not ranks:
         return
 
-    def gain(rank: float) -> Quantity:
-        return of_difference(
-            evidence.difference(beam[rank], lora[rank], of=f"beamlora at r = {rank}", and_of=f"lora at r = {rank}")
-        )
+    def gain(rank: float) -> Comparison:
+        return evidence.compared(beam[rank], lora[rank], of=f"beamlora at r = {rank}", and_of=f"lora at r = {rank}")
 
     model = points[0].run.model_key
     parts = [
@@ -199,13 +191,13 @@ def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
         statement="BeamLoRA is more accurate than LoRA at every rank",
         source="section 4.5, Figure 5",
         paper="higher at each rank shown, on GSM8K and MATH (LLaMA2-7B)",
-        test=_PAIRED.format("ranks"),
+        test=_PAIRED.format(_HOLM.format("ranks")),
         model=model,
         parts=tuple(parts),
         family="gain_at_every_rank",
     )
 
-    def interaction() -> Quantity:
+    def interaction() -> Comparison:
         gains = []
         for rank in ranks:
             first, second, seeds = evidence.paired(beam[rank], lora[rank], of=f"beamlora at r = {rank}", and_of="lora")
@@ -214,7 +206,7 @@ def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
             raise Missing("the ranks have different seeds")
         smallest, others = gains[0][0], [gain for gain, _ in gains[1:]]
         rest = [np.mean(task, axis=0) for task in zip(*others, strict=True)]
-        return of_difference(stats.paired_difference(smallest, rest, rng=np.random.default_rng(0), binary=False))
+        return evidence.comparison(smallest, rest, binary=False)
 
     yield Claim(
         key="small_gain_at_the_smallest_rank",
@@ -246,11 +238,11 @@ def _interior_optimum(evidence: Evidence, sweep: str, what: str, source: str, pa
     inside = [value for value in plain if value not in ends]
     centre = inside[0] if inside else None
 
-    def measured(end: float) -> Quantity:
+    def measured(end: float) -> Comparison:
         if centre is None:
             raise Missing(f"the experiment's own {sweep} is no inner point of the sweep")
         first, second = f"{sweep} = {centre:g}", f"{sweep} = {end:g}"
-        return of_difference(evidence.difference(values[centre], values[end], of=first, and_of=second))
+        return evidence.compared(values[centre], values[end], of=first, and_of=second)
 
     parts = [
         part_of(
@@ -286,7 +278,7 @@ def _costs(evidence: Evidence) -> Iterator[Claim]:
         if method not in costs:
             raise Missing(f"no measurement of {method}")
         cost = costs[method].time if of == "time" else costs[method].peak
-        return Quantity(mean=cost.median, low=cost.low, high=cost.high, n_seeds=1, unit="ratio")
+        return Quantity(mean=cost.median, low=cost.low, high=cost.high, n_seeds=None, unit="ratio")
 
     def parts(method: str, expected: Range) -> tuple[Part, ...]:
         return tuple(part_of(f"{method}, {of}", expected, (), partial(ratio, method, of)) for of in ("time", "memory"))

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.claims.verdicts import Part, Quantity, Range
+from harness.claims.verdicts import Part, Quantity, Range, of_difference
 from harness.config import Experiment, RunSpec
 from harness.experiment.runs import SweepRun, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
 from harness.records.matrices import check_same_answers, correct_matrix
-from harness.records.read import RunRecord, load_records, run_folder
+from harness.records.read import Loaded, RunRecord, load_records, run_folder
 from harness.records.versioned import Recipe
 from harness.statistics import stats
-from harness.tables.cells import AVERAGE, table_columns
+from harness.statistics.comparison import Comparison, Family
+from harness.tables.build import build_table
+from harness.tables.cells import AVERAGE, Table, table_columns
 
 
 class Missing(Exception):
@@ -29,6 +31,7 @@ class Evidence:
     def __init__(self, experiment: Experiment, *, results: Path, command: str) -> None:
         self.experiment, self.results, self.command = experiment, results, command
         self._records: dict[str, RunRecord | None] = {}
+        self._tables: dict[str, Table] = {}
 
     def records(self, runs: Iterable[RunSpec]) -> list[RunRecord]:
         """The finished ones among ``runs``."""
@@ -62,14 +65,43 @@ class Evidence:
             raise Missing(f"no finished run of {of}")
         return dict(sorted(done.items()))
 
-    def difference(self, runs: Sequence[RunSpec], others: Sequence[RunSpec], *, of: str, and_of: str) -> stats.Difference:
+    def compared(self, runs: Sequence[RunSpec], others: Sequence[RunSpec], *, of: str, and_of: str) -> Comparison:
         """Accuracy of ``runs`` minus that of ``others``, averaged over the domain's test tasks, on the seeds of both.
 
         Raises:
             Missing: one of them has not run, or they share no seed.
         """
         first, second, _ = self.paired(runs, others, of=of, and_of=and_of)
-        return stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=True)
+        return self.comparison(first, second, binary=True)
+
+    def comparison(
+        self, first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]], *, binary: bool
+    ) -> Comparison:
+        """The first minus the second of two sets of matrices, not yet decided."""
+        rng, margin = np.random.default_rng(0), self.experiment.comparisons.margin.accuracy
+        return Comparison(difference=stats.paired_difference(first, second, rng=rng, binary=binary, margin=margin))
+
+    def decided(
+        self, table: str, *, domain: str, model: str, method: str, other: str
+    ) -> tuple[Family | None, Comparison | None]:
+        """The family in which a table decides a comparison of accuracy over a domain, and how, if it has run."""
+        if table not in self._tables:
+            runs = self.table(table)
+            records = self.records(runs)
+            done = {record.run.run_id for record in records}
+            loaded = Loaded(records=records, missing=[run for run in runs if run.run_id not in done], stale=[])
+            self._tables[table] = build_table(self.experiment, table, runs, loaded)
+        domains = {column.domain for column in self._tables[table].columns if column.domain}
+        for one in self._tables[table].decisions():
+            over = one.column.domain or (domain if domains == {domain} else None)
+            if (one.section.model_key, one.metric, over) != (model, "accuracy", domain):
+                continue
+            against = next((row.method_key for row in one.section.rows if row.label == one.other), None)
+            if (one.row.method_key, against) == (method, other):
+                return one.family, one.comparison
+            if (one.row.method_key, against) == (other, method):
+                return one.family, one.comparison.mirrored() if one.comparison else None
+        return None, None
 
     def paired(
         self, runs: Sequence[RunSpec], others: Sequence[RunSpec], *, of: str, and_of: str
@@ -143,10 +175,13 @@ def _tasks(records: Iterable[RunRecord]) -> list[str]:
     return [column.task for column in table_columns(record.run for record in records) if column.task != AVERAGE]
 
 
-def part_of(label: str, expected: Range, runs: Sequence[RunSpec], measure: Callable[[], Quantity]) -> Part:
+def part_of(label: str, expected: Range, runs: Sequence[RunSpec], measure: Callable[[], Quantity | Comparison]) -> Part:
     """A part of a claim; without its evidence it says what is missing."""
     names = tuple(run.run_id for run in runs)
     try:
-        return Part(label=label, expected=expected, quantity=measure(), runs=names)
+        measured = measure()
     except Missing as error:
         return Part(label=label, expected=expected, quantity=None, reason=str(error), runs=names)
+    if isinstance(measured, Quantity):
+        return Part(label=label, expected=expected, quantity=measured, runs=names)
+    return Part(label=label, expected=expected, quantity=of_difference(measured.difference), comparison=measured, runs=names)

@@ -35,5 +35,6 @@ def load_claims(
         for path in measurements:
             if not path.exists():
                 raise Recipe.workflow(command, path).missing(path)
-    claims = judged(all_claims(Evidence(experiment, results=results, command=command)))
-    return experiment, claims
+    rules = experiment.comparisons
+    claims = all_claims(Evidence(experiment, results=results, command=command))
+    return experiment, judged(claims, margin=rules.margin.accuracy, min_seeds=rules.min_seeds)

@@ -22,13 +22,14 @@ def _number(value: float | None, quantity: Quantity) -> str:
 
 
 def measured(quantity: Quantity) -> str:
-    """Such as "-0.4 [-3.1, +2.3] points, 3 seeds"."""
+    """Such as "-0.4 [-3.1, +2.3] points, df 4.6, 5 seeds"."""
     unit = {"points": " points", "ratio": "x"}.get(quantity.unit, "")
     interval = f"[{_number(quantity.low, quantity)}, {_number(quantity.high, quantity)}]"
     if quantity.low is None:
         interval = "(one seed: no interval)"
-    seeds = "" if quantity.unit == "ratio" and quantity.n_seeds == 1 else f", {_seeds(quantity.n_seeds)}"
-    return f"{_number(quantity.mean, quantity)} {interval}{unit}{seeds}"
+    dof = "" if quantity.dof is None else f", df {quantity.dof:.1f}"
+    seeds = "" if quantity.n_seeds is None else f", {_seeds(quantity.n_seeds)}"
+    return f"{_number(quantity.mean, quantity)} {interval}{unit}{dof}{seeds}"
 
 
 def _seeds(n: int) -> str:
@@ -55,6 +56,13 @@ def detectable(part: Part) -> str:
     return NOTHING if difference is None else f"{100 * difference:.1f} points"
 
 
+def word(claim: Claim) -> str:
+    """The verdict; where too few seeds ran, how many."""
+    parts = [part for part in claim.parts if part.verdict == claim.verdict and part.quantity is not None]
+    fewest = min(parts, key=lambda part: part.quantity.n_seeds or 0 if part.quantity else 0, default=None)
+    return claim.verdict if fewest is None else fewest.word
+
+
 def tally(claims: Sequence[Claim]) -> str:
     """How the verdicts are spread."""
     counts = Counter(claim.verdict for claim in claims)
@@ -68,8 +76,10 @@ def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:
         "",
         *(f"> {note}" for note in experiment.notes),
         *([""] if experiment.notes else []),
-        f"{len(claims)} claims: {tally(claims)}. The tests were fixed in harness/claims before any result; intervals are 95 %; "
-        "a verdict is about the models named here, which are stand-ins where they say so.",
+        f"{len(claims)} claims: {tally(claims)}. The tests were fixed in harness/claims before any result, and so was, in the "
+        "experiment's file, the margin within which a difference counts as none; intervals are 95 %; a verdict is about the "
+        "models named here, which are stand-ins where they say so. "
+        f"Fewer than {experiment.comparisons.min_seeds} seeds decide nothing.",
         "",
         *markdown_grid(
             ["Claim", "Paper", "Ours", "Verdict"],
@@ -78,27 +88,28 @@ def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:
                     f"{claim.statement}{_stand_in(experiment, claim)}",
                     f"{claim.paper} ({claim.source})",
                     "; ".join(f"{part.label}: {ours(part)}" for part in claim.parts),
-                    claim.verdict,
+                    word(claim),
                 ]
                 for claim in claims
             ],
         ),
     ]
     for claim in claims:
-        lines += ["", f"## {claim.statement}{_stand_in(experiment, claim)}", "", f"**{claim.verdict}** · {claim.source}", ""]
+        lines += ["", f"## {claim.statement}{_stand_in(experiment, claim)}", "", f"**{word(claim)}** · {claim.source}", ""]
         lines += [f"Paper: {claim.paper}.", "", f"Test: {claim.test}", ""]
         rows = [
             [
                 part.label,
                 expected(part.expected, part.quantity),
                 ours(part),
-                p_value(part.p_adjusted),
+                p_value(part.comparison.p_adjusted if part.comparison else None),
+                p_value(part.comparison.p_equivalent if part.comparison else None),
                 detectable(part),
-                part.verdict,
+                part.word,
             ]
             for part in claim.parts
         ]
-        lines += markdown_grid(["Number", "Expected", "Ours", "p (Holm)", "Detectable", "Verdict"], rows)
+        lines += markdown_grid(["Number", "Expected", "Ours", "p (Holm)", "p beyond margin", "Detectable", "Verdict"], rows)
     return "\n".join(lines) + "\n"
 
 
@@ -113,7 +124,8 @@ def record(experiment: Experiment, claims: Sequence[Claim]) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,
         "claims": [
-            asdict(claim) | {"stand_in": claim.model is not None and experiment.models[claim.model].is_stand_in}
+            asdict(claim)
+            | {"word": word(claim), "stand_in": claim.model is not None and experiment.models[claim.model].is_stand_in}
             for claim in claims
         ],
     }

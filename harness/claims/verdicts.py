@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.statistics import stats
+from harness.statistics.comparison import NOT_DECIDED, Comparison, Family, decide, not_decided
 
-Support = Literal["supported", "contradicted", "inconclusive", "untested"]
-
-#: Level of every test, after Holm's correction where a claim's parts form a family.
-ALPHA = 0.05
+#: Of a difference: supported or contradicted where it is better or worse; else the words of the tables.
+Support = Literal["supported", "contradicted", "equivalent", "undecided", "not decided", "untested"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,12 @@ class Quantity:
     mean: float
     low: float | None
     high: float | None
-    n_seeds: int
+    #: None for what is measured without training: rounds of a benchmark are no seeds.
+    n_seeds: int | None
     #: points: differences of accuracies, as fractions; share, ratio or number: as they are.
     unit: Literal["points", "share", "ratio", "number"]
-    #: Of "no difference"; None for what is judged by its interval alone.
-    p_value: float | None = None
+    #: Degrees of freedom of the interval, where it has two parts (``stats.Estimate.dof``).
+    dof: float | None = None
     #: The true difference that would be found with a probability of 80 %.
     detectable: float | None = None
 
@@ -38,8 +39,8 @@ def of_difference(difference: stats.Difference) -> Quantity:
         high=difference.high,
         n_seeds=difference.n_seeds,
         unit="points",
-        p_value=difference.p_value,
-        detectable=stats.minimum_detectable_difference(difference),
+        dof=difference.dof,
+        detectable=stats.minimum_detectable_difference(difference) if difference.n_seeds > 1 else None,
     )
 
 
@@ -59,21 +60,24 @@ class Range:
     def holds(self, value: float) -> bool:
         return (self.above is None or value > self.above) and (self.below is None or value < self.below)
 
-    def verdict(self, quantity: Quantity, p_adjusted: float | None) -> Support:
-        """A difference with a p-value: supported or contradicted by its sign where the corrected test finds it. Anything
-        else: supported if the whole interval lies inside, contradicted if all of it lies outside on one side."""
-        if p_adjusted is not None:
-            if p_adjusted >= ALPHA:
-                return "inconclusive"
-            return "supported" if self.holds(quantity.mean) else "contradicted"
+    def verdict(self, quantity: Quantity, *, min_seeds: int) -> Support:
+        """Of what its interval judges: supported if it lies inside, contradicted if all of it lies outside on one side."""
+        if quantity.n_seeds is not None and quantity.n_seeds < min_seeds:
+            return "not decided"
         if quantity.low is None or quantity.high is None:
-            return "inconclusive"
+            return "undecided"
         if self.holds(quantity.low) and self.holds(quantity.high):
             return "supported"
         outside = (self.above is not None and quantity.high <= self.above) or (
             self.below is not None and quantity.low >= self.below
         )
-        return "contradicted" if outside else "inconclusive"
+        return "contradicted" if outside else "undecided"
+
+    def verdict_of(self, comparison: Comparison) -> Support:
+        """Of a difference: by the word that the tables give it."""
+        if comparison.outcome == "better" or comparison.outcome == "worse":
+            return "supported" if self.holds(comparison.difference.mean) else "contradicted"
+        return comparison.outcome or "not decided"
 
 
 POSITIVE = Range(above=0)
@@ -91,8 +95,15 @@ class Part:
     reason: str | None = None
     #: Runs behind the number.
     runs: tuple[str, ...] = ()
-    p_adjusted: float | None = None
+    #: What a difference is decided by: that of a table's family, or, decided here, of the claims of its own family.
+    comparison: Comparison | None = None
     verdict: Support = "untested"
+
+    @property
+    def word(self) -> str:
+        """The verdict; where too few seeds ran, how many."""
+        seeds = self.quantity.n_seeds if self.quantity is not None else None
+        return not_decided(seeds) if self.verdict == NOT_DECIDED and seeds is not None else self.verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +121,7 @@ class Claim:
     #: The base model that ours were measured on; None where the claim has no runs at all.
     model: str | None
     parts: tuple[Part, ...]
-    #: Claims of one family share Holm's correction.
+    #: Claims of one family share Holm's correction, unless a family of the experiment's file decides them.
     family: str
     verdict: Support = "untested"
 
@@ -118,32 +129,37 @@ class Claim:
 def combine(verdicts: Iterable[Support]) -> Support:
     """Of parts that must all hold: contradicted if one is, untested if one is missing, supported if all are."""
     present = set(verdicts)
-    for verdict in ("contradicted", "untested", "inconclusive"):
-        if verdict in present:
-            return verdict
-    return "supported" if present else "untested"
+    order: tuple[Support, ...] = ("contradicted", "untested", "not decided", "undecided", "equivalent")
+    return next((verdict for verdict in order if verdict in present), "supported" if present else "untested")
 
 
-def judged(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims with corrected p-values and verdicts. The correction runs over all differences of a family."""
-    members: dict[str, list[tuple[str, int]]] = {}
-    values: dict[tuple[str, int], float] = {}
+def judged(claims: Sequence[Claim], *, margin: float | None, min_seeds: int) -> list[Claim]:
+    """The claims with their verdicts. Differences that no family of a table has decided are decided here, family by family.
+
+    Args:
+        margin: of accuracies, within which a difference counts as none (``config.MarginSpec``).
+        min_seeds: with fewer, nothing is decided.
+    """
+    members: dict[str, dict[tuple[str, int], stats.Difference]] = {}
+    sizes = Counter(claim.family for claim in claims for _ in claim.parts)
     for claim in claims:
         for index, part in enumerate(claim.parts):
-            if part.quantity is not None and part.quantity.p_value is not None:
-                members.setdefault(claim.family, []).append((claim.key, index))
-                values[claim.key, index] = part.quantity.p_value
-    adjusted: dict[tuple[str, int], float] = {}
-    for keys in members.values():
-        adjusted |= dict(zip(keys, stats.holm([values[key] for key in keys]), strict=True))
-    return [_judged(claim, adjusted) for claim in claims]
+            if part.comparison is not None and part.comparison.family is None:
+                members.setdefault(claim.family, {})[claim.key, index] = part.comparison.difference
+    decided: dict[tuple[str, int], Comparison] = {}
+    for name, differences in members.items():
+        family = Family(name=name, metric="accuracy", size=sizes[name], margin=margin, min_seeds=min_seeds)
+        decided |= decide(differences, family)
+    return [_judged(claim, decided, min_seeds=min_seeds) for claim in claims]
 
 
-def _judged(claim: Claim, adjusted: Mapping[tuple[str, int], float]) -> Claim:
+def _judged(claim: Claim, decided: Mapping[tuple[str, int], Comparison], *, min_seeds: int) -> Claim:
     parts = []
     for index, part in enumerate(claim.parts):
-        if part.quantity is not None:
-            p = adjusted.get((claim.key, index))
-            part = replace(part, p_adjusted=p, verdict=part.expected.verdict(part.quantity, p))
+        comparison = decided.get((claim.key, index), part.comparison)
+        if comparison is not None:
+            part = replace(part, comparison=comparison, verdict=part.expected.verdict_of(comparison))
+        elif part.quantity is not None:
+            part = replace(part, verdict=part.expected.verdict(part.quantity, min_seeds=min_seeds))
         parts.append(part)
     return replace(claim, parts=tuple(parts), verdict=combine(part.verdict for part in parts))

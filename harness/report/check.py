@@ -24,7 +24,10 @@ from harness.tables import words as text
 #: Mismatches named; more are counted.
 NAMED = 50
 _NUMBER = re.compile(r"[+\-−]?\d+(?:\.\d+)?(?:e[+\-]?\d+)?")
-_SENTENCE = re.compile(r": (\S+) \[(\S+), (\S+)\], (better|worse|tie)\b.*, (\d+) seeds?$")
+_SENTENCE = re.compile(
+    r": (?P<mean>\S+) \[(?P<low>\S+), (?P<high>\S+)\], (?:df (?P<dof>\S+)|of one seed's examples)"
+    r"(?:, (?P<word>better|worse|equivalent|undecided|not decided)\b[^,]*)?(?:, (?P<seeds>\d+) seeds?)?$"
+)
 #: What the page should say: numbers in the order of the text, or the very text.
 Expected = tuple[float, ...] | str
 
@@ -146,10 +149,13 @@ def _expected_cell(table: TableNumbers, key: str, model: str, method: str, metri
         compared = table.compared.get((model, method, metric, column, parent))
         if compared is not None:
             d = compared.difference
-            word = compared.verdict(metric) + (" (1 seed)" if d.n_seeds == 1 else "")
-            expected |= {f"{key}|{prefix}difference": (scale * compared.mean,), f"{key}|{prefix}p": _p(compared.p_adjusted),
-                      f"{key}|{prefix}difference_low": (scale * d.low,), f"{key}|{prefix}verdict": word,
-                      f"{key}|{prefix}difference_high": (scale * d.high,)}  # fmt: skip
+            expected |= {f"{key}|{prefix}difference": (scale * compared.mean,),
+                      f"{key}|{prefix}difference_low": (scale * d.low,), f"{key}|{prefix}difference_high": (scale * d.high,),
+                      f"{key}|{prefix}dof": "one seed" if d.dof is None else (d.dof,)}  # fmt: skip
+            if compared.verdict is not None:
+                expected[f"{key}|{prefix}verdict"] = compared.verdict
+            if compared.p_adjusted is not None:
+                expected[f"{key}|{prefix}p"] = _p(compared.p_adjusted)
     return expected
 
 
@@ -166,11 +172,7 @@ def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
             "peak_memory_bytes": lambda value: f"{value / 2**30:.2f} GiB",
         }  # fmt: skip
         expected |= {f"{table.name}|{model}|{method}|||{name}": write[name](value) for name, value in facts.items()}
-    counts: list[float] = []
-    for verdicts in (table.verdicts(parent=False), table.verdicts(parent=True)):
-        if verdicts or not counts:
-            counts += [sum(verdicts.values()), verdicts["better"], verdicts["worse"], verdicts["tie"]]
-    expected[f"{table.name}|tally"] = tuple(counts)
+    expected[f"{table.name}|tally"] = table.tally()
     whole = load_table(table.name, source.config, results=source.results, allow_missing=True)
     return expected | {f"{table.name}|note|{i}": note for i, note in enumerate(text.notes(whole))}
 
@@ -193,7 +195,7 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
     claims: Sequence[Claim] = ()
     if (source.folder / CLAIMS).is_file():
         _, claims = load_claims(source.config, results=source.results, allow_missing=True)
-    expected |= {f"claim|{c.key}|verdict": c.verdict for c in claims}
+    expected |= {f"claim|{c.key}|verdict": words.word(c) for c in claims}
     expected |= {f"claim|{c.key}|{i}": words.ours(part) for c in claims for i, part in enumerate(c.parts)}
     planned = all_runs(source.experiment)
     statuses = list(raw.status.values())
@@ -225,13 +227,19 @@ def _sentence(table: TableNumbers, key: str, words: str) -> bool:
     """Whether a comparison in words has the recomputed numbers and verdict."""
     place, _, name = key.rpartition("|")
     cell = next(one for one in table.cells() if one[0] == place)
-    compared = table.compared.get((cell[1], cell[2], "accuracy", cell[4], name.startswith("parent_")))
+    metric = cell[3]
+    compared = table.compared.get((cell[1], cell[2], metric, cell[4], name.startswith("parent_")))
     match = _SENTENCE.search(words)
     if compared is None or match is None:
         return compared is None and match is None
-    d = compared.difference
-    numbers = (100 * compared.mean, 100 * d.low, 100 * d.high, float(d.n_seeds))
-    return match[4] == compared.verdict("accuracy") and agrees(" ".join(match.group(1, 2, 3, 5)), numbers)
+    d, scale = compared.difference, 100 if metric == "accuracy" else 1
+    numbers = [scale * compared.mean, scale * d.low, scale * d.high]
+    said = [match["mean"], match["low"], match["high"]]
+    if compared.outcome is None and compared.verdict is not None:
+        return agrees(" ".join(said), tuple(numbers)) and words.endswith(f", {compared.verdict}")
+    numbers += [d.n_seeds] if d.dof is None else [d.dof, d.n_seeds]
+    said += [match["seeds"] or ""] if d.dof is None else [match["dof"] or "", match["seeds"] or ""]
+    return match["word"] == compared.outcome and agrees(" ".join(said), tuple(numbers))
 
 
 def _check_words(source: Source, raw: Raw, tables: Mapping[str, TableNumbers], page: list[tuple[str, str]]) -> Iterable[str]:
@@ -278,9 +286,10 @@ def _check_details(tables: Mapping[str, TableNumbers], numbers: list[dict[str, A
                 left = ("other",)
                 shown = None if entry[name] is None else {k: v for k, v in entry[name].items() if k not in left}
                 pairs.append((name, shown, None if c is None else {
-                    "mean": c.mean, "low": c.difference.low, "high": c.difference.high, "p": c.difference.p_value,
-                    "p_adjusted": c.p_adjusted, "verdict": c.verdict(metric), "test": c.difference.test,
-                    "n_seeds": c.difference.n_seeds, "detectable": stats.minimum_detectable_difference(c.difference),
+                    "mean": c.mean, "low": c.difference.low, "high": c.difference.high, "dof": c.difference.dof,
+                    "n_seeds": c.difference.n_seeds, "family": c.family, "p_adjusted": c.p_adjusted,
+                    "p_equivalent": c.p_equivalent, "verdict": c.verdict,
+                    "detectable": stats.minimum_detectable_difference(c.difference) if c.difference.n_seeds > 1 else None,
                 }))  # fmt: skip
             paper = table.paper(model, method, metric, column)
             pairs.append(("paper", entry["paper"] and entry["paper"]["value"], paper))

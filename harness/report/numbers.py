@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config import SUBJECT, RunSpec
+from harness.config import Metric, RunSpec
 from harness.figures.style import colour_of
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables import words as text
-from harness.tables.cells import AVERAGE, Cell, Column, Metric, Row, Section, Table
-from harness.tables.summary import spelt_out, tally
+from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
 
 #: Width of an interval bar, in its own units; zero lies in the middle.
 BAR = 100.0
@@ -45,8 +44,11 @@ class Versus:
     mean: Shown
     low: Shown
     high: Shown
-    p: Shown
-    verdict: Shown
+    dof: Shown
+    #: None for what is not decided.
+    p: Shown | None
+    #: None for what is only described.
+    verdict: Shown | None
     bar: Bar
 
 
@@ -93,6 +95,7 @@ class Sentence:
     """A comparison in words, and the cell that it is about."""
 
     key: str
+    family: str
     text: str
     verdict: str
     link: str
@@ -106,6 +109,8 @@ class TableView:
     grids: tuple[Grid, ...]
     notes: tuple[Shown, ...]
     tally: Shown
+    #: That the table decides nothing, where it does.
+    nothing: str
     #: (heading, sentences) of each model.
     sentences: tuple[tuple[str, tuple[Sentence, ...]], ...]
 
@@ -145,13 +150,14 @@ def _versus(key: str, comparison: Comparison | None, other: str, metric: Metric,
         mean=shown("difference", text.signed(d.mean, metric)),
         low=shown("difference_low", text.signed(d.low, metric)),
         high=shown("difference_high", text.signed(d.high, metric)),
-        p=shown("p", text.p_value(comparison.p_adjusted)),
-        verdict=shown("verdict", text.verdict(comparison)),
+        dof=shown("dof", text.dof(d)),
+        p=None if comparison.p_adjusted is None else shown("p", text.p_value(comparison.p_adjusted)),
+        verdict=None if comparison.word is None else shown("verdict", comparison.word),
         bar=Bar(
             low=place(d.low),
             middle=place(d.mean),
             high=place(d.high),
-            verdict=comparison.verdict,
+            verdict=comparison.outcome or "none",
             label=text.interval(d.low, d.high, metric, with_sign=True),
         ),
     )
@@ -237,22 +243,18 @@ def _grid(table: Table, metric: Metric) -> Grid:
 
 
 def _sentences(table: Table, section: Section) -> Iterator[Sentence]:
-    baseline = text.baseline_label(section)
-    cells = spelt_out(section, table.columns) if baseline else []
-    for row, column, cell in sorted(cells, key=lambda one: not one[0].method_key.startswith(SUBJECT)):
-        key = cell_key(table, section, row, "accuracy", column)
-        for other, comparison, prefix in (
-            (baseline, cell.comparison, ""),
-            (row.parent, cell.parent_comparison, "parent_"),
-        ):
-            if other is not None:
-                yield Sentence(
-                    key=f"{key}|{prefix}sentence",
-                    text=text.sentence(row, column, cell, baseline=other),
-                    verdict=comparison.verdict if comparison else "failed" if cell.n_diverged else "none",
-                    link=link_of(key),
-                    colour=colour_of(row.method_key),
-                )
+    for one in table.decisions():
+        if one.section == section:
+            key = cell_key(table, section, one.row, one.metric, one.column)
+            ended = text.ending(one)
+            yield Sentence(
+                key=f"{key}|{'parent_' if one.parent else ''}sentence",
+                family=one.family.name if one.family else "",
+                text=text.sentence(one),
+                verdict="failed" if one.comparison is None and one.cell.n_diverged else ended.split()[0],
+                link=link_of(key),
+                colour=colour_of(one.row.method_key),
+            )
 
 
 def table_view(table: Table) -> TableView:
@@ -263,7 +265,8 @@ def table_view(table: Table) -> TableView:
         title=text.file_title(table),
         grids=tuple(_grid(table, metric) for metric in text.metrics_shown(table)),
         notes=tuple(Shown(key=f"{table.name}|note|{i}", text=note) for i, note in enumerate(text.notes(table))),
-        tally=Shown(key=f"{table.name}|tally", text=tally(table)),
+        tally=Shown(key=f"{table.name}|tally", text=" ".join(text.tallies(table))),
+        nothing=" ".join(text.decides_nothing(table)),
         sentences=sentences,
     )
 
@@ -276,9 +279,10 @@ def _comparison(comparison: Comparison | None, other: str | None) -> dict[str, A
         return None
     d = comparison.difference
     return {
-        "other": other, "mean": d.mean, "low": d.low, "high": d.high, "p": d.p_value, "p_adjusted": comparison.p_adjusted,
-        "verdict": comparison.verdict, "test": d.test, "n_seeds": d.n_seeds,
-        "detectable": stats.minimum_detectable_difference(d),
+        "other": other, "mean": d.mean, "low": d.low, "high": d.high, "dof": d.dof, "n_seeds": d.n_seeds,
+        "family": comparison.family and comparison.family.name, "p_adjusted": comparison.p_adjusted,
+        "p_equivalent": comparison.p_equivalent, "verdict": comparison.word,
+        "detectable": stats.minimum_detectable_difference(d) if d.n_seeds > 1 else None,
     }  # fmt: skip
 
 
@@ -312,7 +316,7 @@ def details(table: Table, runs: Sequence[RunSpec], commands: Mapping[str, str]) 
         for row in section.rows:
             mine = [r for r in runs if (r.model_key, r.method.key) == (section.model_key, row.method_key)]
             for column in table.columns:
-                behind = [r.run_id for r in mine if column.task == AVERAGE or r.domain == column.domain]
+                behind = [r.run_id for r in mine if column.domain in (None, r.domain)]
                 for metric in text.metrics_shown(table):
                     cell = row.cells[metric, column.key]
                     key = cell_key(table, section, row, metric, column)

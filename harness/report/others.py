@@ -243,7 +243,7 @@ class ClaimPart:
 class ClaimView:
     key: str
     statement: str
-    verdict: str
+    word: str
     source: str
     paper: str
     test: str
@@ -262,22 +262,22 @@ def claim_views(source: Source) -> list[ClaimView] | None:
 
     def part(content: Mapping[str, Any], key: str) -> ClaimPart:
         quantity = None if content["quantity"] is None else Quantity(**content["quantity"])
-        made = Part(**{**content, "expected": Range(**content["expected"]), "quantity": quantity})
+        made = Part(**{**content, "expected": Range(**content["expected"]), "quantity": quantity, "comparison": None})
         return ClaimPart(
             label=made.label,
             expected=words.expected(made.expected, quantity),
             ours=words.ours(made),
             key=key if quantity is not None and math.isfinite(quantity.mean) else None,
-            p=text.p_value(made.p_adjusted),
+            p=text.p_value((content["comparison"] or {}).get("p_adjusted")),
             detectable=words.detectable(made),
-            verdict=made.verdict,
+            verdict=made.word,
             runs=tuple(made.runs),
         )
 
     try:
         return [
             ClaimView(
-                **{name: claim[name] for name in ("key", "statement", "verdict", "source", "paper", "test", "stand_in")},
+                **{name: claim[name] for name in ("key", "statement", "word", "source", "paper", "test", "stand_in")},
                 parts=tuple(part(one, f"claim|{claim['key']}|{i}") for i, one in enumerate(claim["parts"])),
             )
             for claim in read_json(path, Recipe.workflow(source.command, path))["claims"]

@@ -26,7 +26,6 @@ from harness.report import made, others, runs
 from harness.report.numbers import TableView, details, table_view
 from harness.report.sources import Source, require_complete, state
 from harness.tables.build import build_table
-from harness.tables.cells import AVERAGE
 
 #: Upper limit of a page, in bytes.
 MAX_BYTES = 5_000_000
@@ -103,7 +102,7 @@ def _tables(source: Source, loaded: Loaded) -> tuple[list[TableView], list[dict[
         table = build_table(source.experiment, name, mine, _part(loaded, mine))
         commands = {
             f"{name}|{section.model_key}|{row.method_key}|{metric}|{column.key}": source.harness(
-                f"report.trace {name} {section.model_key} {row.method_key} {AVERAGE if column.task == AVERAGE else column.key}"
+                f"report.trace {name} {section.model_key} {row.method_key} {column.key}"
             )
             for section in table.sections
             for row in section.rows

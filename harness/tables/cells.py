@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness import reported
-from harness.config import BaseModelSpec, Experiment, RunSpec, TaskSpec
+from harness.config import BaseModelSpec, Experiment, Metric, RunSpec, TaskSpec
 from harness.records.matrices import check_same_answers, correct_matrix, gold_nll_matrix
 from harness.records.read import RunRecord
 from harness.statistics import stats
-from harness.statistics.comparison import ALPHA, Comparison, Outcome
+from harness.statistics.comparison import Comparison, Family
 from harness.tables.against_paper import PaperCheck
 
 AVERAGE = "avg"
 
-Metric = Literal["accuracy", "gold_nll"]
 METRICS: tuple[Metric, ...] = ("accuracy", "gold_nll")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A test set after fine-tuning on a domain; ``task`` is ``avg`` (and domain and spec None) for the mean of all.
+    """A test set after fine-tuning on a domain; ``task`` is ``avg`` (and spec None) for the mean over a domain's, or, where the
+    domain is None, over all.
 
     ``generated``: our numbers come, at least in part, from generated records instead of the public set.
+    ``decides``: it shows all of one domain, so that families of comparisons may decide on it; other columns are descriptive.
     """
 
     domain: str | None
@@ -35,6 +36,7 @@ class Column:
     label: str
     spec: TaskSpec | None
     generated: bool
+    decides: bool = False
 
     @property
     def key(self) -> str:
@@ -62,22 +64,21 @@ class Cell:
     seeds: tuple[int, ...]
     n_diverged: int
     n_missing: int
+    #: In which the comparisons are decided, run or not; None where they are only described.
+    family: Family | None = None
+    parent_family: Family | None = None
 
     @property
     def n_seeds_planned(self) -> int:
         return len(self.seeds) + self.n_diverged + self.n_missing
 
-    @property
-    def difference(self) -> stats.Difference | None:
-        return self.comparison.difference if self.comparison else None
+    def compared(self, *, parent: bool) -> Comparison | None:
+        """With the baseline, or with the method that the row is a variant of."""
+        return self.parent_comparison if parent else self.comparison
 
-    @property
-    def p_adjusted(self) -> float | None:
-        return self.comparison.p_adjusted if self.comparison else None
-
-    @property
-    def verdict(self) -> Outcome | None:
-        return self.comparison.verdict if self.comparison else None
+    def family_of(self, *, parent: bool) -> Family | None:
+        """The family of the same comparison."""
+        return self.parent_family if parent else self.family
 
 
 #: Which runs a table shows: see ``Table.rates``.
@@ -147,10 +148,8 @@ class Table:
     rates: Rates
     #: Sentences about the rates.
     rate_notes: tuple[str, ...]
-    #: Comparisons with the baseline that Holm's correction counts: (metric, of averages or of single tasks) -> number.
-    comparisons: Mapping[Family, int]
-    #: The same of variants with the methods that they are variants of.
-    parent_comparisons: Mapping[Family, int]
+    #: In the order of the experiment's file.
+    families: tuple[Family, ...]
     n_examples: Mapping[str, int]
     cost: Cost
     missing: tuple[str, ...]
@@ -160,13 +159,60 @@ class Table:
     def file_name(self) -> str:
         return f"{self.name}_tuned" if self.rates == "tuned" else self.name
 
+    def decisions(self) -> list[Decision]:
+        """What the table is to decide, family by family; where the experiment names none, every row's averages by accuracy,
+        described."""
+        every = [
+            Decision(section=section, row=row, column=column, metric=metric, parent=parent)
+            for section in self.sections
+            for row in section.rows
+            for column in self.columns
+            for metric in METRICS
+            for parent in (False, True)
+            if column.decides and not (row.is_baseline and not parent)
+        ]
+        if not self.families:
+            return [one for one in every if one.metric == "accuracy" and one.other is not None]
+        return [one for family in self.families for one in every if one.family == family]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One comparison of a table's averages: of a row with the section's baseline, or with its full method (``parent``)."""
+
+    section: Section
+    row: Row
+    column: Column
+    metric: Metric
+    parent: bool
+
+    @property
+    def cell(self) -> Cell:
+        return self.row.cells[self.metric, self.column.key]
+
+    @property
+    def family(self) -> Family | None:
+        return self.cell.family_of(parent=self.parent)
+
+    @property
+    def comparison(self) -> Comparison | None:
+        return self.cell.compared(parent=self.parent)
+
+    @property
+    def other(self) -> str | None:
+        """The label of the row that this one is compared with."""
+        if self.parent:
+            return self.row.parent
+        return next((row.label for row in self.section.rows if row.is_baseline), None)
+
 
 def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
-    """One column per domain and test task in the order of the runs, and their average where there are several.
+    """One column per domain and test task in the order of the runs, then the average of a domain that has several, and at last
+    that of all domains.
 
     Validation tasks are in no table: learning rates are chosen on them.
     """
-    by_task: dict[tuple[str, str], Column] = {}
+    domains: dict[str, dict[str, Column]] = {}
     for run in runs:
         for task, spec in run.evaluation.tasks.items():
             if spec.split != "test":
@@ -175,11 +221,23 @@ def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
             if not reported.in_paper(run.domain, task):
                 label = f"{label} (after {run.domain} fine-tuning)"
             column = Column(domain=run.domain, task=task, label=label, spec=spec, generated=spec.source.kind == "generated")
-            by_task.setdefault((run.domain, task), column)
-    columns = tuple(by_task.values())
-    some_generated = any(column.generated for column in columns)
-    average = Column(domain=None, task=AVERAGE, label="Average", spec=None, generated=some_generated)
-    return (*columns, average) if len(columns) > 1 else columns
+            domains.setdefault(run.domain, {}).setdefault(task, column)
+    columns: list[Column] = []
+    for domain, tasks in domains.items():
+        own = list(tasks.values())
+        alone = len(domains) == 1
+        if len(own) == 1:
+            own = [replace(own[0], decides=True)]
+        else:
+            own.append(_average(own, domain=None if alone else domain, decides=True))
+        columns += own
+    return tuple(columns if len(domains) < 2 else [*columns, _average(columns, domain=None, decides=False)])
+
+
+def _average(columns: Iterable[Column], *, domain: str | None, decides: bool) -> Column:
+    label = "Average" if domain is None else f"{domain.capitalize()} average"
+    generated = any(column.generated for column in columns)
+    return Column(domain=domain, task=AVERAGE, label=label, spec=None, generated=generated, decides=decides)
 
 
 class Scores:
@@ -192,7 +250,7 @@ class Scores:
             RecordError: two runs of one test set answered different ones.
         """
         self.tasks = [column for column in columns if column.task != AVERAGE]
-        #: A column's domain is None only for the average, which has no records of its own.
+        #: A column's domain is None only for the average of all, which has no records of its own.
         self._records: dict[tuple[str, str, str | None, int], RunRecord] = {
             (r.run.model_key, r.run.method.key, r.run.domain, r.run.seed): r for r in records
         }
@@ -202,12 +260,16 @@ class Scores:
             check_same_answers(done, column.task)
             if done:
                 self.n_examples[column.key] = len(done[0].predictions[column.task].ids)
-        if len(self.tasks) > 1 and len(self.n_examples) == len(self.tasks):
-            self.n_examples[AVERAGE] = sum(self.n_examples.values())
+        for column in columns:
+            sizes = [self.n_examples.get(part.key) for part in self.parts(column)]
+            if column.task == AVERAGE and None not in sizes:
+                self.n_examples[column.key] = sum(size for size in sizes if size is not None)
 
     def parts(self, column: Column) -> list[Column]:
-        """The tasks that a column shows: itself, or all for the average."""
-        return self.tasks if column.task == AVERAGE else [column]
+        """The tasks that a column shows: itself, or for an average those of its domain, or all."""
+        if column.task != AVERAGE:
+            return [column]
+        return [task for task in self.tasks if column.domain in (None, task.domain)]
 
     def outcomes(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> dict[int, str]:
         """seed -> success, diverged or missing; of the average, the worst over its tasks."""
@@ -225,7 +287,15 @@ class Scores:
         return stats.mean_score(own, rng=np.random.default_rng(0), binary=metric == "accuracy") if own else None
 
     def difference(
-        self, model: str, method: str, other: str, column: Column, seeds: Sequence[int], metric: Metric
+        self,
+        model: str,
+        method: str,
+        other: str,
+        column: Column,
+        seeds: Sequence[int],
+        metric: Metric,
+        *,
+        margin: float | None = None,
     ) -> stats.Difference | None:
         """Method minus other on the seeds that both finished; None where there are none."""
         finished = set(self._done(model, other, column, seeds))
@@ -233,7 +303,8 @@ class Scores:
         first, second = (self._matrices(model, key, column, shared, metric) for key in (method, other))
         if not first or not second:
             return None
-        return stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=metric == "accuracy")
+        rng = np.random.default_rng(0)
+        return stats.paired_difference(first, second, rng=rng, binary=metric == "accuracy", margin=margin)
 
     def _done(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> list[int]:
         outcomes = self.outcomes(model, method, column, seeds)
@@ -251,36 +322,3 @@ class Scores:
                 return None
             matrices.append(matrix)
         return matrices or None
-
-
-def verdict_of(difference: stats.Difference, p_adjusted: float, metric: Metric) -> Outcome:
-    """A difference that the corrected test finds, in its direction; else a tie. Of NLL, less is better."""
-    if p_adjusted >= ALPHA or difference.mean == 0:
-        return "tie"
-    return "better" if (difference.mean > 0) == (metric == "accuracy") else "worse"
-
-
-Key = TypeVar("Key", bound=Hashable)
-#: A family of Holm's correction: a metric, and whether averages or single tasks.
-Family = tuple[Metric, bool]
-
-
-def family(metric: Metric, column: str) -> Family:
-    return metric, column == AVERAGE
-
-
-def corrected(
-    differences: Mapping[Key, stats.Difference], families: Mapping[Key, Family]
-) -> tuple[dict[Key, Comparison], dict[Family, int]]:
-    """Comparisons with Holm-adjusted p-values and verdicts, and the number of comparisons in each family."""
-    members: dict[Family, list[Key]] = {}
-    for key in differences:
-        members.setdefault(families[key], []).append(key)
-    comparisons = {}
-    for (metric, _), keys in members.items():
-        adjusted = stats.holm([differences[key].p_value for key in keys])
-        for key, p in zip(keys, adjusted, strict=True):
-            comparisons[key] = Comparison(
-                difference=differences[key], p_adjusted=p, verdict=verdict_of(differences[key], p, metric)
-            )
-    return comparisons, {one: len(keys) for one, keys in members.items()}

@@ -112,7 +112,7 @@ def _group(
         )
         for where, choice in choices.items()
     ]
-    tests = ", ".join(text.heading(c) for c in columns if c.domain is not None)
+    tests = ", ".join(text.heading(c) for c in scores.tasks)
     title = f"{domain} on {experiment.models[model].label}"
     return Group(title=title, tests=tests, lines=tuple(lines))
 
@@ -178,7 +178,7 @@ def _notes(experiment: Experiment, tuning: Tuning) -> list[str]:
         "NLL of the gold answer). A rate at which a seed diverged or has not run cannot win.",
         "Shared: the rate that the experiment sets for a method, as in the paper one for all low-rank methods.",
         "± is one standard error, [..] a 95 % interval of the difference at the same rule. A rank is no verdict: "
-        "python -m harness.tables table1 --rates tuned tests the differences.",
+        "python -m harness.tables table1 --rates tuned decides by the experiment's families.",
     ]
     edges = [f"{'/'.join(where)} ({choice.edge})" for where, choice in tuning.choices.items() if choice.edge]
     if edges:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from harness.config import Metric
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables import words as text
 from harness.tables.against_paper import PaperCheck
-from harness.tables.cells import AVERAGE, METRICS, Cell, Column, Metric, Row, Section, Table
+from harness.tables.cells import METRICS, Cell, Column, Row, Section, Table
 from harness.tables.markup import (
     csv_lines,
     markdown_grid,
@@ -30,7 +31,7 @@ WIDE = 6
 
 def markdown(table: Table) -> str:
     """The table for GitHub and for a terminal: columns are padded to equal width."""
-    lines = [f"# {text.file_title(table)}", ""]
+    lines = [f"# {text.file_title(table)}", "", *_decided(table)]
     for section in table.sections:
         lines += [f"## {section.title}", "", *_overview(table, section), ""]
         lines += _paper(table, section)
@@ -39,6 +40,28 @@ def markdown(table: Table) -> str:
         lines += _cost(section)
     lines += ["## Notes", "", *(f"- {note}" for note in text.notes(table))]
     return "\n".join(lines) + "\n"
+
+
+def _decided(table: Table) -> list[str]:
+    """What the table decides, before anything else."""
+    rows = [
+        [
+            one.family.name if one.family else text.NOTHING,
+            f"{one.row.label} {text.MINUS} {one.other}",
+            one.section.ours_label,
+            text.heading(one.column),
+            "accuracy, points" if one.metric == "accuracy" else "NLL, nats",
+            *text.comparison(one.comparison, one.metric),
+            *text.decision(one.comparison),
+        ]
+        for one in table.decisions()
+    ]
+    lines = [f"- {said}" for said in (*text.decides_nothing(table), *text.tallies(table))] + [""]
+    if not rows or not table.families:
+        return lines
+    header = ["Family", "Comparison", "Base model", "Test sets", "Measure", "Difference", "95 % interval", "df"]
+    header += ["p (Holm)", "p beyond margin", "Word"]
+    return ["## What is decided", "", *lines, *markdown_grid(header, rows, right=range(5, len(header) - 1)), ""]
 
 
 def _overview(table: Table, section: Section) -> list[str]:
@@ -95,10 +118,8 @@ def _details(table: Table, section: Section, metric: Metric) -> list[str]:
     for column in table.columns:
         name = "accuracy, %" if metric == "accuracy" else "NLL of the gold answer, nats per token (less is better)"
         header = ["Method", *(["Paper"] if paper else []), "Ours ± SE", "95 % interval", "Seeds"]
-        if baseline:
-            header += [f"vs {baseline}", "95 % interval", "p (Holm)", "Verdict"]
-        if parent:
-            header += ["vs full method", "95 % interval", "p (Holm)", "Verdict"]
+        for other in (baseline, "full method" if parent else None):
+            header += [f"vs {other}", "95 % interval", "df"] if other else []
         rows = []
         for row in section.rows:
             cell = row.cells[metric, column.key]
@@ -107,8 +128,7 @@ def _details(table: Table, section: Section, metric: Metric) -> list[str]:
             shown += _comparison(row, cell, metric) if baseline else []
             shown += _parent_comparison(row, cell, metric) if parent else []
             rows.append(shown)
-        right = [i for i, name in enumerate(header) if i and name != "Verdict"]
-        lines += [f"### {text.heading(column)}: {name}", "", *markdown_grid(header, rows, right=right), ""]
+        lines += [f"### {text.heading(column)}: {name}", "", *markdown_grid(header, rows, right=range(1, len(header))), ""]
     return lines
 
 
@@ -117,13 +137,13 @@ def _has_parents(section: Section) -> bool:
 
 
 def _comparison(row: Row, cell: Cell, metric: Metric) -> list[str]:
-    """Difference to the baseline, interval, p-value and verdict of one row."""
-    return ["", "", "", "baseline"] if row.is_baseline else text.comparison(cell.comparison, metric)
+    """Difference to the baseline, interval and degrees of freedom of one row."""
+    return ["baseline", "", ""] if row.is_baseline else text.comparison(cell.comparison, metric)
 
 
 def _parent_comparison(row: Row, cell: Cell, metric: Metric) -> list[str]:
     """The same to the full method of a variant; other rows have none."""
-    return [""] * 4 if row.parent is None else text.comparison(cell.parent_comparison, metric)
+    return [""] * 3 if row.parent is None else text.comparison(cell.parent_comparison, metric)
 
 
 def _cost(section: Section) -> list[str]:
@@ -198,12 +218,14 @@ def _tex_differences(
     """``compared``: of each row its label and the comparison in each column."""
     rows = []
     for label, comparisons in compared:
-        words = [text.comparison(one, metric) for one in comparisons]
-        rows.append([label, *(difference if word == text.NOTHING else f"{difference} {limits} {word}"
-                              for difference, limits, _, word in words)])  # fmt: skip
+        rows.append([label, *(_tex_difference(one, metric) for one in comparisons)])
     what = "accuracy, points" if metric == "accuracy" else "NLL of the gold answer, nats per token, less is better"
-    full = f"{caption} ({what}), 95 % interval, verdict after Holm's correction."
-    return _tex_by_column(table, rows, full)
+    return _tex_by_column(table, rows, f"{caption} ({what}), 95 % interval, and the word of what is decided.")
+
+
+def _tex_difference(compared: Comparison | None, metric: Metric) -> str:
+    word = compared.word if compared is not None else None
+    return text.difference(compared, metric) + (f" {word}" if word else "")
 
 
 def _tex_by_column(table: Table, rows: Sequence[Sequence[str]], caption: str) -> list[str]:
@@ -259,8 +281,8 @@ def csv_text(table: Table) -> str:
 
 def _csv_line(table: Table, section: Section, row: Row, column: Column, metric: Metric) -> dict[str, object]:
     cell = row.cells[metric, column.key]
-    difference = cell.difference
-    parts = ("mean", "stderr", "seed_stderr", "example_stderr", "low", "high", "n_seeds")
+    difference, parent_difference = (one.difference if one else None for one in (cell.comparison, cell.parent_comparison))
+    parts = ("mean", "stderr", "seed_stderr", "example_stderr", "low", "high", "n_seeds", "dof")
     line: dict[str, object] = {
         "experiment": table.experiment.name,
         "table": table.name,
@@ -285,22 +307,14 @@ def _csv_line(table: Table, section: Section, row: Row, column: Column, metric: 
     }
     line |= {name: getattr(cell.ours, name, None) for name in parts}
     line |= {f"difference_{name}": getattr(difference, name, None) for name in parts}
-    parent, paper = cell.parent_comparison, cell.paper
-    line |= {
-        "p_value": difference.p_value if difference else None,
-        "p_holm": cell.p_adjusted,
-        "test": difference.test if difference else None,
-        "comparisons": table.comparisons.get((metric, column.task == AVERAGE)) if difference else None,
-        "minimum_detectable_difference": stats.minimum_detectable_difference(difference) if difference else None,
+    paper = cell.paper
+    line |= _csv_decision(cell.comparison, "") | {
         "mcnemar_by_seed": _joined(difference.p_by_seed) if difference else None,
-        "verdict": cell.verdict,
         "parent": row.parent,
     }
-    line |= {f"parent_difference_{name}": getattr(parent.difference if parent else None, name, None) for name in parts}
+    line |= {f"parent_difference_{name}": getattr(parent_difference, name, None) for name in parts}
+    line |= _csv_decision(cell.parent_comparison, "parent_")
     return line | {
-        "parent_p_value": parent.difference.p_value if parent else None,
-        "parent_p_holm": parent.p_adjusted if parent else None,
-        "parent_verdict": parent.verdict if parent else None,
         "paper_score": paper.score if paper else None,
         "paper_score_low": paper.score_gap.low if paper and paper.score_gap else None,
         "paper_score_high": paper.score_gap.high if paper and paper.score_gap else None,
@@ -311,6 +325,26 @@ def _csv_line(table: Table, section: Section, row: Row, column: Column, metric: 
         "paper_difference_high": paper.difference_gap.high if paper and paper.difference_gap else None,
         "seeds_to_settle": paper.seeds_to_settle if paper else None,
     }
+
+
+def _csv_decision(compared: Comparison | None, prefix: str) -> dict[str, object]:
+    """The tests and the word of a comparison in a family; of others only what they could have found."""
+    difference, family = (compared.difference, compared.family) if compared else (None, None)
+    decided = difference if compared is not None and compared.outcome is not None else None
+    several = difference is not None and difference.n_seeds > 1
+    values = {
+        "family": family.name if family else None,
+        "comparisons": family.size if family else None,
+        "margin": family.margin if family else None,
+        "p_value": decided.p_value if decided else None,
+        "p_holm": compared.p_adjusted if compared else None,
+        "p_beyond_margin": decided.p_equivalent if decided else None,
+        "p_beyond_margin_holm": compared.p_equivalent if compared else None,
+        "p_sign_flip": decided.p_sign_flip if decided else None,
+        "minimum_detectable_difference": stats.minimum_detectable_difference(difference) if difference and several else None,
+        "verdict": compared.word if compared else None,
+    }
+    return {f"{prefix}{name}": value for name, value in values.items()}
 
 
 def _joined(values: Sequence[float] | None) -> str | None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,16 +16,15 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from harness import cli, overhead
-from harness.config import SUBJECT
 from harness.experiment.yaml_file import read_yaml
 from harness.tables import words as text
 from harness.tables.arguments import add_table_arguments
 from harness.tables.build import load_table
-from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
+from harness.tables.cells import Section, Table
 from harness.tables.render import WIDE
 
 MAX_WIDTH = 120
-_STYLES = {"better": "green", "worse": "red", "tie": ""}
+_STYLES = {"better": "green", "worse": "red"}
 
 
 def grid(table: Table, section: Section) -> Grid:
@@ -52,35 +49,9 @@ def grid(table: Table, section: Section) -> Grid:
     return shown
 
 
-def spelt_out(section: Section, columns: Sequence[Column]) -> list[tuple[Row, Column, Cell]]:
-    """The comparisons to put in words: all of BeamLoRA and its ablations, every average, and every verdict other than tie."""
-    cells = []
-    for row in section.rows:
-        for column in columns:
-            cell = row.cells["accuracy", column.key]
-            always = row.method_key.startswith(SUBJECT) or column.task == AVERAGE or len(columns) == 1
-            if not row.is_baseline and (always or cell.verdict in ("better", "worse")):
-                cells.append((row, column, cell))
-    return cells
-
-
-def tally(table: Table) -> str:
-    """How the comparisons of single tasks and averages ended."""
-    cells = [cell for s in table.sections for row in s.rows for (metric, _), cell in row.cells.items() if metric == "accuracy"]
-    groups = [("accuracy comparisons after Holm's correction", [cell.comparison for cell in cells])]
-    if table.parent_comparisons:
-        groups.append(("of variants with their full method", [cell.parent_comparison for cell in cells]))
-    sentences = []
-    for what, comparisons in groups:
-        verdicts = Counter(comparison.verdict for comparison in comparisons if comparison)
-        words = ", ".join(f"{verdicts[word]} {word}" for word in ("better", "worse", "tie"))
-        sentences.append(f"{sum(verdicts.values())} {what}: {words}.")
-    return " ".join(sentences)
-
-
 def next_commands(table: Table, config: cli.Config) -> list[tuple[str, str]]:
     """(command, what it does) for the likely next steps."""
-    more = len(table.experiment.seeds) + 2
+    more = max(len(table.experiment.seeds) + 2, table.experiment.comparisons.min_seeds)
     target = f"reproduce_{table.name}"
     larger = replace(config, overrides={**config.overrides, "seeds": more})
     what = f"{more} seeds: finished runs are kept, smaller differences can be told apart"
@@ -117,15 +88,14 @@ def print_summary(
     line(text.file_title(table), "bold")
     for section in table.sections:
         console.print(grid(table, section))
-        baseline = text.baseline_label(section)
-        for row, column, cell in spelt_out(section, table.columns) if baseline else ():
-            said = text.sentence(row, column, cell, baseline=baseline or "")
-            line(f"  {said}", _STYLES.get(cell.verdict or "", ""))
-            if row.parent is not None:
-                word = cell.parent_comparison.verdict if cell.parent_comparison else ""
-                line(f"  {text.sentence(row, column, cell, baseline=row.parent)}", _STYLES.get(word, ""))
+        for decision in table.decisions():
+            if decision.section == section:
+                style = _STYLES.get(text.ending(decision), "")
+                family = f"{decision.family.name}: " if decision.family else ""
+                line(f"  {family}{text.sentence(decision)}", style)
         console.print()
-    line(tally(table))
+    for ended in text.tallies(table):
+        line(ended)
     for note in [*text.context(table), *text.limits(table)]:
         line(f"· {note}", "dim")
     if cost is not None:

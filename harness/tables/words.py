@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 
-from harness.config import FileData
+from harness.config import FileData, Metric
 from harness.statistics import stats
-from harness.statistics.comparison import ALPHA, Comparison
+from harness.statistics.comparison import ALPHA, NOT_DECIDED, OUTCOMES, Comparison, Family, not_decided
 from harness.tables.against_paper import MARGIN, Gap, PaperCheck
-from harness.tables.cells import AVERAGE, METRICS, Cell, Column, Metric, Row, Section, Table
+from harness.tables.cells import METRICS, Cell, Column, Decision, Row, Section, Table
 
 #: What stands where nothing has run, or the paper has no number.
 NOTHING = "—"
@@ -36,6 +37,13 @@ def level(value: float, metric: Metric) -> str:
 def interval(low: float, high: float, metric: Metric, *, with_sign: bool = False) -> str:
     show = signed if with_sign else level
     return f"[{show(low, metric)}, {show(high, metric)}]"
+
+
+def dof(estimate: stats.Estimate) -> str:
+    """Degrees of freedom of an interval; one seed has none for what varies with the seed."""
+    if estimate.dof is None:
+        return "one seed"
+    return f"{estimate.dof:.1f}" if estimate.dof < 100 else f"{estimate.dof:.0f}"
 
 
 def p_value(value: float | None) -> str:
@@ -89,20 +97,19 @@ def ours(cell: Cell, metric: Metric) -> str:
     return f"{text}; {diverged}" if diverged else text
 
 
-def verdict(comparison: Comparison | None) -> str:
-    """better, worse or tie; with one seed it is about two trained models, not about the methods, and says so."""
-    if comparison is None:
-        return NOTHING
-    return f"{comparison.verdict} (1 seed)" if comparison.difference.n_seeds == 1 else str(comparison.verdict)
-
-
 def comparison(compared: Comparison | None, metric: Metric) -> list[str]:
-    """Difference, 95 % interval, adjusted p-value and verdict."""
+    """Difference, 95 % interval and its degrees of freedom."""
     if compared is None:
-        return [NOTHING] * 4
+        return [NOTHING] * 3
     d = compared.difference
-    limits = interval(d.low, d.high, metric, with_sign=True)
-    return [signed(d.mean, metric), limits, p_value(compared.p_adjusted), verdict(compared)]
+    return [signed(d.mean, metric), interval(d.low, d.high, metric, with_sign=True), dof(d)]
+
+
+def decision(compared: Comparison | None) -> list[str]:
+    """Adjusted p-values of no difference and of a difference beyond the margin, and the word."""
+    if compared is None or compared.word is None:
+        return [NOTHING] * 3
+    return [p_value(compared.p_adjusted), p_value(compared.p_equivalent), compared.word]
 
 
 def difference(compared: Comparison | None, metric: Metric) -> str:
@@ -111,10 +118,10 @@ def difference(compared: Comparison | None, metric: Metric) -> str:
 
 
 def paper_word(word: str | None, check: PaperCheck) -> str:
-    """A verdict against the paper; of one seed, it says so."""
+    """A verdict against the paper."""
     if word is None:
         return NOTHING
-    return f"{word} (1 seed)" if check.n_seeds == 1 and word in ("reproduced", "within noise", "not reproduced") else word
+    return not_decided(check.n_seeds) if word == NOT_DECIDED else word
 
 
 def gap(to_paper: Gap | None) -> str:
@@ -160,9 +167,44 @@ def notes(table: Table) -> list[str]:
     return [*context(table), *_uncertainty(table), *_against_paper(table), *limits(table)]
 
 
+def tallies(table: Table) -> list[str]:
+    """How the comparisons of each family ended."""
+    sentences = []
+    for family in table.families:
+        ended = Counter(ending(one) for one in table.decisions() if one.family == family)
+        counts = ", ".join(f"{ended[word]} {word}" for word in (*OUTCOMES, NOT_DECIDED, "not run"))
+        sentences.append(f"{family.name}, {_comparisons(family)}: {counts}.")
+    return sentences or ["No family of comparisons is fixed in the experiment: 0 are decided."]
+
+
+def ending(decision: Decision) -> str:
+    """better, worse, equivalent, undecided, not decided or not run."""
+    if decision.comparison is None:
+        return "not run"
+    return decision.comparison.outcome or NOT_DECIDED
+
+
+def _comparisons(family: Family) -> str:
+    return f"{family.size} comparison{'' if family.size == 1 else 's'}"
+
+
+def decides_nothing(table: Table) -> list[str]:
+    """A sentence, where no comparison of the table has a word."""
+    spec = table.experiment.comparisons
+    if not table.families:
+        return [
+            "This table decides nothing: the experiment fixes no family of comparisons for it (comparisons: families). Its "
+            "differences are described by their intervals."
+        ]
+    if any(one.comparison and one.comparison.outcome for one in table.decisions()):
+        return []
+    most = max((one.comparison.difference.n_seeds for one in table.decisions() if one.comparison), default=0)
+    return [f"This table decides nothing: {not_decided(most)}, and a word needs {spec.min_seeds}."]
+
+
 def context(table: Table) -> list[str]:
     """What was measured, on what, and what is not in the table."""
-    lines = list(table.experiment.notes)
+    lines = [*decides_nothing(table), *table.experiment.notes]
     stand_ins = [s for s in table.sections if s.paper_label and s.model.is_stand_in]
     if stand_ins:
         pairs = "; ".join(f"{s.model.label} in the place of {s.paper_label}" for s in stand_ins)
@@ -209,25 +251,43 @@ def _any_generated(table: Table) -> bool:
 
 def _uncertainty(table: Table) -> list[str]:
     if len(table.seeds) > 1:
-        how = (
+        lines = [
             "± is one standard error over seeds and test examples together; [..] is a 95 % interval for a new seed and new "
-            "examples of the same kind (accuracy: Wilson with the effective sample size; NLL: t)."
-        )
-        test = "Differences are paired by seed and example and tested with a two-level t test"
+            "examples of the same kind (accuracy: Wilson with the effective sample size; NLL: t).",
+            "Differences are paired by seed and example. Their interval adds the variance over seeds and that over examples, "
+            "each with its own t quantile (Banerjee 1960); df: the degrees of freedom of the t interval that is as wide. For "
+            "NLL less is better.",
+        ]
     else:
-        how = (
+        lines = [
             "± is one standard error over test examples, [..] a 95 % interval (accuracy: Wilson; NLL: stratified bootstrap). "
-            "One seed: neither contains the noise of training, so verdicts are about these trained models."
-        )
-        test = "Differences are paired by example and tested exactly (McNemar) or by stratified bootstrap"
-    families = [
-        f"{m} {'accuracy' if metric == 'accuracy' else 'NLL'} {'averages' if averages else 'cells'}{of}"
-        for counted, of in ((table.comparisons, ""), (table.parent_comparisons, " of variants with their full method"))
-        for (metric, averages), m in counted.items()
+            "One seed: neither contains the noise of training, so neither is about the methods. For NLL less is better."
+        ]
+    return [*lines, *_rules(table)]
+
+
+def _rules(table: Table) -> list[str]:
+    """What is decided, and when a word is said."""
+    if not table.families:
+        return []
+    families = []
+    for family in table.families:
+        others = ", ".join(dict.fromkeys(one.other or "" for one in table.decisions() if one.family == family))
+        margin = "" if family.margin is None else f", margin ±{amount(family.margin, family.metric)}"
+        measure = "accuracy" if family.metric == "accuracy" else "NLL"
+        families.append(f"{family.name} ({_comparisons(family)} with {others} by {measure}{margin})")
+    spec = table.experiment.comparisons
+    return [
+        "Decided, as the experiment fixed before results, are averages over a domain's test sets: "
+        f"{'; '.join(families)}. Holm's correction runs within a family; all else is described by its interval.",
+        f"better, worse: the corrected p of no difference is below {ALPHA}; equivalent: it is not, but that of a difference "
+        f"beyond the margin is (two one-sided tests); else undecided. Fewer than {spec.min_seeds} seeds decide nothing.",
     ]
-    correction = f"; p-values are Holm-adjusted over {', '.join(families)}" if families else ""
-    rule = f"A verdict other than tie needs an adjusted p below {ALPHA}. For NLL less is better."
-    return [how, f"{test}{correction}. {rule}"]
+
+
+def amount(value: float, metric: Metric) -> str:
+    """A size without a sign, with its unit."""
+    return f"{100 * value:.1f} points" if metric == "accuracy" else f"{value:.3f} nats"
 
 
 def paper_checks(section: Section) -> list[tuple[Row, str, PaperCheck]]:
@@ -246,47 +306,63 @@ def _against_paper(table: Table) -> list[str]:
         lines.append(
             "Against the paper, score: not reproduced if the 95 % interval of ours minus the paper's excludes zero, reproduced "
             f"if it lies within {100 * MARGIN:.0f} points of zero, else within noise. Difference: not reproduced if that "
-            "interval excludes zero, reproduced if our own verdict also goes the paper's way, else within noise. The noise is "
+            "interval excludes zero, reproduced if ours is decided and goes the paper's way, else within noise. The noise is "
             "that of training runs on one test set: ours from the seeds (one seed: binomial), the paper's binomial for the "
             "runs and examples that its numbers are multiples of (config/paper_samples.csv), since it reports no spread."
         )
     if any(not check.comparable for check in checks):
         lines.append(
-            "A stand-in, or another test set, says nothing about the paper's absolute numbers; shown is only whether our "
-            "verdict goes the same direction as the paper's difference."
+            "A stand-in, or another test set, says nothing about the paper's absolute numbers; shown is only whether a decided "
+            "difference goes the same direction as the paper's."
         )
     lines.append(
         "Seeds to settle: the smallest number at which a true difference as large as the paper's would be found four times in "
         f"five (one comparison at level {ALPHA}), from the variance over seeds and examples measured here."
     )
+    if any(column.domain and column.spec is None for column in table.columns):
+        lines.append("Where the paper prints no average over one domain, it is the mean of the numbers that it prints.")
     return lines
 
 
-def detectable(table: Table, column: Column, *, alpha: float) -> float | None:
-    """Median over a column's comparisons of the accuracy difference that they would find with 80 % power."""
-    cells = [row.cells["accuracy", column.key] for s in table.sections for row in s.rows]
-    differences = [stats.minimum_detectable_difference(c.difference, alpha=alpha) for c in cells if c.difference]
-    return statistics.median(differences) if differences else None
+def detectable(table: Table, family: Family, *, alpha: float) -> float | None:
+    """Median over a family's comparisons of the difference that they would find with 80 % power; None without several seeds."""
+    sizes = [stats.minimum_detectable_difference(d, alpha=alpha) for d in _differences(table, family)]
+    return statistics.median(sizes) if sizes else None
+
+
+def _differences(table: Table, family: Family) -> list[stats.Difference]:
+    """Of the comparisons that show how much seeds differ."""
+    compared = [one.comparison for one in table.decisions() if one.family == family]
+    return [one.difference for one in compared if one is not None and one.difference.n_seeds > 1]
 
 
 def limits(table: Table) -> list[str]:
     """What the table cannot tell, and what it took."""
-    parts = []
-    for column in table.columns:
-        m = table.comparisons.get(("accuracy", column.task == AVERAGE), 0)
-        plain, strict = (detectable(table, column, alpha=alpha) if m else None for alpha in (ALPHA, ALPHA / max(m, 1)))
-        if plain is not None and strict is not None:
-            parts.append(f"{column.label} {_points(plain)} ({_points(strict)})")
-    smallest = [
-        "Minimum detectable difference in points (80 % power, median over methods), for one comparison alone and, in "
-        f"brackets, as the first of all after correction: {', '.join(parts)}. Smaller true differences mostly end as a tie: "
-        "a tie is not equality."
-    ]
-    return [*(smallest if parts else []), cost(table)]
+    lines = []
+    for family in table.families:
+        alone, first = (detectable(table, family, alpha=alpha) for alpha in (ALPHA, ALPHA / family.size))
+        if alone is None or first is None:
+            continue
+        line = (
+            f"{family.name}: a true difference of {_reachable(alone, family)} would be found four times in five with the seeds "
+            f"that ran (median over comparisons), of {_reachable(first, family)} as the first of all after correction"
+        )
+        if family.margin is not None:
+            needed = _seeds_for_margin(table, family)
+            line += f"; seeds to find one as large as the margin: {needed}"
+        lines.append(f"{line}. Undecided is not equivalent.")
+    return [*lines, cost(table)]
 
 
-def _points(value: float) -> str:
-    return "more than 100" if value > 1 else percent(value)
+def _seeds_for_margin(table: Table, family: Family) -> str:
+    """Median over a family's comparisons."""
+    margin, order = family.margin or 0.0, {"more": stats.MOST_SEEDS + 1, "too few examples": stats.MOST_SEEDS + 2}
+    counts = [stats.seeds_to_detect(d, margin, fewest=family.min_seeds) for d in _differences(table, family)]
+    return settle(sorted(counts, key=lambda needed: order.get(str(needed), needed))[len(counts) // 2])
+
+
+def _reachable(value: float, family: Family) -> str:
+    return "more than 100 points" if family.metric == "accuracy" and value > 1 else amount(value, family.metric)
 
 
 def cost(table: Table) -> str:
@@ -301,19 +377,23 @@ def reported(cell: Cell) -> str:
     return NOTHING if cell.reported is None else f"{100 * cell.reported:.2f}"
 
 
-def sentence(row: Row, column: Column, cell: Cell, *, baseline: str, metric: Metric = "accuracy") -> str:
-    """A comparison in words: BeamLoRA − LoRA on GSM8K: +0.4 [−1.1, +1.9], tie, 3 seeds.
-
-    Args:
-        baseline: the label of the row to compare with: the section's baseline, or the row's ``parent``.
-    """
-    subject = f"{row.label} {MINUS} {baseline} on {heading(column)}"
-    compared = cell.parent_comparison if baseline == row.parent else cell.comparison
+def sentence(decision: Decision) -> str:
+    """A comparison in words: BeamLoRA − LoRA on Math average: +0.4 [−1.1, +1.9], df 6.3, undecided, 5 seeds."""
+    cell, metric, compared = decision.cell, decision.metric, decision.comparison
+    unit = "" if metric == "accuracy" else ", NLL"
+    subject = f"{decision.row.label} {MINUS} {decision.other} on {heading(decision.column)}{unit}"
     if compared is None:
         return f"{subject}: {ours(cell, metric) if cell.ours is None else NOTHING}"
     d = compared.difference
-    shown = f"{signed(d.mean, metric)} {interval(d.low, d.high, metric, with_sign=True)}"
-    # An interval beside zero and a tie seem to disagree: the interval knows one comparison, the verdict the whole table.
-    lone = compared.verdict == "tie" and (d.low > 0 or d.high < 0)
-    remark = f" (p = {p_value(compared.p_adjusted)} after correction)" if lone else ""
-    return f"{subject}: {shown}, {compared.verdict}{remark}, {d.n_seeds} seed{'s' if d.n_seeds != 1 else ''}"
+    shown = f"{signed(d.mean, metric)} {interval(d.low, d.high, metric, with_sign=True)}, "
+    shown += f"df {dof(d)}" if d.dof is not None else "of one seed's examples"
+    count = f"{d.n_seeds} seed{'s' if d.n_seeds != 1 else ''}"
+    if compared.outcome is None:
+        return f"{subject}: {shown}, {compared.word or count}"
+    remark = ""
+    # An interval beside zero seems to decide: it knows one comparison, the word the whole family.
+    if compared.outcome not in ("better", "worse") and (d.low > 0 or d.high < 0):
+        remark = f" (p = {p_value(compared.p_adjusted)} after correction)"
+    if compared.outcome in ("better", "worse") and compared.within_margin:
+        remark = " (by less than the margin)"
+    return f"{subject}: {shown}, {compared.outcome}{remark}, {count}"

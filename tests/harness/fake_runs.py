@@ -62,8 +62,22 @@ def experiment(
         "training": {"learning_rate": 0.003, "per_device_train_batch_size": 8, "max_steps": 20}, "adapter": {"r": 8},
         "methods": {key: {} for keys in methods.values() for key in keys},
         "tables": {"table1": {"domains": list(domains), "methods": methods}},
+        "comparisons": {"margin": {"accuracy": 0.05, "gold_nll": 0.02}, "families": families(methods)},
     }  # fmt: skip
     return Experiment.model_validate(content | changes)
+
+
+def families(methods: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """BeamLoRA against LoRA, the rest against LoRA, ablations against BeamLoRA: those that the rows of Table 1 allow."""
+    rows = {key for keys in methods.values() for key in keys}
+    made: dict[str, Any] = {}
+    if "lora" in rows and "beamlora" in rows:
+        made["primary"] = {"tables": ["table1"], "methods": ["beamlora"]}
+    if "lora" in rows and rows - {"lora", "beamlora"}:
+        made["secondary"] = {"tables": ["table1"]}
+    if "beamlora" in rows and any(row.startswith("beamlora-") for row in rows):
+        made["ablations"] = {"tables": ["table1"], "against": "beamlora"}
+    return made
 
 
 def runs(experiment: Experiment, table: str = "table1") -> list[RunSpec]:
@@ -153,7 +167,7 @@ def build(experiment: Experiment, results: Path, *, allow_missing: bool = False)
 
 
 def full_table(results: Path) -> tuple[Experiment, Path, tables.Table]:
-    """All fifteen method-model pairs of Table 1, with two clear effects."""
-    full = experiment()
+    """All fifteen method-model pairs of Table 1, five seeds, two clear effects."""
+    full = experiment(seeds=range(5))
     populate(runs(full), results, effects={"full-ft": 2.0, "adalora": -2.0})
     return full, results, build(full, results)

@@ -13,10 +13,13 @@
     const unit = metric === "accuracy" ? " points" : "";
     return pairs([
       [`Minus ${found.other}`, `${shown}${unit}`],
-      ["Verdict", Report.verdict(found.verdict)],
-      ["p", `${p(found.p)} alone, ${p(found.p_adjusted)} after Holm's correction over the table (${found.test})`],
+      ["Degrees of freedom", found.dof === null ? "one seed: of its examples alone" : found.dof.toFixed(1)],
+      ["Word", found.verdict === null ? "none: described, not decided" : Report.verdict(found.verdict)],
+      ["Family", found.family],
+      ["p", found.p_adjusted === null ? null : `${p(found.p_adjusted)} after Holm's correction in the family`],
+      ["p beyond the margin", found.p_equivalent === null ? null : `${p(found.p_equivalent)} after Holm's correction in the family`],
       ["Seeds", String(found.n_seeds)],
-      metric === "accuracy" ? ["Detectable", `a true difference of ${(100 * found.detectable).toFixed(1)} points would be found four times in five`] : ["Detectable", null],
+      ["Detectable", metric !== "accuracy" || found.detectable === null ? null : `a true difference of ${(100 * found.detectable).toFixed(1)} points would be found four times in five`],
     ]);
   }
 

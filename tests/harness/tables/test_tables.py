@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from harness.config import Experiment, RunSpec
 from harness.records.versioned import MissingRecord, RecordError
 from harness.tables import render
 from harness.tables.build import Table
+from harness.tables.words import tallies
 from tests.harness import fake_runs
 from tests.harness.fake_runs import build, full_table, small
 from tests.paths import ROOT, SHARED, needs_shared
@@ -63,7 +65,7 @@ def test_cell_is_the_mean_of_the_predictions(full, model: str, method: str, task
     own = scores({"model": model, "method": method}, experiment, results, task, key)
     base = scores({"model": model, "method": "lora"}, experiment, results, task, key)
     row = one(frame(table), model_key=model, method_key=method, task=task, metric=metric)
-    assert row["mean"] == pytest.approx(own.mean()) and row["n_seeds"] == 3 and row["n_examples"] == own.shape[1]
+    assert row["mean"] == pytest.approx(own.mean()) and row["n_seeds"] == 5 and row["n_examples"] == own.shape[1]
     assert row["difference_mean"] == pytest.approx((own - base).mean())
     assert row["seed_stderr"] == pytest.approx(scipy.stats.sem(own.mean(axis=1)))
     assert row["low"] <= row["mean"] <= row["high"]
@@ -74,26 +76,123 @@ def test_average_is_over_tasks_not_over_examples(full) -> None:
     experiment, results, table = full
     by_task = [scores({"model": "llama-tiny", "method": "dora"}, experiment, results, task, "correct").mean()
                for tasks in fake_runs.TASKS.values() for task in tasks]  # fmt: skip
-    row = one(frame(table), model_key="llama-tiny", method_key="dora", task="avg", metric="accuracy")
-    assert row["mean"] == pytest.approx(np.mean(by_task))
+    averages = {row.domain: row.mean for row in averages_of(frame(table), "llama-tiny", "dora").itertuples()}
+    assert averages["all"] == pytest.approx(np.mean(by_task))
+    assert averages["math"] == pytest.approx(np.mean(by_task[:2])) and averages["code"] == pytest.approx(np.mean(by_task[2:]))
 
 
-def test_p_values_are_corrected_over_the_whole_table(full) -> None:
+def averages_of(data: pd.DataFrame, model: str, method: str) -> pd.DataFrame:
+    """The rows of averages of accuracy; the domain of that over all is ``all``."""
+    rows = data[(data["task"] == "avg") & (data["metric"] == "accuracy")]
+    return rows[(rows["model_key"] == model) & (rows["method_key"] == method)].fillna({"domain": "all"})
+
+
+def test_words_are_said_of_domain_averages_in_the_families_and_of_nothing_else(full) -> None:
     data = frame(full[2])
-    for metric in ("accuracy", "gold_nll"):
-        for averages in (True, False):
-            family = data[(data["metric"] == metric) & ((data["task"] == "avg") == averages) & data["p_value"].notna()]
-            assert len(family) == (8 + 5) * (1 if averages else 4)
-            assert family["p_holm"].to_numpy() == pytest.approx(multipletests(family["p_value"], method="holm")[1])
-            assert (family["comparisons"] == len(family)).all()
+    decided = data[data["verdict"].notna()]
+    assert (decided["task"] == "avg").all() and decided["domain"].notna().all() and (decided["metric"] == "accuracy").all()
+    assert decided["family"].notna().all() and data.loc[data["verdict"].isna(), "p_holm"].isna().all()
+    assert data.loc[data["verdict"].isna(), ["p_value", "p_beyond_margin", "p_sign_flip"]].isna().all(axis=None)
+    assert set(decided.loc[decided["family"] == "primary", "method_key"]) == {"beamlora"}
+    assert decided["family"].value_counts().to_dict() == {"primary": 2 * 2, "secondary": (7 + 4) * 2}
+    described = data[data["method_key"].ne("lora")]
+    assert described[["difference_mean", "difference_low", "difference_high", "difference_dof"]].notna().all(axis=None)
 
 
-def test_verdict_follows_the_corrected_p_and_the_direction(full) -> None:
-    data = frame(full[2]).dropna(subset=["p_holm"])
-    gain = data["difference_mean"] * np.where(data["metric"] == "accuracy", 1, -1)
-    expected = np.where(data["p_holm"] >= 0.05, "tie", np.where(gain > 0, "better", "worse"))
-    assert (data["verdict"] == expected).all()
-    assert {"better", "worse", "tie"} == set(data["verdict"])
+def test_p_values_are_corrected_within_their_family(full) -> None:
+    data = frame(full[2])
+    for _, family in data[data["verdict"].notna()].groupby("family"):
+        assert (family["comparisons"] == len(family)).all() and (family["margin"] == 0.05).all()
+        for name in ("p_value", "p_beyond_margin"):
+            corrected = family["p_holm" if name == "p_value" else "p_beyond_margin_holm"]
+            assert corrected.to_numpy() == pytest.approx(multipletests(family[name], method="holm")[1])
+
+
+def test_word_follows_the_corrected_p_values_and_the_direction(full) -> None:
+    data = frame(full[2]).dropna(subset=["verdict"])
+    direction = np.where(data["difference_mean"] > 0, "better", "worse")
+    expected = np.where(data["p_beyond_margin_holm"] < 0.05, "equivalent", "undecided")
+    assert data["verdict"].tolist() == np.where(data["p_holm"] < 0.05, direction, expected).tolist()
+    assert {"better", "worse", "undecided"} <= set(data["verdict"])
+
+
+def test_intervals_of_differences_have_the_degrees_of_freedom_that_they_say(full) -> None:
+    data = frame(full[2]).dropna(subset=["difference_mean"]).query("metric == 'gold_nll'")
+    half = scipy.stats.t.ppf(0.975, data["difference_dof"]) * data["difference_stderr"]
+    assert (data["difference_high"] - data["difference_mean"]).to_numpy() == pytest.approx(half.to_numpy())
+    assert data["difference_dof"].between(4, data["n_examples"]).all()
+
+
+def equal_methods(results: Path, **changes: object) -> Table:
+    """Two methods with the same answers but for one example in a hundred that each alone solves, from five seeds."""
+    methods = {"llama-tiny": ("lora", "beamlora")}
+    experiment = fake_runs.experiment(seeds=range(5), methods=methods, domains={"math": {"gsm8k": 400}}, **changes)
+    for run in fake_runs.runs(experiment):
+        alone = range(run.seed, 8, 2) if run.method.key == "lora" else range(8 + run.seed, 16, 2)
+        fake_runs.write_run(run, results, correct={"gsm8k": [i in alone or i % 2 == 0 and i > 16 for i in range(400)]})
+    return build(experiment, results)
+
+
+def test_equal_methods_are_equivalent_within_a_margin_that_the_file_fixes(tmp_path: Path) -> None:
+    def said(margin: float | None) -> pd.Series:
+        spec = {"margin": {"accuracy": margin}, "families": {"primary": {"tables": ["table1"], "methods": ["beamlora"]}}}
+        return one(frame(equal_methods(tmp_path, comparisons=spec)), method_key="beamlora", metric="accuracy")
+
+    assert said(0.05)["verdict"] == "equivalent"
+    assert said(0.005)["verdict"] == said(None)["verdict"] == "undecided"
+    assert np.isnan(said(None)["p_beyond_margin"])
+
+
+def test_a_family_decides_by_the_measure_that_the_file_fixes(full) -> None:
+    experiment, results, _ = full
+    family = {"tables": ["table1"], "methods": ["beamlora", "full-ft"], "metric": "gold_nll"}
+    spec = {"margin": {"gold_nll": 0.02}, "families": {"primary": family}}
+    changed = fake_runs.experiment(seeds=range(5), comparisons=spec)
+    data = frame(build(changed, results)).dropna(subset=["verdict"])
+    assert set(data["metric"]) == {"gold_nll"} and set(data["method_key"]) == {"beamlora", "full-ft"}
+    assert set(data.loc[data["method_key"] == "full-ft", "verdict"]) == {"better"}  # a lower NLL
+
+
+def test_without_a_family_everything_is_described(full) -> None:
+    experiment, results, _ = full
+    table = build(fake_runs.experiment(seeds=range(5), comparisons={}), results)
+    assert frame(table)["verdict"].isna().all()
+    shown = render.markdown(table)
+    assert "This table decides nothing: the experiment fixes no family of comparisons" in shown
+    assert not re.search(r"\b(better|worse|equivalent|undecided)\b", shown.split("## Notes")[0].replace("less is better", ""))
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ({"tables": ["tabel1"]}, "found no table 'tabel1'; did you mean 'table1'?"),
+        ({"tables": ["table1"], "methods": ["bemlora"]}, "methods: found no row of table1 'bemlora'; did you mean 'beamlora'?"),
+        ({"tables": ["table1"], "against": "nothing"}, "against: found no row of table1 'nothing'; expected one of"),
+        ({"tables": ["table1"], "methods": ["lora"]}, "methods: found 'lora', expected rows other than against"),
+        ({"tables": ["table1"], "methods": ["dora"], "against": "pissa"}, "against: found 'pissa', with which table1 does not"),
+        ({"tables": ["table1"], "methods": ["dora"]}, "in 'one' and in 'two', expected each comparison in one family"),
+    ],
+)
+def test_a_family_of_no_comparison_is_refused(full, family: dict[str, object], said: str) -> None:
+    families = {"one": family} | ({"two": family} if "each comparison" in said else {})
+    with pytest.raises(ValueError, match=re.escape(said)):
+        build(fake_runs.experiment(seeds=range(5), comparisons={"families": families}), full[1])
+
+
+def test_the_seeds_rule_cannot_be_loosened() -> None:
+    with pytest.raises(ValueError, match="min_seeds"):
+        fake_runs.experiment(comparisons={"min_seeds": 3})
+
+
+def test_what_has_not_run_counts_in_the_correction(full, tmp_path: Path) -> None:
+    experiment, results, table = full
+    without = [run for run in fake_runs.runs(experiment) if run.method.key != "dora"]
+    for run in without:
+        shutil.copytree(fake_runs.run_folder(run, results), fake_runs.run_folder(run, tmp_path))
+    partial = frame(build(experiment, tmp_path, allow_missing=True)).query("family == 'secondary' and verdict == verdict")
+    assert (partial["comparisons"] == 22).all() and len(partial) == 22 - 4
+    expected = multipletests([*partial["p_value"], *[1.0] * 4], method="holm")[1][:-4]
+    assert partial["p_holm"].to_numpy() == pytest.approx(expected)
 
 
 def test_baseline_is_not_compared_with_itself(full) -> None:
@@ -111,9 +210,13 @@ def test_markdown_rounds_the_same_numbers(full) -> None:
     assert cells[1] == "66.50"
     assert cells[2] == f"{100 * row['mean']:.1f} ± {100 * row['stderr']:.1f}"
     assert cells[3] == f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-    assert cells[4] == "3"
+    assert cells[4] == "5"
     assert cells[5] == f"{100 * row['difference_mean']:+.1f}"
-    assert cells[8] == row["verdict"]
+    assert cells[7] == f"{row['difference_dof']:.1f}" and len(cells) == 8
+    decided = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| seco")]
+    average = one(frame(table), model_key="llama-tiny", method_key="full-ft", domain="math", task="avg", metric="accuracy")
+    shown = next(cells for cells in decided if cells[1].startswith("Full-FT") and "Math" in cells[3] and "Llama" in cells[2])
+    assert shown[5] == f"{100 * average['difference_mean']:+.1f}" and shown[-1] == average["verdict"] == "better"
 
 
 # --------------------------------------------------------------------------------------------- the paper's own numbers
@@ -122,7 +225,7 @@ def test_markdown_rounds_the_same_numbers(full) -> None:
 def test_papers_numbers_stand_beside_the_model_that_stands_for_them(full) -> None:
     data = frame(full[2])
     paper = pd.read_csv(ROOT / "config" / "paper_reported.csv")
-    for row in data[data["metric"] == "accuracy"].itertuples():
+    for row in data[(data["metric"] == "accuracy") & ~((data["task"] == "avg") & data["domain"].notna())].itertuples():
         match = paper[(paper["table"] == "table1") & (paper["model"] == row.stands_for) & (paper["method"] == row.method)
                       & (paper["metric"] == row.task)]  # fmt: skip
         assert len(match) == 1 and row.reported == pytest.approx(match["value"].iloc[0] / 100)
@@ -213,7 +316,7 @@ def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
     table = build(experiment, tmp_path)
     row = one(frame(table), method_key="beamlora", task="avg", metric="accuracy")
     assert np.isnan(row["mean"]) and np.isnan(row["p_value"]) and row["n_diverged"] == 3
-    assert "diverged (3 of 3)" in render.markdown(table) and not table.comparisons
+    assert "diverged (3 of 3)" in render.markdown(table) and "1 not run" in tallies(table)[0]
 
 
 def test_what_has_not_run_says_so_and_is_counted(tmp_path: Path) -> None:
@@ -236,19 +339,28 @@ def test_nothing_at_all_renders(tmp_path: Path) -> None:
         assert "BeamLoRA" in text and "nan" not in text
 
 
-def test_one_seed_is_named_in_the_verdict(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [1, 3, 4])
+def test_no_word_below_five_seeds(tmp_path: Path, seeds: int) -> None:
+    """All of 40 against none of 40, and still nothing is decided between the methods."""
     methods = {"llama-tiny": ("lora", "beamlora")}
-    experiment = fake_runs.experiment(seeds=(0,), methods=methods, domains={"math": {"gsm8k": 40}})
+    experiment = fake_runs.experiment(seeds=range(seeds), methods=methods, domains={"math": {"gsm8k": 40}})
     tasks = {"lora": [False] * 40, "beamlora": [True] * 40}
     for run in fake_runs.runs(experiment):
         fake_runs.write_run(run, tmp_path, correct={"gsm8k": tasks[run.method.key]})
     table = build(experiment, tmp_path)
     row = one(frame(table), method_key="beamlora", metric="accuracy")
-    assert row["test"] == "exact McNemar" and row["verdict"] == "better" and np.isnan(row["seed_stderr"])
-    assert (row["low"], row["high"]) == pytest.approx((0.9124, 1.0), abs=1e-4)
-    text = render.markdown(table)
-    assert "better (1 seed)" in text and "neither contains the noise of training" in text
-    assert "NLL of the gold answer" not in text  # it was not measured
+    few = f"not decided ({seeds} seed{'s' if seeds > 1 else ''})"
+    assert row["verdict"] == few and row[["p_value", "p_holm", "p_beyond_margin", "p_sign_flip"]].isna().all()
+    if seeds == 1:
+        assert np.isnan(row["seed_stderr"]) and np.isnan(row["difference_dof"])
+        assert (row["low"], row["high"]) == pytest.approx((0.9124, 1.0), abs=1e-4)
+    shown = render.markdown(table)
+    assert f"This table decides nothing: {few}, and a word needs 5." in shown
+    assert re.search(rf"\| primary .* \| {re.escape(few)} +\|", shown)
+    before = shown.split("## Notes")[0].replace("less is better", "").replace(tallies(table)[0], "")
+    assert not re.search(r"\b(tie|better|worse|equivalent|undecided)\b|<0\.001", before)
+    assert ("neither contains the noise of training" in shown) == (seeds == 1)
+    assert "NLL of the gold answer" not in shown  # it was not measured
 
 
 def test_nothing_solved_shows_an_interval_not_certainty(tmp_path: Path) -> None:
@@ -287,9 +399,9 @@ def test_same_records_give_the_same_bytes(full, tmp_path: Path) -> None:
 
 def test_a_number_does_not_depend_on_the_rows_around_it(full) -> None:
     experiment, results, table = full
-    smaller = fake_runs.experiment(methods={"llama-tiny": ("lora", "beamlora")})
-    where = {"model_key": "llama-tiny", "method_key": "beamlora", "task": "avg", "metric": "gold_nll"}
-    columns = ["mean", "low", "high", "difference_mean", "difference_low", "difference_high", "p_value"]
+    smaller = fake_runs.experiment(seeds=range(5), methods={"llama-tiny": ("lora", "beamlora")})
+    where = {"model_key": "llama-tiny", "method_key": "beamlora", "domain": "math", "task": "avg", "metric": "gold_nll"}
+    columns = ["mean", "low", "high", "difference_mean", "difference_low", "difference_high", "difference_dof"]
     assert one(frame(table), **where)[columns].equals(one(frame(build(smaller, results)), **where)[columns])
 
 
@@ -331,7 +443,7 @@ def test_an_option_keeps_both_hyphens_in_tex() -> None:
 
 def test_csv_has_every_cell_unrounded(full) -> None:
     data = frame(full[2])
-    assert len(data) == (9 + 6) * 5 * 2
+    assert len(data) == (9 + 6) * (4 + 3) * 2  # four test sets, two averages over a domain, one over all
     raw = render.csv_text(full[2])
-    value = one(data, model_key="llama-tiny", method_key="lora", task="avg", metric="accuracy")["stderr"]
+    value = one(data, model_key="llama-tiny", method_key="lora", task="mbpp", metric="accuracy")["stderr"]
     assert repr(float(value)) in raw
