@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 #: What MetaMathQA responses end in; exact case and one blank.
@@ -51,14 +52,15 @@ _SOUND_TRIGGER = re.compile(
     r"the (?:final |correct )?answer is\s*:?|^\W*(?:the )?(?:final )?answer\W{0,2}:\**", re.IGNORECASE | re.MULTILINE
 )
 _HASHES = re.compile(r"####")
-_SENTENCE_END = re.compile(r"(?<![ap]\.m)(?<!\bvs)\.\s+(?=[A-Z])|[!?](?=\s)")
+_SENTENCE_END = re.compile(r"(?<![ap]\.m)(?<!\bvs)\.\s+(?=[A-Z])|(?<!\\)[!?](?=\s)")
 _BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\b(?:and|or)\b[\s$]*|\\text\s*\{\s*(?:and|or)\s*\}[\s$]*)?")
 
 
 def answer_text(completion: str, *, truncated: bool = False) -> str | None:
     """The final answer as a reader finds it: on the line of the last "the answer is" or "Answer:", else in the last
-    ``\\boxed`` (the last few, where only commas or "and" stand between them), else after the last ``####``; of the first
-    problem only, where the model runs on to another one. None where there is none. Cost is linear in the length.
+    ``\\boxed`` (the last few, where only commas or "and" stand between them), else after the last ``####``, else after the
+    last "is" of the last sentence; of the first problem only, where the model runs on to another one. None where there is
+    none. Cost is linear in the length.
 
     Args:
         truncated: the token limit cut the completion off, so what stands after its last closed sentence, line or box may be
@@ -67,15 +69,29 @@ def answer_text(completion: str, *, truncated: bool = False) -> str | None:
     text, *another = _NEXT_PROBLEM.split(completion, maxsplit=1)
     if not another and (truncated or _ends_in_a_loop(text)):
         text = _closed(text)
-    for pattern in (_SOUND_TRIGGER, None, _HASHES):
-        if pattern is None:
-            answer = ", ".join(last_boxes(text)) or last_boxed(text)
-        else:
-            marks = list(pattern.finditer(text))
-            answer = stated(text[marks[-1].end() :]) if marks else None
-        if answer is not None:
+    for find in (_after(_SOUND_TRIGGER), _boxed, _after(_HASHES), _concluded):
+        if (answer := find(text)) is not None:
             return answer
     return None
+
+
+def _after(mark: re.Pattern[str]) -> Callable[[str], str | None]:
+    def find(text: str) -> str | None:
+        marks = list(mark.finditer(text))
+        return stated(text[marks[-1].end() :]) if marks else None
+
+    return find
+
+
+def _boxed(text: str) -> str | None:
+    return ", ".join(last_boxes(text)) or last_boxed(text)
+
+
+def _concluded(text: str) -> str | None:
+    """What the last sentence says that something is."""
+    last = re.split(r"\n|[.!?]\s", text.strip())[-1]
+    _, verb, value = re.sub(r"\*\*", "", last).rpartition(" is ")
+    return value.strip().removesuffix(".") if verb and last.endswith((".", "$", "*")) else None
 
 
 def _ends_in_a_loop(text: str) -> bool:
@@ -86,7 +102,7 @@ def _ends_in_a_loop(text: str) -> bool:
 
 def _closed(text: str) -> str:
     """The text up to its last line end, sentence end or closed box."""
-    ends = [match.end() for match in re.finditer(r"\n|[.!?](?=\s)", text)]
+    ends = [match.end() for match in re.finditer(r"\n|(?<!\\)[.!?](?=\s)", text)]
     boxes = [end for _, end, _ in _boxes(text)]
     return text[: max([0, *ends[-1:], *boxes[-1:]])]
 

@@ -232,7 +232,7 @@ def _bare(text: str | None) -> str:
 
 #: A numeral with its base: "204_5", "2112_{\\text{six}}", "2112 (base 6)".
 _BASE = re.compile(
-    r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s*(?:_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+?)\s*\}?\s*\}?"
+    r"\(?(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?\s*(?:_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+?)\s*\}?\s*\}?"
     r"|(?:\\text\s*\{)?\s*\(?\s*(?:in\s+)?base[- ]+\$?(\w+)\$?\s*\)?\s*\}?)"
 )
 
@@ -276,8 +276,14 @@ def _words_equal(prediction: str, gold: str) -> bool | None:
         return chosen is not None and letter[1] in chosen.groups()
     written = gold != bare_gold and re.search("[A-Za-z]", bare_gold) and not re.search(r"\d|\\", bare_gold)
     if written or re.fullmatch(r"[A-Za-z][A-Za-z .'-]{2,}", gold) or (gold != bare_gold and re.match("[A-Za-z]", bare_gold)):
-        return _plain_text(prediction) == _plain_text(gold)
+        return _same_words(_plain_text(prediction).split(), _plain_text(gold).split())
     return None
+
+
+def _same_words(words: list[str], gold: list[str]) -> bool:
+    """Whether the words are the gold's, with an article before them, and a noun after them: "an even function" for "even"."""
+    words = words[1:] if words and words[0] in ("a", "an", "the") else words
+    return words[: len(gold)] == gold and len(words) <= len(gold) + 1
 
 
 # -------------------------------------------------------------------------------------------------------------- leaves
@@ -423,8 +429,7 @@ class _Comparison:
         if both:
             return self.inequalities((kind, sides), (gold_kind, gold_sides))
         if set(kind.split()[1:]) == {"="}:
-            value = sides[0] if _is_symbol(sides[-1]) else sides[-1]
-            return self.equal(value, gold)
+            return self.equal(sides[-1], gold) if _states_value(sides) else self.equal(sides[0], gold) and _is_value(sides[0])
         if gold_kind == "relation =" and (named := [side for side in gold_sides if _is_name(side)]):
             return self.equal(prediction, gold_sides[1] if named[0] == gold_sides[0] else gold_sides[0])
         return False
@@ -460,6 +465,19 @@ def _is_symbol(text: str) -> bool:
 def _is_name(text: str) -> bool:
     """A variable, or a function of some: the left side of a definition."""
     return _is_symbol(text) or re.fullmatch(r"[A-Za-z]\s*\([A-Za-z, ]+\)", text) is not None
+
+
+def _is_value(text: str) -> bool:
+    return (tree := _tree(_quantity(text)[0])) is not None and is_numeral(tree)
+
+
+def _states_value(sides: list[str]) -> bool:
+    """Whether an equation says what its last side is: of a name, a function's value, numbers, or words; not of variables."""
+    left, right = _tree(sides[0]), _tree(sides[-1])
+    if right is None or right[0] == "sym" or (_is_value(sides[0]) and not _is_value(sides[-1])):
+        return right is None
+    bare = left is None or not values.symbols(left) or left[0] == "sym" or _is_name(sides[0])
+    return bare or re.fullmatch(r"[A-Za-z]+(?:\(.*\))?", _compact(sides[0])) is not None
 
 
 def _is_constant(text: str) -> bool:
@@ -537,7 +555,8 @@ def _restated(prediction: str, gold: str, question: str) -> bool:
     form = None if tree is None else canonical(tree)
     if form is not None and gold_tree is not None and form == canonical(gold_tree):
         return False
-    if tree is not None and (tree[0] == "sym" or (is_numeral(tree) and values.rational(tree) == int(values.rational(tree) or 0))):
+    bare = form[1] if form is not None and form[0] == "neg" else form
+    if bare is not None and (bare[0] == "sym" or bare[2:] == ("integer",)):
         return False
     known = _formulas(question)
     return _compact(prediction) in known or form in known

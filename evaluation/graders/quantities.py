@@ -66,6 +66,7 @@ _NUMBER = re.compile(
     rf"(?P<fraction>(?P<whole>\d+)?\s*{_FRACTION})"
     rf"|(?P<mixed>\d+\s+\d+\s*/\s*\d+|\d+\s*/\s*\d+)"
     rf"|(?P<scientific>(?P<digits>{_DIGITS}){_POWER})"
+    rf"|(?P<power>\d+\s*\^\s*(?:\{{\s*\d{{1,2}}\s*\}}|\d{{1,2}}(?!\d)))"
     rf"|(?P<plain>{_DIGITS})"
     rf"|(?P<words>\b(?:an?\s+)?(?:{_NAMES})\b(?:[\s-]+(?:and[\s-]+)?(?:an?[\s-]+)?(?:{_NAMES})\b)*)",
     re.IGNORECASE,
@@ -85,10 +86,13 @@ _END = re.compile(r"[.!?;](?=\s|$)|\(|\b(?:because|since|which|where|as)\b", re.
 
 
 def one_number(text: str) -> Fraction | None:
-    """The one number that a reader takes from a GSM8K answer; of an equation, the right side. None where there is none or
-    more than one reading."""
-    text = _plain(text[:500])
-    text = text.rpartition("=")[2].strip()
+    """The one number that a reader takes from a GSM8K answer; of an equation, the last side that is a number. None where there
+    is none or more than one reading."""
+    sides = [_stated(side.strip()) for side in _plain(text[:500]).split("=")]
+    return next((value for value in reversed(sides) if value is not None), None)
+
+
+def _stated(text: str) -> Fraction | None:
     end = next((match for match in _END.finditer(text) if re.search(rf"\d|\b(?:{_NAMES})\b", text[: match.start()], re.I)), None)
     text = text[: end.start()] if end else text
     mentions = list(_mentions(text))
@@ -135,6 +139,9 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if match["scientific"]:
         exponent = int(match["exponent"])
         return None if abs(exponent) > 300 else _decimal(match["digits"]) * Fraction(10) ** exponent
+    if match["power"]:
+        base, exponent = (int(digits) for digits in re.findall(r"\d+", match["power"]))
+        return Fraction(base**exponent)
     return _decimal(match["plain"])
 
 

@@ -29,7 +29,7 @@ _GREEK = frozenset(
     "varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell".split()
 )
 _TIMES = ("\\cdot", "\\times", "*")
-_OVER = ("\\div", "/")
+_DIVIDED = "\\div"  # unlike a slash or a bar, which also write a fraction, a sign of what is still to be done
 _FENCES = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 
 _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?![\d/])|\d+)(?:\.\d+|\.(?!\d))?|\.\d+")
@@ -118,8 +118,10 @@ class _Parser:
         while True:
             if self.take(*_TIMES):
                 node = product(node, self.signed_factor())
-            elif self.take(*_OVER):
+            elif self.take("/"):
                 node = ("quot", node, self.signed_factor())
+            elif self.take(_DIVIDED):
+                node = ("fn", "div", (node, self.signed_factor()))
             elif self.starts_factor():
                 node = product(node, self.factor())
             else:
@@ -129,7 +131,7 @@ class _Parser:
         """Whether a factor follows without a sign of multiplication. A number never does: "x 2" is no product."""
         token = self.peek()
         if token.startswith("\\") and len(token) > 1:
-            return token not in (*_TIMES, *_OVER, "\\rfloor", "\\rceil")
+            return token not in (*_TIMES, _DIVIDED, "\\rfloor", "\\rceil")
         return bool(token) and (token.isalpha() or token in "([{")
 
     def signed_factor(self) -> Node:

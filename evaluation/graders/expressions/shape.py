@@ -23,16 +23,20 @@ class Shape:
 
     #: Terms when products are multiplied out and no like terms are collected.
     terms: int
-    #: Numerals in the numerator or the denominator of one product: 2 * 3 has two.
+    #: Numerals in the numerator or the denominator of one product: 2 * 3 has two. A decimal in a quotient counts twice.
     numerals: int
-    #: Roots and fractional powers, of numerator or denominator.
+    #: Roots, and powers of numbers with other exponents than integers; of numerator or denominator.
     roots: int
+    #: Roots from which an integer can be taken: that of 12.
+    impure_roots: int
     #: Powers that can be worked out: of numbers other than integers, of powers, of products.
     powers: int
+    #: Powers of integers.
+    numeral_powers: int
     #: Powers of one variable in one product beyond the first: x^5 x^3, x^5 / x^3.
     repeated: int
-    #: Quotients that come out even: 6/2.
-    even_quotients: int
+    #: Sums with variables that a factor or a power waits to be multiplied into.
+    brackets: int
     #: Names of families of functions.
     functions: frozenset[str]
     #: Factors of a product with a sum of variables among them; 1 for everything else.
@@ -47,9 +51,11 @@ def worked_out(answer: Node, gold: Node) -> bool:
         left.terms <= right.terms
         and left.numerals <= max(1, right.numerals)
         and left.roots <= right.roots
+        and left.impure_roots <= right.impure_roots
         and left.powers <= right.powers
+        and left.numeral_powers <= max(1, right.numeral_powers)
         and left.repeated <= right.repeated
-        and left.even_quotients <= right.even_quotients
+        and left.brackets <= max(1, right.brackets)
         and left.functions <= right.functions
         and left.factors >= right.factors
     )
@@ -61,9 +67,11 @@ def shape(tree: Node) -> Shape:
         terms=_terms(tree),
         numerals=_numerals(tree),
         roots=_roots(tree),
+        impure_roots=_impure_roots(tree),
         powers=_powers(tree),
+        numeral_powers=_numeral_powers(tree),
         repeated=_repeated(tree),
-        even_quotients=_even_quotients(tree),
+        brackets=_brackets(tree),
         functions=_functions(tree),
         factors=_factors(tree),
     )
@@ -152,7 +160,9 @@ def _is_one(tree: Node) -> bool:
 
 
 def _numerals(tree: Node) -> int:
-    own = max(sum(is_numeral(factor) and not _is_one(factor) for factor in side) for side in _fraction(tree))
+    top, bottom = _fraction(tree)
+    own = max(sum(is_numeral(factor) and not _is_one(factor) for factor in side) for side in (top, bottom))
+    own += bool(bottom) and any(factor[2:] in (("decimal",), ("repeating",), ("mixed",)) for factor in top + bottom)
     return _worst(own, _inner(tree), _numerals)
 
 
@@ -160,7 +170,7 @@ def _roots(tree: Node) -> int:
     match tree:
         case ("quot", top, bottom):
             return max(_roots(top), _roots(bottom))
-        case ("pow", _, exponent) if _integer(exponent) is None and exponent[0] in ("quot", "num"):
+        case ("pow", _, exponent) if _integer(exponent) is None and not symbols(exponent):
             return 1 + sum(map(_roots, children(tree)))
         case ("fn", "root", (radicand, _)):
             return 1 + _roots(radicand)
@@ -182,12 +192,28 @@ def _repeated(tree: Node) -> int:
     return _worst(sum(bases.values()) - len(bases), _inner(tree), _repeated)
 
 
-def _even_quotients(tree: Node) -> int:
-    top, bottom = _fraction(tree)
-    over = [value for one in top if (value := _integer(one)) is not None]
-    under = [value for one in bottom if (value := _integer(one)) is not None]
-    own = any(divisor and not value % divisor for value in over for divisor in under)
-    return _worst(int(own), _inner(tree), _even_quotients)
+def _impure_roots(tree: Node) -> int:
+    own = False
+    match tree:
+        case ("fn", "root", (radicand, degree)):
+            value, times = _integer(radicand), _integer(degree)
+            # Divisors to 1000 do: MATH's radicands are below 10^6.
+            own = bool(value and times and times > 1 and any(not value % n**times for n in range(2, _root_limit(value, times))))
+    return own + sum(map(_impure_roots, children(tree)))
+
+
+def _root_limit(value: int, times: int) -> int:
+    return min(1000, int(min(abs(value), 10**18) ** (1 / min(times, 60))) + 1) + 1
+
+
+def _numeral_powers(tree: Node) -> int:
+    return (tree[0] == "pow" and is_numeral(tree)) + sum(map(_numeral_powers, children(tree)))
+
+
+def _brackets(tree: Node) -> int:
+    waiting = tree[1] if tree[0] == "prod" else tree[1:2] if tree[0] in ("neg", "pow") else ()
+    own = sum(factor[0] == "sum" and bool(symbols(factor)) for factor in waiting)
+    return own + sum(map(_brackets, children(tree)))
 
 
 def _functions(tree: Node) -> frozenset[str]:

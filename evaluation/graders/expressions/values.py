@@ -6,6 +6,7 @@ The exact part is bounded in size and runs anywhere; what uses mpmath may take a
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from math import factorial
@@ -206,7 +207,7 @@ def _apply(name: str, arguments: list[Any]) -> Any:
     if name in ("log", "ln"):
         return mpmath.log(first, *rest)
     simple = {
-        "abs": abs, "floor": mpmath.floor, "ceil": mpmath.ceil, "exp": mpmath.exp,
+        "abs": abs, "div": operator.truediv, "floor": mpmath.floor, "ceil": mpmath.ceil, "exp": mpmath.exp,
         "factorial": mpmath.factorial, "binomial": mpmath.binomial, "sinh": mpmath.sinh, "cosh": mpmath.cosh,
         "tanh": mpmath.tanh, "arcsin": mpmath.asin, "arccos": mpmath.acos, "arctan": mpmath.atan, "arccot": mpmath.acot,
         "arcsec": mpmath.asec, "arccsc": mpmath.acsc,
