@@ -197,9 +197,8 @@ def _signs(text: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------- quantities
 
 _TEXT_UNIT = re.compile(r"(?<=\S)\s*\\text\s*\{([^{}]*)\}(\^\s*\{?\s*\d\s*\}?)?(\s*/\s*\\text\s*\{[^{}]*\})?$")
-_WORD_UNIT = re.compile(
-    r"(?:(?<=[\d}\w)])\s+|(?<=[\d})]))((?:[A-Za-z\u00a2]+\.?(?:\^\s*\{?\d\}?)?)(?:\s*/\s*|\s+)?(?:[A-Za-z]+\.?(?:\^\s*\{?\d\}?)?\s*/?\s*)*)$"
-)
+_WORD = r"[A-Za-z\u00a2]+\.?(?:\^\s*\{?\d\}?)?"
+_WORD_UNIT = re.compile(rf"(?:(?<=[\d}}\w)])\s+|(?<=[\d}})]))({_WORD}(?:(?:\s*/\s*|\s+){_WORD})*)$")
 _DEGREE_UNIT = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\u00b0)(?:\s*(?:\\text\s*\{)?\s*([CF])\s*\}?)?$")
 _CURRENCY = re.compile(r"(-?)\s*(?:\\\$|[$\u20ac\u00a3])\s*")
 _NO_UNITS = frozenset("pi and or sin cos tan sec csc cot log ln sqrt exp infinity".split())

@@ -34,7 +34,7 @@ _FENCES = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\r
 
 _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?![\d/])|\d+)(?:\.\d+|\.(?!\d))?|\.\d+")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot) ?(?:\{(\d+)\}|(\d))|\((\d+)\))")
-_DOTTED = re.compile(r"(\d*)\.(\d*?)(\d+?)\3+(?:\\l?dots|\.\.\.)")
+_DOTTED = re.compile(r"(\d{0,20})\.(\d{0,20}?)(\d{1,20}?)\3+(?:\\l?dots|\.\.\.)")
 _SLASHED = re.compile(r" +(\d+)/(\d+)(?![\d.^!])")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _LETTERS = re.compile(r"[A-Za-z]+")
