@@ -49,7 +49,8 @@ def metamath_number(completion: str) -> int | None:
 #: Where a model stops answering and starts a new problem, in the words of its prompt template.
 _NEXT_PROBLEM = re.compile(r"\n[ \t]{0,8}(?:### ?)?(?:Instruction|Response|Question|Problem|USER|ASSISTANT) ?:", re.IGNORECASE)
 _SOUND_TRIGGER = re.compile(
-    r"the (?:final |correct )?answer is\s*:?|^[^\w\n]{0,12}(?:the )?(?:final )?answer[^\w\n]{0,2}:\**", re.IGNORECASE | re.MULTILINE
+    r"the (?:final |correct )?answer is\s*:?|^[^\w\n]{0,12}(?:the )?(?:final )?answer[^\w\n]{0,2}:\**",
+    re.IGNORECASE | re.MULTILINE,
 )
 _HASHES = re.compile(r"####")
 _SENTENCE_END = re.compile(r"(?<![ap]\.m)(?<!\bvs)\.\s+(?=[A-Z])|(?<!\\)[!?](?=\s)")

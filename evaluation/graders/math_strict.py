@@ -36,6 +36,7 @@ _PLAINER = tuple(
     (re.compile(pattern), plainer)
     for pattern, plainer in (
         (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?", ""),
+        (r",\\!\s*", ","),
         (r"\\[!,;:]|\\\(|\\\)|\\displaystyle(?![A-Za-z])", ""),
         (r"\\(?:mathrm|textbf|textit|textrm|textsf|mbox|hbox|mathbf|boldsymbol|operatorname)(?![A-Za-z])", r"\\text"),
         (r"\\text\s+\{", r"\\text{"),
@@ -44,7 +45,7 @@ _PLAINER = tuple(
         (r"\n|~|\\q?quad(?![A-Za-z])|(?<!\\)\\ ", " "),
         (r"\\%", "%"),
         (r"\{,\}", ","),
-        (r"(?<=\d),\s+(?=\d{3},\d{3}(?!\d))", ","),
+        (r"\\(?:overline|overrightarrow|overleftrightarrow)\s*\{([A-Z]{2})\}", r"\1"),
         (r"\\[lr]?vert(?![A-Za-z])|\\mid(?![A-Za-z])", "|"),
         (r"\\[lr]brace(?![A-Za-z])", lambda match: r"\{" if match[0][1] == "l" else r"\}"),
         (r"\\mathbb\s*\{?R\}?|\u211d", r"(-\\infty,\\infty)"),
@@ -102,7 +103,8 @@ def strict_normal_form(text: str) -> str:
 
 
 def _compact(text: str) -> str:
-    return re.sub(r"\s+", "", text)
+    """Without blanks, but for those that keep two numbers apart."""
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
 
 
 # ----------------------------------------------------------------------------------------------------------- structure
@@ -162,14 +164,16 @@ def _structure(text: str) -> tuple[str, list[str]]:
     """Kind and items: ``set`` (braces), ``(]`` and the like (tuples, intervals), ``matrix``, ``determinant`` or ``norm`` with
     their shape, ``union``, ``list``, ``relation`` (signs, then sides), or ``leaf``."""
     if match := _MATRIX.fullmatch(text):
-        rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])", match["body"].replace(r"\hline", "")) if row.strip()]
+        rows = [
+            row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])", match["body"].replace(r"\hline", "")) if row.strip()
+        ]
         shape = "x".join(str(len(row.split("&"))) for row in rows)
         bars = {"vmatrix": "determinant", "Vmatrix": "norm"}
         kind = "determinant" if match["open"] == match["close"] == "|" else bars.get(match["kind"], "matrix")
         return f"{kind} {shape}", [cell.strip() for row in rows for cell in row.split("&")]
     if re.fullmatch(r"\\\{.*\\\}", text, re.DOTALL):
         return "set", [one for part in _split(text[2:-2], _COMMA) for one in _signs(part)]
-    parts = [part for piece in _split(_unwrapped(text), _COMMA) for part in _CONJUNCTION.split(piece) if part.strip()]
+    parts = [part for piece in _split(_unwrapped(text), _COMMA) for part in _CONJUNCTION.split(f" {piece}") if part.strip()]
     grouped = re.fullmatch(r"[^\d]*\d{1,3}(?:,\d{3})+(?!\d)(?:[^,]|,(?=\d{3}(?!\d)))*", text)
     if len(parts) > 1 and not grouped:
         return "list", [one for part in parts for one in _signs(part.strip())]
@@ -295,7 +299,9 @@ def _tree(text: str) -> Node | None:
         return None
 
 
-_ORDINAL = re.compile(r"(?<=\d)\s*(?:\^?\s*\{?\s*\\text\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}?|\^\s*\{?\s*(?:st|nd|rd|th)\b\s*\}?|(?:st|nd|rd|th)\b)")
+_ORDINAL = re.compile(
+    r"(?<=\d)\s*(?:\^?\s*\{?\s*\\text\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}?|\^\s*\{?\s*(?:st|nd|rd|th)\b\s*\}?|(?:st|nd|rd|th)\b)"
+)
 
 
 class _Comparison:
@@ -342,7 +348,7 @@ class _Comparison:
 
     def quantity(self, prediction: str, unit: units.Unit | None, gold: str, gold_unit: units.Unit | None) -> bool:
         left, right = _tree(prediction), _tree(gold)
-        if left is None and right is not None and (value := words_to_number(prediction)) is not None:
+        if (value := words_to_number(prediction)) is not None:
             left = ("num", value, "integer")
         if right is None:  # notation that only Math-Verify may know
             return unit == gold_unit and self.algebra.latex_equal(prediction, gold)
@@ -365,7 +371,10 @@ class _Comparison:
             return [("num", Fraction(1, 100), "integer"), *([None] if self.percentage else [])]
         if gold is None or gold.dimension is None:
             return degrees if unit == units.DEGREE and gold is None else [None]
-        angles = {(units.DEGREE.dimension, (("radian", 1),)): degrees[1:], ((("radian", 1),), units.DEGREE.dimension): radians[1:]}
+        angles = {
+            (units.DEGREE.dimension, (("radian", 1),)): degrees[1:],
+            ((("radian", 1),), units.DEGREE.dimension): radians[1:],
+        }
         if (unit.dimension, gold.dimension) in angles:
             return angles[unit.dimension, gold.dimension]
         if unit.dimension != gold.dimension:
@@ -428,6 +437,8 @@ class _Comparison:
         if both:
             return self.inequalities((kind, sides), (gold_kind, gold_sides))
         if set(kind.split()[1:]) == {"="}:
+            if _is_false(sides):
+                return False
             return self.equal(sides[-1], gold) if _states_value(sides) else self.equal(sides[0], gold) and _is_value(sides[0])
         if gold_kind == "relation =" and (named := [side for side in gold_sides if _is_name(side)]):
             return self.equal(prediction, gold_sides[1] if named[0] == gold_sides[0] else gold_sides[0])
@@ -476,7 +487,13 @@ def _states_value(sides: list[str]) -> bool:
     if right is None or right[0] == "sym" or (_is_value(sides[0]) and not _is_value(sides[-1])):
         return right is None
     bare = left is None or not values.symbols(left) or left[0] == "sym" or _is_name(sides[0])
-    return bare or re.fullmatch(r"[A-Za-z]+(?:\(.*\))?", _compact(sides[0])) is not None
+    return bare or re.fullmatch(r"(?:\\(?:angle|triangle))?[A-Za-z]+(?:\(.*\))?", _compact(sides[0])) is not None
+
+
+def _is_false(sides: list[str]) -> bool:
+    """Whether two sides are exact numbers that differ."""
+    trees = [_tree(_quantity(side)[0]) for side in sides]
+    return len({values.rational(tree) for tree in trees if tree is not None} - {None}) > 1
 
 
 def _is_constant(text: str) -> bool:

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
+from evaluation.graders.expressions.parse import NotParsed, parse
+from evaluation.graders.expressions.values import rational
+
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -27,6 +30,8 @@ def words_to_number(text: str) -> Fraction | None:
     if words and words[0] in ("negative", "minus"):
         value = words_to_number(" ".join(words[1:]))
         return None if value is None else -value
+    if words and words[0] == "half" and (whole := words_to_number(" ".join(words[1:]))) is not None:
+        return whole / 2
     if words and words[-1] in _PARTS:
         return _with_part(words)
     total = current = Fraction(0)
@@ -80,20 +85,36 @@ _BOUND = re.compile(
 _NEGATIVE = re.compile(r"(?:-|\bnegative|\bminus)\s*[$\u20ac\u00a3]?\s*$", re.IGNORECASE)
 #: After a number: a part of something, an operation, a letter that belongs to it.
 _PART_OF = re.compile(r"\s*(?:%|percent)\s*of\b", re.IGNORECASE)
-_OPEN = re.compile(r"\s*(?:[-+*/^~\u00d7\u00f7:!]|\\(?:times|cdot|div|pm)|x\b(?=\s*\d)|(?:or|plus|minus|times)\b)|(?![A-Za-z]{2}|[mgshLlC]\b)[A-Za-z_]|(?:st|nd|rd|th)\b")
+_OPEN = re.compile(
+    r"\s*(?:[-/](?!\s*[A-Za-z])|[+*^~\u00d7\u00f7:!]|\\(?:times|cdot|div|pm)|x\b(?=\s*\d)|(?:or|plus|minus|times(?=\s+\d))\b)|(?![A-Za-z]{2}|[mgshLlC]\b)[A-Za-z_]|(?:st|nd|rd|th)\b"
+)
 #: Where the statement of the answer ends and its explanation begins.
 _END = re.compile(r"[.!?;](?=\s|$)|\(|\b(?:because|since|which|where|as)\b", re.IGNORECASE)
 
 
 def one_number(text: str) -> Fraction | None:
     """The one number that a reader takes from a GSM8K answer; of an equation, the last side that is a number. None where there
-    is none or more than one reading."""
-    sides = [_stated(side.strip()) for side in _plain(text[:500]).split("=")]
-    return next((value for value in reversed(sides) if value is not None), None)
+    is none, more than one reading, or arithmetic before the "=" that comes to another number."""
+    *before, last = _plain(text[:500]).split("=")
+    sides = [*map(_stated, before), _stated(last)]
+    value = next((side for side in reversed(sides) if side is not None), None)
+    worth = [_arithmetic(side) for side in before]
+    return None if value is None or any(one not in (None, value) for one in worth) else value
+
+
+def _arithmetic(text: str) -> Fraction | None:
+    """What the arithmetic at the end of a text comes to."""
+    try:
+        return rational(parse(re.split(r"\bis\b|:", text)[-1].replace("$", "").strip()))
+    except NotParsed:
+        return None
 
 
 def _stated(text: str) -> Fraction | None:
-    end = next((match for match in _END.finditer(text) if re.search(rf"\d|\b(?:{_NAMES})\b", text[: match.start()], re.I)), None)
+    text = text.strip()
+    end = next(
+        (match for match in _END.finditer(text) if re.search(rf"\d|\b(?:{_NAMES})\b", text[: match.start()], re.I)), None
+    )
     text = text[: end.start()] if end else text
     mentions = list(_mentions(text))
     if not mentions or None in mentions or len(set(mentions)) > 1:
@@ -115,7 +136,7 @@ def _mentions(text: str) -> Iterator[Fraction | None]:
     while match := _NUMBER.search(text, at):
         before, at = text[: match.start()], match.end()
         value = _value(match)
-        if match["plain"] and (scale := _SCALE.match(text, at)) and value is not None:
+        if not match["words"] and (scale := _SCALE.match(text, at)) and value is not None:
             value *= _SCALES[scale[1].lower()] if scale[1] else 1000
             at = scale.end()
         after = text[at:]

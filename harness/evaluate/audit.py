@@ -208,7 +208,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     audits = [audit for run_dir in args.run_dirs for audit in audit_run(run_dir, task=args.task)]
     if args.json:
-        json.dump([asdict(audit) | {"disputed": audit.disputed, "agreement": audit.agreement} for audit in audits], sys.stdout, indent=2)
+        json.dump(
+            [asdict(audit) | {"disputed": audit.disputed, "agreement": audit.agreement} for audit in audits],
+            sys.stdout,
+            indent=2,
+        )
         print()
     else:
         # Completions may hold what the terminal's encoding does not: shown escaped rather than failing.

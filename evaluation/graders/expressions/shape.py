@@ -179,7 +179,7 @@ def _roots(tree: Node) -> int:
 
 def _powers(tree: Node) -> int:
     own = 0
-    if tree[0] == "pow" and not is_numeral(tree):
+    if tree[0] == "pow" and not is_numeral(tree) and (_integer(tree[2]) is not None or symbols(tree) or tree[2][0] == "pow"):
         base, exponent = tree[1], tree[2]
         bare = base[1] if base[0] == "neg" else base
         own = bare[0] in ("num", "quot", "prod", "pow") or bare == ("sym", "i") or exponent[0] == "pow"
@@ -213,6 +213,8 @@ def _numeral_powers(tree: Node) -> int:
 def _brackets(tree: Node) -> int:
     waiting = tree[1] if tree[0] == "prod" else tree[1:2] if tree[0] in ("neg", "pow") else ()
     own = sum(factor[0] == "sum" and bool(symbols(factor)) for factor in waiting)
+    if own and tree[0] == "pow":
+        own = max(1, min(_MOST, _integer(tree[2]) or 1))
     return own + sum(map(_brackets, children(tree)))
 
 
