@@ -47,20 +47,25 @@ def metamath_number(completion: str) -> int | None:
 # --------------------------------------------------------------------------------------------------------------- sound
 
 #: Where a model stops answering and starts a new problem, in the words of its prompt template.
-_NEXT_PROBLEM = re.compile(r"\n[ \t]{0,8}(?:### ?)?(?:Instruction|Response|Question|Problem|USER|ASSISTANT) ?:", re.IGNORECASE)
+_NEXT_PROBLEM = re.compile(
+    r"\n[ \t]{0,8}(?:### ?)?(?:Instruction|Response|Question|Problem|USER|ASSISTANT) ?:|</s>|<\|(?:endoftext|im_end|eot_id)\|>",
+    re.IGNORECASE,
+)
 _SOUND_TRIGGER = re.compile(
-    r"the (?:final |correct )?answer is\s*:?|^[^\w\n]{0,12}(?:the )?(?:final )?answer[^\w\n]{0,2}:\**",
+    r"the (?:final |correct )?answer is\s*:?|^[^\w\n]{0,12}(?:the )?(?:final )?answer[^\w\n]{0,2}(?:[:=]\**|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 _HASHES = re.compile(r"####")
-_SENTENCE_END = re.compile(r"(?<![ap]\.m)(?<!\bvs)\.\s+(?=[A-Z])|(?<!\\)[!?](?=\s)")
+_SENTENCE_END = re.compile(r"(?<![ap]\.m)(?<!\bvs)\.\s+(?=[A-Z])|(?<!\\)[!?](?=\s)|,?\s(?:because|since|as|which|so|not)\s")
+#: What a closing sentence says of the quantity that was asked.
+_STATES = re.compile(r"\s(?:is|are|was|were|equals?|has|have|had|costs?|takes?|needs?|makes?|earns?|gets?)\s|=")
 _BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\b(?:and|or)\b[\s$]*|\\text\s*\{\s*(?:and|or)\s*\}[\s$]*)?")
 
 
 def answer_text(completion: str, *, truncated: bool = False) -> str | None:
     """The final answer as a reader finds it: on the line of the last "the answer is" or "Answer:", else in the last
     ``\\boxed`` (the last few, where only commas or "and" stand between them), else after the last ``####``, else after the
-    last "is" of the last sentence; of the first problem only, where the model runs on to another one. None where there is
+    last verb of the last sentence; of the first problem only, where the model runs on to another one. None where there is
     none. Cost is linear in the length.
 
     Args:
@@ -89,10 +94,10 @@ def _boxed(text: str) -> str | None:
 
 
 def _concluded(text: str) -> str | None:
-    """What the last sentence says that something is."""
-    last = re.split(r"\n|[.!?]\s", text.strip())[-1]
-    _, verb, value = re.sub(r"\*\*", "", last).rpartition(" is ")
-    return value.strip().removesuffix(".") if verb and last.endswith((".", "$", "*")) else None
+    """What the last sentence says that something is, or has."""
+    last = re.split(r"\n|[.!?]\s", text.strip())[-1].replace("**", "")
+    verbs = list(_STATES.finditer(last))
+    return last[verbs[-1].end() :].strip().removesuffix(".") if verbs and last.endswith((".", "$")) else None
 
 
 def _ends_in_a_loop(text: str) -> bool:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable
 
 #: Decides whether two leaves (expressions without top-level brackets or commas) are equal.

@@ -48,6 +48,8 @@ _PLAINER = tuple(
         (r"\\(?:overline|overrightarrow|overleftrightarrow)\s*\{([A-Z]{2})\}", r"\1"),
         (r"\\[lr]?vert(?![A-Za-z])|\\mid(?![A-Za-z])", "|"),
         (r"\\[lr]brace(?![A-Za-z])", lambda match: r"\{" if match[0][1] == "l" else r"\}"),
+        (r"\\langle(?![A-Za-z])", "("),
+        (r"\\rangle(?![A-Za-z])", ")"),
         (r"\\mathbb\s*\{?R\}?|\u211d", r"(-\\infty,\\infty)"),
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}|\u2205", r"\\emptyset"),
         (r"\\(?:leqslant|leq|le)(?![A-Za-z])|<=", r"\\le "),
@@ -171,8 +173,8 @@ def _structure(text: str) -> tuple[str, list[str]]:
         bars = {"vmatrix": "determinant", "Vmatrix": "norm"}
         kind = "determinant" if match["open"] == match["close"] == "|" else bars.get(match["kind"], "matrix")
         return f"{kind} {shape}", [cell.strip() for row in rows for cell in row.split("&")]
-    if re.fullmatch(r"\\\{.*\\\}", text, re.DOTALL):
-        return "set", [one for part in _split(text[2:-2], _COMMA) for one in _signs(part)]
+    if braced := re.fullmatch(r"\\\{(.*)\\\}|\{([^{}]*,[^{}]*)\}", text, re.DOTALL):
+        return "set", [one for part in _split(braced[1] or braced[2] or "", _COMMA) for one in _signs(part)]
     parts = [part for piece in _split(_unwrapped(text), _COMMA) for part in _CONJUNCTION.split(f" {piece}") if part.strip()]
     grouped = re.fullmatch(r"[^\d]*\d{1,3}(?:,\d{3})+(?!\d)(?:[^,]|,(?=\d{3}(?!\d)))*", text)
     if len(parts) > 1 and not grouped:
@@ -482,12 +484,19 @@ def _is_value(text: str) -> bool:
 
 
 def _states_value(sides: list[str]) -> bool:
-    """Whether an equation says what its last side is: of a name, a function's value, numbers, or words; not of variables."""
+    """Whether an equation says what its last side is: of a name, of numbers, of words; not of variables ("2x = 10"), nor of a
+    function's variable ("g(x) = 3")."""
     left, right = _tree(sides[0]), _tree(sides[-1])
-    if right is None or right[0] == "sym" or (_is_value(sides[0]) and not _is_value(sides[-1])):
-        return right is None
-    bare = left is None or not values.symbols(left) or left[0] == "sym" or _is_name(sides[0])
-    return bare or re.fullmatch(r"(?:\\(?:angle|triangle))?[A-Za-z]+(?:\(.*\))?", _compact(sides[0])) is not None
+    if right is not None and (right[0] == "sym" or (_is_value(sides[0]) and not _is_value(sides[-1]))):
+        return False
+    if _is_constant(sides[-1]) and re.search(r"[A-Za-z]\s*\(\s*[a-z]\s*[,)]", sides[0]):
+        return False
+    if left is None and _structure(sides[0])[0] == "()":
+        return True
+    if left is None:
+        return re.search(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", _bare(sides[0])) is None
+    named = re.fullmatch(r"(?:\\(?:angle|triangle))?[A-Za-z]+(?:\^\{-1\})?(?:\(.*\))?", _compact(sides[0]))
+    return not values.symbols(left) or named is not None
 
 
 def _is_false(sides: list[str]) -> bool:

@@ -79,14 +79,16 @@ _NUMBER = re.compile(
 _SCALE = re.compile(r"\s*(hundred|thousand|million|billion|trillion|dozen)\b|k\b", re.IGNORECASE)
 #: Before a number: a bound is no answer, a denial neither.
 _BOUND = re.compile(
-    r"(?:\bthan|\bat (?:least|most)|\bup to|\bover|\bunder|\bnearly|\balmost|\bbetween|\bnot|n't|\bor|[<>]|\\[lg]eq?)\s*(?:[$\u20ac\u00a3]|an?\s)?\s*$",
+    r"(?:\bthan|\bat (?:least|most)|\bup to|\bover|\bunder|\bnearly|\balmost|\bbetween|\bnot|n't|\bor|[<>]|\\[lg]eq?)\s*"
+    r"(?:[$\u20ac\u00a3]|an?\s)?\s*$",
     re.IGNORECASE,
 )
 _NEGATIVE = re.compile(r"(?:-|\bnegative|\bminus)\s*[$\u20ac\u00a3]?\s*$", re.IGNORECASE)
 #: After a number: a part of something, an operation, a letter that belongs to it.
 _PART_OF = re.compile(r"\s*(?:%|percent)\s*of\b", re.IGNORECASE)
 _OPEN = re.compile(
-    r"\s*(?:[-/](?!\s*[A-Za-z])|[+*^~\u00d7\u00f7:!]|\\(?:times|cdot|div|pm)|x\b(?=\s*\d)|(?:or|plus|minus|times(?=\s+\d))\b)|(?![A-Za-z]{2}|[mgshLlC]\b)[A-Za-z_]|(?:st|nd|rd|th)\b"
+    r"\s*(?:[-/](?!\s*[A-Za-z])|[+*^~\u00d7\u00f7:!]|\\(?:times|cdot|div|pm)|x\b(?=\s*\d)|(?:or|plus|minus|times(?=\s+\d))\b)"
+    r"|(?![A-Za-z]{2}|[mgshLlC]\b)[A-Za-z_]|(?:st|nd|rd|th)\b"
 )
 #: Where the statement of the answer ends and its explanation begins.
 _END = re.compile(r"[.!?;](?=\s|$)|\(|\b(?:because|since|which|where|as)\b", re.IGNORECASE)

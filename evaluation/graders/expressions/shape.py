@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
+from math import gcd
 
 from evaluation.graders.expressions.parse import INVERSE, LOGARITHMS, TRIGONOMETRIC, Node, product
 from evaluation.graders.expressions.values import children, symbols
@@ -35,8 +36,12 @@ class Shape:
     numeral_powers: int
     #: Powers of one variable in one product beyond the first: x^5 x^3, x^5 / x^3.
     repeated: int
-    #: Sums with variables that a factor or a power waits to be multiplied into.
+    #: Sums with variables that another factor or a power waits to be multiplied into.
     brackets: int
+    #: Fractions of integers that are not in lowest terms.
+    reducible: int
+    #: Whether there is a quotient at all.
+    quotient: bool
     #: Names of families of functions.
     functions: frozenset[str]
     #: Factors of a product with a sum of variables among them; 1 for everything else.
@@ -55,7 +60,9 @@ def worked_out(answer: Node, gold: Node) -> bool:
         and left.powers <= right.powers
         and left.numeral_powers <= max(1, right.numeral_powers)
         and left.repeated <= right.repeated
-        and left.brackets <= max(1, right.brackets)
+        and left.brackets <= right.brackets
+        # 14/2 is read as the number 7; 16/20 beside 4/5 is a fraction still to be reduced.
+        and (left.reducible <= right.reducible or not right.quotient)
         and left.functions <= right.functions
         and left.factors >= right.factors
     )
@@ -72,6 +79,8 @@ def shape(tree: Node) -> Shape:
         numeral_powers=_numeral_powers(tree),
         repeated=_repeated(tree),
         brackets=_brackets(tree),
+        reducible=_reducible(tree),
+        quotient=_has_quotient(tree),
         functions=_functions(tree),
         factors=_factors(tree),
     )
@@ -211,11 +220,29 @@ def _numeral_powers(tree: Node) -> int:
 
 
 def _brackets(tree: Node) -> int:
-    waiting = tree[1] if tree[0] == "prod" else tree[1:2] if tree[0] in ("neg", "pow") else ()
-    own = sum(factor[0] == "sum" and bool(symbols(factor)) for factor in waiting)
-    if own and tree[0] == "pow":
+    own = 0
+    if tree[0] == "prod":
+        factors = [factor for factor in _fraction(tree)[0] if not _is_one(factor)]
+        own = sum(_is_variable_sum(factor) for factor in factors) if len(factors) > 1 else 0
+    elif tree[0] == "pow" and _is_variable_sum(tree[1]):
         own = max(1, min(_MOST, _integer(tree[2]) or 1))
     return own + sum(map(_brackets, children(tree)))
+
+
+def _is_variable_sum(tree: Node) -> bool:
+    return tree[0] == "sum" and bool(symbols(tree))
+
+
+def _reducible(tree: Node) -> int:
+    own = False
+    if tree[0] == "quot":
+        top, bottom = _integer(tree[1]), _integer(tree[2])
+        own = top is not None and bottom is not None and gcd(top, bottom) > 1
+    return own + sum(map(_reducible, children(tree)))
+
+
+def _has_quotient(tree: Node) -> bool:
+    return tree[0] == "quot" or any(map(_has_quotient, children(tree)))
 
 
 def _functions(tree: Node) -> frozenset[str]:

@@ -79,6 +79,7 @@ _TOKEN = re.compile(r"([A-Za-z%\u00b0\u00a2]+)(?:\s*\^?\s*\{?\s*(-?\d)\s*\}?)?")
 DOLLAR = Unit(dimension=(("cent", 1),), size=Fraction(100))
 PERCENT = Unit(dimension=(("percent", 1),))
 DEGREE = Unit(dimension=(("degree", 1),))
+RADIAN = Unit(dimension=(("radian", 1),))
 
 
 def unit(words: str) -> Unit:
