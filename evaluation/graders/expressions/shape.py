@@ -7,6 +7,7 @@ Equal values do not make equal answers: 2 + 3 is not the answer 5, nor is x^2 - 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd
@@ -159,8 +160,7 @@ def _inner(tree: Node) -> list[Node]:
     return [child for factor in top + bottom if not is_numeral(factor) for child in children(factor)]
 
 
-def _worst(own: int, parts: list[Node], count: object) -> int:
-    assert callable(count)
+def _worst(own: int, parts: list[Node], count: Callable[[Node], int]) -> int:
     return max([own, *(count(part) for part in parts)])
 
 
@@ -285,9 +285,9 @@ def canonical(tree: Node) -> Node:
         case ("sum", parts):
             return ("sum", tuple(sorted(map(canonical, parts), key=repr)))
         case ("prod", parts):
-            flat = [canonical(part) for part in parts]
-            signs = sum(part[0] == "neg" for part in flat)
-            bare = product(*(part[1] if part[0] == "neg" else part for part in flat))
+            factors = [canonical(part) for part in parts]
+            signs = sum(factor[0] == "neg" for factor in factors)
+            bare = product(*(factor[1] if factor[0] == "neg" else factor for factor in factors))
             ordered: Node = ("prod", tuple(sorted(bare[1], key=repr)))
             return ("neg", ordered) if signs % 2 else ordered
         case ("quot", top, bottom):

@@ -25,6 +25,7 @@ CONSTANTS = frozenset(("pi", "e", "i", "deg", "oo"))
 
 def rational(tree: Node) -> Fraction | None:
     """The exact value of a tree without variables, roots and functions other than factorials. None for the rest."""
+    value: Fraction | None
     match tree:
         case ("num", Fraction() as value, _):
             return value
