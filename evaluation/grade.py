@@ -1,7 +1,8 @@
 """Grade completions without a model: ``python -m evaluation.grade --task gsm8k [--grader NAME] < cases.jsonl``.
 
-Reads ``{"id", "gold", "completion"}`` lines, or for code tasks ``{"id", "record", "completion"}`` with the record of
-HumanEval, MBPP or EvalPlus, and writes ``{"id", "correct", "extracted"}`` lines in the same order.
+Reads ``{"id", "gold", "completion"}`` lines, optionally with ``"question"`` (what was asked) and ``"truncated"`` (whether the
+token limit cut the completion off), or for code tasks ``{"id", "record", "completion"}`` with the record of HumanEval, MBPP or
+EvalPlus, and writes ``{"id", "correct", "extracted"}`` lines in the same order.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ class BadCase(ValueError):
     """A line that is not a case. The message names the line and what was expected."""
 
 
-def _cases(lines: Iterable[bytes], task: str) -> tuple[list[Any], list[Example], list[str]]:
+def _cases(lines: Iterable[bytes], task: str) -> tuple[list[Any], list[Example], list[str], list[bool]]:
     ids: list[Any] = []
-    examples: list[Example] = []
+    asked: list[Example] = []
     completions: list[str] = []
+    truncated: list[bool] = []
     answer = "record" if runs_programs(task) else "gold"
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -42,15 +44,19 @@ def _cases(lines: Iterable[bytes], task: str) -> tuple[list[Any], list[Example],
             raise BadCase(f"line {number}: field {missing[0]!r} is missing, expected id, {answer} and completion")
         if not isinstance(case["completion"], str):
             raise BadCase(f"line {number}: completion: found {type(case['completion']).__name__}, expected text")
+        for key, kind, expected in (("question", str, "text"), ("truncated", bool, "true or false")):
+            if not isinstance(case.get(key, kind()), kind):
+                raise BadCase(f"line {number}: {key}: found {type(case[key]).__name__}, expected {expected}")
         ids.append(case["id"])
-        examples.append(_example(case, task, number))
+        asked.append(_example(case, task, number))
         completions.append(case["completion"])
-    return ids, examples, completions
+        truncated.append(case.get("truncated", False))
+    return ids, asked, completions, truncated
 
 
 def _example(case: dict[str, Any], task: str, number: int) -> Example:
     if not runs_programs(task):
-        return Example(id=str(case["id"]), query="", gold=str(case["gold"]), reference="")
+        return Example(id=str(case["id"]), query=case.get("question", ""), gold=str(case["gold"]), reference="")
     try:
         return sets.examples(task, [case["record"]])[0]
     except ValueError as error:
@@ -63,12 +69,12 @@ def grade_lines(lines: Iterable[bytes], output: TextIO, *, task: str, grader: st
     Raises:
         BadCase: a line that is not a case, or whose record lacks what the grader needs; nothing is written then.
     """
-    ids, asked, completions = _cases(lines, task)
+    ids, asked, completions, truncated = _cases(lines, task)
     try:
-        verdicts = grade(task, asked, completions, graders=[grader], cache_dir=cache_dir).verdicts[grader]
+        grading = grade(task, asked, completions, truncated=truncated, graders=[grader], cache_dir=cache_dir)
     except (GraderUnavailable, OracleError) as error:
         raise BadCase(str(error)) from None
-    for identity, verdict in zip(ids, verdicts, strict=True):
+    for identity, verdict in zip(ids, grading.verdicts[grader], strict=True):
         output.write(json.dumps({"id": identity, "correct": verdict.correct, "extracted": verdict.extracted}) + "\n")
 
 

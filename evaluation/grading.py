@@ -12,7 +12,7 @@ from evaluation import sets
 from evaluation.example import Example
 from evaluation.graders import code
 from evaluation.graders.code import CodeExample, CodeGrader
-from evaluation.graders.verdicts import Grading
+from evaluation.graders.verdicts import Answered, Grading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +60,7 @@ def grade(
     examples: Sequence[Example],
     completions: Sequence[str],
     *,
+    truncated: Sequence[bool] | None = None,
     graders: Sequence[str] | None = None,
     limits: Limits | None = None,
     cache_dir: Path | None = None,
@@ -68,6 +69,7 @@ def grade(
     """Grade completions with the named graders, or with all that apply to the format and the records.
 
     Args:
+        truncated: whether the token limit cut each completion off; None: none was.
         limits: for code tasks; the default otherwise.
         cache_dir: where the expected outputs of EvalPlus's tasks are kept; None: they are computed for this call only.
         allow_unsafe: run model-written code with resource limits only where no isolation works, instead of refusing.
@@ -83,7 +85,10 @@ def grade(
             raise KeyError(f"grader {name!r} for {format}: expected one of {', '.join(known)}")
     if len(examples) != len(completions):
         raise ValueError(f"found {len(completions)} completions for {len(examples)} examples")
-    pairs = [(example.gold or "", completion) for example, completion in zip(examples, completions, strict=True)]
+    cases = [
+        Answered(gold=example.gold or "", completion=completion, question=example.query, truncated=cut)
+        for example, completion, cut in zip(examples, completions, truncated or [False] * len(examples), strict=True)
+    ]
     verdicts = {}
     programs = {}
     for name in names:
@@ -91,7 +96,7 @@ def grade(
         if isinstance(grader, CodeGrader):
             programs[name] = grader
         else:
-            verdicts[name] = [grader(*pair) for pair in pairs]
+            verdicts[name] = list(map(grader, cases))
     if not programs:
         return Grading(verdicts=verdicts)
     from evaluation.graders import code_grading

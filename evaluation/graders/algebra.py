@@ -3,7 +3,7 @@
 ``AlgebraWorker`` is a client; ``python -m evaluation.graders.algebra`` is its server. The server imports sympy once and forks
 a child that answers requests; a request that exceeds its time or memory kills only that child, and a fresh one is
 forked in milliseconds. No text is evaluated as Python: LaTeX goes to Math-Verify's parser, plain expressions through
-a whitelist of syntax-tree nodes.
+a whitelist of syntax-tree nodes, and trees arrive parsed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from evaluation.graders.expressions import values
+from evaluation.graders.expressions.parse import Node
 
 if TYPE_CHECKING:
     import sympy
@@ -53,6 +59,14 @@ class AlgebraWorker:
         """Whether two plain expressions (Python's operators) are equal by sympy, or within 1e-3 numerically."""
         return self._ask("expression", prediction, gold)
 
+    def same_value(self, prediction: Node, gold: Node) -> bool:
+        """``values.same_value``. False where it takes too long."""
+        return self._ask("same_value", prediction, gold)
+
+    def proportional(self, prediction: Node, gold: Node, *, positive: bool) -> bool:
+        """``values.proportional``. False where it takes too long."""
+        return self._ask("above" if positive else "proportional", prediction, gold)
+
     def close(self) -> None:
         """End the server. The next comparison starts another."""
         with self._lock:
@@ -61,8 +75,8 @@ class AlgebraWorker:
                 self._process.communicate()
                 self._process = None
 
-    def _ask(self, kind: str, prediction: str, gold: str) -> bool:
-        if max(len(prediction), len(gold)) > MAX_CHARACTERS:
+    def _ask(self, kind: str, prediction: str | Node, gold: str | Node) -> bool:
+        if isinstance(prediction, str) and max(len(prediction), len(gold)) > MAX_CHARACTERS:
             return False
         with self._lock:
             if self._process is None or self._process.poll() is not None:
@@ -76,7 +90,7 @@ class AlgebraWorker:
                 "gold": gold,
                 "timeout_s": self.timeout_s,
             }
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
             self._process.stdin.flush()
             reply = self._read(self.timeout_s + 5)
             if reply is None:  # the server itself hangs; its child is limited, so this is a machine in trouble
@@ -196,12 +210,33 @@ def _latex_equal(prediction: str, gold: str) -> bool:
         return False
 
 
+def _tree(node: Any) -> Any:
+    """A tree from its JSON, in which tuples are lists and fractions texts."""
+    if not isinstance(node, list):
+        return node
+    if node and node[0] == "num":
+        return ("num", Fraction(node[1]), node[2])
+    return tuple(map(_tree, node))
+
+
+def _on_trees(compare: Callable[[Node, Node], bool]) -> Callable[[Any, Any], bool]:
+    return lambda prediction, gold: compare(_tree(prediction), _tree(gold))
+
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "latex": _latex_equal,
+    "expression": _expression_equal,
+    "same_value": _on_trees(values.same_value),
+    "proportional": _on_trees(partial(values.proportional, positive=False)),
+    "above": _on_trees(partial(values.proportional, positive=True)),
+}
+
+
 def _serve() -> None:
     """Answer requests until the input ends. A request over its time ends this process, in C code too."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    compare = {"latex": _latex_equal, "expression": _expression_equal}
     buffer = b""
     while True:
         while b"\n" not in buffer:
@@ -212,7 +247,7 @@ def _serve() -> None:
         line, _, buffer = buffer.partition(b"\n")
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
-        equal = compare[request["kind"]](request["prediction"], request["gold"])
+        equal = _COMPARE[request["kind"]](request["prediction"], request["gold"])
         signal.setitimer(signal.ITIMER_REAL, 0)
         os.write(1, json.dumps({"id": request["id"], "equal": equal}).encode() + b"\n")
 

@@ -1,7 +1,7 @@
 """Graders of math answers: from (gold answer, completion) to a verdict. No torch.
 
 ================  ===========================================================================
-``sound``         strict structure, exact values, algebra by Math-Verify: nearest to a reader
+``sound``         strict structure, worked out as far as the gold, exact values: nearest to a reader
 ``metamath``      MetaMath's evaluation, also PiSSA's
 ``paper``         the released BeamLoRA evaluation in its official environment (no antlr4)
 ``math_verify``   Math-Verify on the extracted answer
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from evaluation.graders import extraction, math_lineages, math_strict
+from evaluation.graders import extraction, math_lineages, math_strict, quantities
 from evaluation.graders.algebra import AlgebraWorker
-from evaluation.graders.verdicts import AnswerGrader, answer_grader
+from evaluation.graders.verdicts import Answered, AnswerGrader, answer_grader, reading_grader
 
 
 @cache
@@ -38,17 +38,21 @@ def _released_number_equal(prediction: str, gold: str) -> bool:
     )
 
 
-def _strict_number_equal(prediction: str, gold: str) -> bool:
-    value = math_strict.gsm8k_number(prediction)
-    return value is not None and value == math_strict.gsm8k_number(gold)
+def _read_answer(case: Answered) -> str | None:
+    return extraction.answer_text(case.completion, truncated=case.truncated)
+
+
+def _strict_number_equal(prediction: str, case: Answered) -> bool:
+    value = quantities.one_number(prediction)
+    return value is not None and value == quantities.one_number(case.gold)
 
 
 def _released_equal(prediction: str, gold: str) -> bool:
     return math_lineages.released_equal(prediction, gold, algebra().expression_equal)
 
 
-def _strict_equal(prediction: str, gold: str) -> bool:
-    return math_strict.strict_equal(prediction, gold, algebra().latex_equal)
+def _strict_equal(prediction: str, case: Answered) -> bool:
+    return math_strict.strict_equal(prediction, case.gold, algebra(), question=case.question)
 
 
 def _math_verify_equal(prediction: str, gold: str) -> bool:
@@ -57,7 +61,7 @@ def _math_verify_equal(prediction: str, gold: str) -> bool:
 
 #: Of sets that ask for a number, such as GSM8K.
 NUMBER_GRADERS: dict[str, AnswerGrader] = {
-    "sound": answer_grader(extraction.answer_text, _strict_number_equal),
+    "sound": reading_grader(_read_answer, _strict_number_equal),
     "metamath": answer_grader(_lineage_number, _number_equal),
     "paper": answer_grader(_lineage_number, _released_number_equal),
     "math_verify": answer_grader(extraction.answer_text, _math_verify_equal),
@@ -65,7 +69,7 @@ NUMBER_GRADERS: dict[str, AnswerGrader] = {
 
 #: Of sets that ask for any LaTeX expression, such as MATH.
 EXPRESSION_GRADERS: dict[str, AnswerGrader] = {
-    "sound": answer_grader(extraction.answer_text, _strict_equal),
+    "sound": reading_grader(_read_answer, _strict_equal),
     "metamath": answer_grader(extraction.metamath_answer, math_lineages.hendrycks_equal),
     "paper": answer_grader(extraction.metamath_answer, _released_equal),
     "math_verify": answer_grader(extraction.answer_text, _math_verify_equal),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 #: What MetaMathQA responses end in; exact case and one blank.
@@ -46,25 +47,77 @@ def metamath_number(completion: str) -> int | None:
 # --------------------------------------------------------------------------------------------------------------- sound
 
 #: Where a model stops answering and starts a new problem, in the words of its prompt template.
-_NEXT_PROBLEM = re.compile(r"\n[ \t]{0,8}(?:### ?)?(?:Instruction|Response|Question|Problem|USER|ASSISTANT) ?:", re.IGNORECASE)
-_SOUND_TRIGGER = re.compile(r"the (?:final )?answer is\s*:?", re.IGNORECASE)
+_NEXT_PROBLEM = re.compile(
+    r"\n[ \t]{0,8}(?:### ?)?(?:Instruction|Response|Question|Problem|USER|ASSISTANT) ?:|</s>|<\|(?:endoftext|im_end|eot_id)\|>",
+    re.IGNORECASE,
+)
+_SOUND_TRIGGER = re.compile(
+    r"the (?:final |correct )?answer is\s*:?|^[^\w\n]{0,12}(?:the )?(?:final )?answer[^\w\n]{0,2}(?:[:=]\**|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _HASHES = re.compile(r"####")
+_SENTENCE_END = re.compile(r"(?<![ap]\.m)(?<!\bvs)\.\s+(?=[A-Z])|(?<!\\)[!?](?=\s)|,?\s(?:because|since|as|which|so|not)\s")
+#: What a closing sentence says of the quantity that was asked.
+_STATES = re.compile(r"\s(?:is|are|was|were|equals?|has|have|had|costs?|takes?|needs?|makes?|earns?|gets?)\s|=")
+_BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\b(?:and|or)\b[\s$]*|\\text\s*\{\s*(?:and|or)\s*\}[\s$]*)?")
 
 
-def answer_text(completion: str) -> str | None:
-    """The final answer as a reader finds it: on the line of the last "the answer is", else the last ``\\boxed``, else
-    after the last ``####``; of the first problem only, where the model runs on to another one. None where there is
-    none. Cost is linear in the length."""
-    text = _NEXT_PROBLEM.split(completion, maxsplit=1)[0]
-    for pattern in (_SOUND_TRIGGER, None, _HASHES):
-        if pattern is None:
-            answer = last_boxed(text)
-        else:
-            marks = list(pattern.finditer(text))
-            answer = first_line(text[marks[-1].end() :]) if marks else None
-        if answer is not None:
+def answer_text(completion: str, *, truncated: bool = False) -> str | None:
+    """The final answer as a reader finds it: on the line of the last "the answer is" or "Answer:", else in the last
+    ``\\boxed`` (the last few, where only commas or "and" stand between them), else after the last ``####``, else after the
+    last verb of the last sentence; of the first problem only, where the model runs on to another one. None where there is
+    none. Cost is linear in the length.
+
+    Args:
+        truncated: the token limit cut the completion off, so what stands after its last closed sentence, line or box may be
+            half a number, and is not read. A completion that ends inside one more repetition of its last line was cut off too.
+    """
+    text, *another = _NEXT_PROBLEM.split(completion, maxsplit=1)
+    if not another and (truncated or _ends_in_a_loop(text)):
+        text = _closed(text)
+    for find in (_after(_SOUND_TRIGGER), _boxed, _after(_HASHES), _concluded):
+        if (answer := find(text)) is not None:
             return answer
     return None
+
+
+def _after(mark: re.Pattern[str]) -> Callable[[str], str | None]:
+    def find(text: str) -> str | None:
+        marks = list(mark.finditer(text))
+        return stated(text[marks[-1].end() :]) if marks else None
+
+    return find
+
+
+def _boxed(text: str) -> str | None:
+    return ", ".join(last_boxes(text)) or last_boxed(text)
+
+
+def _concluded(text: str) -> str | None:
+    """What the last sentence says that something is, or has."""
+    last = re.split(r"\n|[.!?]\s", text.strip())[-1].replace("**", "")
+    verbs = list(_STATES.finditer(last))
+    return last[verbs[-1].end() :].strip().removesuffix(".") if verbs and last.endswith((".", "$")) else None
+
+
+def _ends_in_a_loop(text: str) -> bool:
+    """Whether the last line begins as the two equal lines before it do, and is shorter."""
+    *_, first, second, last = ["", "", *text.split("\n")]
+    return first == second != last != "" and second.startswith(last)
+
+
+def _closed(text: str) -> str:
+    """The text up to its last line end, sentence end or closed box."""
+    ends = [match.end() for match in re.finditer(r"\n|(?<!\\)[.!?](?=\s)", text)]
+    boxes = [end for _, end, _ in _boxes(text)]
+    return text[: max([0, *ends[-1:], *boxes[-1:]])]
+
+
+def stated(tail: str) -> str:
+    """The answer after the words that announce it: the boxes of its line, else its first sentence."""
+    line = first_line(tail)
+    boxes = last_boxes(line)
+    return ", ".join(boxes) if boxes else _SENTENCE_END.split(line, maxsplit=1)[0]
 
 
 def first_line(text: str) -> str:
@@ -75,9 +128,39 @@ def first_line(text: str) -> str:
     for line in text.strip().split("\n"):
         kept.append(line)
         depth += line.count(r"\begin{") - line.count(r"\end{") + line.count("{") - line.count("}")
+        depth += line.count(r"\[") - line.count(r"\]")
         if depth <= 0:
             break
     return " ".join(kept).strip().strip("*").strip().removesuffix(".")
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, body) of each ``\\boxed{...}`` with balanced braces. Those inside another one do not count."""
+    boxes: list[tuple[int, int, str]] = []
+    for match in re.finditer(r"\\f?box(?:ed)?\s*\{", text):
+        if boxes and match.start() < boxes[-1][1]:
+            continue
+        depth = 1
+        for position in range(match.end(), len(text)):
+            depth += (text[position] == "{") - (text[position] == "}")
+            if depth == 0:
+                boxes.append((match.start(), position + 1, text[match.end() : position]))
+                break
+        else:
+            break  # never closed, nor is any later one
+    return boxes
+
+
+def last_boxes(text: str) -> list[str]:
+    """The bodies of the last boxes of a text between which nothing but commas, "and" or "or" stands."""
+    bodies: list[str] = []
+    following = None
+    for start, end, body in reversed(_boxes(text)):
+        if following is not None and not _BETWEEN_BOXES.fullmatch(text, end, following):
+            break
+        bodies.insert(0, body)
+        following = start
+    return bodies
 
 
 def last_boxed(text: str) -> str | None:

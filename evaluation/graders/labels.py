@@ -24,6 +24,8 @@ LOGLIKELIHOOD = "loglikelihood"
 #: Where a model stops answering and starts a new problem, in the words of its prompt template.
 _NEXT_PROBLEM = re.compile(r"\n[ \t]*###? ?(?:Instruction|Input|Response)\b", re.IGNORECASE)
 _NEGATED = re.compile(r"(?:\bnot|n['\u2019]t)\s+(?:the\s+|an?\s+)?$", re.IGNORECASE)
+_REFUSED = re.compile(r"\s+is\s+(?:wrong|incorrect)\b", re.IGNORECASE)
+_ANNOUNCED = re.compile(r"\banswer is\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"(\D+)\d+")
 
 
@@ -37,18 +39,22 @@ def _stated(labels: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def stated_label(labels: tuple[str, ...], completion: str) -> str | None:
-    """The one label that a completion states, whichever its case. None where it states none, negates one, or names two that
-    differ: a reader could not tell which is the answer. What follows a new problem's header does not count."""
+    """The one label that a completion states, whichever its case; where it says "answer is", of what follows. None where it
+    states none, negates one, or names two that differ: a reader could not tell which is the answer. A label that it calls
+    wrong is not stated. What follows a new problem's header does not count."""
     answer = _NEXT_PROBLEM.split(completion, maxsplit=1)[0]
-    named = set()
+    if announced := _ANNOUNCED.search(answer):
+        answer = answer[announced.end() :]
+    stated = set()
     for match in _stated(labels).finditer(answer):
         if _NEGATED.search(answer[max(0, match.start() - 24) : match.start()]):
             return None
-        named.add("".join(match.groups()).lower())
-    if len(named) != 1:
+        if not _REFUSED.match(answer, match.end()):
+            stated.add("".join(match.groups()).lower())
+    if len(stated) != 1:
         return None
-    stated = named.pop()
-    return next((label for label in labels if label.lower() == stated), stated)
+    only = stated.pop()
+    return next((label for label in labels if label.lower() == only), only)
 
 
 @cache
@@ -58,8 +64,9 @@ def _released(labels: tuple[str, ...]) -> re.Pattern[str]:
 
 def released_label(labels: tuple[str, ...], completion: str) -> str | None:
     """The label that LLM-Adapters' evaluation takes: the first match anywhere, even inside a word, in the labels' own
-    case only."""
-    match = _released(labels).search(completion)
+    case only; before a second "### Response:", where the model goes on to another problem (commonsense_evaluate.py keeps the
+    part after the prompt's)."""
+    match = _released(labels).search(completion.partition("### Response:")[0])
     return match.group() if match else None
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable
 
 #: Decides whether two leaves (expressions without top-level brackets or commas) are equal.
@@ -48,16 +47,27 @@ def _brace_roots(text: str) -> str:
 
 
 def _slash_fraction(text: str) -> str:
-    """``a/b`` in canonical decimal integers as ``\\frac{a}{b}``."""
-    match = re.fullmatch(r"(0|-?[1-9]\d*)/(0|-?[1-9]\d*)", text)
-    return rf"\frac{{{match[1]}}}{{{match[2]}}}" if match else text
+    """``a/b`` in canonical decimal integers as ``\\frac{a}{b}``; other integers stay as they are.
+
+    Raises:
+        NotNormalisable: one slash with something else than an integer beside it, which the original converts unguarded.
+    """
+    sides = text.split("/")
+    if len(sides) != 2:
+        return text
+    try:
+        top, bottom = map(int, sides)
+    except ValueError:
+        raise NotNormalisable(text) from None
+    return rf"\frac{{{top}}}{{{bottom}}}" if text == f"{top}/{bottom}" else text
 
 
 def hendrycks_normal_form(text: str) -> str:
     """The string normalisation of Hendrycks et al.'s MATH release, which MetaMath, PiSSA and MiLoRA copied.
 
     Raises:
-        NotNormalisable: where the original raises (a cut-off ``\\frac`` or ``\\sqrt``, two ``\\text{ ``).
+        NotNormalisable: where the original raises (a cut-off ``\\frac`` or ``\\sqrt``, two ``\\text{ ``, one slash beside
+        something that is no integer).
     """
     for old, new in (
         ("\n", ""),

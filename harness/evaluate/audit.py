@@ -21,6 +21,8 @@ from harness.records.read import read_metrics, read_predictions
 
 #: Characters of the end of a completion that are shown.
 TAIL_CHARACTERS = 160
+#: Our strictest grader of mathematics, and the public one that readers will hold it against.
+REFERENCE = ("sound", "math_verify")
 _FIELDS = ("id", "completion", "verdicts", "correct")
 
 
@@ -67,6 +69,16 @@ class TaskAudit:
     def disputed(self) -> float:
         """The share of predictions on which at least two graders disagree."""
         return len(self.items) / self.n
+
+    @property
+    def against_reference(self) -> Pair | None:
+        """The sound grader beside the public one, Math-Verify; None where the task lacks one of them."""
+        return next((pair for pair in self.pairs if {pair.first, pair.second} == set(REFERENCE)), None)
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of predictions on which the sound grader and Math-Verify agree; None where the task lacks one of them."""
+        return None if self.against_reference is None else 1 - self.against_reference.share
 
 
 def _verdicts(row: Mapping[str, Any], where: str) -> dict[str, bool]:
@@ -174,6 +186,8 @@ def audit_text(audit: TaskAudit) -> str:
         f"  unparseable {_percent(audit.unparseable)}, truncated {_percent(audit.truncated)}, "
         f"graders disagree on {len(audit.items)} ({_percent(audit.disputed)})",
     ]
+    if (reference := audit.against_reference) is not None:
+        lines.append(f"  {' and '.join(REFERENCE)} agree on {_percent(1 - reference.share)}")
     lines += [
         f"  {pair.first} / {pair.second}: {_percent(pair.share)} disputed; only {pair.first} accepts {pair.first_only}, "
         f"only {pair.second} accepts {pair.second_only}"
@@ -194,7 +208,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     audits = [audit for run_dir in args.run_dirs for audit in audit_run(run_dir, task=args.task)]
     if args.json:
-        json.dump([asdict(audit) | {"disputed": audit.disputed} for audit in audits], sys.stdout, indent=2)
+        json.dump(
+            [asdict(audit) | {"disputed": audit.disputed, "agreement": audit.agreement} for audit in audits],
+            sys.stdout,
+            indent=2,
+        )
         print()
     else:
         # Completions may hold what the terminal's encoding does not: shown escaped rather than failing.

@@ -140,7 +140,15 @@ def _grade(
 
     limits = Limits(timeout_s=task.timeout_s, memory_mb=task.memory_mb)
     texts = [completion.text for completion in completions]
-    grading = grade(task.format, asked, texts, limits=limits, cache_dir=CACHE, allow_unsafe=task.allow_unsafe)
+    grading = grade(
+        task.format,
+        asked,
+        texts,
+        truncated=[completion.truncated for completion in completions],
+        limits=limits,
+        cache_dir=CACHE,
+        allow_unsafe=task.allow_unsafe,
+    )
     if not choices:
         return grading
     chosen = map(likeliest, choices)

@@ -95,6 +95,9 @@ def test_sound_code_without_a_closed_fence(completion: str, program: str) -> Non
         "\n" * 100_000,
         "The answer is: \\begin{" + "\n\\begin{" * 20_000,
         "####" * 40_000,
+        "* " * 50_000,
+        "is " * 50_000,
+        "\\boxed{1}," * 20_000,
     ],
 )
 def test_extraction_is_fast_on_long_hostile_text(text: str) -> None:

@@ -62,7 +62,6 @@ MATH_EQUAL = [
     ("\\text{(C)}", "C"),
     ("\\text{Evelyn}", "\\text{evelyn}"),
     ("2x+3", "3+2x"),
-    ("x^2-y^2", "(x-y)(x+y)"),
     ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"),
     ("10", "$10.$"),
     ("2^{10}", "1024"),
@@ -76,6 +75,7 @@ MATH_EQUAL = [
     ("6", "x = 6"),
 ]
 MATH_DIFFERENT = [
+    ("x^2-y^2", "(x-y)(x+y)"),
     ("(-\\infty,2]", "(-\\infty,2)"),
     ("(2,5)", "\\{2,5\\}"),
     ("\\frac{12}{3}", "\\frac{1}{23}"),
@@ -208,6 +208,15 @@ def test_paper_accepts_a_factor_of_100_on_gsm8k_and_metamath_does_not() -> None:
         "1" * 999,
         "\\int_0^{\\infty} e^{-x^{x^{x}}} dx",
         "1,(" * 300,
+        "5 " + "a" * 900 + "!",
+        "5 " + "a. " * 300 + "!",
+        "0." + "1" * 900 + "\\ldots",
+        "\\text{" * 100 + "}" * 100,
+        "((" * 40 + "1" + "!" * 90 + "))" * 40,
+        "1000000!^{1000000!}",
+        "x" + "=x" * 300,
+        "\\pm 1" * 120,
+        "2^{" * 20 + "9" + "}" * 20,
     ],
 )
 def test_a_hostile_answer_is_just_wrong(task: str, answer: str, tmp_path: Path) -> None:

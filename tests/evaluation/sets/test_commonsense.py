@@ -237,6 +237,12 @@ def test_questions_offer_what_their_format_line_says() -> None:
         ("piqa", "solution3", "solution3", None),
         ("winogrande", "the correct answer is option1.", "option1", "option1"),
         ("hellaswag", "ending 4", "ending4", None),
+        ("boolq", "the statement is not true, so the correct answer is false", "false", "true"),
+        ("siqa", "the correct answer is answer1 the correct answer is answer2", None, "answer1"),
+        ("siqa", "Answer1: is right; answer2 is wrong", "answer1", "answer2"),
+        ("siqa", "none\n### Response: answer2", None, None),
+        ("siqa", " I see. ### Response: answer2", "answer2", None),
+        ("siqa", "answer1 ### Response: answer2", None, "answer1"),
     ],
 )
 def test_what_the_two_graders_read(format: str, completion: str, strict: str | None, released: str | None) -> None:

@@ -56,6 +56,23 @@ def test_counts_and_shares_are_those_of_the_predictions() -> None:
     assert [item.id for item in audited.items] == ["math/1", "math/2", "math/3"]
 
 
+def test_agreement_is_that_of_the_sound_grader_with_math_verify(tmp_path, capsys) -> None:
+    assert audit.audit_rows(ROWS, run="r", task="math").agreement is None
+    verdicts = [(True, True), (True, False), (False, True), (False, False)]
+    rows = [_row(n, a, a, verdicts={"sound": a, "paper": a, "math_verify": b}) for n, (a, b) in enumerate(verdicts)]
+    rows.append(_row(4, True, True, verdicts={"sound": True, "paper": True, "math_verify": True}))
+    checked = audit.audit_rows(rows, run="r", task="math")
+    assert checked.agreement == pytest.approx(0.6)
+    assert checked.against_reference is not None and checked.against_reference.first_only == 1
+    run = str(_run(tmp_path / "run", rows))
+    audit.main([run])
+    text = capsys.readouterr().out
+    assert "sound and math_verify agree on 60.0 %" in text
+    assert "math/1: accepted by sound, paper; rejected by math_verify" in text
+    audit.main([run, "--json"])
+    assert json.loads(capsys.readouterr().out)[0]["agreement"] == pytest.approx(0.6)
+
+
 def test_text_names_who_accepts_and_shows_the_end_of_the_completion_without_control_characters(tmp_path, capsys) -> None:
     assert audit.main([str(_run(tmp_path / "run", ROWS))]) == 0
     text = capsys.readouterr().out

@@ -1,0 +1,176 @@
+"""The one number that a sentence states: digits or English words, with currency, unit and markup. Text that states two, a
+bound, or a part of something states none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+
+from evaluation.graders.expressions.parse import NotParsed, parse
+from evaluation.graders.expressions.values import rational
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_WORD_VALUES = {word: value for value, word in enumerate(_SMALL.split())}
+_WORD_VALUES |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9}
+_PARTS |= {"tenth": 10, "hundredth": 100, "thousandth": 1000}
+_PARTS |= {"halves": 2} | {f"{word}s": value for word, value in _PARTS.items() if word != "half"}
+
+
+def words_to_number(text: str) -> Fraction | None:
+    """The value of English number words such as "five", "twenty-one", "two hundred and six", "two thirds" or "minus three and
+    a half". None for other text."""
+    words = [word for word in re.split(r"[\s-]+", text.lower().strip()) if word != "and"]
+    if words and words[0] in ("negative", "minus"):
+        value = words_to_number(" ".join(words[1:]))
+        return None if value is None else -value
+    if words and words[0] == "half" and (whole := words_to_number(" ".join(words[1:]))) is not None:
+        return whole / 2
+    if words and words[-1] in _PARTS:
+        return _with_part(words)
+    total = current = Fraction(0)
+    for position, word in enumerate(words):
+        if word in _WORD_VALUES:
+            current += _WORD_VALUES[word]
+        elif word in ("a", "an") and len(words) > 1 and position == 0:
+            current += 1
+        elif word in _SCALES and position:
+            current *= _SCALES[word]
+            if _SCALES[word] >= 1000:
+                total, current = total + current, Fraction(0)
+        else:
+            return None
+    return total + current if words else None
+
+
+def _with_part(words: list[str]) -> Fraction | None:
+    """ "two thirds", "half", "two [and] a half"."""
+    part = Fraction(1, _PARTS[words[-1]])
+    before = words[:-1]
+    if not before or before in (["a"], ["an"], ["one"]):
+        return part if before or words[-1] == "half" else None
+    if before[-1] in ("a", "an", "one") and (whole := words_to_number(" ".join(before[:-1]))) is not None:
+        return whole + part
+    count = words_to_number(" ".join(before))
+    return None if count is None else count * part
+
+
+# --------------------------------------------------------------------------------------------------------------- GSM8K
+
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d{1,3}(?: \d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+_FRACTION = r"\\frac\s*(?:\{\s*\d+\s*\}|\d)\s*(?:\{\s*\d+\s*\}|\d)"
+_POWER = r"\s*(?:\\times|\\cdot|\*|\u00d7|x)\s*10\s*\^\s*\{?\s*(?P<exponent>-?\d+)\s*\}?"
+_NAMES = "|".join((*_WORD_VALUES, *_SCALES, *_PARTS))
+_NUMBER = re.compile(
+    rf"(?P<fraction>(?P<whole>\d+)?\s*{_FRACTION})"
+    rf"|(?P<mixed>\d+\s+\d+\s*/\s*\d+|\d+\s*/\s*\d+)"
+    rf"|(?P<scientific>(?P<digits>{_DIGITS}){_POWER})"
+    rf"|(?P<power>\d+\s*\^\s*(?:\{{\s*\d{{1,2}}\s*\}}|\d{{1,2}}(?!\d)))"
+    rf"|(?P<plain>{_DIGITS})"
+    rf"|(?P<words>\b(?:an?\s+)?(?:{_NAMES})\b(?:[\s-]+(?:and[\s-]+)?(?:an?[\s-]+)?(?:{_NAMES})\b)*)",
+    re.IGNORECASE,
+)
+_SCALE = re.compile(r"\s*(hundred|thousand|million|billion|trillion|dozen)\b|k\b", re.IGNORECASE)
+#: Before a number: a bound is no answer, a denial neither.
+_BOUND = re.compile(
+    r"(?:\bthan|\bat (?:least|most)|\bup to|\bover|\bunder|\bnearly|\balmost|\bbetween|\bnot|n't|\bor|[<>]|\\[lg]eq?)\s*"
+    r"(?:[$\u20ac\u00a3]|an?\s)?\s*$",
+    re.IGNORECASE,
+)
+_NEGATIVE = re.compile(r"(?:-|\bnegative|\bminus)\s*[$\u20ac\u00a3]?\s*$", re.IGNORECASE)
+#: After a number: a part of something, an operation, a letter that belongs to it.
+_PART_OF = re.compile(r"\s*(?:%|percent)\s*of\b", re.IGNORECASE)
+_OPEN = re.compile(
+    r"\s*(?:[-/](?!\s*[A-Za-z])|[+*^~\u00d7\u00f7:!]|\\(?:times|cdot|div|pm)|x\b(?=\s*\d)|(?:or|plus|minus|times(?=\s+\d))\b)"
+    r"|(?![A-Za-z]{2}|[mgshLlC]\b)[A-Za-z_]|(?:st|nd|rd|th)\b"
+)
+#: Where the statement of the answer ends and its explanation begins.
+_END = re.compile(r"[.!?;](?=\s|$)|\(|\b(?:because|since|which|where|as)\b", re.IGNORECASE)
+
+
+def one_number(text: str) -> Fraction | None:
+    """The one number that a reader takes from a GSM8K answer; of an equation, the last side that is a number. None where there
+    is none, more than one reading, or arithmetic before the "=" that comes to another number."""
+    *before, last = _plain(text[:500]).split("=")
+    sides = [*map(_stated, before), _stated(last)]
+    value = next((side for side in reversed(sides) if side is not None), None)
+    worth = [_arithmetic(side) for side in before]
+    return None if value is None or any(one not in (None, value) for one in worth) else value
+
+
+def _arithmetic(text: str) -> Fraction | None:
+    """What the arithmetic at the end of a text comes to."""
+    try:
+        return rational(parse(re.split(r"\bis\b|:", text)[-1].replace("$", "").strip()))
+    except NotParsed:
+        return None
+
+
+def _stated(text: str) -> Fraction | None:
+    text = text.strip()
+    end = next(
+        (match for match in _END.finditer(text) if re.search(rf"\d|\b(?:{_NAMES})\b", text[: match.start()], re.I)), None
+    )
+    text = text[: end.start()] if end else text
+    mentions = list(_mentions(text))
+    if not mentions or None in mentions or len(set(mentions)) > 1:
+        return None
+    return mentions[0]
+
+
+def _plain(text: str) -> str:
+    text = text.replace("\\$", "$").replace("**", "").strip("*_ ").replace("\u2212", "-")
+    text = re.sub(r"\\(?:boxed|text|mathrm|mbox|textbf|mathbf)\s*\{([^{}]*)\}", r" \1 ", text)
+    text = re.sub(r"(?<!\S)[\u2013\u2014](?=\s*[$\d])", "-", text)
+    text = re.sub(r"\\[dt]frac", r"\\frac", text.replace("\\%", "%").replace("\\,", "").replace("\\!", "").replace("{,}", ","))
+    return re.sub(r"\$(?=\s*$|\s*\.)", "", text).replace("\u00a0", " ").replace("\u202f", " ").strip()
+
+
+def _mentions(text: str) -> Iterator[Fraction | None]:
+    """The value of each number in the text; None for one that states no value of its own."""
+    at = 0
+    while match := _NUMBER.search(text, at):
+        before, at = text[: match.start()], match.end()
+        value = _value(match)
+        if not match["words"] and (scale := _SCALE.match(text, at)) and value is not None:
+            value *= _SCALES[scale[1].lower()] if scale[1] else 1000
+            at = scale.end()
+        after = text[at:]
+        separate = not re.search(r"[\w.\\^]$", before) or re.search(r"\\\w+$|(?<![\w])USD$", before)
+        if value is None or not separate or _BOUND.search(before) or _PART_OF.match(after) or _OPEN.match(after):
+            yield None
+            continue
+        negative = _NEGATIVE.search(before)
+        yield -value if negative and not re.search(r"\d\s*$", before[: negative.start()]) else value
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    if match["words"]:
+        return words_to_number(match["words"])
+    if match["fraction"]:
+        top, bottom = re.findall(r"\d+", match["fraction"][len(match["whole"] or "") :].replace("\\frac", "")) or ("", "")
+        return _ratio(match["whole"], top, bottom)
+    if match["mixed"]:
+        *whole, top, bottom = re.findall(r"\d+", match["mixed"])
+        return _ratio(whole[0] if whole else None, top, bottom)
+    if match["scientific"]:
+        exponent = int(match["exponent"])
+        return None if abs(exponent) > 300 else _decimal(match["digits"]) * Fraction(10) ** exponent
+    if match["power"]:
+        base, exponent = (int(digits) for digits in re.findall(r"\d+", match["power"]))
+        return Fraction(base**exponent)
+    return _decimal(match["plain"])
+
+
+def _ratio(whole: str | None, top: str, bottom: str) -> Fraction | None:
+    return None if int(bottom) == 0 else int(whole or 0) + Fraction(int(top), int(bottom))
+
+
+def _decimal(text: str) -> Fraction:
+    return Fraction(re.sub(r"[, ]", "", text))
