@@ -270,17 +270,17 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from harness.measure.time_lapse import measure
-    from methods.beamlora.callback import BeamLoraCallback
+    from methods.beamlora.beam import BeamLora
 
-    operate = BeamLoraCallback._operate
+    operate = BeamLora._operate
     done: list[int] = []
 
-    def slow(self: Any, step: int) -> Any:
-        done.append(step)
+    def slow(self: Any) -> Any:
+        done.append(self.steps)
         time.sleep(0.3)
-        return operate(self, step)
+        return operate(self)
 
-    monkeypatch.setattr(BeamLoraCallback, "_operate", slow)
+    monkeypatch.setattr(BeamLora, "_operate", slow)
     found = Measurement.model_validate(
         {**measure(beam_experiment, "beamlora", number=0, models_dir=models_dir, cache_dir=tmp_path / "cache"), "order": 0}
     )

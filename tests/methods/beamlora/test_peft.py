@@ -94,7 +94,7 @@ def test_forward_is_equation_4_and_5() -> None:
     randomize(model)
     _, module = next(beam_modules(model, "default"))
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
-    a, b, g = module.lora_A["default"].weight, module.lora_B["default"].weight, module.lora_gate["default"]
+    a, b, g = module.lora_A["default"].weight, module.lora_B["default"].weight, module.lora_gate["default"][0]
     scores = 8 * torch.softmax(g / 0.07, dim=0)
     expected = module.base_layer(x) + (16 / 8) * (b @ torch.diag(scores) @ a @ x.T).T
     assert_equal_but_for_rounding(module(x), expected, terms=32, layers=3)
@@ -127,7 +127,7 @@ def test_settings_travel_in_the_adapter_config(tmp_path: Path) -> None:
     config = PeftConfig.from_pretrained(tmp_path)
     assert isinstance(config, BeamLoraConfig)
     assert config.beam_settings == model.peft_config["default"].beam_settings
-    assert (config.gate_temperature, config.topp_scope, config.delta_t) == (0.03, "global", 8)
+    assert (config.gate_temperature, config.beam_settings.topp_scope, config.delta_t) == (0.03, "global", 8)
     assert torch.equal(logits(PeftModel.from_pretrained(tiny_llama(), tmp_path)), logits(model))
 
 
@@ -199,7 +199,7 @@ def test_rank_pattern_and_modules_to_save(tmp_path: Path) -> None:
     randomize(model)
     with torch.no_grad():
         model.base_model.model.lm_head.modules_to_save["default"].weight.mul_(1.5)
-    assert {tuple(m.lora_gate["default"].shape) for _, m in beam_modules(model, "default")} == {(4,), (8,)}
+    assert {tuple(m.lora_gate["default"].shape) for _, m in beam_modules(model, "default")} == {(1, 4), (1, 8)}
     export_lora(model, tmp_path)
     exported = PeftModel.from_pretrained(tiny_llama(), tmp_path)
     assert_equal_but_for_rounding(logits(exported), logits(model), **sums_of(model))
