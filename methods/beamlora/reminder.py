@@ -44,6 +44,6 @@ def _after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Non
         attend(layers, adapter)
         warnings.warn(
             f"the BeamLoRA adapter {adapter!r} is trained without operations: its scores learn, but no rank is pruned or "
-            "expanded; give the Trainer a BeamLoraCallback, or your own loop a BeamLora, or say BeamLoraConfig(operations=False)",
-            stacklevel=2,
+            "expanded; give the Trainer a BeamLoraCallback, or a loop of your own a BeamLora, or say operations=False",
+            stacklevel=3,  # the loop that called optimizer.step()
         )
