@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from safetensors.torch import save_file
 
 from methods.beamlora.config import BeamLoraConfig
@@ -53,16 +55,24 @@ def export_lora(
         tensors[f"{name}.lora_A.weight"] = module.scored_A(adapter_name)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {key: value.float().cpu().contiguous() for key, value in tensors.items()}
+    plain = {key: value.to("cpu", torch.float32, copy=True).contiguous() for key, value in tensors.items()}
     save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     _write_config(config.to_lora_config(), folder)
     return folder
 
 
 def _embeddings_are_trained(model: PeftModel) -> bool:
-    layers = (model.get_input_embeddings(), model.get_output_embeddings())
-    weights = [getattr(layer, "weight", None) for layer in layers]
-    return any(weight is not None and weight.requires_grad for weight in weights)
+    """Whether they are trained in place; those among ``modules_to_save`` belong to the adapter anyway."""
+    try:
+        layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    except (AttributeError, NotImplementedError):  # not a model of transformers, or one without tokens
+        return False
+    return any(
+        parameter.requires_grad
+        for layer in layers
+        if layer is not None and not isinstance(layer, AuxiliaryTrainingWrapper | BaseTunerLayer)
+        for parameter in layer.parameters()
+    )
 
 
 def _write_config(config: LoraConfig, folder: Path) -> None:

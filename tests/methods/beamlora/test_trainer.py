@@ -195,6 +195,112 @@ def test_resume_without_or_with_a_foreign_state_is_refused(tmp_path: Path) -> No
         beam_trainer(tmp_path / "a", **settings).train(resume_from_checkpoint=str(path))
 
 
+@pytest.mark.parametrize(
+    ("config", "seed", "name"),
+    [
+        ({"delta_t": 8}, None, "delta_t: found 8, expected 6"),
+        ({"p_init": 0.9}, None, "p_init: found 0.9, expected 0.95"),
+        ({"gate_temperature": 0.2}, None, "gate_temperature: found 0.2, expected 0.05"),
+        ({"flavor": "released"}, None, "flavor: found 'released', expected 'paper'"),
+        ({"operations": False}, None, "operations: found False, expected True"),
+        ({}, 4, "seed: found 4, expected 3"),
+    ],
+    ids=str,
+)
+def test_resume_with_another_setting_is_refused_before_the_first_step(
+    tmp_path: Path, config: dict[str, Any], seed: int | None, name: str
+) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 5, "max_steps": 16}
+    beam_trainer(tmp_path, **{**settings, "max_steps": 12}).train()
+    resumed = beam_trainer(tmp_path, callback=BeamLoraCallback(seed=seed), config=config, **settings)
+    with pytest.raises(ValueError, match=f"checkpoint-5/beam_state.pt: .*{name}"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert resumed.state.global_step == 5
+    longer = beam_trainer(tmp_path, **settings)  # more steps are no other setting: the horizon is what it was
+    longer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+
+
+def test_scores_without_operations_resume_with_their_temperature(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    beam_trainer(tmp_path, config={"operations": False}, **settings).train()
+    resumed = beam_trainer(tmp_path, config={"operations": False, "gate_temperature": 0.2}, **settings)
+    with pytest.raises(ValueError, match="gate_temperature: found 0.2, expected 0.05"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "list"])
+def test_a_torn_state_is_named(tmp_path: Path, damage: str) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 5, "max_steps": 12}
+    beam_trainer(tmp_path, **settings).train()
+    path = tmp_path / "checkpoint-5" / "beam_state.pt"
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"not a zip", "list": b""}[damage])
+    if damage == "list":
+        torch.save([1], path)
+    with pytest.raises(ValueError, match="checkpoint-5/beam_state.pt: found a (torn or foreign file|list), expected BeamLoRA"):
+        beam_trainer(tmp_path, **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+
+
+class Trial(dict):
+    """A trial of a hyperparameter search, as the Trainer knows optuna's."""
+
+    def __init__(self, number: int, **parameters: Any) -> None:
+        super().__init__(parameters)
+        self.number, self.params = number, parameters
+
+
+def search(folder: Path, monkeypatch: pytest.MonkeyPatch, callback: BeamLoraCallback, **arguments: Any) -> Trainer:
+    """A Trainer amid ``hyperparameter_search``, without the search's own package."""
+    from transformers.trainer_utils import HPSearchBackend
+
+    monkeypatch.setattr("transformers.integrations.hp_params", dict)
+    trainer = Trainer(
+        model_init=lambda: beam_model(),
+        args=training_arguments(folder, save_strategy="steps", save_steps=5, max_steps=12, **arguments),
+        train_dataset=TokenData(),
+        callbacks=[callback],
+    )
+    trainer.hp_search_backend, trainer.hp_space = HPSearchBackend.OPTUNA, dict
+    return trainer
+
+
+def test_the_trials_of_a_hyperparameter_search_write_where_the_trainer_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = search(tmp_path, monkeypatch, BeamLoraCallback())
+    for number, rate in ((0, 1e-2), (3, 2e-2)):
+        trainer.train(trial=Trial(number, learning_rate=rate))
+    written = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("beam_state.pt")}
+    assert written == {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("trainer_state.json")}
+    assert written == {f"run-{number}/checkpoint-{step}" for number in (0, 3) for step in (5, 10, 12)}
+    logs = [read_log(tmp_path / f"run-{number}") for number in (0, 3)]
+    assert [[record["step"] for record in log] for log in logs] == [[6], [6]] and logs[0] != logs[1]
+    assert not (tmp_path / "operations.jsonl").exists(), "a trial must not write over another's log"
+
+
+def test_a_named_trial_has_its_log_from_the_first_operation_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = search(tmp_path, monkeypatch, BeamLoraCallback(save_with_checkpoints=False))
+    trainer.hp_name = lambda trial: f"rate-{trial.number}"
+    trainer.train(trial=Trial(7, learning_rate=1e-2))
+    assert [record["step"] for record in read_log(tmp_path / "rate-7")] == [6]
+
+
+def test_a_trainer_that_saves_elsewhere_and_an_adapter_of_another_name(tmp_path: Path) -> None:
+    class Elsewhere(Trainer):
+        def _get_output_dir(self, trial: Any) -> str:
+            return str(tmp_path / "elsewhere")
+
+    trainer = Elsewhere(
+        model=get_peft_model(tiny_llama(), beam_config(), adapter_name="mine"),
+        args=training_arguments(tmp_path / "out", save_strategy="steps", save_steps=5, max_steps=12),
+        train_dataset=TokenData(),
+        callbacks=[BeamLoraCallback()],
+    )
+    trainer.train()
+    assert (tmp_path / "elsewhere" / "checkpoint-5" / "beam_state.pt").is_file()
+    assert (tmp_path / "elsewhere" / "checkpoint-5" / "mine" / "adapter_config.json").is_file()
+
+
 def test_an_operation_never_uses_a_missing_or_stale_snapshot(tmp_path: Path) -> None:
     settings = {"save_strategy": "steps", "save_steps": 5}
     beam_trainer(tmp_path, **settings).train()
@@ -209,9 +315,15 @@ def test_an_operation_never_uses_a_missing_or_stale_snapshot(tmp_path: Path) -> 
 
 def test_a_callback_used_twice_starts_afresh(tmp_path: Path) -> None:
     callback = BeamLoraCallback()
-    beam_trainer(tmp_path / "one", callback=callback).train()
-    beam_trainer(tmp_path / "two", callback=callback).train()
+    settings = {"config": {"max_prune_fraction": 1.0, "p_init": 0.5}}
+    beam_trainer(tmp_path / "one", callback=callback, seed=3, **settings).train()
+    first = read_log(tmp_path / "one")
+    beam_trainer(tmp_path / "two", callback=callback, seed=4, **settings).train()
     assert [record["step"] for record in callback.records] == [6, 12, 18]
+    assert read_log(tmp_path / "one") == first != read_log(tmp_path / "two") == callback.records
+    alone = beam_trainer(tmp_path / "three", seed=4, **settings)
+    alone.train()
+    assert read_log(tmp_path / "three") == read_log(tmp_path / "two"), "the second Trainer's seed draws"
 
 
 # ---- seeds
