@@ -15,6 +15,7 @@ import torch
 import yaml
 from datasets import Dataset
 from peft import LoraModel, PeftModel
+from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 from trl import SFTConfig
 
@@ -88,6 +89,13 @@ def test_trl_example(tmp_path: Path) -> None:
     )
     operated = operated_ranks(tmp_path / "out")
     assert list(operated) == [4, 8, 12] and operated[4] > 0
+
+
+def test_loop_example() -> None:
+    loader = DataLoader([{"input_ids": ids, "labels": ids} for ids in IDS], batch_size=4)
+    names = run("loop", {"model": tiny_models.llama(), "loader": loader, "epochs": 2, "torch": torch})
+    operated = {record["step"]: sum(module["K"] for module in record["modules"]) for record in names["beam"].records}
+    assert list(operated) == [4, 8, 12] and operated[4] > 0 and operated[8] > 0
 
 
 def test_method_example(tmp_path: Path) -> None:

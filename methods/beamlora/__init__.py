@@ -4,8 +4,11 @@ In a script of one's own::
 
     from methods.beamlora import BeamLoraCallback, BeamLoraConfig
 
-    model = get_peft_model(model, BeamLoraConfig(r=64, lora_alpha=128, p_init=0.95, delta_t=1200,
-    task_type="CAUSAL_LM")) trainer = Trainer(model=model, ..., callbacks=[BeamLoraCallback()])
+    model = get_peft_model(model, BeamLoraConfig(r=64, lora_alpha=128, p_init=0.95, delta_t=1200, task_type="CAUSAL_LM"))
+    trainer = Trainer(model=model, ..., callbacks=[BeamLoraCallback()])
+
+or, in a loop of one's own, ``beam = BeamLora(model, optimizer, total_steps=...)`` and ``beam.step()`` after each
+``optimizer.step()``.
 
 Importing any of the lazy names below registers the PEFT type ``BEAMLORA``; do so before loading a native adapter. This
 module itself imports neither torch nor PEFT, because the Snakefile reads method settings through it.
@@ -20,6 +23,7 @@ from methods.beamlora.method import BeamLoRA
 from methods.beamlora.settings import BeamLoRASettings
 
 if TYPE_CHECKING:
+    from methods.beamlora.beam import BeamLora
     from methods.beamlora.callback import BeamLoraCallback
     from methods.beamlora.config import BeamLoraConfig
     from methods.beamlora.export import export_lora
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BeamLoRA",
     "BeamLoRASettings",
+    "BeamLora",
     "BeamLoraCallback",
     "BeamLoraConfig",
     "BeamLoraLinear",
@@ -37,6 +42,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "BeamLora": "beam",
     "BeamLoraCallback": "callback",
     "BeamLoraConfig": "config",
     "BeamLoraLinear": "layer",

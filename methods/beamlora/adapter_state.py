@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from methods.beamlora.config import BeamLoraConfig
 from methods.beamlora.layer import BeamLoraLinear
 from methods.beamlora.model import beam_modules
-from methods.beamlora.operation import MOMENTS
+from methods.beamlora.operation import AMSGRAD_MAXIMUM, MOMENTS
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -43,7 +44,7 @@ def trainable_adapter(model: nn.Module) -> tuple[str, BeamLoraConfig]:
     }
     if len(names) != 1:
         raise TypeError(
-            f"BeamLoraCallback: found trainable BeamLoRA adapters {sorted(names)} in a {type(wrapped).__name__}, "
+            f"BeamLoRA: found trainable BeamLoRA adapters {sorted(names)} in a {type(wrapped).__name__}, "
             "expected exactly one; make it with get_peft_model(model, BeamLoraConfig(...))"
         )
     name = names.pop()
@@ -52,8 +53,11 @@ def trainable_adapter(model: nn.Module) -> tuple[str, BeamLoraConfig]:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterTensors(Mapping[str, dict[str, torch.Tensor]]):
-    """By module name, the tensors ``A``, ``B``, ``g``, ``A.exp_avg`` ... themselves, not copies: writing into them
-    changes the run."""
+    """By module name, the tensors ``A``, ``B``, ``g``, ``A.exp_avg`` ... of the modules that are trained.
+
+    A parameter that no gradient has reached yet has no state in the optimizer; its moments are zero, which is where Adam
+    starts. Read-only: ``write`` changes the run.
+    """
 
     modules: dict[str, BeamLoraLinear]
     adapter: str
@@ -61,10 +65,11 @@ class AdapterTensors(Mapping[str, dict[str, torch.Tensor]]):
 
     @classmethod
     def of(cls, model: nn.Module, optimizer: torch.optim.Optimizer, *, adapter: str) -> AdapterTensors:
-        """Collect the modules of ``adapter``. Wrappers of the optimizer (accelerate's) are taken off."""
+        """Collect the modules of ``adapter``, frozen ones left out. Wrappers of the optimizer (accelerate's) are taken off."""
         while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
             optimizer = inner
-        return cls(modules=dict(beam_modules(unwrap(model), adapter)), adapter=adapter, optimizer=optimizer)
+        modules = {name: module for name, module in beam_modules(unwrap(model), adapter) if _is_trained(module, adapter)}
+        return cls(modules=modules, adapter=adapter, optimizer=optimizer)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.modules)
@@ -74,10 +79,28 @@ class AdapterTensors(Mapping[str, dict[str, torch.Tensor]]):
 
     def __getitem__(self, name: str) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = {}
-        for key, parameter in self._parameters(name).items():
+        for key, parameter in _parameters(self.modules[name], self.adapter).items():
             tensors[key] = parameter.data
-            tensors |= {f"{key}.{moment}": self.optimizer.state[parameter][moment] for moment in MOMENTS}
+            state = self.optimizer.state.get(parameter, {})
+            for moment in (*MOMENTS, AMSGRAD_MAXIMUM) if id(parameter) in self._with_maximum else MOMENTS:
+                tensors[f"{key}.{moment}"] = state[moment] if moment in state else torch.zeros_like(parameter.data)
         return tensors
+
+    def write(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Overwrite some tensors of a module. Moments of a parameter without state are left to Adam, which will start
+        them at zero."""
+        parameters = _parameters(self.modules[name], self.adapter)
+        for key, value in tensors.items():
+            matrix, _, moment = key.partition(".")
+            if not moment:
+                parameters[matrix].data.copy_(value)
+            elif state := self.optimizer.state.get(parameters[matrix]):
+                state[moment].copy_(value)
+
+    @cached_property
+    def _with_maximum(self) -> set[int]:
+        """The identities of the parameters for which Adam keeps the largest V (``amsgrad``)."""
+        return {id(p) for group in self.optimizer.param_groups if group.get("amsgrad") for p in group["params"]}
 
     def scores(self) -> dict[str, torch.Tensor]:
         """The scores of every module, (r,), float32, on the CPU: the same decisions on every device."""
@@ -98,27 +121,33 @@ class AdapterTensors(Mapping[str, dict[str, torch.Tensor]]):
             ValueError: a parameter or its state is sharded or flattened (FSDP, ZeRO).
         """
         if not isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW):
+            kind = type(self.optimizer)
             raise TypeError(
-                f"BeamLoRA edits Adam's moments: found the optimizer {type(self.optimizer).__name__}, "
+                f"BeamLoRA edits Adam's moments: found the optimizer {kind.__module__}.{kind.__qualname__}, "
                 "expected torch.optim.AdamW or Adam (optim='adamw_torch'), without FSDP or DeepSpeed"
             )
         optimized = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         for name in self:
-            for key, parameter in self._parameters(name).items():
+            for key, parameter in _parameters(self.modules[name], self.adapter).items():
                 whole = type(parameter.data) is torch.Tensor and parameter.numel() > 0
                 if not whole or id(parameter) not in optimized:
                     raise ValueError(
-                        f"BeamLoRA edits whole ranks and their Adam moments: found {name}.{key} sharded, flattened or "
-                        "not in the optimizer (FSDP, ZeRO), expected plain data parallelism or a single process"
+                        f"BeamLoRA edits whole ranks and their Adam moments: found {name}.{key} frozen, sharded, "
+                        "flattened (FSDP, ZeRO) or not in the optimizer, expected A, B and g in one optimizer, in plain data "
+                        "parallelism or a single process"
                     )
 
-    def _parameters(self, name: str) -> dict[str, nn.Parameter]:
-        module = self.modules[name]
-        return {
-            "A": module.lora_A[self.adapter].weight,
-            "B": module.lora_B[self.adapter].weight,
-            "g": module.lora_gate[self.adapter],
-        }
+
+def _parameters(module: BeamLoraLinear, adapter: str) -> dict[str, nn.Parameter]:
+    return {
+        "A": module.lora_A[adapter].weight,
+        "B": module.lora_B[adapter].weight,
+        "g": module.lora_gate[adapter],
+    }
+
+
+def _is_trained(module: BeamLoraLinear, adapter: str) -> bool:
+    return any(parameter.requires_grad for parameter in _parameters(module, adapter).values())
 
 
 def check_replicas(adapter: AdapterTensors, *, step: int) -> None:

@@ -1,37 +1,41 @@
-"""``BeamLoraCallback``: BeamLoRA's snapshots and operations between the steps of a transformers ``Trainer`` (TRL's
-included)."""
+"""``BeamLoraCallback``: ``BeamLora`` as a callback of a transformers ``Trainer`` (TRL's included)."""
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
 
-from methods.beamlora.adapter_state import AdapterTensors, check_replicas, trainable_adapter
-from methods.beamlora.operation import SNAPSHOT_KEYS, OperationPlan, apply_plan, make_plan, private_permutations
+from methods.beamlora.adapter_state import trainable_adapter
+from methods.beamlora.beam import BeamLora
 from methods.beamlora.schedule import Schedule
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from methods.beamlora.config import BeamLoraConfig
 
 STATE_FILE = "beam_state.pt"
 LOG_FILE = "operations.jsonl"
 
 
 class BeamLoraCallback(TrainerCallback):
-    """Takes the half-interval snapshots, prunes and expands, logs each operation, and makes Trainer checkpoints resume
-    exactly.
+    """Calls ``BeamLora.step`` after each optimizer step, logs each operation, and makes Trainer checkpoints resume exactly.
 
-    All settings come from the adapter's own ``BeamLoraConfig``.
+    All settings come from the adapter's own ``BeamLoraConfig``. A callback may be used by several Trainers, one after the
+    other.
 
     Args:
         steps_per_epoch: optimizer steps; None derives it from the Trainer's data loader.
         seed: of the random pairings; None takes ``TrainingArguments.seed``.
-        log_dir: where ``operations.jsonl`` is written; None takes ``TrainingArguments.output_dir``.
+        log_dir: where ``operations.jsonl`` is written; None takes ``TrainingArguments.output_dir``, and in a
+            hyperparameter search the trial's own folder there, from its first checkpoint on.
         save_with_checkpoints: write ``beam_state.pt`` into every Trainer checkpoint and read it on resume. False where
             the caller keeps ``state_dict`` itself.
 
@@ -53,12 +57,11 @@ class BeamLoraCallback(TrainerCallback):
         self.seed = seed
         self.log_dir = None if log_dir is None else Path(log_dir)
         self.save_with_checkpoints = save_with_checkpoints
-        #: What operations.jsonl holds.
-        self.records: list[dict[str, Any]] = []
-        self._snapshot: dict[str, dict[str, torch.Tensor]] | None = None
-        self._snapshot_step: int | None = None
-        self._schedule: Schedule | None = None
-        self._adapter: AdapterTensors | None = None
+        #: What takes the steps; None before training.
+        self.beam: BeamLora | None = None
+        #: State to be resumed from, until training begins.
+        self._resumed: Mapping[str, Any] | None = None
+        self._log_folder: Path | None = None
 
     # ---- events
 
@@ -67,170 +70,90 @@ class BeamLoraCallback(TrainerCallback):
 
         Raises:
             TypeError: no single trainable BeamLoRA adapter, or an optimizer without Adam's moments.
-            ValueError: no operation fits into the run, the optimizer's state is sharded, or ``beam_state.pt`` belongs
-                to another checkpoint.
+            ValueError: no operation fits into the run, the optimizer's state is sharded, or ``beam_state.pt`` is torn,
+                belongs to another checkpoint or was written under other settings.
             FileNotFoundError: a resumed checkpoint lacks ``beam_state.pt``.
         """
-        name, config = trainable_adapter(kwargs["model"])
-        if self.seed is None:
-            self.seed = args.seed
-        if self.log_dir is None:
-            self.log_dir = Path(args.output_dir)
-        if state.global_step == 0:
-            self.records, self._snapshot, self._snapshot_step = [], None, None
-        self._schedule = Schedule.for_run(
-            config.beam_settings,
+        _, config = trainable_adapter(kwargs["model"])
+        steps_per_epoch = self.steps_per_epoch or _steps_per_epoch(args, kwargs.get("train_dataloader"))
+        # Refuses data without a length where epochs matter: a Trainer has epochs, whether it can count them or not.
+        Schedule.for_run(config.beam_settings, total_steps=state.max_steps, steps_per_epoch=steps_per_epoch)
+        beam = BeamLora(
+            kwargs["model"],
+            kwargs["optimizer"],
             total_steps=state.max_steps,
-            steps_per_epoch=self.steps_per_epoch or _steps_per_epoch(args, kwargs.get("train_dataloader")),
+            steps_per_epoch=steps_per_epoch,
+            seed=args.seed if self.seed is None else self.seed,
         )
-        self._schedule.check()
-        self._adapter = AdapterTensors.of(kwargs["model"], kwargs["optimizer"], adapter=name)
-        if not self._schedule.settings.operations:
-            return
-        self._adapter.check_optimizer()
-        if state.global_step > 0 and self.save_with_checkpoints:
-            self._load_from_checkpoint(args, state)
-
-    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Take the snapshot. The Trainer calls this after the update and before it counts the step."""
-        step = state.global_step + 1
-        schedule, adapter = self._running()
-        if schedule.is_snapshot_step(step):
-            self._snapshot = {
-                name: {key: value.detach().to("cpu", copy=True) for key, value in tensors.items() if key in SNAPSHOT_KEYS}
-                for name, tensors in adapter.items()
-            }
-            self._snapshot_step = step
+        self._log_folder = self.log_dir or _run_folder(args, state)
+        if state.global_step > 0:
+            if self.save_with_checkpoints:
+                _load_from_checkpoint(beam, args, state)
+            elif self._resumed is not None:
+                beam.load_state_dict(self._resumed)
+        self.beam, self._resumed = beam, None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Operate."""
-        if self._running()[0].is_operation_step(state.global_step):
-            plan = self._operate(state.global_step)
-            self.records.append({**plan.to_json(), "loss_before": None, "loss_after": None})
+        """Snapshot or operate."""
+        beam = self._running()
+        beam.steps = state.global_step - 1  # the Trainer's count holds, also where it jumps
+        if beam.step() is not None:
             self._write_log(state)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Complete the losses in the log."""
-        if any(record["loss_after"] is None for record in self.records):
+        if any(record.get("loss_after") is None for record in self.records):
             self._write_log(state)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put ``beam_state.pt`` beside the Trainer's own files."""
-        if not self.save_with_checkpoints:
+        if not (self.save_with_checkpoints and args.should_save):
             return
-        schedule, adapter = self._running()
-        if schedule.settings.operations and state.is_world_process_zero:
-            path = _checkpoint_folder(args, state) / STATE_FILE
-            contents = {"gates": adapter.gate_digest(), "callback": self.state_dict()}
-            torch.save(contents, path.with_suffix(".tmp"))
-            os.replace(path.with_suffix(".tmp"), path)
+        _, config = trainable_adapter(kwargs["model"])
+        folder = _written_checkpoint(config, args, state)
+        path = folder / STATE_FILE
+        torch.save(self.state_dict(), path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+        if self._log_folder is None:
+            self._log_folder = folder.parent
+            self._write_log(state)
 
-    def _running(self) -> tuple[Schedule, AdapterTensors]:
+    def _running(self) -> BeamLora:
         """What ``on_train_begin`` made.
 
         Raises:
             RuntimeError: training has not begun.
         """
-        if self._schedule is None or self._adapter is None:
+        if self.beam is None:
             raise RuntimeError("BeamLoraCallback: found an event before on_train_begin, expected it first")
-        return self._schedule, self._adapter
+        return self.beam
 
     # ---- state
 
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What operations.jsonl holds."""
+        if self._resumed is not None:
+            return json.loads(self._resumed["records"])
+        return [] if self.beam is None else self.beam.records
+
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside model and optimizer; ``torch.load(weights_only=True)`` reads it. A snapshot
-        that no operation will use is left out."""
-        needed = self._snapshot is not None and self._snapshot_is_needed()
-        return {
-            "snapshot": self._snapshot if needed else None,
-            "snapshot_step": self._snapshot_step if needed else None,
-            "records": json.dumps(self.records),
-        }
+        """``BeamLora.state_dict``; before training begins, what was loaded."""
+        if self._resumed is not None:
+            return dict(self._resumed)
+        return self._running().state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned.
-
-        Raises:
-            ValueError: ``state`` lacks a part.
-        """
-        missing = {"snapshot", "snapshot_step", "records"} - state.keys()
-        if missing:
-            raise ValueError(f"BeamLoRA state: found {sorted(state)}, expected also {sorted(missing)}")
-        self._snapshot = state["snapshot"]
-        self._snapshot_step = state["snapshot_step"]
-        self.records = json.loads(state["records"])
-
-    def _snapshot_is_needed(self) -> bool:
-        """Whether an operation that prunes will read the present snapshot; True before the schedule is known."""
-        schedule = self._schedule
-        return schedule is None or any(schedule.snapshot_step(t) == self._snapshot_step for t in schedule.pruning_steps())
-
-    def _load_from_checkpoint(self, args: TrainingArguments, state: TrainerState) -> None:
-        folder = _checkpoint_folder(args, state)
-        if args.resume_from_checkpoint and Path(args.resume_from_checkpoint).is_dir():
-            folder = Path(args.resume_from_checkpoint)
-        path = folder / STATE_FILE
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: found no such file, expected BeamLoRA's state of the resumed step {state.global_step}; a "
-                "checkpoint elsewhere is named by TrainingArguments.resume_from_checkpoint, and one saved without "
-                "BeamLoraCallback cannot be resumed exactly"
-            )
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-        if contents["gates"] != self._running()[1].gate_digest():
-            raise ValueError(
-                f"{path}: found the state of other weights than those that were loaded, expected that of the "
-                "resumed checkpoint; one in another folder is named by TrainingArguments.resume_from_checkpoint"
-            )
-        self.load_state_dict(contents["callback"])
-
-    # ---- operation
-
-    @torch.no_grad()
-    def _operate(self, step: int) -> OperationPlan:
-        schedule, adapter = self._running()
-        assert self.seed is not None  # since training began
-        settings = schedule.settings
-        scores = adapter.scores()
-        plan = make_plan(
-            scores,
-            step=step,
-            p=schedule.threshold(step),
-            settings=settings,
-            permutations=private_permutations(seed=self.seed, step=step),
-        )
-        history = self._history(step) if any(m.pruned for m in plan.modules) else {}
-        for module in plan.modules:
-            current = adapter[module.name]
-            after = apply_plan(current, history.get(module.name), module, settings=settings)
-            for key, value in after.items():
-                current[key].copy_(value)
-        self._snapshot = self._snapshot_step = None
-        check_replicas(adapter, step=step)
-        return plan
-
-    def _history(self, step: int) -> dict[str, dict[str, torch.Tensor]]:
-        """The snapshot for the operation after ``step``; empty where the settings need none."""
-        schedule, _ = self._running()
-        settings = schedule.settings
-        if not settings.expansion or settings.source == "current":
-            return {}
-        expected = schedule.snapshot_step(step)
-        if self._snapshot is None or self._snapshot_step != expected:
-            raise RuntimeError(
-                f"operation after step {step}: found a snapshot of step {self._snapshot_step}, expected one of step "
-                f"{expected}; was the run resumed without BeamLoRA's state?"
-            )
-        return self._snapshot
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep what ``state_dict`` returned until the resumed training begins, which checks and restores it."""
+        self._resumed = state
 
     def _write_log(self, state: TrainerState) -> None:
         for record in self.records:
             record["loss_before"], record["loss_after"] = losses_around(state.log_history, step=record["step"])
-        if not state.is_world_process_zero:
+        if not state.is_world_process_zero or self._log_folder is None:
             return
-        assert self.log_dir is not None  # since training began
-        self.log_dir.mkdir(parents=True, exist_ok=True)
-        path = self.log_dir / LOG_FILE
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        path = self._log_folder / LOG_FILE
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
         os.replace(temporary, path)
@@ -254,8 +177,48 @@ def losses_around(log_history: list[dict[str, Any]], *, step: int) -> tuple[floa
     return before, after
 
 
-def _checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+def _load_from_checkpoint(beam: BeamLora, args: TrainingArguments, state: TrainerState) -> None:
+    """Read ``beam_state.pt`` of the checkpoint that is resumed."""
+    folder = Path(args.output_dir) / _checkpoint_name(state)
+    if args.resume_from_checkpoint and Path(args.resume_from_checkpoint).is_dir():
+        folder = Path(args.resume_from_checkpoint)
+    path = folder / STATE_FILE
+    elsewhere = "a checkpoint elsewhere is named by TrainingArguments.resume_from_checkpoint"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: found no such file, expected BeamLoRA's state of the resumed step {state.global_step}; {elsewhere}, "
+            "and one saved without BeamLoraCallback cannot be resumed exactly"
+        )
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: found a torn or foreign file, expected BeamLoRA's state ({error})") from None
+    if not isinstance(contents, dict):
+        raise ValueError(f"{path}: found a {type(contents).__name__}, expected BeamLoRA's state")
+    try:
+        beam.load_state_dict(contents)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {elsewhere}") from None
+
+
+def _checkpoint_name(state: TrainerState) -> str:
+    return f"checkpoint-{state.global_step}"
+
+
+def _run_folder(args: TrainingArguments, state: TrainerState) -> Path | None:
+    """Where the Trainer writes its checkpoints, if that is known before the first: a trial of a hyperparameter search has
+    a folder of its own, whose name the Trainer tells only if the user gave one."""
+    if not state.is_hyper_param_search:
+        return Path(args.output_dir)
+    return None if state.trial_name is None else Path(args.output_dir) / state.trial_name
+
+
+def _written_checkpoint(config: BeamLoraConfig, args: TrainingArguments, state: TrainerState) -> Path:
+    """The checkpoint that the Trainer has just written: where it wrote the adapter's configuration, or in a folder above it
+    for an adapter of another name than ``default``."""
+    name = _checkpoint_name(state)
+    saved_to = config.saved_to or Path()
+    return next((folder for folder in (saved_to, *saved_to.parents) if folder.name == name), Path(args.output_dir) / name)
 
 
 def _steps_per_epoch(args: TrainingArguments, dataloader: Any) -> int | None:

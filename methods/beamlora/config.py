@@ -4,21 +4,25 @@ adapter_config.json."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from peft import LoraConfig
 from pydantic import ValidationError
 
-from methods.beamlora.settings import BeamSettings
+from methods.beamlora.settings import FLAVORS, BeamSettings
 
 
 class PluginPeftType(str):
-    """The name of a PEFT type from outside PEFT. ``peft.PeftType`` is a closed enum; this has the ``value`` that users
-    of its members read, and is equal to the plain string that adapter_config.json holds."""
+    """The name of a PEFT type from outside PEFT. ``peft.PeftType`` is a closed enum; this has the ``value`` and the long
+    form that users of its members read, and is equal to the plain string that adapter_config.json holds."""
 
     @property
     def value(self) -> str:
-        return str(self)
+        return str.__str__(self)
+
+    def __str__(self) -> str:
+        return f"PeftType.{self.value}"
 
 
 BEAMLORA = PluginPeftType("BEAMLORA")
@@ -51,7 +55,7 @@ UNSUPPORTED = (
 class BeamLoraConfig(LoraConfig):
     """Configuration of a BeamLoRA adapter: LoraConfig's fields (``lora_alpha = 2 r`` is the released script's choice)
     and those of ``methods.beamlora.settings.BeamSettings``, where each is described. None stands for the flavor's
-    value and is resolved.
+    value; ``beam_settings`` has every value resolved.
 
     Raises:
         ValueError: an impossible value, or a LoRA option that BeamLoRA does not support.
@@ -85,20 +89,35 @@ class BeamLoraConfig(LoraConfig):
         super().__post_init__()
         self.peft_type = BEAMLORA
         self._refuse_unsupported()
-        given = {name: getattr(self, name) for name in BeamSettings.model_fields}
-        flavor_default = ("topp_scope", "moment_transfer", "max_prune_fraction")
+        #: Where PEFT or transformers wrote this configuration last, for ``BeamLoraCallback`` to put its state there too.
+        self.saved_to: Path | None = None
+        settings = self.beam_settings
         try:
-            settings = BeamSettings(**{k: v for k, v in given.items() if v is not None or k not in flavor_default})
-        except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors()]
-            raise ValueError("BeamLoraConfig: " + "; ".join(lines)) from None
-        for name in BeamSettings.model_fields:
+            settings.check_room(r=max([self.r, *(self.rank_pattern or {}).values()]))
+        except ValueError as error:
+            raise ValueError(f"BeamLoraConfig: {error}") from None
+        for name in BeamSettings.model_fields.keys() - FLAVORS[self.flavor].keys():
             setattr(self, name, getattr(settings, name))
 
     @property
     def beam_settings(self) -> BeamSettings:
-        """The resolved settings of the mechanism."""
-        return BeamSettings(**{name: getattr(self, name) for name in BeamSettings.model_fields})
+        """The resolved settings of the mechanism.
+
+        Raises:
+            ValueError: an impossible value.
+        """
+        given = {name: getattr(self, name) for name in BeamSettings.model_fields}
+        by_flavor = FLAVORS["paper"].keys()
+        try:
+            return BeamSettings(**{k: v for k, v in given.items() if v is not None or k not in by_flavor})
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors()]
+            raise ValueError("BeamLoraConfig: " + "; ".join(lines)) from None
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """As PEFT's."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.saved_to = Path(save_directory)
 
     def to_dict(self) -> dict[str, Any]:
         """As PEFT's, with sets as sorted lists: the same adapter gives the same file in every process."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from safetensors.torch import save_file
 
 from methods.beamlora.config import BeamLoraConfig
@@ -19,13 +21,21 @@ from methods.beamlora.model import beam_modules
 
 
 @torch.no_grad()
-def export_lora(model: nn.Module, folder: str | Path, *, adapter_name: str = "default") -> Path:
+def export_lora(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    adapter_name: str = "default",
+    save_embedding_layers: bool | Literal["auto"] = "auto",
+) -> Path:
     """Write ``adapter_config.json`` (type LORA) and ``adapter_model.safetensors`` (float32) to ``folder``.
 
     Args:
         model: a ``PeftModel`` with a BeamLoRA adapter; it is not changed.
         folder: made if it is missing.
         adapter_name: which adapter.
+        save_embedding_layers: whether the embeddings are written too, as in ``PeftModel.save_pretrained``; "auto": if they
+            are trained, and by PEFT's rule (targeted, or the vocabulary was resized).
 
     Returns:
         The folder.
@@ -37,16 +47,32 @@ def export_lora(model: nn.Module, folder: str | Path, *, adapter_name: str = "de
     if not isinstance(config, BeamLoraConfig):
         given = type(model).__name__ if config is None else f"a {type(config).__name__}"
         raise TypeError(f"export_lora: found {given} for adapter {adapter_name!r}, expected a PeftModel with BeamLoRA")
-    tensors = get_peft_model_state_dict(model, adapter_name=adapter_name)
+    if save_embedding_layers == "auto" and _embeddings_are_trained(model):
+        save_embedding_layers = True
+    tensors = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=save_embedding_layers)
     for name, module in beam_modules(model, adapter_name):
         del tensors[f"{name}.lora_gate"]
         tensors[f"{name}.lora_A.weight"] = module.scored_A(adapter_name)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {key: value.float().cpu().contiguous() for key, value in tensors.items()}
+    plain = {key: value.to("cpu", torch.float32, copy=True).contiguous() for key, value in tensors.items()}
     save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     _write_config(config.to_lora_config(), folder)
     return folder
+
+
+def _embeddings_are_trained(model: PeftModel) -> bool:
+    """Whether they are trained in place; those among ``modules_to_save`` belong to the adapter anyway."""
+    try:
+        layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    except (AttributeError, NotImplementedError):  # not a model of transformers, or one without tokens
+        return False
+    return any(
+        parameter.requires_grad
+        for layer in layers
+        if layer is not None and not isinstance(layer, AuxiliaryTrainingWrapper | BaseTunerLayer)
+        for parameter in layer.parameters()
+    )
 
 
 def _write_config(config: LoraConfig, folder: Path) -> None:

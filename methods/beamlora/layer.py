@@ -14,11 +14,12 @@ from torch import nn
 
 from methods.beamlora.config import BeamLoraConfig
 from methods.beamlora.operation import rank_scores
+from methods.beamlora.reminder import expect_operations
 
 
 class BeamLoraLinear(lora.Linear):
     """LoRA on ``nn.Linear`` or transformers' ``Conv1D`` with one trainable score logit per rank,
-    ``lora_gate[adapter]``, shape (r,)."""
+    ``lora_gate[adapter]``, shape (1, r): as in the released code, and with two dimensions LoRA+ gives it A's rate."""
 
     adapter_layer_names = (*lora.Linear.adapter_layer_names, "lora_gate")
     other_param_names = (*lora.Linear.other_param_names, "gate_temperature", "gate_times_r")
@@ -33,10 +34,12 @@ class BeamLoraLinear(lora.Linear):
             self.lora_gate = nn.ParameterDict()
             self.gate_temperature: dict[str, float] = {}
             self.gate_times_r: dict[str, bool] = {}
-        self.lora_gate[adapter_name] = nn.Parameter(torch.zeros(r))
+        self.lora_gate[adapter_name] = nn.Parameter(torch.zeros(1, r))
         self.gate_temperature[adapter_name] = config.gate_temperature
         self.gate_times_r[adapter_name] = config.gate_times_r
         super().update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
+        if config.operations:
+            expect_operations(self, adapter_name)
 
     def rank_scores(self, adapter: str) -> torch.Tensor:
         """The scores s of the ranks, shape (r,), float32, differentiable. ``methods.importance`` asks for them."""

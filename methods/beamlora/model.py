@@ -44,7 +44,8 @@ class BeamLoraModel(LoraModel):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: BeamLoraConfig, adapter_name: str, state_dict: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Refuse a file without scores: PEFT would only warn, and equal scores would silently give another model."""
+        """Refuse a file without scores: PEFT would only warn, and equal scores would silently give another model. Score
+        logits of shape (r,), as earlier files have them, are read as (1, r)."""
         bare = [
             key
             for key in state_dict
@@ -55,7 +56,8 @@ class BeamLoraModel(LoraModel):
                 f"adapter {adapter_name!r}: found {bare[0]} and {len(bare) - 1} more without a lora_gate, expected "
                 "the scores of every module; is this a plain LoRA adapter?"
             )
-        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        rows = {key: value.reshape(1, -1) for key, value in state_dict.items() if key.endswith("lora_gate")}
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, {**state_dict, **rows})
 
 
 def refuse_target(target: nn.Module, *, name: str) -> None:

@@ -1,8 +1,8 @@
 """One pruning-and-expansion operation as pure functions: scores -> plan -> new tensors. Nothing here changes its
 inputs.
 
-A module's tensors are a mapping with the keys of a recorded operation: ``A`` (r x in), ``B`` (out x r), ``g`` (r, or 1
-x r; the score logits), and ``A.exp_avg``, ``A.exp_avg_sq`` and so on for their Adam moments M and V.
+A module's tensors are a mapping with the keys of a recorded operation: ``A`` (r x in), ``B`` (out x r), ``g`` (1 x r, or
+r; the score logits), and ``A.exp_avg``, ``A.exp_avg_sq`` and so on for their Adam moments M and V.
 """
 
 from __future__ import annotations
@@ -17,13 +17,20 @@ import torch
 
 from methods.beamlora.settings import BeamSettings
 
+#: Adam's moments M and V of each parameter, and with ``amsgrad`` the largest V so far, which belongs to a rank as V does.
 MOMENTS = ("exp_avg", "exp_avg_sq")
-#: The tensors that a snapshot holds; a source of expansion needs no others.
-SNAPSHOT_KEYS = tuple(f"{matrix}{suffix}" for matrix in "AB" for suffix in ("", *(f".{name}" for name in MOMENTS)))
+AMSGRAD_MAXIMUM = "max_exp_avg_sq"
 
 Tensors = Mapping[str, torch.Tensor]
+#: Matrix or score logits -> the suffixes of what an operation may touch.
+_SUFFIXES = ("", *(f".{name}" for name in (*MOMENTS, AMSGRAD_MAXIMUM)))
 #: (module name, n) -> a permutation of 0..n-1.
 Permutations = Callable[[str, int], list[int]]
+
+
+def snapshot_keys(tensors: Tensors) -> list[str]:
+    """The keys of A, B and their moments: what a snapshot holds; a source of expansion needs no others."""
+    return [key for key in tensors if key[0] in "AB" and key[1:] in _SUFFIXES]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +166,7 @@ def apply_plan(
 
     Args:
         current: parameters and Adam moments of A, B and g now.
-        history: the snapshot of A and B and their moments (``SNAPSHOT_KEYS``); None where nothing is copied from it.
+        history: the snapshot of A and B and their moments (``snapshot_keys``); None where nothing is copied from it.
     """
     after: dict[str, torch.Tensor] = {}
     if plan.pruned and settings.expansion:
@@ -169,16 +176,16 @@ def apply_plan(
         after |= _copy_ranks(current, source, plan, settings=settings)
         after["g"] = _average_logits(current["g"], plan, settings=settings)
     elif plan.pruned:
-        after |= {key: _with_ranks(current[key], key, plan.pruned, 0.0) for key in SNAPSHOT_KEYS}
+        after |= {key: _with_ranks(current[key], key, plan.pruned, 0.0) for key in snapshot_keys(current)}
     if settings.reset_gate_moments:
-        after |= {f"g.{name}": torch.zeros_like(current[f"g.{name}"]) for name in MOMENTS}
+        after |= {key: torch.zeros_like(value) for key, value in current.items() if key[0] == "g" and key[1:] in _SUFFIXES[1:]}
     return after
 
 
 def _copy_ranks(current: Tensors, source: Tensors, plan: ModulePlan, *, settings: BeamSettings) -> dict[str, torch.Tensor]:
     """Eq. 11 (or 9) for the parameters, Eq. 12 (or 10) for the moments."""
     after = {}
-    for key in SNAPSHOT_KEYS:
+    for key in snapshot_keys(current):
         if "." not in key or settings.moment_transfer == "history":
             index = torch.tensor(plan.sources, device=source[key].device)
             after[key] = _with_ranks(current[key], key, plan.pruned, source[key].index_select(_rank_dim(key), index))

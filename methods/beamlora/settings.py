@@ -82,6 +82,18 @@ class BeamSettings(MethodSettings):
             return data
         return {**FLAVORS.get(data.get("flavor", "paper"), {}), **data}
 
+    def check_room(self, *, r: int) -> None:
+        """Refuse a rank of which the operations could never prune anything.
+
+        Raises:
+            ValueError: operations are on, and not even one of ``r`` ranks may be pruned.
+        """
+        if self.operations and int(r * self.max_prune_fraction) < 1:
+            raise ValueError(
+                f"max_prune_fraction: found {self.max_prune_fraction} with r {r}, "
+                "expected r * max_prune_fraction >= 1, else no rank can ever be pruned"
+            )
+
     @field_validator("delta_t")
     @classmethod
     def _even(cls, value: int) -> int:
@@ -98,9 +110,5 @@ class BeamLoRASettings(AdapterSettings, BeamSettings):
 
     @model_validator(mode="after")
     def _room_to_prune(self) -> BeamLoRASettings:
-        if self.operations and int(self.r * self.max_prune_fraction) < 1:
-            raise ValueError(
-                f"max_prune_fraction: found {self.max_prune_fraction} with r {self.r}, "
-                "expected r * max_prune_fraction >= 1, else no rank can ever be pruned"
-            )
+        self.check_room(r=self.r)
         return self

@@ -270,21 +270,20 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from harness.measure import time_lapse
-    from methods.beamlora.callback import BeamLoraCallback
+    from methods.beamlora.beam import BeamLora
 
-    operate = BeamLoraCallback._operate
+    operate = BeamLora._operate
     done: list[int] = []
     clock = itertools.count()
 
-    def slow(self: Any, step: int) -> Any:
-        done.append(step)
+    def slow(self: Any) -> Any:
+        done.append(self.steps)
         for _ in range(30):
             next(clock)
-        return operate(self, step)
+        return operate(self)
 
     monkeypatch.setattr(time_lapse, "_now", lambda: 0.01 * next(clock))
-
-    monkeypatch.setattr(BeamLoraCallback, "_operate", slow)
+    monkeypatch.setattr(BeamLora, "_operate", slow)
     content = time_lapse.measure(beam_experiment, "beamlora", number=0, models_dir=models_dir, cache_dir=tmp_path / "cache")
     measured = Measurement.model_validate({**content, "order": 0})
     assert done == [200, 400, 600, 800]

@@ -56,13 +56,15 @@ def method(name: str = "beamlora", **settings: Any) -> BeamLoRA:
 class Observer(BeamLoraCallback):
     """Keeps what the adapter was before and after each operation."""
 
-    def _operate(self, step: int):
-        before = {n: {k: t.clone() for k, t in m.items()} for n, m in self._adapter.items()}
-        snapshot = self._snapshot
-        plan = super()._operate(step)
-        after = {n: {k: t.clone() for k, t in m.items()} for n, m in self._adapter.items()}
-        self.seen = [*getattr(self, "seen", []), (before, snapshot, after)]
-        return plan
+    def on_step_end(self, args, state, control, **kwargs: Any) -> None:
+        operation = self.beam.schedule.is_operation_step(state.global_step)
+        before, snapshot = self._copies() if operation else None, self.beam.snapshot
+        super().on_step_end(args, state, control, **kwargs)
+        if operation:
+            self.seen = [*getattr(self, "seen", []), (before, snapshot, self._copies())]
+
+    def _copies(self) -> dict[str, dict[str, torch.Tensor]]:
+        return {n: {k: t.clone() for k, t in m.items()} for n, m in self.beam.adapter.items()}
 
 
 def train(folder: Path, name: str = "beamlora", **settings: Any) -> tuple[BeamLoRA, Any, Observer]:
@@ -116,7 +118,7 @@ def test_a_run_without_its_operations_is_not_evidence(tmp_path: Path) -> None:
     with pytest.raises(MechanismError, match=r"due after steps \[6, 12, 18\], but took place after \[\]"):
         beam.evidence(model)
     callback = beam.callbacks()[0]
-    callback.records = [{"step": t, "p": 0.9, "modules": [{"K": 0}]} for t in (6, 12, 18)]
+    callback.load_state_dict({"records": json.dumps([{"step": t, "p": 0.9, "modules": [{"K": 0}]} for t in (6, 12, 18)])})
     with pytest.raises(MechanismError, match="no rank was pruned"):
         beam.evidence(model)
 
@@ -135,23 +137,24 @@ def test_horizon_comes_from_the_context(tmp_path: Path) -> None:
 
 def test_state_round_trips_through_torch_save(tmp_path: Path) -> None:
     beam, _, callback = train(tmp_path)
-    callback._snapshot, callback._snapshot_step = callback.seen[0][1], 4
+    callback.beam.snapshot, callback.beam.snapshot_step = callback.seen[0][1], 4
     torch.save(beam.state_dict(), tmp_path / "state.pt")
     other = method()
     other.wrap(tiny_llama(), context(tmp_path))
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     restored = other.callbacks()[0]
-    assert restored.records == callback.records and restored._snapshot_step == 4
-    assert other.state_dict()["snapshot_step"] == 4, "saving again before the first resumed step must lose nothing"
-    name = next(iter(restored._snapshot))
-    assert torch.equal(restored._snapshot[name]["B.exp_avg"], callback.seen[0][1][name]["B.exp_avg"])
+    assert restored.records == callback.records
+    state = other.state_dict()
+    assert state["snapshot_step"] == 4, "saving again before the first resumed step must lose nothing"
+    name = next(iter(state["snapshot"]))
+    assert torch.equal(state["snapshot"][name]["B.exp_avg"], callback.seen[0][1][name]["B.exp_avg"])
 
 
 def test_adapter_dtype(tmp_path: Path) -> None:
     """bfloat16: parameters and Adam moments, as in the released math and code scripts; operations work on them."""
     beam, model, callback = train(tmp_path, adapter_dtype="bfloat16")
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.bfloat16}
-    assert {t.dtype for t in next(iter(callback._adapter.values())).values()} == {torch.bfloat16}
+    assert {t.dtype for t in next(iter(callback.beam.adapter.values())).values()} == {torch.bfloat16}
     assert beam.evidence(model)["pruning_operations"] == 2
 
 
@@ -221,14 +224,14 @@ def test_without_dynamic_p_the_threshold_is_constant_until_the_horizon(runs: dic
 
 def test_gate_only_trains_scores_and_never_operates(runs: dict) -> None:
     beam, model, callback = runs["beamlora-gate-only"]
-    assert callback.records == [] and callback._snapshot is None and not hasattr(callback, "seen")
+    assert callback.records == [] and callback.beam.snapshot is None and not hasattr(callback, "seen")
     assert beam.evidence(model)["operations"] == 0
     assert all(m.lora_gate["default"].any() for _, m in beam_modules(model, "default"))
 
 
 def test_copy_current_copies_the_ranks_and_moments_of_now(runs: dict) -> None:
     _, _, callback = runs["beamlora-copy-current"]
-    assert callback._snapshot is None
+    assert callback.beam.snapshot is None
     for module, before, after, _ in first_operation(callback):
         pruned, sources = module["pruned"], module["sources"]
         for key in ("A", "A.exp_avg", "A.exp_avg_sq"):

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from methods.beamlora.operation import (
     MOMENTS,
-    SNAPSHOT_KEYS,
     ModulePlan,
     OperationPlan,
     apply_plan,
@@ -23,6 +22,7 @@ from methods.beamlora.operation import (
     private_permutations,
     rank_scores,
     score_entropy,
+    snapshot_keys,
 )
 from methods.beamlora.replay import differences, main, read_recording, replay
 from methods.beamlora.settings import BeamSettings
@@ -328,7 +328,7 @@ def test_without_expansion_ranks_and_their_moments_become_zero_and_logits_stay()
     plan, current, _, after = operate(BeamSettings(expansion=False))
     assert plan.sources == () and "g" not in after
     rows, others = list(plan.pruned), [i for i in range(8) if i not in plan.pruned]
-    for key in SNAPSHOT_KEYS:
+    for key in snapshot_keys(current):
         dim = 0 if key.startswith("A") else 1
         assert not after[key].index_select(dim, torch.tensor(rows)).any()
         kept = torch.tensor(others)

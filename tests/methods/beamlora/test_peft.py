@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -94,7 +95,7 @@ def test_forward_is_equation_4_and_5() -> None:
     randomize(model)
     _, module = next(beam_modules(model, "default"))
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
-    a, b, g = module.lora_A["default"].weight, module.lora_B["default"].weight, module.lora_gate["default"]
+    a, b, g = module.lora_A["default"].weight, module.lora_B["default"].weight, module.lora_gate["default"][0]
     scores = 8 * torch.softmax(g / 0.07, dim=0)
     expected = module.base_layer(x) + (16 / 8) * (b @ torch.diag(scores) @ a @ x.T).T
     assert_equal_but_for_rounding(module(x), expected, terms=32, layers=3)
@@ -127,7 +128,7 @@ def test_settings_travel_in_the_adapter_config(tmp_path: Path) -> None:
     config = PeftConfig.from_pretrained(tmp_path)
     assert isinstance(config, BeamLoraConfig)
     assert config.beam_settings == model.peft_config["default"].beam_settings
-    assert (config.gate_temperature, config.topp_scope, config.delta_t) == (0.03, "global", 8)
+    assert (config.gate_temperature, config.beam_settings.topp_scope, config.delta_t) == (0.03, "global", 8)
     assert torch.equal(logits(PeftModel.from_pretrained(tiny_llama(), tmp_path)), logits(model))
 
 
@@ -199,13 +200,60 @@ def test_rank_pattern_and_modules_to_save(tmp_path: Path) -> None:
     randomize(model)
     with torch.no_grad():
         model.base_model.model.lm_head.modules_to_save["default"].weight.mul_(1.5)
-    assert {tuple(m.lora_gate["default"].shape) for _, m in beam_modules(model, "default")} == {(4,), (8,)}
+    assert {tuple(m.lora_gate["default"].shape) for _, m in beam_modules(model, "default")} == {(1, 4), (1, 8)}
     export_lora(model, tmp_path)
     exported = PeftModel.from_pretrained(tiny_llama(), tmp_path)
     assert_equal_but_for_rounding(logits(exported), logits(model), **sums_of(model))
 
 
+def test_a_copied_config_follows_its_own_flavor(tmp_path: Path) -> None:
+    """Only values that the user gave are kept; the others are the new flavor's. Also after a file."""
+    config = beam_config(moment_transfer="zero")
+    config.save_pretrained(tmp_path)
+    for known in (config, BeamLoraConfig.from_pretrained(tmp_path)):
+        released = replace(known, flavor="released").beam_settings
+        assert (released.topp_scope, released.max_prune_fraction, released.moment_transfer) == ("global", 1.0, "zero")
+        assert known.beam_settings.topp_scope == "module"
+    assert replace(config, flavor="released", topp_scope="module").beam_settings.topp_scope == "module"
+
+
+def test_status_names_the_type() -> None:
+    assert beam_model().get_model_status().peft_types == {"default": "BEAMLORA"}
+    kind = beam_config().peft_type
+    assert (kind, kind.value, str(kind), type(kind.value)) == ("BEAMLORA", "BEAMLORA", "PeftType.BEAMLORA", str)
+
+
+@pytest.mark.parametrize("how", ["asked for", "trained", "resized"])
+def test_saved_embeddings_are_exported(how: str, tmp_path: Path) -> None:
+    tiny_llama().save_pretrained(tmp_path / "base")
+    model = get_peft_model(LlamaForCausalLM.from_pretrained(tmp_path / "base"), beam_config())
+    if how == "resized":
+        model.get_base_model().resize_token_embeddings(VOCAB + 2)
+    randomize(model)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        layer.weight.data.mul_(1.5)
+        layer.weight.requires_grad_(how == "trained")
+    export_lora(model, tmp_path / "lora", **({"save_embedding_layers": True} if how == "asked for" else {}))
+    base = LlamaForCausalLM.from_pretrained(tmp_path / "base")
+    base.resize_token_embeddings(model.get_input_embeddings().weight.shape[0])
+    exported = PeftModel.from_pretrained(base, tmp_path / "lora")
+    assert torch.equal(exported.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    assert_equal_but_for_rounding(logits(exported), logits(model), **sums_of(model))
+    export_lora(model, tmp_path / "without", save_embedding_layers=False)
+    assert not any("embed" in key for key in load_file(tmp_path / "without" / "adapter_model.safetensors"))
+
+
 # ---- refusals
+
+
+@pytest.mark.parametrize(
+    "values", [{"r": 1}, {"r": 4, "max_prune_fraction": 0.2}, {"r": 1, "rank_pattern": {"q_proj": 1}}], ids=str
+)
+def test_ranks_that_can_never_be_pruned_are_refused(values: dict) -> None:
+    with pytest.raises(ValueError, match=r"BeamLoraConfig: max_prune_fraction: found .* expected r \* max_prune_fraction >= 1"):
+        BeamLoraConfig(**values)
+    BeamLoraConfig(**values, operations=False)
+    assert BeamLoraConfig(**{**values, "rank_pattern": {"k_proj": 8}}).r == values["r"], "one module is enough"
 
 
 @pytest.mark.parametrize(

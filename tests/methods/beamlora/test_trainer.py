@@ -41,18 +41,14 @@ class RecordingCallback(BeamLoraCallback):
         self.operations: list[int] = []
 
     def steps(self) -> int:
-        state = self._adapter.optimizer.state
+        state = self.beam.adapter.optimizer.state
         return int(next(iter(state.values()))["step"]) if state else 0
 
-    def on_optimizer_step(self, args, state, control, **kwargs: Any) -> None:
-        before = self._snapshot
-        super().on_optimizer_step(args, state, control, **kwargs)
-        if self._snapshot is not before:
-            self.snapshots.append(self.steps())
-
     def on_step_end(self, args, state, control, **kwargs: Any) -> None:
-        count = len(self.records)
+        before, count = self.beam.snapshot, len(self.records)
         super().on_step_end(args, state, control, **kwargs)
+        if self.beam.snapshot is not None and self.beam.snapshot is not before:
+            self.snapshots.append(self.steps())
         if len(self.records) > count:
             self.operations.append(self.steps())
 
@@ -88,7 +84,7 @@ def test_horizon_is_two_epochs_of_the_data_loader(tmp_path: Path) -> None:
             max_steps=4,
         )
         trainer.train()
-        assert callback._schedule.horizon == horizon
+        assert callback.beam.schedule.horizon == horizon
 
 
 def test_operation_copies_the_snapshot_and_its_moments(tmp_path: Path) -> None:
@@ -97,11 +93,11 @@ def test_operation_copies_the_snapshot_and_its_moments(tmp_path: Path) -> None:
     class Spy(RecordingCallback):
         def on_step_end(self, args, state, control, **kwargs: Any) -> None:
             if state.global_step == 6:
-                self.old = self._snapshot
-                self.before = {n: {k: t.clone() for k, t in m.items()} for n, m in self._adapter.items()}
+                self.old = self.beam.snapshot
+                self.before = {n: {k: t.clone() for k, t in m.items()} for n, m in self.beam.adapter.items()}
             super().on_step_end(args, state, control, **kwargs)
             if state.global_step == 6:
-                self.after = {n: {k: t.clone() for k, t in m.items()} for n, m in self._adapter.items()}
+                self.after = {n: {k: t.clone() for k, t in m.items()} for n, m in self.beam.adapter.items()}
 
     spy = Spy()
     beam_trainer(tmp_path, callback=spy).train()
@@ -166,7 +162,7 @@ def test_the_snapshot_matters_to_a_resumed_run(tmp_path: Path) -> None:
     whole.train()
     path = tmp_path / "checkpoint-5" / "beam_state.pt"
     contents = torch.load(path, weights_only=True)
-    for tensors in contents["callback"]["snapshot"].values():
+    for tensors in contents["snapshot"].values():
         tensors["A"].add_(0.01)
     torch.save(contents, path)
     resumed = beam_trainer(tmp_path, **settings)
@@ -180,7 +176,7 @@ def test_snapshot_is_saved_only_where_an_operation_will_use_it(tmp_path: Path) -
     held = [
         step
         for step in range(1, 19)
-        if torch.load(tmp_path / f"checkpoint-{step}" / "beam_state.pt", weights_only=True)["callback"]["snapshot"]
+        if torch.load(tmp_path / f"checkpoint-{step}" / "beam_state.pt", weights_only=True)["snapshot"]
     ]
     assert held == [4, 5]  # p = 1 at the operation after step 12
 
@@ -199,6 +195,112 @@ def test_resume_without_or_with_a_foreign_state_is_refused(tmp_path: Path) -> No
         beam_trainer(tmp_path / "a", **settings).train(resume_from_checkpoint=str(path))
 
 
+@pytest.mark.parametrize(
+    ("config", "seed", "name"),
+    [
+        ({"delta_t": 8}, None, "delta_t: found 8, expected 6"),
+        ({"p_init": 0.9}, None, "p_init: found 0.9, expected 0.95"),
+        ({"gate_temperature": 0.2}, None, "gate_temperature: found 0.2, expected 0.05"),
+        ({"flavor": "released"}, None, "flavor: found 'released', expected 'paper'"),
+        ({"operations": False}, None, "operations: found False, expected True"),
+        ({}, 4, "seed: found 4, expected 3"),
+    ],
+    ids=str,
+)
+def test_resume_with_another_setting_is_refused_before_the_first_step(
+    tmp_path: Path, config: dict[str, Any], seed: int | None, name: str
+) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 5, "max_steps": 16}
+    beam_trainer(tmp_path, **{**settings, "max_steps": 12}).train()
+    resumed = beam_trainer(tmp_path, callback=BeamLoraCallback(seed=seed), config=config, **settings)
+    with pytest.raises(ValueError, match=f"checkpoint-5/beam_state.pt: .*{name}"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert resumed.state.global_step == 5
+    longer = beam_trainer(tmp_path, **settings)  # more steps are no other setting: the horizon is what it was
+    longer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+
+
+def test_scores_without_operations_resume_with_their_temperature(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    beam_trainer(tmp_path, config={"operations": False}, **settings).train()
+    resumed = beam_trainer(tmp_path, config={"operations": False, "gate_temperature": 0.2}, **settings)
+    with pytest.raises(ValueError, match="gate_temperature: found 0.2, expected 0.05"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "list"])
+def test_a_torn_state_is_named(tmp_path: Path, damage: str) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 5, "max_steps": 12}
+    beam_trainer(tmp_path, **settings).train()
+    path = tmp_path / "checkpoint-5" / "beam_state.pt"
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"not a zip", "list": b""}[damage])
+    if damage == "list":
+        torch.save([1], path)
+    with pytest.raises(ValueError, match="checkpoint-5/beam_state.pt: found a (torn or foreign file|list), expected BeamLoRA"):
+        beam_trainer(tmp_path, **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+
+
+class Trial(dict):
+    """A trial of a hyperparameter search, as the Trainer knows optuna's."""
+
+    def __init__(self, number: int, **parameters: Any) -> None:
+        super().__init__(parameters)
+        self.number, self.params = number, parameters
+
+
+def search(folder: Path, monkeypatch: pytest.MonkeyPatch, callback: BeamLoraCallback, **arguments: Any) -> Trainer:
+    """A Trainer amid ``hyperparameter_search``, without the search's own package."""
+    from transformers.trainer_utils import HPSearchBackend
+
+    monkeypatch.setattr("transformers.integrations.hp_params", dict)
+    trainer = Trainer(
+        model_init=lambda: beam_model(),
+        args=training_arguments(folder, save_strategy="steps", save_steps=5, max_steps=12, **arguments),
+        train_dataset=TokenData(),
+        callbacks=[callback],
+    )
+    trainer.hp_search_backend, trainer.hp_space = HPSearchBackend.OPTUNA, dict
+    return trainer
+
+
+def test_the_trials_of_a_hyperparameter_search_write_where_the_trainer_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = search(tmp_path, monkeypatch, BeamLoraCallback())
+    for number, rate in ((0, 1e-2), (3, 2e-2)):
+        trainer.train(trial=Trial(number, learning_rate=rate))
+    written = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("beam_state.pt")}
+    assert written == {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("trainer_state.json")}
+    assert written == {f"run-{number}/checkpoint-{step}" for number in (0, 3) for step in (5, 10, 12)}
+    logs = [read_log(tmp_path / f"run-{number}") for number in (0, 3)]
+    assert [[record["step"] for record in log] for log in logs] == [[6], [6]] and logs[0] != logs[1]
+    assert not (tmp_path / "operations.jsonl").exists(), "a trial must not write over another's log"
+
+
+def test_a_named_trial_has_its_log_from_the_first_operation_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = search(tmp_path, monkeypatch, BeamLoraCallback(save_with_checkpoints=False))
+    trainer.hp_name = lambda trial: f"rate-{trial.number}"
+    trainer.train(trial=Trial(7, learning_rate=1e-2))
+    assert [record["step"] for record in read_log(tmp_path / "rate-7")] == [6]
+
+
+def test_a_trainer_that_saves_elsewhere_and_an_adapter_of_another_name(tmp_path: Path) -> None:
+    class Elsewhere(Trainer):
+        def _get_output_dir(self, trial: Any) -> str:
+            return str(tmp_path / "elsewhere")
+
+    trainer = Elsewhere(
+        model=get_peft_model(tiny_llama(), beam_config(), adapter_name="mine"),
+        args=training_arguments(tmp_path / "out", save_strategy="steps", save_steps=5, max_steps=12),
+        train_dataset=TokenData(),
+        callbacks=[BeamLoraCallback()],
+    )
+    trainer.train()
+    assert (tmp_path / "elsewhere" / "checkpoint-5" / "beam_state.pt").is_file()
+    assert (tmp_path / "elsewhere" / "checkpoint-5" / "mine" / "adapter_config.json").is_file()
+
+
 def test_an_operation_never_uses_a_missing_or_stale_snapshot(tmp_path: Path) -> None:
     settings = {"save_strategy": "steps", "save_steps": 5}
     beam_trainer(tmp_path, **settings).train()
@@ -206,15 +308,22 @@ def test_an_operation_never_uses_a_missing_or_stale_snapshot(tmp_path: Path) -> 
     trainer = beam_trainer(tmp_path, callback=forgetful, **settings)
     with pytest.raises(RuntimeError, match="after step 6: found a snapshot of step None, expected one of step 4"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    forgetful.load_state_dict({"snapshot": None})
     with pytest.raises(ValueError, match="records"):
-        forgetful.load_state_dict({"snapshot": None})
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
 
 
 def test_a_callback_used_twice_starts_afresh(tmp_path: Path) -> None:
     callback = BeamLoraCallback()
-    beam_trainer(tmp_path / "one", callback=callback).train()
-    beam_trainer(tmp_path / "two", callback=callback).train()
+    settings = {"config": {"max_prune_fraction": 1.0, "p_init": 0.5}}
+    beam_trainer(tmp_path / "one", callback=callback, seed=3, **settings).train()
+    first = read_log(tmp_path / "one")
+    beam_trainer(tmp_path / "two", callback=callback, seed=4, **settings).train()
     assert [record["step"] for record in callback.records] == [6, 12, 18]
+    assert read_log(tmp_path / "one") == first != read_log(tmp_path / "two") == callback.records
+    alone = beam_trainer(tmp_path / "three", seed=4, **settings)
+    alone.train()
+    assert read_log(tmp_path / "three") == read_log(tmp_path / "two"), "the second Trainer's seed draws"
 
 
 # ---- seeds
@@ -251,7 +360,7 @@ def test_a_model_without_the_adapter_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_without_adams_moments_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="found the optimizer SGD, expected torch.optim.AdamW"):
+    with pytest.raises(TypeError, match=r"found the optimizer torch\.optim\.sgd\.SGD, expected torch.optim.AdamW"):
         beam_trainer(tmp_path, optim="sgd").train()
 
 
@@ -327,7 +436,7 @@ import torch.distributed as dist
 from pathlib import Path
 from methods.beamlora import BeamLoraCallback
 from methods.beamlora.adapter_state import check_replicas
-from tests.methods.beam_fixtures import adapter_tensors, beam_trainer
+from tests.methods.beamlora.beam_fixtures import adapter_tensors, beam_trainer
 
 folder = Path(sys.argv[1])
 callback = BeamLoraCallback()
@@ -335,9 +444,9 @@ trainer = beam_trainer(folder, callback=callback, per_device_train_batch_size=2,
 trainer.train()
 torch.save(adapter_tensors(trainer.model), folder / f"rank{dist.get_rank()}.pt")
 if dist.get_rank() == 1:
-    next(iter(callback._adapter.values()))["A"].add_(1.0)
+    next(iter(callback.beam.adapter.values()))["A"].add_(1.0)
 try:
-    check_replicas(callback._adapter, step=24)
+    check_replicas(callback.beam.adapter, step=24)
 except RuntimeError as error:
     (folder / f"error{dist.get_rank()}.txt").write_text(str(error))
 dist.destroy_process_group()
