@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -38,8 +38,11 @@ class ReloraSettings(AdapterSettings):
         1.0,
         gt=0,
         le=1,
-        description="part of each Adam moment, smallest magnitudes first, set to zero at a merge; 1 clears "
-        "the state and its step count (BeamLoRA's released code); ReLoRA prunes 0.99",
+        description="part of each Adam moment that is set to zero at a merge; 1 clears the state and its step count "
+        "(BeamLoRA's released code). ReLoRA's text prunes 0.99 by magnitude, its code 0.9 by magnitude or 0.999 at random",
+    )
+    reset_choice: Literal["magnitude", "random"] = Field(
+        "magnitude", description="which part: the smallest magnitudes, or each entry with this probability (ReLoRA's code)"
     )
 
 
@@ -137,8 +140,9 @@ class Relora(Lora):
             a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
             _draw_kaiming(a, private_generator("relora", self._context.seed, len(self.merge_steps), name))
             b.data.zero_()
-            for parameter in (a, b):
-                _reset_moments(optimizer, parameter, fraction=self.settings.reset_fraction)
+            for factor, parameter in (("A", a), ("B", b)):
+                identity = ("relora-reset", self._context.seed, len(self.merge_steps), name, factor)
+                _reset_moments(optimizer, parameter, settings=self.settings, generator=private_generator(*identity))
         self._log.write({"operation": "merge", "step": step, "update_norm": norm})
 
     def _merge(self) -> float:
@@ -194,13 +198,21 @@ def _draw_kaiming(a: torch.nn.Parameter, generator: torch.Generator) -> None:
     a.data.copy_(fresh)
 
 
-def _reset_moments(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter, *, fraction: float) -> None:
-    """Drop the parameter's optimizer state, or zero the ``fraction`` of each moment with the smallest magnitudes."""
+def _reset_moments(
+    optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter, *, settings: ReloraSettings, generator: torch.Generator
+) -> None:
+    """Drop the parameter's optimizer state, or set ``reset_fraction`` of each moment to zero, chosen by ``reset_choice``."""
+    import torch
+
+    fraction = settings.reset_fraction
     if fraction == 1:
         optimizer.state.pop(parameter, None)
         return
     for moment in optimizer.state[parameter].values():
-        count = round(fraction * moment.numel())
-        if moment.shape == parameter.shape and count > 0:
-            magnitude = moment.abs().flatten()
-            moment.view(-1)[magnitude.argsort(stable=True)[:count]] = 0
+        if moment.shape != parameter.shape:  # the step count
+            continue
+        if settings.reset_choice == "random":
+            moment.masked_fill_((torch.rand(moment.shape, generator=generator) < fraction).to(moment.device), 0)
+        else:
+            smallest = moment.abs().flatten().argsort(stable=True)[: round(fraction * moment.numel())]
+            moment.view(-1)[smallest] = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -34,6 +36,8 @@ class IncreLoraLinear(nn.Module):
         self.scaling = scaling
         self.rank = 0
         self.reserve = 0
+        #: How many slots were drawn each time.
+        self.drawn: list[int] = []
 
     @property
     def used(self) -> int:
@@ -45,8 +49,17 @@ class IncreLoraLinear(nn.Module):
         return self.lora_A.shape[0]
 
     def directions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A (used, in) and B (out, used) of the slots in use, for the orthogonality term."""
+        """A (used, in) and B (out, used) of the slots in use."""
         return self.lora_A[: self.used], self.lora_B[:, : self.used]
+
+    def pieces(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """A (count, in) and B (out, count) of the slots in use that were drawn at once, for the orthogonality term."""
+        first = 0
+        for count in self.drawn:
+            slots = slice(first, min(first + count, self.used))
+            if slots.stop > slots.start:
+                yield self.lora_A[slots], self.lora_B[:, slots]
+            first += count
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result = self.base_layer(x)
@@ -65,6 +78,8 @@ class IncreLoraLinear(nn.Module):
             self.lora_A[slot] = torch.randn(self.in_features, generator=generator) * INIT_STD
             self.lora_B[:, slot] = torch.randn(self.out_features, generator=generator) * INIT_STD
         self.reserve += count
+        if count:
+            self.drawn.append(count)
 
     @torch.no_grad()
     def activate(self, count: int, *, weight: float = RESERVE_WEIGHT) -> None:

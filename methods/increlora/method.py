@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,16 +60,34 @@ class IncreLoraSettings(AdapterSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """``count`` slots of the module with index ``module``, from slot ``first``, became active before step ``step``."""
+    """What began to train in the module with index ``module`` at the 0-based step ``step``: the weights E of ``count`` slots
+    from ``first``, which left the reserve, and the directions A and B of the ``drawn`` slots that took their place in it."""
 
     step: int
     module: int
     first: int
     count: int
+    drawn_first: int
+    drawn: int
 
-    @property
-    def slots(self) -> slice:
-        return slice(self.first, self.first + self.count)
+    def parts(self, layer: IncreLoraLinear) -> list[tuple[torch.nn.Parameter, Any]]:
+        """The layer's parameters, each with the index of these slots in it; those that were given up since are left out."""
+        active = slice(self.first, self.first + self.count)
+        drawn = slice(self.drawn_first, min(self.drawn_first + self.drawn, layer.used))
+        return [(layer.lora_E, active), (layer.lora_A, drawn), (layer.lora_B, (slice(None), drawn))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Young:
+    """Part of a parameter that began to train after the others, as it is before a step of the optimizer."""
+
+    parameter: torch.nn.Parameter
+    index: Any
+    before: torch.Tensor
+    #: This step's number since the part began to train, from 1.
+    age: int
+    #: Factor on the learning rate.
+    warmth: float
 
 
 class IncreLora(Method[IncreLoraSettings]):
@@ -78,8 +96,9 @@ class IncreLora(Method[IncreLoraSettings]):
     After the gradients of each step, before the optimizer's, module importance = smoothed score times its smoothed
     deviation; at growth steps the ``top_h`` most important modules gain ``incre_rank_num`` ranks each, until the mean rank
     is ``r``. New ranks come from a reserve whose directions already train while their weight is fixed at 1e-5 (advance
-    learning), and start with zero moments and a learning-rate warm-up of their own. When the budget is spent, the reserves
-    are dropped. Growth does not change what the model computes.
+    learning), and go on with the moments that they have. What begins to train at a growth, the weights of these ranks and the
+    directions of the reserve that replaces them, takes AdamW's first steps, counted from there, and a learning-rate warm-up of
+    its own. When the budget is spent, the reserves are dropped. Growth does not change what the model computes.
 
     Differences from IncreLoRA's released code:
     - The score of a module is sum_i |e_i dL/de_i|, e_i the weight of component i: the first-order change of the loss if that
@@ -89,7 +108,7 @@ class IncreLora(Method[IncreLoraSettings]):
       rank and so shrinks what a module has learned whenever it grows.
     - The interval follows from ``growth_start``, ``growth_end``, ``top_h`` and ``incre_rank_num`` instead of being a setting,
       so that a run of any length reaches the budget, and exactly.
-    - All slots up to ``r_max`` are allocated from the start and masked.
+    - All slots up to ``r_max`` are allocated from the start and masked; the code adds parameters, in groups of their own.
 
     From the BeamLoRA paper: the settings shared with LoRA. From IncreLoRA's code: betas and orthogonality weight.
     The rest is ours: the paper's runs start at rank 1 and grow with an interval of 1000 steps.
@@ -154,31 +173,29 @@ class IncreLora(Method[IncreLoraSettings]):
         method = self
 
         class IncreLoraCallback(TrainerCallback):
-            """Grows between backward pass and optimizer step, and holds back the step of new ranks."""
+            """Grows between backward pass and optimizer step, and makes the steps of what has begun to train since."""
 
             def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **kwargs: Any) -> None:
                 if method.total_rank < method.budget:
                     method.update_importance()
                     if method.growth_steps.due(state.global_step):
                         method.grow(optimizer, step=state.global_step)
-                self._held = method.warming_slots(state.global_step)
+                self._young = method.young(state.global_step)
 
-            def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                for slots, before, factor in self._held:
-                    slots.copy_(before.lerp(slots, factor))
+            def on_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **kwargs: Any) -> None:
+                step_young(self._young, optimizer)
 
         return [IncreLoraCallback()]
 
     def extra_work(self) -> dict[str, Collection[int]]:
-        """Importances until the budget is spent, growth, and the held-back steps of new ranks. Rank limits can delay the last
-        growths; that is not foreseen here."""
+        """Importances until the budget is spent, growth, and the steps of new ranks. Rank limits can delay the last growths;
+        that is not foreseen here."""
         planned = self.growth_steps
         growths = [s for s in range(planned.first, planned.first + planned.span) if planned.due(s)]
-        warming = {s + k for s in growths for k in range(self.warmup) if s + k < self._total_steps}
         return {
             "importance": range(1, growths[-1] + 2),
             "growth": [s + 1 for s in growths],
-            "warm-up": sorted(s + 1 for s in warming),
+            "new ranks": range(growths[0] + 2, self._total_steps + 1),
         }
 
     def update_importance(self) -> None:
@@ -204,11 +221,11 @@ class IncreLora(Method[IncreLoraSettings]):
         )
         for module, count in plan.items():
             name, layer = layers[module]
-            growth = Growth(step=step, module=module, first=layer.rank, count=count)
+            first, used = layer.rank, layer.used
             layer.activate(count)
             self._refill(name)
-            _zero_moments(optimizer, layer, growth.slots)
-            self.growths.append(growth)
+            drawn = layer.used - used
+            self.growths.append(Growth(step=step, module=module, first=first, count=count, drawn_first=used, drawn=drawn))
         if self.total_rank == self.budget:
             for _, layer in layers:
                 _zero_moments(optimizer, layer, slice(layer.rank, layer.used))
@@ -222,39 +239,43 @@ class IncreLora(Method[IncreLoraSettings]):
             }
         )
 
-    def warming_slots(self, step: int) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
-        """Views of the slots whose learning rate still climbs, their values, and the factor on their step.
-
-        AdamW's step is proportional to the learning rate, so scaling the step is a learning rate per slot.
-        """
+    def young(self, step: int) -> list[Young]:
+        """What has begun to train since the first step, before the 0-based ``step``."""
         layers = list(self._layers.values())
-        held = []
+        young = []
         for growth in self.growths:
-            if step - growth.step < self.warmup:
-                factor = (step - growth.step + 1) / (self.warmup + 1)
-                for parameter, index in _slot_views(layers[growth.module], growth.slots):
-                    held.append((parameter.data[index], parameter.data[index].clone(), factor))
-        return held
+            age = step - growth.step  # the gradients of the growth's own step are older than it
+            if age == 0:
+                continue
+            warmth = min(1.0, age / (self.warmup + 1))
+            for parameter, index in growth.parts(layers[growth.module]):
+                before = parameter.detach()[index].clone()
+                young.append(Young(parameter=parameter, index=index, before=before, age=age, warmth=warmth))
+        return young
 
     def regularizer(self, model: torch.nn.Module) -> torch.Tensor | None:
-        """weight * mean over all A and B, reserves included, of |P^T P - I|_F."""
+        """weight * mean over the pieces of all A and B, reserves included, of |P^T P - I|_F. A piece is what was drawn at once:
+        the code keeps it as a parameter of its own, and takes the term over parameters."""
         if self.settings.orth_reg_weight == 0:
             return None
-        return self.settings.orth_reg_weight * orthogonality(layer.directions() for layer in self._layers.values())
+        pieces = (piece for layer in self._layers.values() for piece in layer.pieces())
+        return self.settings.orth_reg_weight * orthogonality(pieces)
 
     def state_dict(self) -> dict[str, Any]:
         """Ranks and reserves per module, the smoothed scores, and all growths so far."""
         return {
             "ranks": [layer.rank for layer in self._layers.values()],
             "reserves": [layer.reserve for layer in self._layers.values()],
+            "drawn": [list(layer.drawn) for layer in self._layers.values()],
             "importance": self.importance,
             "deviation": self.deviation,
             "growths": [asdict(growth) for growth in self.growths],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for layer, rank, reserve in zip(self._layers.values(), state["ranks"], state["reserves"], strict=True):
-            layer.rank, layer.reserve = rank, reserve
+        columns = (state["ranks"], state["reserves"], state["drawn"])
+        for layer, rank, reserve, drawn in zip(self._layers.values(), *columns, strict=True):
+            layer.rank, layer.reserve, layer.drawn = rank, reserve, list(drawn)
         self.importance, self.deviation = state["importance"].clone(), state["deviation"].clone()
         self.growths = [Growth(**growth) for growth in state["growths"]]
 
@@ -310,13 +331,31 @@ def _replace_targets(model: PreTrainedModel, settings: IncreLoraSettings) -> dic
     return layers
 
 
-def _slot_views(layer: IncreLoraLinear, slots: slice) -> list[tuple[torch.nn.Parameter, Any]]:
-    """The layer's parameters, each with the index of ``slots`` in it."""
-    return [(layer.lora_A, slots), (layer.lora_E, slots), (layer.lora_B, (slice(None), slots))]
+def step_young(young: Sequence[Young], optimizer: torch.optim.Optimizer) -> None:
+    """Replace the step that AdamW has just made for each part by the one that it makes for a parameter of that age.
+
+    The moments of a part are those of a parameter of its own, as they are 0 until it trains; only the corrections of their
+    bias go by the step count that the whole parameter has.
+
+    Raises:
+        ConfigError: the optimizer is another than AdamW, or keeps the largest second moments.
+    """
+    if not young:
+        return
+    groups = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
+    for part in young:
+        group, state = groups[part.parameter], optimizer.state[part.parameter]
+        if "exp_avg_sq" not in state or group.get("amsgrad"):
+            raise ConfigError(f"increlora: found optimizer {type(optimizer).__name__}, expected AdamW without amsgrad")
+        rate, (beta1, beta2) = float(group["lr"]) * part.warmth, group["betas"]
+        first = state["exp_avg"][part.index] / (1 - beta1**part.age)
+        second = state["exp_avg_sq"][part.index] / (1 - beta2**part.age)
+        kept = part.before * (1 - rate * group["weight_decay"])
+        part.parameter.data[part.index] = kept.addcdiv_(first, second.sqrt_().add_(group["eps"]), value=-rate)
 
 
 def _zero_moments(optimizer: torch.optim.Optimizer, layer: IncreLoraLinear, slots: slice) -> None:
-    for parameter, index in _slot_views(layer, slots):
+    for parameter, index in ((layer.lora_A, slots), (layer.lora_E, slots), (layer.lora_B, (slice(None), slots))):
         for moment in optimizer.state.get(parameter, {}).values():
             if moment.shape == parameter.shape:
                 moment[index] = 0

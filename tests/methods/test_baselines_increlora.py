@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from harness.config import ConfigError
 from methods.base import MechanismError
 from methods.increlora.growth import GrowthSchedule, plan_growth, plan_schedule
 from methods.increlora.layer import RESERVE_WEIGHT, IncreLoraLinear
@@ -154,46 +156,84 @@ def test_unused_slots_stay_zero_whatever_the_weight_decay(tmp_path):
         assert not layer.lora_E[layer.rank :].any()
 
 
-def test_new_ranks_start_without_moments(tmp_path):
-    loop = toy.start("increlora", tmp_path).run(2)
-    loop.backward()
-    reserve_moments = [loop.optimizer.state[layer.lora_A]["exp_avg"][2].abs().sum().item() for layer in layers(loop)]
-    assert min(reserve_moments) > 0, "the reserve was trained"
-    loop.method.update_importance()
-    loop.method.grow(loop.optimizer, step=2)
-    for growth in loop.method.growths:
-        layer = layers(loop)[growth.module]
-        for parameter, index in (
-            (layer.lora_A, growth.slots),
-            (layer.lora_E, growth.slots),
-            (layer.lora_B, (slice(None), growth.slots)),
-        ):
-            assert not loop.optimizer.state[parameter]["exp_avg"][index].any()
-            assert not loop.optimizer.state[parameter]["exp_avg_sq"][index].any()
-        assert loop.optimizer.state[layer.lora_A]["exp_avg"][:2].any(), "the others keep theirs"
+def recorded(loop: toy.Loop, steps: int) -> list[dict[str, Any]]:
+    """What the optimizer was given at each of ``steps`` steps: of every parameter its value and gradient, and the rate."""
+    given: list[dict[str, Any]] = []
+    take_step = loop.optimizer.step
+
+    def record() -> None:
+        values = [(p.detach().clone(), p.grad.clone()) for layer in layers(loop) for p in parts_of(layer)]
+        given.append({"values": values, "rate": loop.optimizer.param_groups[0]["lr"]})
+        take_step()
+
+    loop.optimizer.step = record
+    loop.run(steps)
+    return given
+
+
+def parts_of(layer: IncreLoraLinear) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
+    return layer.lora_A, layer.lora_E, layer.lora_B
 
 
 @pytest.mark.numeric
-def test_new_ranks_warm_up(tmp_path):
-    """After a growth at step 2 and a warm-up of 3, the new rank makes 1/4, 2/4, 3/4 of AdamW's step, the others all of it."""
-    moved = {}
-    for warmup in (0, 3):
-        loop = toy.start("increlora", tmp_path, restart_warmup=warmup).run(2)
-        before = [(layer.lora_A.detach().clone(), layer.lora_B.detach().clone()) for layer in layers(loop)]
-        loop.run(1)
-        moved[warmup] = [
-            (layer.lora_A.detach() - a, layer.lora_B.detach() - b) for layer, (a, b) in zip(layers(loop), before, strict=True)
-        ]
-    grown = [growth.module for growth in loop.method.growths]
-    assert len(grown) == 7
-    for index, (full, warming) in enumerate(zip(moved[0], moved[3], strict=True)):
-        assert torch.equal(warming[0][:2], full[0][:2]) and torch.equal(warming[1][:, :2], full[1][:, :2])
-        factor = 0.25 if index in grown else 1.0
-        # What moved is the difference of two weights, each rounded.
-        a, b = (float(weights.detach().abs().max()) for weights in (layers(loop)[index].lora_A, layers(loop)[index].lora_B))
-        assert_equal_but_for_rounding(warming[0][2], factor * full[0][2], terms=1, magnitude=a)
-        assert_equal_but_for_rounding(warming[1][:, 2], factor * full[1][:, 2], terms=1, magnitude=b)
-    assert [held[2] for step in (2, 3, 4, 5) for held in loop.method.warming_slots(step)[:1]] == [0.25, 0.5, 0.75]
+@pytest.mark.parametrize(("warmup", "weight_decay"), [(0, 0.0), (3, 0.0), (0, 0.1)])
+def test_what_begins_to_train_at_a_growth_steps_like_a_parameter_of_its_own(tmp_path, warmup, weight_decay):
+    """As in the released code, where it is one: AdamW of that part alone, from its first gradient on, with its own warm-up."""
+    loop = toy.start("increlora", tmp_path, restart_warmup=warmup, ctx={"weight_decay": weight_decay})
+    given, compared = recorded(loop, 14), 0
+    for growth in loop.method.growths:
+        layer = layers(loop)[growth.module]
+        for parameter, index in growth.parts(layer):
+            if not parameter.detach()[index].numel():
+                continue  # reserves that were given up, or weights that left the reserve in the last step
+            place = 3 * growth.module + [p is parameter for p in parts_of(layer)].index(True)
+            alone = nn.Parameter(given[growth.step + 1]["values"][place][0][index].clone())
+            optimizer = torch.optim.AdamW([alone], weight_decay=weight_decay)
+            for age, step in enumerate(given[growth.step + 1 :], start=1):
+                optimizer.param_groups[0]["lr"] = step["rate"] * min(1, age / (warmup + 1))
+                alone.grad = step["values"][place][1][index].clone()
+                optimizer.step()
+            # Each step rounds the weight once, and the two orders of operations each of its parts.
+            magnitude = float(alone.detach().abs().max()) + sum(step["rate"] for step in given)
+            assert_equal_but_for_rounding(parameter.detach()[index], alone.detach(), terms=len(given), magnitude=magnitude)
+            compared += 1
+    assert compared > 20
+
+
+def test_ranks_that_leave_the_reserve_keep_moments_and_rate(tmp_path):
+    """A growth touches no direction that already trains: the next step is that of a run without it."""
+    moved = []
+    for grows in (True, False):
+        loop = toy.start("increlora", tmp_path / str(grows), orth_reg_weight=0, restart_warmup=5).run(2)
+        loop.backward()
+        if grows:
+            loop.method.update_importance()
+            loop.method.grow(loop.optimizer, step=2)
+        loop.optimizer.step()
+        moved.append([(layer.lora_A.detach()[:3].clone(), layer.lora_B.detach()[:, :3].clone()) for layer in layers(loop)])
+    assert len(loop.method.growths) == 0
+    for (a, b), (same_a, same_b) in zip(*moved, strict=True):
+        assert torch.equal(a, same_a) and torch.equal(b, same_b)
+
+
+def test_another_optimizer_is_refused(tmp_path):
+    loop = toy.start("increlora", tmp_path)
+    loop.optimizer = torch.optim.SGD([p for p in loop.model.parameters() if p.requires_grad], lr=0.1)
+    with pytest.raises(ConfigError, match="increlora: found optimizer SGD, expected AdamW without amsgrad"):
+        loop.run(5)
+
+
+@pytest.mark.numeric
+def test_the_orthogonality_term_is_the_mean_over_what_was_drawn_at_once(tmp_path):
+    loop = toy.start("increlora", tmp_path).run(5)
+    norms = []
+    for layer in layers(loop):
+        sizes = [2] + [1] * (layer.used - 2)  # init_r, then one reserve after the other
+        for rows in (*layer.lora_A[: layer.used].split(sizes), *layer.lora_B[:, : layer.used].T.split(sizes)):
+            norms.append(torch.linalg.matrix_norm(rows @ rows.T - torch.eye(len(rows))))
+    assert len({layer.used for layer in layers(loop)}) > 1
+    expected = 0.1 * torch.stack(norms).mean()
+    assert_equal_but_for_rounding(loop.method.regularizer(loop.model), expected, terms=layers(loop)[0].in_features, layers=2)
 
 
 @pytest.mark.numeric

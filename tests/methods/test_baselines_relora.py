@@ -101,6 +101,22 @@ def test_partial_reset_keeps_the_largest_moments(tmp_path):
         assert before[key][~kept].abs().max() <= before[key][kept].abs().min()
 
 
+def test_a_random_reset_keeps_entries_whatever_their_size(tmp_path):
+    """Each with the same probability, by a stream of its own: the global one differs between processes."""
+    kept = []
+    for noise in (0, 3):
+        loop = toy.start("relora", tmp_path, reset_fraction=0.75, reset_choice="random").run(5)
+        a = factors(loop)[0][0]
+        before = loop.optimizer.state[a]["exp_avg"].clone()
+        torch.rand(noise)
+        loop.method.restart(loop.optimizer, step=5)
+        kept.append(loop.optimizer.state[a]["exp_avg"] != 0)
+        assert torch.equal(loop.optimizer.state[a]["exp_avg"][kept[-1]], before[kept[-1]])
+    assert torch.equal(*kept)
+    assert abs(float(kept[0].float().mean()) - 0.25) < 4 * (0.25 * 0.75 / a.numel()) ** 0.5
+    assert before[~kept[0]].abs().max() > before[kept[0]].abs().min(), "also large ones are reset"
+
+
 def test_restart_draws_depend_on_seed_and_cycle_only(tmp_path):
     """Whatever happens to the global stream, which differs between processes, the new A is the same."""
     drawn = []

@@ -22,7 +22,7 @@ CHANGES = {
     "dora": SHARED,
     "pissa": SHARED,
     "milora": SHARED,
-    "relora": {**SHARED, "merge_every": 5, "restart_warmup": 3, "reset_fraction": 0.9},
+    "relora": {**SHARED, "merge_every": 5, "restart_warmup": 3, "reset_fraction": 0.9, "reset_choice": "random"},
     "adalora": {
         **SHARED,
         "init_r": 9,
@@ -42,23 +42,27 @@ CHANGES = {
         "growth_start": 6,
         "growth_end": 15,
         "restart_warmup": 3,
-        "beta1": 0.2,
+        "beta1": 0.5,
         "beta2": 0.2,
         "orth_reg_weight": 0.5,
     },
 }
 
+#: What must be set for another setting to say anything.
+BESIDE = {"reset_choice": {"reset_fraction": 0.9}}
+
 
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], torch.Tensor]:
-    """The logits of a method trained with the toy settings, once."""
-    return cache(lambda name: toy.logits(toy.start(name, tmp_path_factory.mktemp(name)).run().model))
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., torch.Tensor]:
+    """The logits of a method trained with the toy settings, but for those that are given, once."""
+    return cache(lambda name, **given: toy.logits(toy.start(name, tmp_path_factory.mktemp(name), **given).run().model))
 
 
 @pytest.mark.parametrize(("name", "setting"), [(name, key) for name, changes in CHANGES.items() for key in changes])
 def test_setting_has_an_effect(name, setting, usual, tmp_path):
-    changed = toy.start(name, tmp_path, **{setting: CHANGES[name][setting]}).run()
-    assert not torch.equal(usual(name), toy.logits(changed.model))
+    given = BESIDE.get(setting, {})
+    changed = toy.start(name, tmp_path, **given, **{setting: CHANGES[name][setting]}).run()
+    assert not torch.equal(usual(name, **given), toy.logits(changed.model))
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES))
