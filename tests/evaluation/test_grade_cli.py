@@ -32,6 +32,13 @@ def test_verdicts_come_in_order_and_default_to_the_sound_grader() -> None:
     assert paper == [True, False]
 
 
+def test_a_case_may_say_what_was_asked_and_that_it_was_cut_off() -> None:
+    answer = {"gold": "225", "completion": "The answer is: $15^2$"}
+    lines = case(id=1, **answer) + case(id=2, **answer, question="Compute $15^2$.") + case(id=3, **answer, truncated=True)
+    done = command(lines, "--task", "math")
+    assert [json.loads(line)["correct"] for line in done.stdout.splitlines()] == [True, False, False]
+
+
 def test_odd_completions_are_wrong_and_never_a_crash() -> None:
     lines = (
         case(id=1, gold="7", completion="")
@@ -83,6 +90,11 @@ def test_a_grader_without_tests_in_the_record_is_refused() -> None:
         (b"3\n", b"line 1: field 'id' is missing"),
         (b'\n{"id": 1, "completion": ""}\n', b"line 2: field 'gold' is missing"),
         (b'{"id": 1, "gold": "1", "completion": null}\n', b"line 1: completion: found NoneType, expected text"),
+        (
+            b'{"id": 1, "gold": "1", "completion": "", "truncated": 1}\n',
+            b"line 1: truncated: found int, expected true or false",
+        ),
+        (b'{"id": 1, "gold": "1", "completion": "", "question": 1}\n', b"line 1: question: found int, expected text"),
     ],
 )
 def test_a_bad_line_is_named(lines: bytes, message: bytes) -> None:

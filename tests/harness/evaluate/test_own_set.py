@@ -70,6 +70,15 @@ def test_a_model_is_evaluated_on_it(module: Path, tmp_path: Path, model, tokeniz
     assert [row["id"] for row in result.predictions] == [f"multiarith/{row}" for row in range(6)]
 
 
+def test_graders_learn_that_the_token_limit_cut_an_answer_off(
+    module: Path, tmp_path: Path, model, tokenizer, answering
+) -> None:
+    task = load_experiment([experiment(tmp_path)]).domains["math"].evaluation.tasks["multiarith"]
+    answering([f"The answer is: {record['final_ans']}" for record in own_set.RECORDS], truncated=True)
+    metrics = evaluate_task(model, tokenizer, "multiarith", task, own_set.RECORDS).metrics
+    assert metrics["graders"]["sound"] == 0 and metrics["graders"]["metamath"] == 1
+
+
 # ---------------------------------------------------------------------------------------------------------------- reruns
 
 
