@@ -1,6 +1,8 @@
 """Batched generation, greedy or by beam search, and the log-likelihood of given responses.
 
-All give the same result for any batch size and order of prompts (up to floating-point ties).
+Logits are float32 whatever the model's dtype. With a float32 model the answers are the same for any batch size and order of
+prompts. With a bfloat16 model they are not: the kernel that multiplies two matrices depends on the batch, and with it the
+last of the 8 bits of a hidden state. ``harness.evaluate.batch_effect`` measures what that changes.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.data.tokens import encode_prompt, encode_response
+from harness.models.float32_head import float32_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -113,11 +116,12 @@ def generate(
 
 @contextmanager
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode; the mode that the model had is restored."""
+    """Evaluation mode and logits in float32; the mode and the head that the model had are restored."""
     was_training = model.training
     model.eval()
     try:
-        yield
+        with float32_head(model):
+            yield
     finally:
         model.train(was_training)
 
@@ -372,7 +376,7 @@ def _score(model: PreTrainedModel, rows: list[_Scored]) -> list[tuple[float, lis
     head = model.get_output_embeddings()
     results = []
     for place, row in enumerate(rows):
-        log_p = head(hidden[place, row.start - 1 : len(row.tokens)]).float().log_softmax(dim=-1)
+        log_p = head(hidden[place, row.start - 1 : len(row.tokens)]).log_softmax(dim=-1)
         scored = log_p[:-1].gather(1, ids[place, row.start : len(row.tokens), None])
         results.append((float(scored.sum()), log_p[-1, row.nexts].tolist()))
     return results

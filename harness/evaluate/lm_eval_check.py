@@ -219,11 +219,11 @@ def _load(
         spec = _spec_of(args.run)
         loaded = load_for_evaluation(spec, adapter_dir=args.run / "adapter", models_dir=args.models_dir)
         return {"run": f"{spec.experiment}/{spec.run_id}"}, args.run / "lm_eval_check.json", *loaded
-    from harness.evaluate.base import load_base_for_evaluation
+    from harness.models.load import load_base_for_evaluation
 
     key = _model_key(experiment, args.model)
     evaluation = EvaluationSpec(tasks={name: settings(task) for name, task in tasks["tasks"].items()})
-    loaded = load_base_for_evaluation(key, experiment.models[key], evaluation, models_dir=args.models_dir)
+    loaded = load_base_for_evaluation(key, experiment.models[key], models_dir=args.models_dir, dtype=evaluation.dtype)
     return {"model": key}, cli.RESULTS / experiment.name / "lm_eval_check" / f"{key}.json", *loaded
 
 

@@ -49,7 +49,7 @@ class PrunableModel:
         import torch
         from peft import PeftModel
 
-        from harness.models.load import load_base, served_adapter
+        from harness.models.load import cast_weights, for_answering, load_base, served_adapter
         from methods.importance import importance_by_module
         from methods.peft_support import adapted_layers
 
@@ -62,9 +62,9 @@ class PrunableModel:
         self._layers = adapted_layers(wrapped)
         self._original = {name: layer.get_base_layer().weight.data for name, layer in self._layers.items()}
         self._dtype = getattr(torch, spec.evaluation.dtype)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         unwrapped: PreTrainedModel = wrapped.unload()
-        self.model = unwrapped.to(device=self._device, dtype=self._dtype).eval()
+        cast_weights(unwrapped, self._dtype)
+        self.model = for_answering(unwrapped)
         self.prune(0.0)
 
     @property
@@ -88,7 +88,7 @@ class PrunableModel:
             with torch.no_grad(), _without(layer, least):
                 weight = self._original[name] + layer.get_delta_weight("default")
             # A new tensor, since on the CPU the module's own may be the original.
-            self.model.get_submodule(name).weight.data = weight.to(device=self._device, dtype=self._dtype)
+            self.model.get_submodule(name).weight.data = weight.to(device=self.model.device, dtype=self._dtype)
         return gone
 
 
