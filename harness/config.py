@@ -216,12 +216,15 @@ class TaskSpec(Frozen):
     split: Literal["test", "validation"] = Field(
         "test", description="validation: learning rates are chosen on it; it is in no table"
     )
-    prompt_template: str = Field(description="a name in evaluation.sets.prompts.TEMPLATES")
-    max_new_tokens: int = Field(ge=1)
+    prompt_template: str = Field(description="a name in evaluation.sets.prompts.TEMPLATE_NAMES")
+    max_new_tokens: int = Field(ge=0, description="0: choices are scored, nothing is generated")
     stop_strings: tuple[str, ...] = ()
     num_beams: int = Field(1, ge=1, description="1: greedy")
     score_choices: bool = Field(False, description="labelled choices: log-likelihood of each choice, beside generation")
     batch_size: int = Field(32, ge=1)
+    batch_effect_rows: int = Field(
+        16, ge=0, description="bfloat16: the first rows are asked again in other batches; the record says what changes"
+    )
     limit: int | None = Field(None, ge=1, description="evaluate the first rows only")
     grader: str = Field(description="the name of one of the set's graders: the headline accuracy")
     timeout_s: float = Field(3.0, gt=0, description="code tasks: wall-clock seconds per program")
@@ -239,7 +242,7 @@ class LmEvalSpec(Frozen):
     include_path: str | None = Field(None, description="folder with further task YAML files")
 
 
-Protocol = Literal["sound", "paper"]
+Protocol = Literal["sound", "paper", "continuation"]
 
 
 class EvaluationSpec(Frozen):
@@ -426,12 +429,13 @@ class BaseEvaluationSpec(Frozen):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def evaluation(self, protocol: Protocol) -> EvaluationSpec:
-        """The tasks under one protocol.
+        """The tasks under one protocol, without those whose set does not have it.
 
         Raises:
-            pydantic.ValidationError: a task is not one.
+            pydantic.ValidationError: a task is not one, or none is left.
         """
-        return EvaluationSpec.model_validate({"protocol": protocol, "tasks": self.tasks, "dtype": self.dtype})
+        tasks = {name: task for name, task in self.tasks.items() if protocols.has(protocol, task)}
+        return EvaluationSpec.model_validate({"protocol": protocol, "tasks": tasks, "dtype": self.dtype})
 
 
 class Experiment(Frozen):

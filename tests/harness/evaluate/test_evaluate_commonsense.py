@@ -53,10 +53,12 @@ def test_choices_are_scored_as_training_writes_them(model, tokenizer) -> None:
     records = GENERATORS["boolq"](3, 0)
     for template in ("commonsense", "alpaca"):
         rows = evaluate_task(model, tokenizer, "b", task("boolq", prompt_template=template), records).predictions
-        texts = [[continuation(template, f"the correct answer is {label}") for label in ("true", "false")]] * 3
-        expected = choice_loglikelihoods(model, tokenizer, [row["prompt"] for row in rows], texts, batch_size=1)
+        texts = [continuation(template, f"the correct answer is {label}") for label in ("true", "false")]
+        offered = [[(row["prompt"], text) for text in texts] for row in rows]
+        expected = choice_loglikelihoods(model, tokenizer, offered, batch_size=1)
         for row, scores in zip(rows, expected, strict=True):
-            assert_equal_but_for_rounding(list(row["choice_loglikelihoods"].values()), scores, **sums_of_scores(model))
+            nats = [value for value, _ in scores]
+            assert_equal_but_for_rounding(list(row["choice_loglikelihoods"].values()), nats, **sums_of_scores(model))
             # The reference is the gold choice and the end-of-sequence token.
             assert row["gold_nll"] * row["gold_tokens"] > -row["choice_loglikelihoods"][row["gold"]]
 
