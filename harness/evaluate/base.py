@@ -20,6 +20,7 @@ from harness.experiment.runs import load_experiment
 from harness.export import lm_eval
 from harness.files import write_json
 
+
 def evaluate_base(
     experiment: Experiment, *, model_key: str, protocol: Protocol, run_dir: Path, models_dir: Path
 ) -> dict[str, Any]:

@@ -52,9 +52,7 @@ def batch_effect(
     choices = list(zip(answers.choices[:n], again.choices, strict=True))
     differences = [abs(first - second) for (first, _), (second, _) in losses]
     differences += [abs(first[x].loglikelihood - second[x].loglikelihood) for first, second in choices for x in first]
-    picks = {
-        grader: [[judge(scores, None, grader=grader).best for scores in pair] for pair in choices] for grader in graders
-    }
+    picks = {grader: [[judge(scores, None, grader=grader).best for scores in pair] for pair in choices] for grader in graders}
     return {
         "rows": n,
         "batch_size": batch_size,

@@ -166,9 +166,7 @@ def file_samples(samples: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def evaluate(
-    lm: HFLM, tasks: Mapping[str, Any], *, limit: int | None = None, num_fewshot: int | None = None
-) -> dict[str, Any]:
+def evaluate(lm: HFLM, tasks: Mapping[str, Any], *, limit: int | None = None, num_fewshot: int | None = None) -> dict[str, Any]:
     """lm-eval's own result (its ``EvalResults``, samples included) of what ``load_tasks`` gave. Logits are float32 whatever
     the model's dtype, as in our own evaluation: of equal choices lm-eval takes the first."""
     from lm_eval import simple_evaluate

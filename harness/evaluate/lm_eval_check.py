@@ -247,7 +247,9 @@ def _read(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return content
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: found no record ({' '.join(str(error).split())[:200]}), expected an evaluated run") from None
+        raise ConfigError(
+            f"{path}: found no record ({' '.join(str(error).split())[:200]}), expected an evaluated run"
+        ) from None
 
 
 def _recorded(run_dir: Path, models_dir: Path) -> _Subject:

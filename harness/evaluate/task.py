@@ -36,9 +36,7 @@ def check_task(name: str, task: TaskSpec) -> None:
     """
     at = f"evaluation.tasks.{name}"
     if task.prompt_template not in TEMPLATE_NAMES:
-        raise ConfigError(
-            f"{at}.prompt_template: found {task.prompt_template!r}, expected one of {', '.join(TEMPLATE_NAMES)}"
-        )
+        raise ConfigError(f"{at}.prompt_template: found {task.prompt_template!r}, expected one of {', '.join(TEMPLATE_NAMES)}")
     if task.score_choices and sets.get(task.format).statement is None:
         raise ConfigError(f"{at}.score_choices: found true for {task.format}, which offers no choices")
     if task.prompt_template == CONTINUATION:
@@ -109,17 +107,13 @@ def evaluate_task(
         grading, chosen = _grade(task, asked, answers)
     rows = [_prediction(index, example, answers, grading, chosen, task.grader) for index, example in enumerate(asked)]
     with timed() as effect_s:
-        effect = batch_effect(
-            task, asked, answers, ask, graders=tuple(chosen), dtype=str(model.dtype).removeprefix("torch.")
-        )
+        effect = batch_effect(task, asked, answers, ask, graders=tuple(chosen), dtype=str(model.dtype).removeprefix("torch."))
     seconds = {**answers.seconds, "grading": grading_s[0]} | ({"batch_effect": effect_s[0]} if effect else {})
     metrics = _metrics(rows, grading, chosen, task, seconds=seconds)
     return TaskResult(metrics=metrics | {"batch_effect": effect}, predictions=rows)
 
 
-def _grade(
-    task: TaskSpec, asked: Sequence[Example], answers: Answers
-) -> tuple[Grading, dict[str, list[ChoiceVerdict]]]:
+def _grade(task: TaskSpec, asked: Sequence[Example], answers: Answers) -> tuple[Grading, dict[str, list[ChoiceVerdict]]]:
     """The verdicts of every grader of completions, and of every grader of choices, where there are such."""
     from evaluation.sandbox.run import Limits
 
@@ -142,9 +136,7 @@ def _prediction(
     chosen: dict[str, list[ChoiceVerdict]],
     headline: str,
 ) -> dict[str, Any]:
-    verdicts: dict[str, Verdict | ChoiceVerdict] = {
-        name: column[index] for name, column in (grading.verdicts | chosen).items()
-    }
+    verdicts: dict[str, Verdict | ChoiceVerdict] = {name: column[index] for name, column in (grading.verdicts | chosen).items()}
     completion, (nll, tokens) = answers.completions[index], answers.losses[index]
     row = {
         "id": example.id,

@@ -21,6 +21,7 @@ from harness import files
 from harness.cli import SCRATCH, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, ConfigError, Experiment, PruningSpec, RunSpec, TaskSpec, content_hash
 from harness.experiment.runs import load_run
+from harness.records.credit import digit
 from harness.records.pruning import FILE
 from harness.threads import limit_threads
 
@@ -245,7 +246,7 @@ def _evaluate_fraction(
         result = evaluate_task(subject.model, subject.tokenizer, name, task, records[name], progress.update)
         by_task[name] = {
             "ids": [row["id"] for row in result.predictions],
-            "correct": "".join("1" if row["correct"] else "0" for row in result.predictions),
+            "correct": "".join(digit(row["correct"]) for row in result.predictions),
             "accuracy": result.metrics["accuracy"],
             "gold_nll": result.metrics["gold_nll"],
             "grader": result.metrics["grader"],

@@ -258,9 +258,7 @@ def load_base_for_evaluation(
     """
     import torch
 
-    model, tokenizer = load_base(
-        key, spec, models_dir=models_dir, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-    )
+    model, tokenizer = load_base(key, spec, models_dir=models_dir, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     return for_answering(model), tokenizer
 
 

@@ -209,7 +209,10 @@ def test_the_command_compares_and_writes_what_it_found(data: Path, capsys) -> No
 
 @pytest.mark.parametrize("named", ["--run", "--model"])
 def test_the_command_takes_the_dtype_rows_and_batches_of_the_record(data: Path, named: str) -> None:
-    task = {"format": "boolq", "source": {"kind": "files", "hub_id": "t/boolq", "split": "test", "local": "boolq.json", "rows": 6}}
+    task = {
+        "format": "boolq",
+        "source": {"kind": "files", "hub_id": "t/boolq", "split": "test", "local": "boolq.json", "rows": 6},
+    }
     base = {"models": ["llama-mini"], "dtype": "bfloat16", "tasks": {"b": task | {"limit": 3, "max_new_tokens": 2}}}
     file = _experiment(data, base_evaluation=base, data_dir=str(data))
     run = data / "run"
