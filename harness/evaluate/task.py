@@ -78,7 +78,7 @@ def evaluate_task(
     Raises:
         ConfigError: an unknown template or grader, no records, or a record without a needed field.
     """
-    from harness.evaluate.answers import Answers, answer, timed
+    from harness.evaluate.answers import answer, timed
     from harness.evaluate.batch_effect import batch_effect
 
     check_task(name, task)
