@@ -138,7 +138,7 @@ def _prediction(
 ) -> dict[str, Any]:
     verdicts: dict[str, Verdict | ChoiceVerdict] = {name: column[index] for name, column in (grading.verdicts | chosen).items()}
     completion, (nll, tokens) = answers.completions[index], answers.losses[index]
-    row = {
+    row: dict[str, Any] = {
         "id": example.id,
         "prompt": answers.prompts[index],
         "completion": completion.text,
@@ -192,7 +192,7 @@ def _metrics(
         "stderr": math.sqrt(_share(rows, lambda row: (row["correct"] - accuracy) ** 2) / n),
         "n": n,
         "grader": task.grader,
-        "graders": {name: _share(rows, lambda row, name=name: row["verdicts"][name]) for name in rows[0]["verdicts"]},
+        "graders": {name: sum(row["verdicts"][name] for row in rows) / n for name in rows[0]["verdicts"]},
         "ties": {name: sum(len(verdict.best) > 1 for verdict in column) / n for name, column in chosen.items()},
         "floor": max(Counter(row["gold"] for row in rows).values()) / n if offers_choices else None,
         "unparseable": _share(rows, lambda row: row["unparseable"]),
