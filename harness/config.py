@@ -428,14 +428,17 @@ class BaseEvaluationSpec(Frozen):
     tasks: dict[str, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
     dtype: Literal["float32", "bfloat16"] = "float32"
 
+    def asked(self, protocol: Protocol) -> dict[str, dict[str, Any]]:
+        """The tasks under one protocol as the file has them, without those whose set does not have the protocol."""
+        return {name: task for name, task in self.tasks.items() if protocols.has(protocol, task)}
+
     def evaluation(self, protocol: Protocol) -> EvaluationSpec:
-        """The tasks under one protocol, without those whose set does not have it.
+        """The tasks under one protocol.
 
         Raises:
             pydantic.ValidationError: a task is not one, or none is left.
         """
-        tasks = {name: task for name, task in self.tasks.items() if protocols.has(protocol, task)}
-        return EvaluationSpec.model_validate({"protocol": protocol, "tasks": tasks, "dtype": self.dtype})
+        return EvaluationSpec.model_validate({"protocol": protocol, "tasks": self.asked(protocol), "dtype": self.dtype})
 
 
 class Experiment(Frozen):
