@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evaluation.choices import PER_CHARACTER
 from evaluation.example import Example, Record, field, text
+from evaluation.graders.choices import PER_CHARACTER
 from evaluation.graders.labels import LOGLIKELIHOOD, label_graders
 from evaluation.sets.base import EvaluationSet
 from evaluation.sets.llm_adapters import FAMILIES, instruction, labels_of, statement

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from evaluation import sets
-from evaluation.choices import ChoiceScore
 from evaluation.example import Example
+from evaluation.graders.choices import ChoiceScore
 from evaluation.sets.prompts import CONTINUATION, TEMPLATES, continuation
 from harness.config import TaskSpec
 from harness.evaluate import generate

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from evaluation.choices import judge
 from evaluation.example import Example
+from evaluation.graders.choices import judge
 from harness.config import TaskSpec
 from harness.evaluate.answers import Answers
 

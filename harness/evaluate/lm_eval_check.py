@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.choices import PER_CHARACTER, ChoiceScore
+from evaluation.graders.choices import PER_CHARACTER, ChoiceScore
 from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
 from evaluation.sets.prompts import CONTINUATION
 from harness import cli

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evaluation import sets
-from evaluation.choices import CHOICE_GRADERS, ChoiceVerdict, judge
 from evaluation.example import Example
+from evaluation.graders.choices import CHOICE_GRADERS, ChoiceVerdict, judge
 from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.graders.verdicts import Grading, Verdict
 from evaluation.grading import check_available, grade, graders_of

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import sets
-from evaluation.choices import PER_CHARACTER, PER_TOKEN
+from evaluation.graders.choices import PER_CHARACTER, PER_TOKEN
 from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.sets.base import EvaluationSet
 from evaluation.sets.prompts import continuation

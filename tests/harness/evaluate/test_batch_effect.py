@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evaluation.choices import ChoiceScore
 from evaluation.example import Example
+from evaluation.graders.choices import ChoiceScore
 from harness.config import TaskSpec
 from harness.evaluate.answers import Answers
 from harness.evaluate.batch_effect import batch_effect, other_batch_size

@@ -82,7 +82,7 @@ def test_choices_as_running_text_have_lm_evals_arguments_and_metrics(tmp_path: P
             0,
             {"true": -1.0, "false": -1.0},
             "true",
-            verdicts=dict(zip(names, (True, 0.5, 0.5), strict=True)),
+            verdicts=verdicts,
             choice_texts=texts,
         )
     ]

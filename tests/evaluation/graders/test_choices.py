@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.choices import CHOICE_GRADERS, PER_CHARACTER, PER_TOKEN, ChoiceScore, judge
+from evaluation.graders.choices import CHOICE_GRADERS, PER_CHARACTER, PER_TOKEN, ChoiceScore, judge
 from evaluation.graders.labels import LOGLIKELIHOOD
 
 
