@@ -9,6 +9,14 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """A text whose log-likelihood after its context says how likely a choice is; a blank stands between the two."""
+
+    context: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
     """One evaluation example."""
 
@@ -21,6 +29,8 @@ class Example:
     reference: str
     #: The labels that the question offers, where it offers any.
     choices: tuple[str, ...] = ()
+    #: Each choice as running text, where the set has that form.
+    continuations: tuple[Continuation, ...] = ()
 
 
 def field(record: Record, name: str, where: str) -> Any:

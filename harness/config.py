@@ -216,12 +216,15 @@ class TaskSpec(Frozen):
     split: Literal["test", "validation"] = Field(
         "test", description="validation: learning rates are chosen on it; it is in no table"
     )
-    prompt_template: str = Field(description="a name in evaluation.sets.prompts.TEMPLATES")
-    max_new_tokens: int = Field(ge=1)
+    prompt_template: str = Field(description="a name in evaluation.sets.prompts.TEMPLATE_NAMES")
+    max_new_tokens: int = Field(ge=0, description="0: choices are scored, nothing is generated")
     stop_strings: tuple[str, ...] = ()
     num_beams: int = Field(1, ge=1, description="1: greedy")
     score_choices: bool = Field(False, description="labelled choices: log-likelihood of each choice, beside generation")
     batch_size: int = Field(32, ge=1)
+    batch_effect_rows: int = Field(
+        16, ge=0, description="bfloat16: the first rows are asked again in other batches; the record says what changes"
+    )
     limit: int | None = Field(None, ge=1, description="evaluate the first rows only")
     grader: str = Field(description="the name of one of the set's graders: the headline accuracy")
     timeout_s: float = Field(3.0, gt=0, description="code tasks: wall-clock seconds per program")
@@ -239,7 +242,7 @@ class LmEvalSpec(Frozen):
     include_path: str | None = Field(None, description="folder with further task YAML files")
 
 
-Protocol = Literal["sound", "paper"]
+Protocol = Literal["sound", "paper", "continuation"]
 
 
 class EvaluationSpec(Frozen):
@@ -425,13 +428,17 @@ class BaseEvaluationSpec(Frozen):
     tasks: dict[str, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
     dtype: Literal["float32", "bfloat16"] = "float32"
 
+    def asked(self, protocol: Protocol) -> dict[str, dict[str, Any]]:
+        """The tasks under one protocol as the file has them, without those whose set does not have the protocol."""
+        return {name: task for name, task in self.tasks.items() if protocols.has(protocol, task)}
+
     def evaluation(self, protocol: Protocol) -> EvaluationSpec:
         """The tasks under one protocol.
 
         Raises:
-            pydantic.ValidationError: a task is not one.
+            pydantic.ValidationError: a task is not one, or none is left.
         """
-        return EvaluationSpec.model_validate({"protocol": protocol, "tasks": self.tasks, "dtype": self.dtype})
+        return EvaluationSpec.model_validate({"protocol": protocol, "tasks": self.asked(protocol), "dtype": self.dtype})
 
 
 Metric = Literal["accuracy", "gold_nll"]

@@ -20,7 +20,7 @@ from harness.did_you_mean import hint
 
 ENTRY_POINT_GROUP = "beamlora_harness.sets"
 #: Modules of this folder that sets share, or that training sets are read with; every other one defines sets.
-_SHARED = frozenset({"base", "llm_adapters", "prompts", "training"})
+_SHARED = frozenset({"base", "llm_adapters", "prompts", "running_text", "training"})
 
 
 def _defined() -> Iterator[tuple[str, object]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from evaluation.example import Example, Record
-from evaluation.sets.prompts import TEMPLATES
+from evaluation.sets.prompts import TEMPLATE_NAMES
 
 if TYPE_CHECKING:
     from evaluation.graders.code import CodeGrader
@@ -56,7 +56,7 @@ class EvaluationSet:
         if "sound" not in self.protocols:
             raise ValueError(f"set {self.name!r}: protocols: found {', '.join(self.protocols) or 'none'}, expected sound")
         for protocol, settings in self.protocols.items():
-            for key, known in (("prompt_template", TEMPLATES), ("grader", self.graders)):
+            for key, known in (("prompt_template", TEMPLATE_NAMES), ("grader", self.graders)):
                 # Scored choices have a grader beside those of completions; ``harness.evaluate.task`` knows it.
                 if settings.get(key) not in known and not (key == "grader" and settings.get("score_choices")):
                     raise ValueError(

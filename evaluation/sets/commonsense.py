@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from evaluation.example import Example, Record, field, text
-from evaluation.graders.labels import label_graders
+from evaluation.graders.choices import PER_CHARACTER
+from evaluation.graders.labels import LOGLIKELIHOOD, label_graders
 from evaluation.sets.base import EvaluationSet
 from evaluation.sets.llm_adapters import FAMILIES, instruction, labels_of, statement
+from evaluation.sets.prompts import CONTINUATION
+from evaluation.sets.running_text import continuations
 
 _FORMAT_MARK = "Answer format:"
 #: What LLM-Adapters' instructions put around each question.
@@ -157,6 +160,10 @@ def _question(example: Example) -> str:
     return match[1] if match else example.query
 
 
+#: Where lm-eval's tasks do not divide a choice's log-likelihood by its length.
+_SUMS = ("boolq", "siqa", "winogrande")
+
+
 def _set(name: str, label: str, hub_field: str, convert: Callable[[Record, str], Choice]) -> EvaluationSet:
     """One of the eight.
 
@@ -174,6 +181,7 @@ def _set(name: str, label: str, hub_field: str, convert: Callable[[Record, str],
             gold=question.gold,
             reference=statement(question.gold),
             choices=question.choices,
+            continuations=continuations(name, question.instruction, question.choices),
         )
 
     return EvaluationSet(
@@ -188,6 +196,12 @@ def _set(name: str, label: str, hub_field: str, convert: Callable[[Record, str],
                 "max_new_tokens": 32,
                 "grader": "llm_adapters",
                 "num_beams": 4,
+            },
+            "continuation": {
+                "prompt_template": CONTINUATION,
+                "max_new_tokens": 0,
+                "grader": LOGLIKELIHOOD if name in _SUMS else PER_CHARACTER,
+                "score_choices": True,
             },
         },
         statement=statement,

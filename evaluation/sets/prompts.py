@@ -3,7 +3,8 @@
 Fine-tuning uses ``alpaca``. ``alpaca-cot`` is what the released evaluation asks (from MetaMath's, by way of MiLoRA):
 one header for all queries and a cue after "### Response:", neither of which occurs in training. The ``pissa-*``
 templates are PiSSA's evaluation prompts to the byte. ``commonsense`` is LLM-Adapters' training template,
-``commonsense-evaluation`` the other one that its evaluation asks.
+``commonsense-evaluation`` the other one that its evaluation asks. ``continuation`` is no template: it asks what
+``Example.continuations`` says, and nothing is generated.
 """
 
 from __future__ import annotations
@@ -80,6 +81,11 @@ TEMPLATES: dict[str, Callable[[str], str]] = {
     "commonsense": commonsense,
     "commonsense-evaluation": commonsense_evaluation,
 }
+
+#: The ``prompt_template`` of tasks whose choices are scored as running text.
+CONTINUATION = "continuation"
+#: What a task's ``prompt_template`` may be.
+TEMPLATE_NAMES = (*TEMPLATES, CONTINUATION)
 
 #: Where the released math evaluation, which asks alpaca-cot, cuts a completion.
 METAMATH_STOPS = ("Instruction:", "Instruction", "Response:", "Response")

@@ -44,7 +44,8 @@ class Item:
     id: str
     gold: str | None
     extracted: str | None
-    verdicts: dict[str, bool]
+    #: What each grader gives: true, false, or 1/k of a tie.
+    verdicts: dict[str, bool | float]
     #: How the program's run ended under the headline grader (code tasks).
     outcome: str | None
     truncated: bool
@@ -81,10 +82,14 @@ class TaskAudit:
         return None if self.against_reference is None else 1 - self.against_reference.share
 
 
-def _verdicts(row: Mapping[str, Any], where: str) -> dict[str, bool]:
+def _is_verdict(value: Any) -> bool:
+    return isinstance(value, bool | float) and 0 <= value <= 1
+
+
+def _verdicts(row: Mapping[str, Any], where: str) -> dict[str, bool | float]:
     verdicts = row["verdicts"]
-    if not isinstance(verdicts, dict) or not verdicts or not all(isinstance(value, bool) for value in verdicts.values()):
-        raise ConfigError(f"{where}: verdicts: found {verdicts!r}, expected true or false for each grader")
+    if not isinstance(verdicts, dict) or not verdicts or not all(map(_is_verdict, verdicts.values())):
+        raise ConfigError(f"{where}: verdicts: found {verdicts!r}, expected true, false or a share for each grader")
     return verdicts
 
 
@@ -106,9 +111,9 @@ def _item(row: Mapping[str, Any]) -> Item:
     )
 
 
-def _pair(first: str, second: str, verdicts: Sequence[Mapping[str, bool]]) -> Pair:
-    first_only = sum(judged[first] and not judged[second] for judged in verdicts)
-    second_only = sum(judged[second] and not judged[first] for judged in verdicts)
+def _pair(first: str, second: str, verdicts: Sequence[Mapping[str, bool | float]]) -> Pair:
+    first_only = sum(judged[first] > judged[second] for judged in verdicts)
+    second_only = sum(judged[second] > judged[first] for judged in verdicts)
     share = (first_only + second_only) / len(verdicts)
     return Pair(first=first, second=second, first_only=first_only, second_only=second_only, share=share)
 

@@ -9,33 +9,16 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
-from harness.config import SCHEMA_VERSION, BaseModelSpec, ConfigError, EvaluationSpec, Experiment, Protocol
+from harness.config import SCHEMA_VERSION, ConfigError, Experiment, Protocol
 from harness.evaluate.finished_tasks import FinishedTasks
 from harness.evaluate.run import UNFINISHED, evaluate_tasks
 from harness.evaluate.task import check_task
 from harness.experiment.runs import load_experiment
 from harness.export import lm_eval
 from harness.files import write_json
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def load_base_for_evaluation(
-    key: str, model: BaseModelSpec, evaluation: EvaluationSpec, *, models_dir: Path
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model in evaluation mode, on the accelerator if there is one."""
-    import torch
-
-    from harness.models.load import load_base
-
-    base, tokenizer = load_base(key, model, models_dir=models_dir, dtype=torch.float32, attn_implementation="sdpa")
-    base.config.use_cache = base.generation_config.use_cache = True
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return base.to(device=device, dtype=getattr(torch, evaluation.dtype)).eval(), tokenizer
 
 
 def evaluate_base(
@@ -50,7 +33,7 @@ def evaluate_base(
         ConfigError: the experiment asks for no such evaluation, or bad input of a task.
         harness.evaluate.run.TaskError: a task failed otherwise; finished ones are kept for the next attempt.
     """
-    from harness.models.load import base_model_hash
+    from harness.models.load import base_model_hash, load_base_for_evaluation
 
     asked = experiment.base_evaluation
     if asked is None or model_key not in asked.models or protocol not in asked.protocols:
@@ -73,7 +56,7 @@ def evaluate_base(
     }
     record |= evaluate_tasks(
         evaluation,
-        load=lambda: load_base_for_evaluation(model_key, model, evaluation, models_dir=models_dir),
+        load=lambda: load_base_for_evaluation(model_key, model, models_dir=models_dir, dtype=evaluation.dtype),
         weights=weights,
         folder=run_dir,
         data_dir=experiment.data_dir,

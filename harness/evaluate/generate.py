@@ -1,6 +1,8 @@
 """Batched generation, greedy or by beam search, and the log-likelihood of given responses.
 
-All give the same result for any batch size and order of prompts (up to floating-point ties).
+Logits are float32 whatever the model's dtype. With a float32 model the answers are the same for any batch size and order of
+prompts. With a bfloat16 model they are not: the kernel that multiplies two matrices depends on the batch, and with it the
+last of the 8 bits of a hidden state. ``harness.evaluate.batch_effect`` measures what that changes.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.data.tokens import encode_prompt, encode_response
+from harness.models.float32_head import float32_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -113,11 +116,12 @@ def generate(
 
 @contextmanager
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode; the mode that the model had is restored."""
+    """Evaluation mode and logits in float32; the mode and the head that the model had are restored."""
     was_training = model.training
     model.eval()
     try:
-        yield
+        with float32_head(model):
+            yield
     finally:
         model.train(was_training)
 
@@ -316,37 +320,47 @@ def reference_nll(
 def choice_loglikelihoods(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    choices: Sequence[Sequence[str]],
+    offered: Sequence[Sequence[tuple[str, str]]],
     *,
     batch_size: int,
     on_batch: OnBatch | None = None,
-) -> list[list[float]]:
-    """Summed log-likelihood in nats of each of a prompt's choices (whole responses) after it, without end-of-sequence token.
-    Tokens are those of training. Choices that differ in their last token only, as labels do, are scored in one pass.
+) -> list[list[tuple[float, int]]]:
+    """(summed log-likelihood in nats, number of tokens) of each choice after its prompt, without end-of-sequence token.
+
+    Choices that share everything but their last token, as labels do, are scored in one pass; the same choice offered twice
+    has the same score.
+
+    Args:
+        offered: for each example the (prompt, response) of each of its choices. Tokens are those of training.
 
     Raises:
-        ValueError: a prompt with fewer than two choices.
+        ValueError: an example with fewer than two choices.
     """
-    rows: list[_Scored] = []
-    #: For each prompt, the row and the place among its ``nexts`` (None: the row as it is) of each choice.
-    places: list[list[tuple[int, int | None]]] = []
-    for prompt, offered in zip(prompts, choices, strict=True):
-        if len(offered) < 2:
-            raise ValueError(f"prompt {prompt[:40]!r}...: found {len(offered)} choices, expected at least two")
-        head = encode_prompt(tokenizer, prompt)
-        tails = [encode_response(tokenizer, prompt=prompt, head=head, response=choice) for choice in offered]
-        shared = tails[0][:-1]
-        if all(tail and tail[:-1] == shared for tail in tails):
-            places.append([(len(rows), place) for place in range(len(tails))])
-            rows.append(_Scored(tokens=head + shared, start=len(head), nexts=[tail[-1] for tail in tails]))
-        else:
-            places.append([(len(rows) + place, None) for place in range(len(tails))])
-            rows += [_Scored(tokens=head + tail, start=len(head)) for tail in tails]
-    scores = _score_all(model, rows, batch_size=batch_size, on_batch=on_batch)
-    return [
-        [scores[row][0] + (scores[row][1][place] if place is not None else 0.0) for row, place in where] for where in places
-    ]
+    rows: dict[tuple[int, tuple[int, ...]], _Scored] = {}
+    #: For each choice of each example: its row and its place among the row's ``nexts``, or None where it has no tokens.
+    places: list[list[tuple[_Scored, int] | None]] = []
+    for choices in offered:
+        if len(choices) < 2:
+            raise ValueError(f"choices {list(choices)!r}: found {len(choices)} choices, expected at least two")
+        places.append([])
+        for prompt, response in choices:
+            head = encode_prompt(tokenizer, prompt)
+            tail = encode_response(tokenizer, prompt=prompt, head=head, response=response)
+            tokens = head + tail
+            row = rows.setdefault((len(head), tuple(tokens[:-1])), _Scored(tokens=tokens[:-1], start=len(head)))
+            places[-1].append((row, len(row.nexts)) if tail else None)
+            row.nexts.extend(tail[-1:])
+    asked = [row for row in rows.values() if row.nexts]
+    scores = dict(zip(map(id, asked), _score_all(model, asked, batch_size=batch_size, on_batch=on_batch), strict=True))
+
+    def score(place: tuple[_Scored, int] | None) -> tuple[float, int]:
+        if place is None:
+            return 0.0, 0
+        row, next_ = place
+        shared, nexts = scores[id(row)]
+        return shared + nexts[next_], len(row.tokens) + 1 - row.start
+
+    return [[score(place) for place in own] for own in places]
 
 
 @torch.inference_mode()
@@ -372,7 +386,7 @@ def _score(model: PreTrainedModel, rows: list[_Scored]) -> list[tuple[float, lis
     head = model.get_output_embeddings()
     results = []
     for place, row in enumerate(rows):
-        log_p = head(hidden[place, row.start - 1 : len(row.tokens)]).float().log_softmax(dim=-1)
+        log_p = head(hidden[place, row.start - 1 : len(row.tokens)]).log_softmax(dim=-1)
         scored = log_p[:-1].gather(1, ids[place, row.start : len(row.tokens), None])
         results.append((float(scored.sum()), log_p[-1, row.nexts].tolist()))
     return results

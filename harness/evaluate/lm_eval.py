@@ -23,7 +23,7 @@ from harness.config import ConfigError, LmEvalSpec
 from harness.did_you_mean import suggestion
 
 if TYPE_CHECKING:
-    from lm_eval.api.model import LM
+    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -166,20 +166,24 @@ def file_samples(samples: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def evaluate(lm: LM, tasks: Mapping[str, Any], *, limit: int | None = None, num_fewshot: int | None = None) -> dict[str, Any]:
-    """lm-eval's own result (its ``EvalResults``, samples included) of what ``load_tasks`` gave."""
+def evaluate(lm: HFLM, tasks: Mapping[str, Any], *, limit: int | None = None, num_fewshot: int | None = None) -> dict[str, Any]:
+    """lm-eval's own result (its ``EvalResults``, samples included) of what ``load_tasks`` gave. Logits are float32 whatever
+    the model's dtype, as in our own evaluation: of equal choices lm-eval takes the first."""
     from lm_eval import simple_evaluate
+
+    from harness.models.float32_head import float32_head
 
     # Stands in for the task manager, which would index lm-eval's 14,000 tasks again and load these a second time.
     loaded = SimpleNamespace(load=lambda names: tasks, task_index={})
-    results = simple_evaluate(
-        model=lm,
-        tasks=list(tasks["tasks"]),
-        num_fewshot=num_fewshot,
-        limit=limit,
-        bootstrap_iters=_BOOTSTRAP_ITERATIONS,
-        task_manager=loaded,
-    )
+    with float32_head(lm.model):
+        results = simple_evaluate(
+            model=lm,
+            tasks=list(tasks["tasks"]),
+            num_fewshot=num_fewshot,
+            limit=limit,
+            bootstrap_iters=_BOOTSTRAP_ITERATIONS,
+            task_manager=loaded,
+        )
     assert results is not None  # only other ranks of a distributed run get nothing
     return dict(results)
 

@@ -3,26 +3,33 @@
 Both get the same rows, prompts, choices, stops and limits, from the tasks in ``evaluation/tasks/``; each reads, tokenises,
 batches, scores and counts by itself. Exit status 1 where a log-likelihood task's accuracies differ by more than 1e-3.
 
-One thing is made equal: lm-eval tokenises context and continuation as one text and splits the tokens afterwards, which
-moves the boundary for most tokenizers; training tokenises prompt and response apart. The check scores the tokens of
-training. The ``lm_eval`` command on the same YAML files scores lm-eval's, and so another number.
+The model is that of a record (``--run``), or of the experiment's base evaluations, in its dtype; each task asks as many rows,
+in batches as large. In bfloat16 both ask one row at a time, since scores depend on the batch there.
+
+Two things are made equal. Both sides take logits in float32. And lm-eval tokenises context and continuation as one text and
+splits the tokens afterwards, which moves the boundary for most tokenizers; training tokenises prompt and response apart: of
+labels the check scores the tokens of training. The ``lm_eval`` command on the same YAML files scores lm-eval's, and so another
+number. Choices as running text (``beamlora_*_continuation``) have lm-eval's tokens on both sides.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluation.graders.choices import PER_CHARACTER, ChoiceScore
 from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
+from evaluation.sets.prompts import CONTINUATION
 from harness import cli
-from harness.config import ConfigError, EvaluationSpec, Experiment, LmEvalSpec, RunSpec, TaskSpec
+from harness.config import BaseModelSpec, ConfigError, EvaluationSpec, Experiment, LmEvalSpec, RunSpec, TaskSpec
 from harness.evaluate.lm_eval_documents import task_spec
 from harness.files import write_json
 from harness.provenance import versions
+from harness.records.read import read_metrics
 from harness.records.training import read_training
 from harness.threads import limit_threads
 
@@ -35,6 +42,10 @@ if TYPE_CHECKING:
 TASKS = Path(__file__).resolve().parents[2] / "evaluation/tasks"
 #: Accuracies of a log-likelihood task may differ by this much: nothing, but for ties on very large sets.
 TOLERANCE = 1e-3
+#: Where no record says how large batches are.
+BATCH_SIZE = 8
+#: lm-eval's metric of a grader of choices. It has none of log-likelihoods per token.
+_METRICS = {LOGLIKELIHOOD: "acc", PER_CHARACTER: "acc_norm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,45 +111,56 @@ def same_tokens_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *
 def settings(task: ConfigurableTask) -> TaskSpec:
     """Our task of an lm-eval task of ``evaluation/tasks/``. Where choices are scored, the completion is not compared."""
     config = task.config
+    if config.dataset_kwargs.get("protocol") == CONTINUATION:
+        return task_spec(**config.dataset_kwargs)
     if task.OUTPUT_TYPE == "multiple_choice":
-        return task_spec(**config.dataset_kwargs, max_new_tokens=1)
+        return task_spec(**config.dataset_kwargs, max_new_tokens=1, grader=LOGLIKELIHOOD)
     generation = config.generation_kwargs
     limits = {"max_new_tokens": generation["max_gen_toks"], "stop_strings": generation["until"]}
     return task_spec(**config.dataset_kwargs, **limits, score_choices=False)
 
 
-def _ours(rows: Sequence[Mapping[str, Any]], *, choices: bool) -> list[Answer]:
+def _chosen(row: Mapping[str, Any], scores: Sequence[float], grader: str) -> Answer:
+    """The answer that a row's scores give by lm-eval's rule, which takes the first of equals."""
+    texts = row.get("choice_texts") or {}
+    values = {}
+    for label, score in zip(row["choice_loglikelihoods"], scores, strict=True):
+        _, text, tokens = texts.get(label, ("", "", 1))
+        length = len(text.removeprefix(" "))
+        values[label] = ChoiceScore(loglikelihood=score, characters=length, tokens=tokens).under(grader)
+    answer = likeliest(values)
+    return Answer(answer=answer, correct=answer == row["gold"], scores=tuple(scores))
+
+
+def _ours(rows: Sequence[Mapping[str, Any]], *, choices: bool, grader: str) -> list[Answer]:
     """Our answers from the predictions of a task."""
     if not choices:
         return [Answer(answer=row["completion"], correct=row["correct"]) for row in rows]
-    return [
-        Answer(
-            answer=likeliest(row["choice_loglikelihoods"]),
-            correct=row["verdicts"][LOGLIKELIHOOD],
-            scores=tuple(row["choice_loglikelihoods"].values()),
-        )
-        for row in rows
-    ]
+    return [_chosen(row, tuple(row["choice_loglikelihoods"].values()), grader) for row in rows]
 
 
-def _theirs(samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], *, choices: bool) -> list[Answer]:
+def _theirs(
+    samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], *, choices: bool, grader: str
+) -> list[Answer]:
     """lm-eval's answers from its logged samples; the verdicts are its own metrics."""
     if not choices:
         return [Answer(answer=sample["filtered_resps"][0], correct=bool(sample["exact_match"])) for sample in samples]
     answers = []
     for sample, row in zip(samples, rows, strict=True):
         scores = [float(response[0]) for response in sample["filtered_resps"]]
-        answer = likeliest(dict(zip(row["choice_loglikelihoods"], scores, strict=True)))
-        answers.append(Answer(answer=answer, correct=bool(sample["acc"]), scores=tuple(scores)))
+        answers.append(replace(_chosen(row, scores, grader), correct=bool(sample[_METRICS[grader]])))
     return answers
 
 
-def _compare(name: str, samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], *, choices: bool) -> Agreement:
+def _compare(
+    name: str, samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], *, choices: bool, grader: str
+) -> Agreement:
     samples = sorted(samples, key=lambda sample: sample["doc_id"])
     asked = [sample["arguments"][0][0] for sample in samples]
     if asked != [row["prompt"] for row in rows]:
         raise RuntimeError(f"{name}: lm-eval asked other prompts than ours, or in another order; nothing to compare")
-    ours, theirs = _ours(rows, choices=choices), _theirs(samples, rows, choices=choices)
+    ours = _ours(rows, choices=choices, grader=grader)
+    theirs = _theirs(samples, rows, choices=choices, grader=grader)
     differences = [
         abs(a - b) for own, other in zip(ours, theirs, strict=True) for a, b in zip(own.scores, other.scores, strict=True)
     ]
@@ -162,69 +184,108 @@ def compare(
     tasks: Mapping[str, Any],
     *,
     data_dir: str | None,
-    limit: int | None,
-    batch_size: int,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    recorded: EvaluationSpec | None = None,
 ) -> dict[str, Agreement]:
     """Evaluate loaded tasks of ``evaluation/tasks/`` on both sides. The model's train mode is restored.
 
     Args:
         tasks: what ``harness.evaluate.lm_eval.load_tasks`` gave.
-        limit: rows per task; None for all.
+        limit: rows per task; None for those of ``recorded``, or all.
+        batch_size: None for that of ``recorded``, or 1 where the model is not float32.
+        recorded: the evaluation whose rows and batches are taken.
 
     Raises:
         ConfigError: the records cannot be had.
         RuntimeError: lm-eval asked other rows or prompts than ours.
     """
+    from lm_eval.models.huggingface import HFLM
+
     from harness.data.load import load_records
     from harness.evaluate.lm_eval import evaluate, kept_mode
     from harness.evaluate.task import evaluate_task
 
-    with kept_mode(model):
-        results = evaluate(same_tokens_lm(model, tokenizer, batch_size=batch_size), tasks, limit=limit)
+    by_format = {task.format: task for task in recorded.tasks.values()} if recorded is not None else {}
+    one_by_one = str(model.dtype) != "torch.float32"
     agreements = {}
     for name, task in tasks["tasks"].items():
-        spec = settings(task).model_copy(update={"batch_size": batch_size})
-        records = load_records(spec.source, data_dir=data_dir, limit=limit)
+        spec = settings(task)
+        own = by_format.get(spec.format)
+        rows_asked = limit or (own.limit if own is not None else None)
+        size = batch_size or (1 if one_by_one else own.batch_size if own is not None else BATCH_SIZE)
+        spec = spec.model_copy(update={"batch_size": size, "batch_effect_rows": 0})
+        with kept_mode(model):
+            lm = (
+                HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
+                if spec.prompt_template == CONTINUATION
+                else same_tokens_lm(model, tokenizer, batch_size=size)
+            )
+            results = evaluate(lm, {**tasks, "tasks": {name: task}}, limit=rows_asked)
+        records = load_records(spec.source, data_dir=data_dir, limit=rows_asked)
         rows = evaluate_task(model, tokenizer, name, spec, records).predictions
-        agreements[name] = _compare(name, results["samples"][name], rows, choices=task.OUTPUT_TYPE == "multiple_choice")
+        choices = task.OUTPUT_TYPE == "multiple_choice"
+        agreements[name] = _compare(name, results["samples"][name], rows, choices=choices, grader=spec.grader)
     return agreements
 
 
 # -------------------------------------------------------------------------------------------------------------- command
 
 
-def _spec_of(run_dir: Path) -> RunSpec:
-    """The settings that a run was made with."""
-    path, record = run_dir / "train.json", read_training(run_dir)
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """What is checked: a model, the evaluation that is on record or planned, and how it is loaded."""
+
+    about: dict[str, str]
+    output: Path
+    evaluation: EvaluationSpec | None
+    dtype: str
+    load: Callable[[str], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+
+
+def _recorded(run_dir: Path, models_dir: Path) -> _Subject:
+    """A trained run, or a base model's evaluation, as its record says that it was evaluated."""
+    from harness.models.load import load_base_for_evaluation, load_for_evaluation
+
+    metrics = read_metrics(run_dir)
+    training = read_training(run_dir) if (run_dir / "train.json").is_file() else None
     try:
-        return RunSpec.model_validate(record["spec"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: found no readable spec ({' '.join(str(error).split())[:200]}), expected a run") from None
+        evaluation = EvaluationSpec.model_validate(metrics["evaluation"])
+        about = {"run": f"{metrics['experiment']}/{metrics['run_id']}"}
+        if training is not None:
+            spec = RunSpec.model_validate(training["spec"])
+        else:
+            base, key = BaseModelSpec.model_validate(metrics["model"]), metrics["run_id"].split("/")[1]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        stated = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{run_dir}: found no readable record ({stated}), expected an evaluated run") from None
+
+    def load(dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        if training is None:
+            return load_base_for_evaluation(key, base, models_dir=models_dir, dtype=dtype)
+        evaluated = spec.model_copy(update={"evaluation": evaluation.model_copy(update={"dtype": dtype})})
+        return load_for_evaluation(evaluated, adapter_dir=run_dir / "adapter", models_dir=models_dir)
+
+    output = run_dir / "lm_eval_check.json"
+    return _Subject(about=about, output=output, evaluation=evaluation, dtype=evaluation.dtype, load=load)
 
 
-def _model_key(experiment: Experiment, key: str | None) -> str:
+def _base(experiment: Experiment, key: str | None, models_dir: Path) -> _Subject:
+    """A base model of the experiment, as its base evaluations ask it."""
+    from harness.models.load import load_base_for_evaluation
+
     key = key or next(iter(experiment.models))
     if key not in experiment.models:
         raise ConfigError(f"--model: found {key!r}, expected one of {', '.join(experiment.models)}")
-    return key
-
-
-def _load(
-    experiment: Experiment, args: argparse.Namespace, tasks: Mapping[str, Any]
-) -> tuple[dict[str, str], Path, PreTrainedModel, PreTrainedTokenizerBase]:
-    """(what the model is, where its comparison goes by default, model, tokenizer)."""
-    if args.run is not None:
-        from harness.models.load import load_for_evaluation
-
-        spec = _spec_of(args.run)
-        loaded = load_for_evaluation(spec, adapter_dir=args.run / "adapter", models_dir=args.models_dir)
-        return {"run": f"{spec.experiment}/{spec.run_id}"}, args.run / "lm_eval_check.json", *loaded
-    from harness.evaluate.base import load_base_for_evaluation
-
-    key = _model_key(experiment, args.model)
-    evaluation = EvaluationSpec(tasks={name: settings(task) for name, task in tasks["tasks"].items()})
-    loaded = load_base_for_evaluation(key, experiment.models[key], evaluation, models_dir=args.models_dir)
-    return {"model": key}, cli.RESULTS / experiment.name / "lm_eval_check" / f"{key}.json", *loaded
+    asked = experiment.base_evaluation
+    evaluation = asked.evaluation(asked.protocols[0]) if asked is not None and key in asked.models else None
+    return _Subject(
+        about={"model": key},
+        output=cli.RESULTS / experiment.name / "lm_eval_check" / f"{key}.json",
+        evaluation=evaluation,
+        dtype=evaluation.dtype if evaluation is not None else "float32",
+        load=lambda dtype: load_base_for_evaluation(key, experiment.models[key], models_dir=models_dir, dtype=dtype),
+    )
 
 
 def _load_tasks(args: argparse.Namespace, data_dir: str | None) -> dict[str, Any]:
@@ -277,11 +338,12 @@ def _parser() -> argparse.ArgumentParser:
     cli.add_config_arguments(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", metavar="KEY", help="a base model of the experiment (default: its first)")
-    which.add_argument("--run", type=Path, metavar="RUN_DIR", help="a trained run: train.json and adapter/")
+    which.add_argument("--run", type=Path, metavar="RUN_DIR", help="an evaluated run or base model: metrics.json")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the record's or the base evaluations'")
     parser.add_argument("--data-dir", metavar="DIR", help="local copies of the sets (default: the experiment's data_dir)")
     parser.add_argument("--tasks", nargs="+", default=["beamlora_choices"], metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="the first rows of each task only")
-    parser.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="default: %(default)s")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="the first rows of each task only (default: as above)")
+    parser.add_argument("--batch-size", type=_positive, metavar="N", help="default: as above; 1 in bfloat16")
     parser.add_argument("--max-new-tokens", type=_positive, metavar="N", help="another limit for generation, on both sides")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: in the results folder of the model or run")
     cli.add_models_argument(parser)
@@ -299,11 +361,21 @@ def main(arguments: list[str] | None = None) -> int:
     data_dir = args.data_dir or experiment.data_dir
     tasks = _load_tasks(args, data_dir)
     limit_threads()
-    about, default, model, tokenizer = _load(experiment, args, tasks)
-    agreements = compare(model, tokenizer, tasks, data_dir=data_dir, limit=args.limit, batch_size=args.batch_size)
+    subject = _recorded(args.run, args.models_dir) if args.run is not None else _base(experiment, args.model, args.models_dir)
+    dtype = args.dtype or subject.dtype
+    model, tokenizer = subject.load(dtype)
+    agreements = compare(
+        model,
+        tokenizer,
+        tasks,
+        data_dir=data_dir,
+        limit=args.limit,
+        batch_size=args.batch_size,
+        recorded=subject.evaluation,
+    )
     releases = versions() | {"lm_eval": version("lm_eval")}
-    output = args.output or default
-    write_json(output, _record(agreements, **about, limit=args.limit, versions=releases))
+    output = args.output or subject.output
+    write_json(output, _record(agreements, **subject.about, dtype=dtype, limit=args.limit, versions=releases))
     print(f"{agreement_text(agreements)}\n{output}")
     return int(any(not item.agrees for item in agreements.values() if item.kind == "loglikelihood"))
 

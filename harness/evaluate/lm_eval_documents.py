@@ -13,25 +13,26 @@ from typing import Any
 
 from evaluation import grading, sets
 from evaluation.example import Example
-from evaluation.sets.prompts import TEMPLATES, continuation
+from evaluation.sets.prompts import CONTINUATION, TEMPLATES, continuation
 from harness.config import FileData, TaskSpec
 from harness.data.load import load_records
 from harness.protocols import with_defaults
 
 
-def task_spec(format: str, source: dict[str, Any], **settings: Any) -> TaskSpec:
-    """The settings of a set under the sound protocol.
+def task_spec(format: str, source: dict[str, Any], protocol: str = "sound", **settings: Any) -> TaskSpec:
+    """The settings of a set under a protocol.
 
     Args:
         source: the fields of ``harness.config.FileData``.
         settings: fields of ``harness.config.TaskSpec`` that take another value.
     """
     file = FileData.model_validate({"kind": "files"} | source)
-    return TaskSpec.model_validate(with_defaults("sound", {"format": format, "source": file} | settings))
+    return TaskSpec.model_validate(with_defaults(protocol, {"format": format, "source": file} | settings))
 
 
 def documents(spec: TaskSpec, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """lm-eval's documents: what is asked, the choices where there are any, and what grading needs."""
+    """lm-eval's documents: what is asked, the choices where there are any, and what grading needs. Of choices as running text
+    also ``contexts`` and ``continued``, for sets whose choices stand in the context."""
     asked = sets.examples(spec.format, records)
     return [_document(spec, example, record) for example, record in zip(asked, records, strict=True)]
 
@@ -41,11 +42,16 @@ def _document(spec: TaskSpec, example: Example, record: dict[str, Any]) -> dict[
         "id": example.id,
         "format": spec.format,
         "grader": spec.grader,
-        "prompt": TEMPLATES[spec.prompt_template](example.query),
         "gold": example.gold,
         "reference": example.reference,
         "record": json.dumps(record),  # as text: the test inputs of MBPP+ have no single Arrow type
     }
+    if spec.prompt_template == CONTINUATION:
+        assert example.gold is not None
+        contexts, texts = zip(*((choice.context, choice.text) for choice in example.continuations), strict=True)
+        document |= {"gold_index": example.choices.index(example.gold), "prompt": contexts[0], "choices": texts}
+        return document | {"contexts": contexts, "continued": texts[0]}
+    document["prompt"] = TEMPLATES[spec.prompt_template](example.query)
     state = sets.get(spec.format).statement
     if state is not None:
         assert example.gold is not None  # a question that offers labels has one of them as its answer
@@ -54,7 +60,9 @@ def _document(spec: TaskSpec, example: Example, record: dict[str, Any]) -> dict[
     return document
 
 
-def dataset(*, format: str, source: dict[str, Any], data_dir: str | None = None, **_: Any) -> dict[str, Any]:
+def dataset(
+    *, format: str, source: dict[str, Any], protocol: str = "sound", data_dir: str | None = None, **_: Any
+) -> dict[str, Any]:
     """The set as lm-eval's ``custom_dataset``; further keywords are the task's metadata.
 
     Args:
@@ -65,7 +73,7 @@ def dataset(*, format: str, source: dict[str, Any], data_dir: str | None = None,
     """
     from datasets import Dataset
 
-    spec = task_spec(format, source)
+    spec = task_spec(format, source, protocol)
     return {"test": Dataset.from_list(documents(spec, load_records(spec.source, data_dir=data_dir)))}
 
 

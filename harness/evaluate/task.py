@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evaluation import sets
 from evaluation.example import Example
-from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
+from evaluation.graders.choices import CHOICE_GRADERS, ChoiceVerdict, judge
+from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.graders.verdicts import Grading, Verdict
 from evaluation.grading import check_available, grade, graders_of
-from evaluation.sets.prompts import TEMPLATES, continuation
+from evaluation.sets.prompts import CONTINUATION, TEMPLATE_NAMES
 from harness.cli import CACHE
 from harness.config import ConfigError, TaskSpec
 from harness.evaluate.finished_tasks import TaskResult
@@ -23,28 +21,48 @@ from harness.evaluate.finished_tasks import TaskResult
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.evaluate.generate import Completion
+    from harness.evaluate.answers import Answers
 
 #: Called with (done, total, note) as a task proceeds.
 Report = Callable[[int, int, str], None]
 
 
 def check_task(name: str, task: TaskSpec) -> None:
-    """Refuse a task that names something unknown.
+    """Refuse a task that names something unknown, or whose settings have no effect.
 
     Raises:
-        ConfigError: the prompt template or the grader does not exist, or the grader is not for this format; or choices are
-            to be scored where there are none.
+        ConfigError: the prompt template or the grader does not exist, or the grader is not for this format; choices are to be
+            scored where there are none; or a task without completions has settings of completions, or the reverse.
     """
-    if task.prompt_template not in TEMPLATES:
-        raise ConfigError(
-            f"evaluation.tasks.{name}.prompt_template: found {task.prompt_template!r}, expected one of {', '.join(TEMPLATES)}"
-        )
+    at = f"evaluation.tasks.{name}"
+    if task.prompt_template not in TEMPLATE_NAMES:
+        raise ConfigError(f"{at}.prompt_template: found {task.prompt_template!r}, expected one of {', '.join(TEMPLATE_NAMES)}")
     if task.score_choices and sets.get(task.format).statement is None:
-        raise ConfigError(f"evaluation.tasks.{name}.score_choices: found true for {task.format}, which offers no choices")
-    graders = graders_of(task.format) + ((LOGLIKELIHOOD,) if task.score_choices else ())
+        raise ConfigError(f"{at}.score_choices: found true for {task.format}, which offers no choices")
+    if task.prompt_template == CONTINUATION:
+        expected = {"score_choices": True, "max_new_tokens": 0, "stop_strings": (), "num_beams": 1}
+        for key, value in expected.items():
+            if getattr(task, key) != value:
+                raise ConfigError(
+                    f"{at}.{key}: found {getattr(task, key)!r}, expected {value!r}: under prompt_template {CONTINUATION} "
+                    "nothing is generated"
+                )
+    elif task.max_new_tokens < 1:
+        raise ConfigError(f"{at}.max_new_tokens: found {task.max_new_tokens}, expected at least 1")
+    graders = _graders(task)
     if task.grader not in graders:
-        raise ConfigError(f"evaluation.tasks.{name}.grader: found {task.grader!r}, expected one of {', '.join(graders)}")
+        raise ConfigError(f"{at}.grader: found {task.grader!r}, expected one of {', '.join(graders)}")
+
+
+def _choice_graders(task: TaskSpec) -> tuple[str, ...]:
+    if task.prompt_template == CONTINUATION:
+        return CHOICE_GRADERS
+    return (LOGLIKELIHOOD,) if task.score_choices else ()
+
+
+def _graders(task: TaskSpec) -> tuple[str, ...]:
+    completions = () if task.prompt_template == CONTINUATION else graders_of(task.format)
+    return (*completions, *_choice_graders(task))
 
 
 def evaluate_task(
@@ -60,7 +78,8 @@ def evaluate_task(
     Raises:
         ConfigError: an unknown template or grader, no records, or a record without a needed field.
     """
-    from harness.evaluate.generate import generate
+    from harness.evaluate.answers import answer, timed
+    from harness.evaluate.batch_effect import batch_effect
 
     check_task(name, task)
     try:
@@ -70,137 +89,106 @@ def evaluate_task(
         raise ConfigError(f"evaluation.tasks.{name}: {error}") from None
     if not asked:
         raise ConfigError(f"evaluation.tasks.{name}: found no records, expected at least one")
-    prompts = [TEMPLATES[task.prompt_template](example.query) for example in asked]
+    if task.prompt_template == CONTINUATION:
+        for example in asked:
+            if not example.continuations:
+                raise ConfigError(f"evaluation.tasks.{name}: {example.id}: found no form as running text, expected one")
     progress = report or (lambda done, total, note: None)
-    with _timed() as generation_s:
-        completions = generate(
-            model,
-            tokenizer,
-            prompts,
-            max_new_tokens=task.max_new_tokens,
-            batch_size=task.batch_size,
-            stop_strings=task.stop_strings,
-            num_beams=task.num_beams,
-            on_batch=lambda done, total: progress(done, total, f"{name}: answering"),
-        )
-    with _timed() as scoring_s:
-        losses, choices = _score(model, tokenizer, name, task, asked, prompts, progress)
+
+    def ask(examples: Sequence[Example], batch_size: int, what: str) -> Answers:
+        return answer(
+            model, tokenizer, task, examples, batch_size=batch_size,
+            report=lambda done, total, note: progress(done, total, f"{name}: {what}{note}"),
+        )  # fmt: skip
+
+    answers = ask(asked, task.batch_size, "")
     progress(len(asked), len(asked), f"{name}: grading")
-    with _timed() as grading_s:
-        grading = _grade(task, asked, completions, choices)
-    rows = [
-        _prediction(index, example, prompts[index], completions[index], losses[index], grading, task.grader)
-        | ({"choice_loglikelihoods": choices[index]} if choices else {})
-        for index, example in enumerate(asked)
-    ]
-    seconds = {"generation": generation_s[0], "scoring": scoring_s[0], "grading": grading_s[0]}
-    return TaskResult(metrics=_metrics(rows, grading, task, seconds=seconds), predictions=rows)
+    with timed() as grading_s:
+        grading, chosen = _grade(task, asked, answers)
+    rows = [_prediction(index, example, answers, grading, chosen, task.grader) for index, example in enumerate(asked)]
+    with timed() as effect_s:
+        effect = batch_effect(task, asked, answers, ask, graders=tuple(chosen), dtype=str(model.dtype).removeprefix("torch."))
+    seconds = {**answers.seconds, "grading": grading_s[0]} | ({"batch_effect": effect_s[0]} if effect else {})
+    metrics = _metrics(rows, grading, chosen, task, seconds=seconds)
+    return TaskResult(metrics=metrics | {"batch_effect": effect}, predictions=rows)
 
 
-def _score(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    name: str,
-    task: TaskSpec,
-    asked: Sequence[Example],
-    prompts: Sequence[str],
-    progress: Report,
-) -> tuple[list[tuple[float, int]], list[dict[str, float]]]:
-    """(negative log-likelihood, tokens) of each reference response; log-likelihood of each choice by its label, for all
-    examples or, where choices are not scored, for none."""
-    from harness.evaluate.generate import choice_loglikelihoods, reference_nll
-
-    losses = reference_nll(
-        model,
-        tokenizer,
-        prompts,
-        [continuation(task.prompt_template, example.reference) for example in asked],
-        batch_size=task.batch_size,
-        on_batch=lambda done, total: progress(done, total, f"{name}: scoring gold answers"),
-    )
-    state = sets.get(task.format).statement
-    if not task.score_choices or state is None:
-        return losses, []
-    scores = choice_loglikelihoods(
-        model,
-        tokenizer,
-        prompts,
-        [[continuation(task.prompt_template, state(label)) for label in example.choices] for example in asked],
-        batch_size=task.batch_size,
-        on_batch=lambda done, total: progress(done, total, f"{name}: scoring choices"),
-    )
-    return losses, [dict(zip(example.choices, values, strict=True)) for example, values in zip(asked, scores, strict=True)]
-
-
-def _grade(
-    task: TaskSpec, asked: Sequence[Example], completions: Sequence[Completion], choices: Sequence[dict[str, float]]
-) -> Grading:
-    """Every grader's verdicts; that of the likeliest choice too, where choices are scored."""
+def _grade(task: TaskSpec, asked: Sequence[Example], answers: Answers) -> tuple[Grading, dict[str, list[ChoiceVerdict]]]:
+    """The verdicts of every grader of completions, and of every grader of choices, where there are such."""
     from evaluation.sandbox.run import Limits
 
+    chosen = {
+        name: [judge(scores, example.gold, grader=name) for scores, example in zip(answers.choices, asked, strict=True)]
+        for name in _choice_graders(task)
+    }
+    if task.prompt_template == CONTINUATION:
+        return Grading(verdicts={}), chosen
     limits = Limits(timeout_s=task.timeout_s, memory_mb=task.memory_mb)
-    texts = [completion.text for completion in completions]
     grading = grade(
         task.format,
         asked,
-        texts,
-        truncated=[completion.truncated for completion in completions],
+        [completion.text for completion in answers.completions],
+        truncated=[completion.truncated for completion in answers.completions],
         limits=limits,
         cache_dir=CACHE,
         allow_unsafe=task.allow_unsafe,
     )
-    if not choices:
-        return grading
-    chosen = map(likeliest, choices)
-    verdicts = [Verdict(correct=label == example.gold, extracted=label) for label, example in zip(chosen, asked, strict=True)]
-    return replace(grading, verdicts={**grading.verdicts, LOGLIKELIHOOD: verdicts})
-
-
-@contextmanager
-def _timed() -> Iterator[list[float]]:
-    elapsed = [0.0]
-    start = time.perf_counter()
-    yield elapsed
-    elapsed[0] = time.perf_counter() - start
+    return grading, chosen
 
 
 def _prediction(
     index: int,
     example: Example,
-    prompt: str,
-    completion: Completion,
-    loss: tuple[float, int],
+    answers: Answers,
     grading: Grading,
+    chosen: dict[str, list[ChoiceVerdict]],
     headline: str,
 ) -> dict[str, Any]:
-    verdicts = {name: column[index] for name, column in grading.verdicts.items()}
-    chosen = verdicts[headline]
-    nll, tokens = loss
-    return {
+    verdicts: dict[str, Verdict | ChoiceVerdict] = {name: column[index] for name, column in (grading.verdicts | chosen).items()}
+    completion, (nll, tokens) = answers.completions[index], answers.losses[index]
+    row: dict[str, Any] = {
         "id": example.id,
-        "prompt": prompt,
+        "prompt": answers.prompts[index],
         "completion": completion.text,
-        "extracted": chosen.extracted,
+        "extracted": verdicts[headline].extracted,
         "gold": example.gold,
-        "correct": chosen.correct,
+        "correct": verdicts[headline].correct,
         "verdicts": {name: verdict.correct for name, verdict in verdicts.items()},
-        "outcome": chosen.outcome,
-        "unparseable": chosen.unparseable,
+        "outcome": verdicts[headline].outcome,
+        "unparseable": verdicts[headline].unparseable,
         "truncated": completion.truncated,
         "tokens": completion.tokens,
         "gold_nll": nll / tokens,
         "gold_tokens": tokens,
     }
+    if not chosen:
+        return row
+    scores = answers.choices[index]
+    row |= {"choice_loglikelihoods": {label: score.loglikelihood for label, score in scores.items()}}
+    row |= {"best_choices": {name: list(column[index].best) for name, column in chosen.items()}}
+    if answers.texts:
+        texts = zip(scores.items(), answers.texts[index], strict=True)
+        row |= {"choice_texts": {label: [*text, score.tokens] for (label, score), text in texts}}
+    return row
 
 
-def _share(rows: Sequence[dict[str, Any]], test: Callable[[dict[str, Any]], bool]) -> float:
+def _share(rows: Sequence[dict[str, Any]], test: Callable[[dict[str, Any]], float]) -> float:
     return sum(map(test, rows)) / len(rows)
 
 
-def _metrics(rows: list[dict[str, Any]], grading: Grading, task: TaskSpec, *, seconds: dict[str, float]) -> dict[str, Any]:
-    """Shares are of n. ``stderr`` is the binomial standard error. ``gold_nll`` is the mean over examples of nats per
-    token of the reference response, ``gold_nll_stderr`` its standard error over examples (null for a single one).
-    ``floor`` is what the best constant answer would score: the share of the commonest label (null for open answers)."""
+def _metrics(
+    rows: list[dict[str, Any]],
+    grading: Grading,
+    chosen: dict[str, list[ChoiceVerdict]],
+    task: TaskSpec,
+    *,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Shares are of n. ``stderr`` is the standard error of the mean of what the answers are worth, of right and wrong ones the
+    binomial one. ``gold_nll`` is the mean over examples of nats per token of the reference response, ``gold_nll_stderr`` its
+    standard error over examples (null for a single one). ``floor`` is what the best constant answer would score: the share of
+    the commonest label (null for open answers). ``ties`` has for each grader of choices the share of examples whose best
+    choices score exactly alike."""
     n = len(rows)
     offers_choices = sets.get(task.format).statement is not None
     accuracy = _share(rows, lambda row: row["correct"])
@@ -209,10 +197,11 @@ def _metrics(rows: list[dict[str, Any]], grading: Grading, task: TaskSpec, *, se
     spread = math.sqrt(math.fsum((loss - mean) ** 2 for loss in losses) / (n - 1) / n) if n > 1 else None
     return {
         "accuracy": accuracy,
-        "stderr": math.sqrt(accuracy * (1 - accuracy) / n),
+        "stderr": math.sqrt(_share(rows, lambda row: (row["correct"] - accuracy) ** 2) / n),
         "n": n,
         "grader": task.grader,
-        "graders": {name: sum(verdict.correct for verdict in column) / n for name, column in grading.verdicts.items()},
+        "graders": {name: sum(row["verdicts"][name] for row in rows) / n for name in rows[0]["verdicts"]},
+        "ties": {name: sum(len(verdict.best) > 1 for verdict in column) / n for name, column in chosen.items()},
         "floor": max(Counter(row["gold"] for row in rows).values()) / n if offers_choices else None,
         "unparseable": _share(rows, lambda row: row["unparseable"]),
         "truncated": _share(rows, lambda row: row["truncated"]),

@@ -251,7 +251,7 @@ def base_evaluations(experiment: Experiment) -> list[BaseEvaluation]:
     if spec is None:
         return []
     return [
-        BaseEvaluation(model_key=model, protocol=protocol, tasks=spec.tasks)
+        BaseEvaluation(model_key=model, protocol=protocol, tasks=spec.asked(protocol))
         for model in spec.models
         for protocol in spec.protocols
     ]

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import sets
+from evaluation.graders.choices import PER_CHARACTER, PER_TOKEN
 from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.sets.base import EvaluationSet
 from evaluation.sets.prompts import continuation
@@ -35,9 +36,9 @@ from harness.files import write_json, write_jsonl
 from harness.records.read import read_metrics, read_predictions
 from harness.records.training import read_training
 
-#: Names of our metrics in lm-eval, and of the accuracy of the likeliest choice.
+#: Names of our metrics in lm-eval, and of the accuracy of the likeliest choice by grader; the last one is ours.
 _METRICS = {"accuracy": "exact_match", "pass@1": "pass@1"}
-_CHOICE_METRIC = "acc"
+_CHOICE_METRICS = {LOGLIKELIHOOD: "acc", PER_CHARACTER: "acc_norm", PER_TOKEN: "acc_per_token"}
 #: Further numbers of metrics.json; less is better.
 _LESS_IS_BETTER = ("gold_nll", "truncated", "unparseable")
 _MODEL_SOURCE = "beamlora-harness"
@@ -84,9 +85,8 @@ class _Task:
     filters: Mapping[str, str]
     scores_choices: bool
 
-    @property
-    def metric(self) -> str:
-        return _CHOICE_METRIC if self.scores_choices else _METRICS[self.set.metric]
+    def metric(self, grader: str) -> str:
+        return _CHOICE_METRICS[grader] if self.scores_choices else _METRICS[self.set.metric]
 
 
 def _set_of(run_dir: Path, task: str, spec: Mapping[str, Any]) -> EvaluationSet:
@@ -105,10 +105,13 @@ def _tasks(run_dir: Path, metrics: Mapping[str, Any]) -> list[_Task]:
             raise ConfigError(f"{run_dir}/predictions/{name}.jsonl: found {len(rows)} rows, expected n = {task['n']}")
         graders = sorted(task["graders"], key=partial(ne, task["grader"]))
         common = {"set": _set_of(run_dir, name, spec), "metrics": task, "spec": spec, "rows": rows}
-        texts = {grader: grader for grader in graders if grader != LOGLIKELIHOOD}
-        tasks.append(_Task(name=name, filters=texts, scores_choices=False, **common))
-        if LOGLIKELIHOOD in graders:
-            tasks.append(_Task(name=f"{name}_choices", filters={LOGLIKELIHOOD: "none"}, scores_choices=True, **common))
+        texts = {grader: grader for grader in graders if grader not in _CHOICE_METRICS}
+        choices = {grader: "none" for grader in graders if grader in _CHOICE_METRICS}
+        if texts:
+            tasks.append(_Task(name=name, filters=texts, scores_choices=False, **common))
+        if choices:
+            own = f"{name}_choices" if texts else name
+            tasks.append(_Task(name=own, filters=choices, scores_choices=True, **common))
     return tasks
 
 
@@ -117,8 +120,8 @@ def _task_results(task: _Task) -> dict[str, Any]:
     results: dict[str, Any] = {"name": task.name, "alias": task.name, "sample_len": n}
     for grader, name in task.filters.items():
         share = task.metrics["graders"][grader]
-        results[f"{task.metric},{name}"] = share
-        results[f"{task.metric}_stderr,{name}"] = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else "N/A"
+        results[f"{task.metric(grader)},{name}"] = share
+        results[f"{task.metric(grader)}_stderr,{name}"] = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else "N/A"
     if not task.scores_choices:
         headline = task.filters.get(task.metrics["grader"], "none")
         filters = {"gold_nll": "none", "truncated": "none", "unparseable": headline}
@@ -148,48 +151,53 @@ def _task_config(task: _Task, protocol: str | None) -> dict[str, Any]:
     return config if task.scores_choices else config | {"generation_kwargs": _generation(spec)}
 
 
-def _sample(task: _Task, index: int, grader: str) -> dict[str, Any]:
-    """One prediction under one grader."""
+def _sample(task: _Task, index: int, graders: Sequence[str]) -> dict[str, Any]:
+    """One prediction under the graders of one filter."""
     row = task.rows[index]
     doc = {"id": row["id"], "gold": row["gold"]}
     target = "" if row["gold"] is None else str(row["gold"])
-    arguments, responses, answer = _choices(task, row) if task.scores_choices else _completion(task, row, grader)
+    arguments, responses, answer = _choices(task, row) if task.scores_choices else _completion(task, row, graders[0])
     return {
         "doc_id": index,
         "doc": doc,
         "target": target,
-        "arguments": {f"gen_args_{i}": {"arg_0": row["prompt"], "arg_1": argument} for i, argument in enumerate(arguments)},
+        "arguments": {f"gen_args_{i}": {"arg_0": asked, "arg_1": argument} for i, (asked, argument) in enumerate(arguments)},
         "resps": responses,
         "filtered_resps": answer,
-        "filter": task.filters[grader],
-        "metrics": [task.metric],
+        "filter": task.filters[graders[0]],
+        "metrics": [task.metric(grader) for grader in graders],
         "doc_hash": _sha256(json.dumps(doc, indent=2, ensure_ascii=False)),
         "prompt_hash": _sha256(row["prompt"]),
         "target_hash": _sha256(target),
-        task.metric: float(row["verdicts"][grader]),
-    }
+    } | {task.metric(grader): float(row["verdicts"][grader]) for grader in graders}
 
 
 def _completion(task: _Task, row: Mapping[str, Any], grader: str) -> tuple[list[Any], list[Any], list[Any]]:
     """(arguments, responses, filtered responses). The record keeps what the headline grader extracted; for the others the
     whole completion stands in its place."""
     answer = row["extracted"] if grader == task.metrics["grader"] else row["completion"]
-    return [_generation(task.spec)], [[row["completion"]]], ["" if answer is None else answer]
+    return [(row["prompt"], _generation(task.spec))], [[row["completion"]]], ["" if answer is None else answer]
 
 
 def _choices(task: _Task, row: Mapping[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
     """(arguments, responses, filtered responses): each choice and its log-likelihood. lm-eval's second value, whether greedy
     decoding would give the choice, is not in the record."""
     scores = row["choice_loglikelihoods"]
-    state = task.set.statement
+    texts, state = row.get("choice_texts"), task.set.statement
     assert state is not None  # its choices were scored
-    arguments = [continuation(task.spec["prompt_template"], state(label)) for label in scores]
+    arguments = [
+        tuple(texts[label][:2]) if texts else (row["prompt"], continuation(task.spec["prompt_template"], state(label)))
+        for label in scores
+    ]
     filtered = [[str(score), str(None)] for score in scores.values()]
     return arguments, [[pair] for pair in filtered], filtered
 
 
 def _samples(task: _Task) -> list[dict[str, Any]]:
-    return [_sample(task, index, grader) for grader in task.filters for index in range(len(task.rows))]
+    by_filter: dict[str, list[str]] = {}
+    for grader, name in task.filters.items():
+        by_filter.setdefault(name, []).append(grader)
+    return [_sample(task, index, graders) for graders in by_filter.values() for index in range(len(task.rows))]
 
 
 def _own_of_lm_eval(run_dir: Path, metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -227,7 +235,8 @@ def _results(
         "versions": {task.name: metrics["schema_version"] for task in tasks},
         "n-shot": {task.name: 0 for task in tasks},
         "higher_is_better": {
-            task.name: {task.metric: True} | ({} if task.scores_choices else dict.fromkeys(_LESS_IS_BETTER, False))
+            task.name: {task.metric(grader): True for grader in task.filters}
+            | ({} if task.scores_choices else dict.fromkeys(_LESS_IS_BETTER, False))
             for task in tasks
         },
         "n-samples": {

@@ -61,7 +61,7 @@ def pruned_scores(curves: Mapping[int, Mapping[str, PruningCurve]]) -> dict[floa
         check_same_examples({f"{pruning.FILE} of seed {seed}, {task}": own[task].ids for seed, own in curves.items()})
     scores = {}
     for i, fraction in enumerate(next(iter(first.values())).fractions.tolist()):
-        matrices = [np.stack([own[task].correct[i].astype(float) for own in curves.values()]) for task in first]
+        matrices = [np.stack([own[task].correct[i] for own in curves.values()]) for task in first]
         means = np.mean([m.mean(axis=1) for m in matrices], axis=0)
         scores[fraction] = Score(
             estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=True),

@@ -22,6 +22,7 @@ from harness.cli import SCRATCH, add_config_arguments, add_models_argument, pars
 from harness.config import SCHEMA_VERSION, ConfigError, Experiment, PruningSpec, RunSpec, TaskSpec, content_hash
 from harness.experiment.runs import load_run
 from harness.records import training
+from harness.records.credit import digit
 from harness.records.pruning import FILE
 from harness.threads import limit_threads
 
@@ -50,7 +51,7 @@ class PrunableModel:
         import torch
         from peft import PeftModel
 
-        from harness.models.load import load_base, served_adapter
+        from harness.models.load import cast_weights, for_answering, load_base, served_adapter
         from methods.importance import importance_by_module
         from methods.peft_support import adapted_layers
 
@@ -63,9 +64,9 @@ class PrunableModel:
         self._layers = adapted_layers(wrapped)
         self._original = {name: layer.get_base_layer().weight.data for name, layer in self._layers.items()}
         self._dtype = getattr(torch, spec.evaluation.dtype)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         unwrapped: PreTrainedModel = wrapped.unload()
-        self.model = unwrapped.to(device=self._device, dtype=self._dtype).eval()
+        cast_weights(unwrapped, self._dtype)
+        self.model = for_answering(unwrapped)
         self.prune(0.0)
 
     @property
@@ -89,7 +90,7 @@ class PrunableModel:
             with torch.no_grad(), _without(layer, least):
                 weight = self._original[name] + layer.get_delta_weight("default")
             # A new tensor, since on the CPU the module's own may be the original.
-            self.model.get_submodule(name).weight.data = weight.to(device=self._device, dtype=self._dtype)
+            self.model.get_submodule(name).weight.data = weight.to(device=self.model.device, dtype=self._dtype)
         return gone
 
 
@@ -243,7 +244,7 @@ def _evaluate_fraction(
         result = evaluate_task(subject.model, subject.tokenizer, name, task, records[name], progress.update)
         by_task[name] = {
             "ids": [row["id"] for row in result.predictions],
-            "correct": "".join("1" if row["correct"] else "0" for row in result.predictions),
+            "correct": "".join(digit(row["correct"]) for row in result.predictions),
             "accuracy": result.metrics["accuracy"],
             "gold_nll": result.metrics["gold_nll"],
             "grader": result.metrics["grader"],

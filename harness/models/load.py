@@ -227,7 +227,7 @@ def load_for_evaluation(
     """The fine-tuned model with its adapter merged into the weights, in evaluation mode, on the accelerator if there is one.
 
     ``adapter_dir`` holds what ``Method.finalize`` wrote: a full model, or an adapter for the original base. Merging happens in
-    float32, the result is cast once to ``spec.evaluation.dtype``.
+    float32, the weights of the result are cast once to ``spec.evaluation.dtype``.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -244,5 +244,36 @@ def load_for_evaluation(
         tokenizer = load_tokenizer(spec.model_key, spec.model, models_dir=models_dir)
         model = AutoModelForCausalLM.from_pretrained(adapter_dir, dtype=torch.float32, attn_implementation="sdpa")
         model.config.use_cache = model.generation_config.use_cache = True
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device=device, dtype=getattr(torch, spec.evaluation.dtype)).eval(), tokenizer
+    cast_weights(model, getattr(torch, spec.evaluation.dtype))
+    return for_answering(model), tokenizer
+
+
+def load_base_for_evaluation(
+    key: str, spec: BaseModelSpec, *, models_dir: Path, dtype: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model as it is, in evaluation mode, on the accelerator if there is one.
+
+    Args:
+        dtype: of the weights, ``EvaluationSpec.dtype``.
+    """
+    import torch
+
+    model, tokenizer = load_base(key, spec, models_dir=models_dir, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+    return for_answering(model), tokenizer
+
+
+def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast the model in place to what ``load_base`` with this dtype would have loaded: the tensors of its files. What the
+    model computes instead of loading stays in float32, as in training: the rotary frequencies, whose rounding to bfloat16
+    would turn the keys at position 300 by up to 0.4 rad."""
+    for tensor in model.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+
+
+def for_answering(model: PreTrainedModel) -> PreTrainedModel:
+    """The model in evaluation mode, on the accelerator if there is one."""
+    import torch
+
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval()

@@ -32,7 +32,8 @@ def check_same_answers(records: Sequence[RunRecord], task: str) -> None:
 
 
 def correct_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float64]:
-    """1 where a run answered an example correctly, else 0; a row for each run, in their order, shape (runs, examples).
+    """1 where a run answered an example correctly, 0 where not, 1/k where the right choice ties with k - 1 others; a row for
+    each run, in their order, shape (runs, examples).
 
     Args:
         records: finished runs that differ in their seed, at least one.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.records.credit import credit
 from harness.records.versioned import Recipe, read_json
 
 #: Name of the record in a run's folder.
@@ -24,8 +25,8 @@ class PruningCurve:
     fractions: NDArray[np.float64]
     #: Ids of the examples, in the order of the test set.
     ids: list[str]
-    #: Whether each example was answered correctly, shape (F, n).
-    correct: NDArray[np.bool_]
+    #: What each answer is worth (``harness.records.credit``), shape (F, n).
+    correct: NDArray[np.float64]
     #: Mean nats per token of the reference responses, shape (F,).
     gold_nll: NDArray[np.float64]
 
@@ -63,7 +64,7 @@ def _curve(task: dict[str, Any], fractions: list[float], at: str) -> PruningCurv
     curve = PruningCurve(
         fractions=np.array(fractions, dtype=np.float64),
         ids=task["ids"],
-        correct=np.array([[answer == "1" for answer in text] for text in task["correct"]], dtype=bool),
+        correct=np.array([[credit(answer) for answer in text] for text in task["correct"]], dtype=np.float64),
         gold_nll=np.array(task["gold_nll"], dtype=np.float64),
     )
     if not np.allclose(curve.accuracy, task["accuracy"], rtol=0, atol=1e-12):

@@ -80,7 +80,8 @@ class MetricsRecord(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Per-example scores of one task, in the order of the test set. ``gold_nll`` is None where it was not measured."""
+    """Per-example scores of one task, in the order of the test set. ``correct`` is 1 or 0, or 1/k for the right one of k
+    choices that tie. ``gold_nll`` is None where it was not measured."""
 
     ids: tuple[str, ...]
     correct: NDArray[np.float64]
@@ -168,7 +169,7 @@ def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predict
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         ids = tuple(str(row["id"]) for row in rows)
-        correct = np.array([bool(row["correct"]) for row in rows], dtype=float)
+        correct = np.array([float(row["correct"]) for row in rows])
         losses = [row.get("gold_nll") for row in rows]
     except FileNotFoundError:
         raise recipe.broken(path, f"found no such file beside {source.name}") from None

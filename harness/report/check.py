@@ -322,7 +322,7 @@ def _check_run(raw: Raw, entry: dict[str, Any], data: dict[str, Any]) -> Iterabl
         group = data["answers"]["groups"][answers["group"]]
         if [str(row["id"]) for row in rows] != group["ids"]:
             yield f"{entry['id']}: {task}: the page's data name other examples than the predictions"
-        if answers["bits"] != "".join("1" if row["correct"] else "0" for row in rows):
+        if answers["bits"] != "".join(str(round(1 / row["correct"])) if row["correct"] else "0" for row in rows):
             yield f"{entry['id']}: {task}: the page's data say that other examples were solved than the predictions"
         for position, answer in zip(group["shown"], answers["answers"], strict=True):
             completion = rows[position].get("completion")
@@ -341,7 +341,9 @@ def _check_run(raw: Raw, entry: dict[str, Any], data: dict[str, Any]) -> Iterabl
             yield f"{entry['id']}: the page's operations are not those of {OPERATIONS}"
     for task, curve in (entry["pruning"] or {}).items():
         record = json.loads((folder / "pruning.json").read_text(encoding="utf-8"))["tasks"][task]
-        if not same(curve["accuracy"], [row.count("1") / len(row) for row in record["correct"]]):
+        if not same(
+            curve["accuracy"], [mean(1 / int(digit) if digit != "0" else 0 for digit in row) for row in record["correct"]]
+        ):
             yield f"{entry['id']}: {task}: the page's accuracies after pruning are not those of pruning.json"
 
 

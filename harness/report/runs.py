@@ -16,6 +16,7 @@ from harness.config import RunSpec, content_hash
 from harness.experiment.runs import all_runs, base_evaluations
 from harness.figures.style import colour_of
 from harness.records import pruning
+from harness.records.credit import digit
 from harness.records.read import Loaded, read_predictions
 from harness.records.versioned import Recipe, read_json
 from harness.report.sources import OPERATIONS, Source
@@ -39,7 +40,7 @@ class Answers:
     #: The same for all runs that were asked the same, in the same words.
     group: str
     ids: list[str]
-    #: One character an example, 1 for a correct answer.
+    #: One character an example (``harness.records.credit``).
     bits: str
     #: Position -> row with its texts.
     rows: dict[int, dict[str, Any]]
@@ -165,7 +166,7 @@ def read_answers(entries: Sequence[dict[str, Any]], *, most: int) -> list[Answer
                     task=task,
                     group=content_hash([[row["id"], row.get("prompt"), row.get("gold")] for row in rows]),
                     ids=[str(row["id"]) for row in rows],
-                    bits="".join("01"[bool(row["correct"])] for row in rows),
+                    bits="".join(digit(row["correct"]) for row in rows),
                     rows={i: rows[i] for i in sample(len(rows), most)},
                 )
             )

@@ -186,7 +186,7 @@ def _run(source: Source, raw: Raw, run: RunSpec, tasks: Sequence[str]) -> tuple[
         rows = raw.rows(run.run_id, task)
         solved = sum(row["correct"] for row in rows)
         how = f"grader {metrics['tasks'][task]['grader']}; data {_short(metrics['tasks'][task].get('data_sha256'))}"
-        share = f"{100 * solved / len(rows):.1f} % = {solved} of {len(rows)}"
+        share = f"{100 * solved / len(rows):.1f} % = {solved:g} of {len(rows)}"
         lines.append(_line("accuracy", f"{share} in predictions/{task}.jsonl ({how})", indent=2))
     dirty = " with uncommitted changes" if git.get("dirty") else ""
     adapter, agree = _adapter(folder, train.get("artefact") or {})

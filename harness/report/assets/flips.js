@@ -16,8 +16,8 @@
     const size = pairs.length ? bits(pairs[0].a).length : 0;
     return Array.from({ length: size }, (_, i) => ({
       i,
-      a: pairs.filter((pair) => bits(pair.a)[i] === "1").length,
-      b: pairs.filter((pair) => bits(pair.b)[i] === "1").length,
+      a: pairs.reduce((sum, pair) => sum + Report.credit(bits(pair.a)[i]), 0),
+      b: pairs.reduce((sum, pair) => sum + Report.credit(bits(pair.b)[i]), 0),
     }));
   }
 
@@ -71,7 +71,7 @@
       const shown = [pair.a, pair.b].map((run) => {
         const found = data.answers.runs[run.id][state.task];
         const seed = run.seed === null ? "" : `, seed ${run.seed}`;
-        return [`${run.method}${seed}`, run.colour, found.answers[i], found.bits[at] === "1"];
+        return [`${run.method}${seed}`, run.colour, found.answers[i], Report.credit(found.bits[at])];
       });
       return Report.item(group.prompts[i], group.gold[i], shown, group.ids[at]);
     }
@@ -99,7 +99,7 @@
       const summary = Object.entries(names).map(([key, text]) => `${text}: ${number[key]}`).join(" · ");
       const render = (item) => {
         // Of several seeds, the first one that shows the flip.
-        const bit = (run) => data.answers.runs[run.id][state.task].bits[item.i];
+        const bit = (run) => Report.credit(data.answers.runs[run.id][state.task].bits[item.i]);
         const pair = pairs.find((one) => (bit(one.a) > bit(one.b)) === (item.a > item.b) && bit(one.a) !== bit(one.b)) ?? pairs[0];
         const article = answer(pair, state, data, item.i);
         if (several) article.querySelector("h4").append(` · solved by ${item.a} of ${pairs.length} seeds of A, ${item.b} of B`);

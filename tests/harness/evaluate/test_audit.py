@@ -73,6 +73,15 @@ def test_agreement_is_that_of_the_sound_grader_with_math_verify(tmp_path, capsys
     assert json.loads(capsys.readouterr().out)[0]["agreement"] == pytest.approx(0.6)
 
 
+def test_a_share_of_a_tie_is_a_verdict_between_the_two() -> None:
+    rows = [row | {"verdicts": {"label": label, "loglikelihood": share}} for row, label, share in
+            zip(ROWS, (True, False, True, False, True), (0.5, 0.5, True, False, 1 / 3), strict=True)]  # fmt: skip
+    audited = audit.audit_rows(rows, run="r", task="math", headline="label")
+    assert audited.accuracy == {"label": 0.6, "loglikelihood": pytest.approx((0.5 + 0.5 + 1 + 1 / 3) / 5)}
+    (pair,) = audited.pairs
+    assert (pair.first_only, pair.second_only, audited.disputed) == (2, 1, 0.6)
+
+
 def test_text_names_who_accepts_and_shows_the_end_of_the_completion_without_control_characters(tmp_path, capsys) -> None:
     assert audit.main([str(_run(tmp_path / "run", ROWS))]) == 0
     text = capsys.readouterr().out

@@ -45,6 +45,21 @@ def test_protocols_ask_and_grade_differently(tmp_path: Path) -> None:
     assert used == {"sound": ("sound", False), "paper": ("paper", True)}
 
 
+def test_a_task_whose_set_lacks_a_protocol_is_left_out_under_it(tmp_path: Path) -> None:
+    source = {"kind": "generated", "generator": "gsm8k", "rows": 4, "seed": 2}
+    tasks = {"gsm8k": {"format": "gsm8k", "source": source}, "piqa": {"format": "piqa", "source": source}}
+    asked = {"protocols": ["sound", "continuation"], "tasks": tasks}
+    base = load_experiment([experiment_file(tmp_path, asked)]).base_evaluation
+    assert base is not None
+    assert {protocol: set(base.evaluation(protocol).tasks) for protocol in base.protocols} == {
+        "sound": {"gsm8k", "piqa"}, "continuation": {"piqa"},
+    }  # fmt: skip
+    piqa = base.evaluation("continuation").tasks["piqa"]
+    assert (piqa.max_new_tokens, piqa.prompt_template, piqa.score_choices) == (0, "continuation", True)
+    with pytest.raises(ConfigError, match="base_evaluation.tasks"):
+        load_experiment([experiment_file(tmp_path, asked | {"tasks": {"gsm8k": tasks["gsm8k"]}})])
+
+
 def test_an_evaluation_that_the_experiment_does_not_ask_for_is_refused(tmp_path: Path) -> None:
     experiment = load_experiment([experiment_file(tmp_path, {"protocols": ["sound"]})])
     with pytest.raises(ConfigError, match="base_evaluation: found models .*expected model 'llama-mini' under protocol 'paper'"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import harness.evaluate.generate
 from evaluation.sets.llm_adapters import COMMONSENSE
 from evaluation.sets.prompts import continuation
 from harness.config import ConfigError, TaskSpec
@@ -53,12 +55,79 @@ def test_choices_are_scored_as_training_writes_them(model, tokenizer) -> None:
     records = GENERATORS["boolq"](3, 0)
     for template in ("commonsense", "alpaca"):
         rows = evaluate_task(model, tokenizer, "b", task("boolq", prompt_template=template), records).predictions
-        texts = [[continuation(template, f"the correct answer is {label}") for label in ("true", "false")]] * 3
-        expected = choice_loglikelihoods(model, tokenizer, [row["prompt"] for row in rows], texts, batch_size=1)
+        texts = [continuation(template, f"the correct answer is {label}") for label in ("true", "false")]
+        offered = [[(row["prompt"], text) for text in texts] for row in rows]
+        expected = choice_loglikelihoods(model, tokenizer, offered, batch_size=1)
         for row, scores in zip(rows, expected, strict=True):
-            assert_equal_but_for_rounding(list(row["choice_loglikelihoods"].values()), scores, **sums_of_scores(model))
+            nats = [value for value, _ in scores]
+            assert_equal_but_for_rounding(list(row["choice_loglikelihoods"].values()), nats, **sums_of_scores(model))
             # The reference is the gold choice and the end-of-sequence token.
             assert row["gold_nll"] * row["gold_tokens"] > -row["choice_loglikelihoods"][row["gold"]]
+
+
+def test_a_tie_is_recorded_and_worth_1_over_k(model, tokenizer, monkeypatch) -> None:
+    records = GENERATORS["siqa"](6, 0)
+    nats = {"answer1": -1.0, "answer2": -1.0, "answer3": -2.0}
+    monkeypatch.setattr(
+        harness.evaluate.generate, "choice_loglikelihoods", lambda *args, **_: [[(value, 1) for value in nats.values()]] * 6
+    )
+    result = evaluate_task(model, tokenizer, "s", task("siqa", grader="loglikelihood"), records)
+    worth = [0.0 if record["answer"] == "answer3" else 0.5 for record in records]
+    assert len(set(worth)) == 2
+    metrics, rows = result.metrics, result.predictions
+    assert [row["correct"] for row in rows] == [row["verdicts"]["loglikelihood"] for row in rows] == worth
+    assert {row["extracted"] for row in rows} == {"answer1/answer2"}
+    assert rows[0]["best_choices"] == {"loglikelihood": ["answer1", "answer2"]}
+    assert metrics["ties"] == {"loglikelihood": 1.0} and metrics["accuracy"] == sum(worth) / 6
+    assert metrics["stderr"] == pytest.approx(statistics.pstdev(worth) / 6**0.5)
+
+
+PIQA = [
+    {"goal": "keep bread", "sol1": "in a box of tin", "sol2": "out", "label": 0},
+    {"goal": "count", "sol1": "up", "sol2": "down, slowly", "label": 1},
+]
+
+
+def test_continuation_scores_the_choices_texts_and_generates_nothing(model, tokenizer) -> None:
+    result = evaluate_task(model, tokenizer, "p", task("piqa", "continuation", max_new_tokens=0), PIQA)
+    metrics, rows = result.metrics, result.predictions
+    assert set(metrics["graders"]) == {"loglikelihood", "loglikelihood_per_character", "loglikelihood_per_token"}
+    assert metrics["grader"] == "loglikelihood_per_character" and metrics["generated_tokens"] == 0
+    for row, record in zip(rows, PIQA, strict=True):
+        context, texts = f"Question: {record['goal']}\nAnswer:", (f" {record['sol1']}", f" {record['sol2']}")
+        assert row["prompt"] == context and row["completion"] == ""
+        lengths = [len(text.encode()) for text in texts]  # every byte is a token
+        assert list(row["choice_texts"].values()) == [[context, text, n] for text, n in zip(texts, lengths, strict=True)]
+        (expected,) = choice_loglikelihoods(model, tokenizer, [[(context, text) for text in texts]], batch_size=1)
+        assert list(row["choice_loglikelihoods"].values()) == pytest.approx([nats for nats, _ in expected], rel=1e-5)
+        per_character = [nats / (n - 1) for (nats, _), n in zip(expected, lengths, strict=True)]
+        best = f"solution{1 + per_character.index(max(per_character))}"
+        assert row["best_choices"]["loglikelihood_per_character"] == [best] and row["correct"] == (best == row["gold"])
+        nats, tokens = expected[record["label"]]
+        assert row["gold_nll"] == pytest.approx(-nats / tokens, rel=1e-5) and row["gold_tokens"] == tokens
+
+
+@pytest.mark.parametrize(
+    ("protocol", "changes", "message"),
+    [
+        ("continuation", {"max_new_tokens": 6}, "max_new_tokens: found 6, expected 0: under prompt_template continuation"),
+        ("continuation", {"num_beams": 2}, "num_beams: found 2, expected 1"),
+        ("continuation", {"stop_strings": ["x"]}, "stop_strings: found .'x',., expected .."),
+        ("continuation", {"grader": "label"}, "grader: found 'label', expected one of loglikelihood, loglikelihood_per_char"),
+        ("sound", {"max_new_tokens": 0}, "max_new_tokens: found 0, expected at least 1"),
+        ("sound", {"grader": "loglikelihood_per_token"}, "found 'loglikelihood_per_token', expected one of label, "),
+    ],
+)
+def test_settings_without_effect_are_refused(protocol, changes, message, model, tokenizer) -> None:
+    spec = task("piqa", protocol, **({"max_new_tokens": 0} | changes if protocol == "continuation" else changes))
+    with pytest.raises(ConfigError, match=message):
+        evaluate_task(model, tokenizer, "p", spec, PIQA)
+
+
+def test_questions_without_a_form_as_running_text_are_named(model, tokenizer) -> None:
+    with pytest.raises(ConfigError, match="tasks.p: hellaswag/0: found no form as running text, expected one"):
+        spec = task("hellaswag", "continuation", max_new_tokens=0)
+        evaluate_task(model, tokenizer, "p", spec, GENERATORS["hellaswag"](2, 0))
 
 
 def test_the_likelihood_can_be_the_headline(model, tokenizer) -> None:

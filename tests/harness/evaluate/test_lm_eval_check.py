@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from harness.config import ConfigError, LmEvalSpec
@@ -18,7 +19,10 @@ import harness.evaluate.generate  # noqa: E402
 from evaluation.sets import prompts  # noqa: E402
 from harness.data.tokens import encode_prompt, encode_response  # noqa: E402
 from harness.evaluate import lm_eval_check  # noqa: E402
+from harness.evaluate.base import evaluate_base  # noqa: E402
 from harness.evaluate.lm_eval import load_tasks  # noqa: E402
+from harness.evaluate.lm_eval_check import settings  # noqa: E402
+from harness.experiment.runs import load_experiment  # noqa: E402
 from tests.rounding import rounding_bound, sums_of_scores  # noqa: E402
 from tests.tiny_models import byte_tokenizer, llama  # noqa: E402
 
@@ -31,8 +35,18 @@ def _boolq(row: int) -> dict[str, str]:
     return {"instruction": instruction, "input": "", "output": f"the correct answer is {label}", "answer": label}
 
 
+def _piqa(row: int) -> dict[str, str]:
+    """The right choice is longer: less likely as a whole, but not always per character."""
+    instruction = (
+        f"Please choose the correct solution to the question: add {row}\n\nSolution1: it\n\n"
+        f"Solution2: leave {'it ' * row}alone\n\nAnswer format: solution1/solution2"
+    )
+    return {"instruction": instruction, "input": "", "output": "the correct answer is solution2", "answer": "solution2"}
+
+
 RECORDS: dict[str, list[dict[str, str]]] = {
     "boolq": [_boolq(row) for row in range(6)],
+    "piqa": [_piqa(row) for row in range(5)],
     "gsm8k": [{"question": f"What is {row} + 1?{' Now?' * row}", "answer": f"Add.\n#### {row + 1}"} for row in range(5)],
 }
 
@@ -50,6 +64,11 @@ def data(tmp_path: Path, monkeypatch) -> Path:
             "dataset_kwargs": {"format": name, "source": source},
         }
         (tmp_path / f"tasks/{name}.yaml").write_text(yaml.safe_dump(config))
+        if name == "piqa":
+            config = config | {"include": str(lm_eval_check.TASKS / f"{name}_continuation.yaml")}
+            config |= {"task": f"beamlora_{name}_continuation"}
+            config["dataset_kwargs"] = config["dataset_kwargs"] | {"protocol": "continuation"}
+            (tmp_path / f"tasks/{name}_continuation.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setattr(lm_eval_check, "TASKS", tmp_path / "tasks")
     return tmp_path
 
@@ -82,6 +101,36 @@ def test_scores_and_accuracies_of_choices_agree_and_the_train_mode_is_kept(data:
     assert agreement.score_difference <= _score_rounding(model)
 
 
+def test_choices_as_running_text_agree_with_lm_evals_own_tokens_and_both_of_its_metrics(data: Path, monkeypatch) -> None:
+    tasks, model = _load(data, "beamlora_piqa_continuation"), _model()
+    per_character = _compare(data, model, tasks)["beamlora_piqa_continuation"]
+    monkeypatch.setattr(lm_eval_check, "settings", lambda task: settings(task).model_copy(update={"grader": "loglikelihood"}))
+    summed = _compare(data, model, tasks)["beamlora_piqa_continuation"]
+    for agreement in (per_character, summed):
+        assert agreement.kind == "loglikelihood" and agreement.n == 5 and agreement.disagreements == []
+        assert agreement.score_difference <= _score_rounding(model)
+    assert summed.ours == summed.lm_eval == 0 < per_character.ours == per_character.lm_eval
+
+
+def test_in_bfloat16_both_sides_ask_one_row_at_a_time_and_agree(data: Path, monkeypatch) -> None:
+    sizes = []
+    stock = lm_eval_check.same_tokens_lm
+
+    def noted(*args: Any, batch_size: int) -> Any:
+        sizes.append(batch_size)
+        return stock(*args, batch_size=batch_size)
+
+    monkeypatch.setattr(lm_eval_check, "same_tokens_lm", noted)
+    tasks = _load(data, "beamlora_boolq")
+    for dtype in (torch.bfloat16, torch.float32):
+        model = _model().to(dtype)
+        (agreement,) = lm_eval_check.compare(model, byte_tokenizer(), tasks, data_dir=str(data)).values()
+        assert agreement.agrees and agreement.disagreements == []
+        # Logits in bfloat16 would be off by some tenths.
+        assert agreement.score_difference <= _score_rounding(model)
+    assert sizes == [1, lm_eval_check.BATCH_SIZE]
+
+
 def test_completions_agree_token_for_token(data: Path) -> None:
     tasks = _load(data, "beamlora_gsm8k")
     tasks["tasks"]["beamlora_gsm8k"].set_config("generation_kwargs", {"max_gen_toks": 12, "until": ["\n"]}, update=True)
@@ -95,7 +144,7 @@ def wrong_scorer(monkeypatch) -> None:
     """Our scorer gives each choice the other one's log-likelihood."""
     right = harness.evaluate.generate.choice_loglikelihoods
 
-    def turned(*args: Any, **kwargs: Any) -> list[list[float]]:
+    def turned(*args: Any, **kwargs: Any) -> list[list[tuple[float, int]]]:
         return [scores[::-1] for scores in right(*args, **kwargs)]
 
     monkeypatch.setattr(harness.evaluate.generate, "choice_loglikelihoods", turned)
@@ -136,12 +185,12 @@ def test_the_check_scores_the_tokens_of_training_where_lm_eval_would_join_prompt
     assert stock._encode_pair("Answer:", "true") != expected
 
 
-def _experiment(folder: Path) -> Path:
+def _experiment(folder: Path, **changes: Any) -> Path:
     """An experiment whose model is a folder."""
     _model().save_pretrained(folder / "model")
     byte_tokenizer().save_pretrained(folder / "model")
     source = {"kind": "local", "path": str(folder / "model")}
-    return experiments.write(folder, experiments.miniature(**{"models.llama-mini.source": source}))
+    return experiments.write(folder, experiments.miniature(**{"models.llama-mini.source": source, **changes}))
 
 
 def _arguments(data: Path) -> list[str]:
@@ -158,6 +207,26 @@ def test_the_command_compares_and_writes_what_it_found(data: Path, capsys) -> No
     assert "beamlora_boolq" in (text := capsys.readouterr().out) and "DIFFERS" not in text
 
 
+@pytest.mark.parametrize("named", ["--run", "--model"])
+def test_the_command_takes_the_dtype_rows_and_batches_of_the_record(data: Path, named: str) -> None:
+    task = {
+        "format": "boolq",
+        "source": {"kind": "files", "hub_id": "t/boolq", "split": "test", "local": "boolq.json", "rows": 6},
+    }
+    base = {"models": ["llama-mini"], "dtype": "bfloat16", "tasks": {"b": task | {"limit": 3, "max_new_tokens": 2}}}
+    file = _experiment(data, base_evaluation=base, data_dir=str(data))
+    run = data / "run"
+    evaluate_base(load_experiment([file], {}), model_key="llama-mini", protocol="sound", run_dir=run, models_dir=data)
+    about = [named, str(run) if named == "--run" else "llama-mini"]
+    arguments = ["--configfile", str(file), "--tasks", "beamlora_boolq", "--output", str(data / "check.json"), *about]
+    assert lm_eval_check.main(arguments) == 0
+    record = json.loads((data / "check.json").read_text())
+    assert (record["dtype"], record["tasks"]["beamlora_boolq"]["n"]) == ("bfloat16", 3)
+    lm_eval_check.main([*arguments, "--dtype", "float32", "--limit", "2"])
+    record = json.loads((data / "check.json").read_text())
+    assert (record["dtype"], record["tasks"]["beamlora_boolq"]["n"]) == ("float32", 2)
+
+
 @pytest.mark.usefixtures("wrong_scorer")
 def test_the_command_fails_where_a_choice_task_differs(data: Path, capsys) -> None:
     # Of five rows with two choices each, a turned scorer has right exactly those that the other one has wrong.
@@ -171,5 +240,5 @@ def test_unknown_models_and_folders_that_are_no_runs_are_named(data: Path) -> No
     arguments = ["--configfile", str(_experiment(data)), "--data-dir", str(data), "--tasks", "beamlora_boolq"]
     with pytest.raises(ConfigError, match="--model: found 'gpt', expected one of llama-mini"):
         lm_eval_check.main([*arguments, "--model", "gpt"])
-    with pytest.raises(ConfigError, match="train.json: found no such file"):
+    with pytest.raises(ConfigError, match="metrics.json: found no such file"):
         lm_eval_check.main([*arguments, "--run", str(data)])

@@ -149,10 +149,13 @@ def _manager() -> Any:
 
 def test_every_set_has_a_generation_task_and_the_commonsense_sets_a_choice_task() -> None:
     manager = _manager()
-    expected = {f"beamlora_{name}" for name in SETS} | {f"beamlora_{name}_generate" for name in COMMONSENSE}
+    running = {f"beamlora_{name}_continuation" for name in COMMONSENSE}
+    expected = {f"beamlora_{name}" for name in SETS} | {f"beamlora_{name}_generate" for name in COMMONSENSE} | running
     assert set(manager.all_subtasks) == expected
     kinds = {name: manager.task_index[name].cfg["output_type"] for name in expected}
-    assert {name for name, kind in kinds.items() if kind == "multiple_choice"} == {f"beamlora_{name}" for name in COMMONSENSE}
+    choices = {f"beamlora_{name}" for name in COMMONSENSE}
+    assert {name for name, kind in kinds.items() if kind == "multiple_choice"} == choices | running
+    assert manager.task_index["beamlora_continuation"].tags == running
     assert manager.task_index["beamlora_choices"].tags == {f"beamlora_{name}" for name in COMMONSENSE}
 
 

@@ -73,17 +73,25 @@ def plain_score(model, tokenizer: PreTrainedTokenizerFast, prompt: str, choice: 
     return sum(float(log_p[len(head) + i - 1, token]) for i, token in enumerate(tail))
 
 
+def offered(prompts: list[str], choices: list[list[str]]) -> list[list[tuple[str, str]]]:
+    return [[(prompt, choice) for choice in own] for prompt, own in zip(prompts, choices, strict=True)]
+
+
+def nats(scores: list[tuple[float, int]]) -> list[float]:
+    return [value for value, _ in scores]
+
+
 @pytest.mark.numeric
 def test_choice_scores_are_those_of_each_choice_alone_for_any_batch_size_and_order(model, tokenizer) -> None:
-    expected = [[plain_score(model, tokenizer, p, c) for c in offered] for p, offered in zip(PROMPTS, CHOICES, strict=True)]
+    expected = [[plain_score(model, tokenizer, p, c) for c in own] for p, own in zip(PROMPTS, CHOICES, strict=True)]
     for batch_size in (1, 3, 8):
-        scored = choice_loglikelihoods(model, tokenizer, PROMPTS, CHOICES, batch_size=batch_size)
-        assert [len(scores) for scores in scored] == [len(offered) for offered in CHOICES]
+        scored = choice_loglikelihoods(model, tokenizer, offered(PROMPTS, CHOICES), batch_size=batch_size)
+        assert [[tokens for _, tokens in scores] for scores in scored] == [[len(text) for text in own] for own in CHOICES]
         for scores, right in zip(scored, expected, strict=True):
-            assert_equal_but_for_rounding(scores, right, **sums_of_scores(model))
-    backwards = choice_loglikelihoods(model, tokenizer, PROMPTS[::-1], CHOICES[::-1], batch_size=2)
+            assert_equal_but_for_rounding(nats(scores), right, **sums_of_scores(model))
+    backwards = choice_loglikelihoods(model, tokenizer, offered(PROMPTS[::-1], CHOICES[::-1]), batch_size=2)
     for scores, right in zip(backwards[::-1], expected, strict=True):
-        assert_equal_but_for_rounding(scores, right, **sums_of_scores(model))
+        assert_equal_but_for_rounding(nats(scores), right, **sums_of_scores(model))
 
 
 def test_choices_that_differ_in_the_last_token_cost_one_row(model, tokenizer) -> None:
@@ -91,23 +99,23 @@ def test_choices_that_differ_in_the_last_token_cost_one_row(model, tokenizer) ->
     handle = model.model.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    choice_loglikelihoods(model, tokenizer, PROMPTS[:2], [["answer1", "answer2", "answer3"]] * 2, batch_size=8)
-    choice_loglikelihoods(model, tokenizer, PROMPTS[:2], [["true", "false"]] * 2, batch_size=8)
+    choice_loglikelihoods(model, tokenizer, offered(PROMPTS[:2], [["answer1", "answer2", "answer3"]] * 2), batch_size=8)
+    choice_loglikelihoods(model, tokenizer, offered(PROMPTS[:2], [["true", "false"]] * 2), batch_size=8)
     handle.remove()
     assert rows == [2, 4]
 
 
 def test_choices_are_scored_without_end_token_and_need_two(model, tokenizer) -> None:
-    (scores,) = choice_loglikelihoods(model, tokenizer, ["p"], [["", "b"]], batch_size=1)
-    assert scores[0] == 0.0
+    (scores,) = choice_loglikelihoods(model, tokenizer, [[("p", ""), ("p", "b")]], batch_size=1)
+    assert scores[0] == (0.0, 0) and scores[1][1] == 1
     with pytest.raises(ValueError, match="found 1 choices, expected at least two"):
-        choice_loglikelihoods(model, tokenizer, ["p"], [["only"]], batch_size=1)
+        choice_loglikelihoods(model, tokenizer, [[("p", "only")]], batch_size=1)
 
 
 def test_progress_counts_rows_up_to_all(model, tokenizer) -> None:
     seen: list[tuple[int, int]] = []
     choice_loglikelihoods(
-        model, tokenizer, PROMPTS[:3], [["a1", "a2"]] * 3, batch_size=2, on_batch=lambda *update: seen.append(update)
+        model, tokenizer, offered(PROMPTS[:3], [["a1", "a2"]] * 3), batch_size=2, on_batch=lambda *update: seen.append(update)
     )
     assert seen == [(2, 3), (3, 3)]
 

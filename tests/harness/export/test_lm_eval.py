@@ -73,6 +73,33 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_choices_as_running_text_have_lm_evals_arguments_and_metrics(tmp_path: Path) -> None:
+    names = ("loglikelihood_per_character", "loglikelihood", "loglikelihood_per_token")
+    verdicts = dict(zip(names, (True, 0.5, 0.5), strict=True))
+    texts = {"true": ["Q?\nA:", " yes", 1], "false": ["Q?\nA:", " no", 1]}
+    rows = [
+        _row(
+            0,
+            {"true": -1.0, "false": -1.0},
+            "true",
+            verdicts=verdicts,
+            choice_texts=texts,
+        )
+    ]
+    folder = _choice_run(tmp_path / "run")
+    (folder / "predictions/boolq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["tasks"]["boolq"] |= {"n": 1, "grader": names[0], "graders": rows[0]["verdicts"]}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    results, *samples = lm_eval_export.write(folder)
+    content = json.loads(results.read_text())
+    scores = {"acc_norm,none": 1.0, "acc,none": 0.5, "acc_per_token,none": 0.5}
+    assert {key: content["results"]["boolq"][key] for key in scores} == scores
+    (row,) = (row for path in samples for row in _lines(path))
+    assert [list(pair.values()) for pair in row["arguments"].values()] == [["Q?\nA:", " yes"], ["Q?\nA:", " no"]]
+    assert row["metrics"] == ["acc_norm", "acc", "acc_per_token"] and (row["acc_norm"], row["acc"]) == (1.0, 0.5)
+
+
 def test_accuracies_are_those_of_the_record_under_every_grader(committed: Path) -> None:
     results, *samples = lm_eval_export.write(committed)
     metrics = json.loads((committed / "metrics.json").read_text())["tasks"]

@@ -14,6 +14,7 @@ from harness.records import read as records
 from harness.records import versioned
 from harness.records.__main__ import main
 from harness.records.frame import to_frame, write_parquet
+from harness.records.matrices import correct_matrix
 from tests.harness import fake_runs
 
 EXPERIMENT = fake_runs.experiment(seeds=(0, 1), methods={"llama-tiny": ("lora", "beamlora")}, domains={"math": {"gsm8k": 6}})
@@ -139,6 +140,19 @@ def test_predictions_that_contradict_the_metrics_are_refused(runs: list[RunSpec]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
     with pytest.raises(versioned.RecordError, match="found 5 rows"):
         records.load_record(runs[0], results=tmp_path)
+
+
+def test_an_answer_that_ties_is_worth_its_share_in_the_record_and_in_the_matrix(runs: list[RunSpec], tmp_path: Path) -> None:
+    folder = fake_runs.run_folder(runs[0], tmp_path)
+    path = folder / "predictions/gsm8k.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    worth = [0.5, 1 / 3, True, False, False, 0.25]
+    path.write_text("".join(json.dumps(row | {"correct": value}) + "\n" for row, value in zip(rows, worth, strict=True)))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["tasks"]["gsm8k"]["accuracy"] = sum(worth) / 6
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    record = records.load_record(runs[0], results=tmp_path)
+    assert correct_matrix([record], "gsm8k").tolist() == [[float(value) for value in worth]]
 
 
 def test_diverged_run_is_a_record_without_numbers(runs: list[RunSpec], tmp_path: Path) -> None:
