@@ -32,19 +32,25 @@ def source_files(*modules: str) -> list[Path]:
     Raises:
         ConfigError: no such module in this project, and none installed.
     """
-    outside = sorted({file for module in modules if not _is_ours(module) for file in own_files(module)})
-    reached: set[str] = set()
-    pending = [module for module in modules if _is_ours(module)]
-    pending += [name for file in outside for name in _named_in(file)]
+    outside = sorted({file for module in modules if not is_ours(module) for file in own_files(module)})
+    named = [module for module in modules if is_ours(module)] + [name for file in outside for name in _named_in(file)]
+    return outside + sorted(frozenset().union(*map(_reached, named)))
+
+
+@cache  # the workflow asks for each of its runs
+def _reached(module: str) -> frozenset[Path]:
+    """The files of a module of this project and of everything that it imports, relative to the repository."""
+    files: dict[str, Path] = {}
+    pending = [module]
     while pending:
-        module = pending.pop()
-        if module in reached or module in LEFT_OUT:
+        name = pending.pop()
+        if name in files or name in LEFT_OUT:
             continue
-        if _file(module) is None:
-            raise ConfigError(f"found no module {module!r} below {ROOT}")
-        reached.add(module)
-        pending += _imports(module)
-    return outside + sorted(file.relative_to(ROOT) for module in reached if (file := _file(module)) is not None)
+        if (file := _file(name)) is None:
+            raise ConfigError(f"found no module {name!r} below {ROOT}")
+        files[name] = file.relative_to(ROOT)
+        pending += _imports(name)
+    return frozenset(files.values())
 
 
 def own_files(module: str) -> list[Path]:
@@ -56,7 +62,7 @@ def own_files(module: str) -> list[Path]:
     """
     if (file := _file(module)) is not None:
         return [file.relative_to(ROOT)]
-    source = None if _is_ours(module) else _origin(module)
+    source = None if is_ours(module) else _origin(module)
     if source is None:
         raise ConfigError(f"found no module {module!r} below {ROOT}, and none of that name installed")
     file = Path(source)
@@ -71,7 +77,8 @@ def source_hash(*modules: str) -> str:
     return digest.hexdigest()
 
 
-def _is_ours(module: str) -> bool:
+def is_ours(module: str) -> bool:
+    """Whether a module is of this project, by its name alone."""
     return module.partition(".")[0] in PACKAGES
 
 
@@ -88,7 +95,7 @@ def _origin(module: str) -> str | None:
 
 @cache
 def _file(module: str) -> Path | None:
-    if not _is_ours(module):
+    if not is_ours(module):
         return None
     path = ROOT.joinpath(*module.split("."))
     candidates = (path / "__init__.py", path.with_suffix(".py"))
@@ -119,7 +126,7 @@ def _named_in(file: Path) -> set[str]:
                 names |= {alias.name for alias in node.names}
             case ast.ImportFrom(module=str(package), level=0):
                 names |= {package, *(f"{package}.{alias.name}" for alias in node.names)}
-            case ast.Constant(value=str(text)) if _is_ours(text) and "." in text:
+            case ast.Constant(value=str(text)) if is_ours(text) and "." in text:
                 names.add(text)
         pending += ast.iter_child_nodes(node)
     return {name for name in names if all(part.isidentifier() for part in name.split(".")) and _file(name) is not None}

@@ -7,7 +7,6 @@ defines is registered (a folder's ``__init__`` imports its method's class). Besi
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -17,6 +16,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from harness.config import ConfigError, MethodSpec
+from harness.did_you_mean import hint
 from methods.base import Method
 
 ENTRY_POINT_GROUP = "beamlora_harness.methods"
@@ -95,6 +95,4 @@ def get(name: str) -> NamedMethod:
     known = registry()
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
-    raise KeyError(f"unknown method {name!r}; {hint}")
+    raise KeyError(f"unknown method {name!r}; {hint(name, sorted(known))}")

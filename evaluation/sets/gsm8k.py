@@ -5,7 +5,7 @@ from __future__ import annotations
 from evaluation.example import Example, Record, text
 from evaluation.graders.answers import NUMBER_GRADERS
 from evaluation.sets.base import EvaluationSet
-from evaluation.sets.prompts import METAMATH_STOPS
+from evaluation.sets.prompts import maths_protocols
 from evaluation.sets.training import worked_solution
 
 
@@ -20,15 +20,7 @@ SETS = (
         label="GSM8K",
         read=_read,
         graders=NUMBER_GRADERS,
-        protocols={
-            "sound": {"prompt_template": "alpaca", "max_new_tokens": 512, "grader": "sound"},
-            "paper": {
-                "prompt_template": "alpaca-cot",
-                "max_new_tokens": 1024,
-                "stop_strings": METAMATH_STOPS,
-                "grader": "paper",
-            },
-        },
+        protocols=maths_protocols(sound_tokens=512, paper_tokens=1024),
         paper_domain="math",
     ),
 )

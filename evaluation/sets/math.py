@@ -6,7 +6,7 @@ from evaluation.example import Example, Record, text
 from evaluation.graders.answers import EXPRESSION_GRADERS
 from evaluation.graders.extraction import last_boxed
 from evaluation.sets.base import EvaluationSet
-from evaluation.sets.prompts import METAMATH_STOPS
+from evaluation.sets.prompts import maths_protocols
 
 
 def _read(record: Record, row: int, where: str) -> Example:
@@ -28,15 +28,7 @@ SETS = (
         label="MATH",
         read=_read,
         graders=EXPRESSION_GRADERS,
-        protocols={
-            "sound": {"prompt_template": "alpaca", "max_new_tokens": 1024, "grader": "sound"},
-            "paper": {
-                "prompt_template": "alpaca-cot",
-                "max_new_tokens": 2048,
-                "stop_strings": METAMATH_STOPS,
-                "grader": "paper",
-            },
-        },
+        protocols=maths_protocols(sound_tokens=1024, paper_tokens=2048),
         paper_domain="math",
     ),
 )

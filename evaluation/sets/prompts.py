@@ -10,6 +10,7 @@ templates are PiSSA's evaluation prompts to the byte. ``commonsense`` is LLM-Ada
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 _HEADER = "Below is an instruction that describes a task"
 _REQUEST = "Write a response that appropriately completes the request."
@@ -88,7 +89,26 @@ CONTINUATION = "continuation"
 TEMPLATE_NAMES = (*TEMPLATES, CONTINUATION)
 
 #: Where the released math evaluation, which asks alpaca-cot, cuts a completion.
-METAMATH_STOPS = ("Instruction:", "Instruction", "Response:", "Response")
+_METAMATH_STOPS = ("Instruction:", "Instruction", "Response:", "Response")
+
+
+def maths_protocols(*, sound_tokens: int, paper_tokens: int) -> dict[str, dict[str, Any]]:
+    """How the sets of word problems and MATH are asked and judged under each protocol.
+
+    Args:
+        sound_tokens: most tokens of an answer under ``sound``.
+        paper_tokens: the same under ``paper``, the released evaluation's.
+    """
+    return {
+        "sound": {"prompt_template": "alpaca", "max_new_tokens": sound_tokens, "grader": "sound"},
+        "paper": {
+            "prompt_template": "alpaca-cot",
+            "max_new_tokens": paper_tokens,
+            "stop_strings": _METAMATH_STOPS,
+            "grader": "paper",
+        },
+    }
+
 
 #: What stands between a template's prompt and the response.
 RESPONSE_LEAD: dict[str, str] = {"commonsense": " "}

@@ -28,12 +28,7 @@ def parse(words: Iterable[str], *, option: str) -> dict[str, Any]:
         key, separator, text = word.partition("=")
         if not separator or not key:
             raise ConfigError(f"{option}: found {word!r}, expected KEY=VALUE")
-        value = _value(text, f"{option} {key}")
-        if isinstance(value, Mapping) and isinstance(overrides.get(key), dict):
-            for name, item in value.items():
-                apply(overrides[key], name, item)
-        else:
-            overrides[key] = value
+        _lay(overrides, key, _value(text, f"{option} {key}"))
     return overrides
 
 
@@ -66,11 +61,16 @@ def apply(content: dict[str, Any], key: str, value: Any) -> None:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
             raise ConfigError(f"{key}: found a plain value at {parent!r}, expected a mapping")
-    if isinstance(value, Mapping) and isinstance(content.get(last), dict):
+    _lay(content, last, value)
+
+
+def _lay(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key, dots and all."""
+    if isinstance(value, Mapping) and isinstance(content.get(key), dict):
         for name, item in value.items():
-            apply(content[last], name, item)
+            apply(content[key], name, item)
     else:
-        content[last] = copy.deepcopy(value)  # which a later key may change in place
+        content[key] = copy.deepcopy(value)  # which a later key may change in place
 
 
 def words(overrides: Mapping[str, Any]) -> list[str]:

@@ -19,8 +19,7 @@ from harness import files
 from harness.config import ConfigError, TaskSpec, TrainingData, content_hash
 from harness.data.load import load_records, source_fingerprint
 from harness.data.overlap import DEFINITION, Match, Question, QuestionIndex, words
-from harness.provenance import file_sha256
-from harness.source_files import ROOT, own_files
+from harness.source_files import source_hash
 
 #: More ids than this are not listed in a record, only counted.
 LISTED_IDS = 200
@@ -150,8 +149,8 @@ def contamination_summary(
 
 
 def _key(training_format: str, training_sha256: str, format: str, records: Sequence[Record]) -> str:
-    # The set's module says how a record is read and what the core of its question is.
-    reader = [file_sha256(ROOT / file) for file in own_files(sets.module_of(format))]
+    # The set says how a record is read and what the core of its question is, in its module or in one that this imports.
+    reader = source_hash(sets.module_of(format))
     return content_hash([DEFINITION, training_format, training_sha256, format, source_fingerprint(records), reader])
 
 

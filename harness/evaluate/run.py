@@ -48,11 +48,12 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
     for name, task in spec.evaluation.tasks.items():
         check_task(name, task)
     start, processor = time.perf_counter(), time.process_time()
+    trained = read_training(run_dir)
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "run_id": spec.run_id,
         "experiment": spec.experiment,
-        "status": read_training(run_dir)["status"],
+        "status": trained["status"],
         "evaluation": spec.evaluation.model_dump(mode="json"),
     }
     if record["status"] == "diverged":
@@ -69,7 +70,7 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
             folder=run_dir,
             data_dir=data_dir,
             title=f"evaluate {spec.run_id}",
-            overlap=lambda records: _contamination(spec, records, run_dir=run_dir, data_dir=data_dir),
+            overlap=lambda records: _contamination(spec, records, trained_on=trained["data"]["sha256"], data_dir=data_dir),
         )
     record |= {"wall_time_s": time.perf_counter() - start, "cpu_time_s": time.process_time() - processor}
     write_json(run_dir / "metrics.json", record)
@@ -78,12 +79,11 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
 
 
 def _contamination(
-    spec: RunSpec, records: Mapping[str, Sequence[dict[str, Any]]], *, run_dir: Path, data_dir: str | None
+    spec: RunSpec, records: Mapping[str, Sequence[dict[str, Any]]], *, trained_on: str, data_dir: str | None
 ) -> dict[str, Any]:
     """What of each test set the run was trained on."""
     from harness.data.contamination import contamination_summary
 
-    trained_on = read_training(run_dir)["data"]["sha256"]
     return contamination_summary(
         spec.data, spec.evaluation.tasks, records, data_dir=data_dir, cache_dir=CACHE, training_sha256=trained_on
     )

@@ -28,7 +28,7 @@ from harness.cli import (
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, local_file
 from harness.experiment import runs as plan
 from harness.figures import catalogue
-from harness.source_files import PACKAGES, own_files, source_files
+from harness.source_files import is_ours, own_files, source_files
 from harness.workflow.targets import target_runs
 
 #: Rule -> the module that makes its numbers. (``__main__`` of training and evaluation reads arguments, and writes cards.)
@@ -52,9 +52,10 @@ _FUNCTION = re.compile(r"!function\s+([\w.]+)\.\w+")
 _REPORTED = [Path("config/paper_reported.csv"), Path("config/paper_samples.csv")]
 
 
-def code_of(rule: str) -> list[Path]:
-    """The files whose edit reruns a rule: what its module imports, directly or not, and what that reads beside code."""
-    files = source_files(MODULES[rule])
+def code_of(rule: str, *more: str) -> list[Path]:
+    """The files whose edit reruns a rule: what its module, and ``more``, import, directly or not, and what that reads beside
+    code."""
+    files = source_files(MODULES[rule], *more)
     if Path("harness/reported.py") in files:
         # Tables ask any set for its label and for whether the paper reports it.
         modules = dict.fromkeys(map(sets.module_of, sets.registry()))
@@ -73,7 +74,7 @@ def figure_code(name: str) -> list[Path]:
     Raises:
         ConfigError: there is no such figure, or its module is not installed.
     """
-    return list(dict.fromkeys([*code_of("figure"), *source_files(catalogue.get(name).module)]))
+    return code_of("figure", catalogue.get(name).module)
 
 
 def set_code(evaluation: EvaluationSpec) -> list[Path]:
@@ -83,7 +84,7 @@ def set_code(evaluation: EvaluationSpec) -> list[Path]:
     folder = None if evaluation.lm_eval is None else evaluation.lm_eval.include_path
     tasks = [] if folder is None else sorted(path for path in Path(folder).rglob("*") if path.is_file())
     named = {name for path in tasks for name in _FUNCTION.findall(path.read_text(encoding="utf-8", errors="replace"))}
-    return source_files(*modules, *(name for name in named if name.partition(".")[0] in PACKAGES)) + tasks
+    return source_files(*modules, *filter(is_ours, named)) + tasks
 
 
 def read_config(configfiles: Sequence[Path], words: Sequence[str]) -> Config:

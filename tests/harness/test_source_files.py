@@ -40,7 +40,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(source_files, "ROOT", tmp_path)
-    caches = (source_files._file, source_files._imports)
+    caches = (source_files._file, source_files._imports, source_files._reached)
     for cache in caches:
         cache.cache_clear()
     yield tmp_path

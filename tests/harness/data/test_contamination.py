@@ -94,6 +94,14 @@ def test_other_questions_and_other_training_rows_are_compared_anew(folder: Path)
     assert summary(folder)["exact"] == 0
 
 
+@pytest.mark.parametrize(("edited", "anew"), [("evaluation/sets/llm_adapters.py", True), ("harness/tables/words.py", False)])
+def test_a_set_that_is_read_otherwise_is_compared_anew(edited: str, anew: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a module that the set's own imports."""
+    read, before = Path.read_bytes, contamination._key("commonsense", "0" * 64, "boolq", [])
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if str(path).endswith(edited) else b""))
+    assert (contamination._key("commonsense", "0" * 64, "boolq", []) != before) == anew
+
+
 def test_rows_that_are_not_those_trained_on_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="found training rows with sha256 .* expected 000000"):
         summary(folder, training_sha256="0" * 64)

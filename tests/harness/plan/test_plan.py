@@ -13,7 +13,7 @@ import torch
 
 import methods
 from harness import reported
-from harness.config import ConfigError
+from harness.config import SCHEMA_VERSION, ConfigError
 from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.models.stand_in import model_config
 from harness.plan.__main__ import main
@@ -203,10 +203,11 @@ def test_tokens_are_bounded_then_measured_then_recorded(tmp_path: Path, capsys: 
 
     record = tmp_path / "results/mini" / run.run_id / "train.json"
     record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"training_hash": run.training_hash(), "tokens": {"input": 4321}}))
+    content = {"schema_version": SCHEMA_VERSION, "status": "success", "tokens": {"input": 4321}}
+    record.write_text(json.dumps({**content, "training_hash": run.training_hash()}))
     (recorded, other) = report(capsys, path)["runs"]
     assert recorded["tokens"] == {"count": 4321, "how": "recorded"} and other["tokens"]["how"] == "measured"
-    record.write_text(json.dumps({"training_hash": "other", "tokens": {"input": 4321}}))
+    record.write_text(json.dumps({**content, "training_hash": "other"}))
     assert report(capsys, path)["runs"][0]["tokens"]["how"] == "measured", "a record of another spec says nothing"
 
 
