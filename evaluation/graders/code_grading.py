@@ -99,7 +99,7 @@ def _evalplus_outcomes(
     found: Outcomes = {}
     for place, result in sandbox.run_each(jobs()):
         row, text = programs[place]
-        outcomes = evalplus_oracle.outcomes(tasks[row], result, expected.pop(place))
+        outcomes = evalplus_oracle.outcomes(result, expected.pop(place))
         found[row, text] = dict(zip(suites[row], outcomes, strict=True))
     return found
 

@@ -36,6 +36,7 @@ def test_a_program_is_run_and_its_record_printed(tmp_path: Path) -> None:
         "timeout_s": 1,
         "memory_mb": 300,
         "scratch_mb": 16,
+        "files": 1000,
         "processes": 64,
     }
 

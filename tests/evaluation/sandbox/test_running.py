@@ -85,7 +85,13 @@ def test_limits_of_all_jobs_have_their_effect() -> None:
     assert run(slow, limits=Limits(timeout_s=0.2)).outcome == "timed_out"
     large = Job(source=f"x = bytearray(200 << 20)\n{RIGHT}", entry_point="f", inputs=((1,),), expected=(2,))
     assert run(large, limits=Limits(memory_mb=128)).outcome == "out_of_memory"
-    assert Limits(timeout_s=2, memory_mb=300).as_dict() == {"timeout_s": 2, "memory_mb": 300, "scratch_mb": 16, "processes": 64}
+    assert Limits(timeout_s=2, memory_mb=300).as_dict() == {
+        "timeout_s": 2,
+        "memory_mb": 300,
+        "scratch_mb": 16,
+        "files": 1000,
+        "processes": 64,
+    }
 
 
 def test_a_limit_for_each_input(box: Sandbox) -> None:
