@@ -11,9 +11,9 @@ import posix
 import sys
 from _json import encode_basestring, make_encoder
 
-#: Bounds on a reply: its items, those of an iterator, which may be endless, and the items of one set or dict that hash like
-#: others (a set of n items of equal hash takes n * n steps to build).
-MAX_ITEMS = 2_000_000
+#: Bounds on a reply: its items (a reference of EvalPlus's returns 1,000,005), those of an iterator, which may be endless, and the
+#: items of one set or dict that hash like others (a set of n items of equal hash takes n * n steps to build).
+MAX_ITEMS = 1_500_000
 MAX_ITERATOR_ITEMS = 200_000
 MAX_INTEGER_BITS = 1 << 24
 MAX_EQUAL_HASHES = 2000

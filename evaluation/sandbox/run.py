@@ -37,9 +37,9 @@ from evaluation.sandbox.process import remove_folder
 
 OUTCOMES = ("passed", "failed", "timed_out", "out_of_memory", "forbidden")
 _START_UP_S = 60.0
-#: After a program's time its tester has so long to say how it ended. It gives up by itself after 0.5 s, except inside a single
-#: step of the interpreter, such as a comparison of two huge values.
-_GRACE_S = 2.0
+#: After a program's time its tester has so long to say how it ended, before it is killed: it gives up by itself, except inside a
+#: single step of the interpreter, such as a comparison of two huge values.
+_GRACE_S = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)

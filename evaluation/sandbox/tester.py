@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import pickle
@@ -22,6 +23,8 @@ from evaluation.sandbox.process import NOT_PLAIN, Child, Ended, ProgramError
 #: The message that says that the time of a program has begun.
 STARTED = b""
 _STARTS = 3
+#: After the program's time, for what is done with its last reply.
+_JUDGING_S = 0.25
 _MEMORY_BYTES = 4 << 30
 
 
@@ -102,7 +105,7 @@ def run_job(kind: str, job: dict[str, Any], started: Callable[[], None]) -> dict
     outputs: list[tuple[Any, str | None, float]] = []
     try:
         signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, timeout_s + 0.5, 0.5)
+        signal.setitimer(signal.ITIMER_REAL, timeout_s + _JUDGING_S, _JUDGING_S)
         child.load(job["source"])
         if job["tests"]:
             run_assertions(child, job)
@@ -149,12 +152,17 @@ def main() -> None:
         replies.write(struct.pack("!I", len(data)) + data)
         replies.flush()
 
+    # Collections while a reply is parsed would double the time that this takes.
+    gc.disable()
+    gc.freeze()
     for request in _requests():
         try:
             reply = answer(request, started=lambda: write(STARTED))
         except isolation.SandboxUnavailable as error:
             reply = {"unavailable": str(error)}
         write(pickle.dumps(reply))
+        del request, reply
+        gc.collect()
 
 
 if __name__ == "__main__":
