@@ -88,8 +88,9 @@ class Child:
         self.plain_only = False
         #: Whether a value of a class that extends a built-in one comes as the built-in value.
         self.built_in_only = False
-        #: How the run ended: tests may have caught the exception.
-        self.end: Ended | None = None
+        #: Outcome and detail of a run that ended: tests may have caught the exception. (Which holds the frames that it passed,
+        #: with all that was received in them, and would be held by them.)
+        self.end: tuple[str, str] | None = None
         settings = {
             "tasks": None if kind == isolation.UNSAFE else limits.allowed_tasks(own_namespace=own_namespace),
             "filter": None if kind == isolation.UNSAFE else seccomp.without_exec(),
@@ -169,11 +170,11 @@ class Child:
             self._depth = 0
             return self._decode(self._reply_to(message))
         except Ended as end:
-            self.end = end
+            self.end = end.outcome, end.detail
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
-            self.end = Ended("failed", "improper reply")
-            raise self.end from error
+            self.end = "failed", "improper reply"
+            raise Ended(*self.end) from error
 
     def _reply_to(self, message: dict[str, Any]) -> Any:
         token = secrets.token_hex(8)

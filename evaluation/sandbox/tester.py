@@ -99,8 +99,8 @@ def run_job(kind: str, job: dict[str, Any], started: Callable[[], None]) -> dict
     started()
 
     def on_alarm(signum: int, frame: object) -> None:
-        child.end = Ended("timed_out", "time limit")  # also where a test catches it
-        raise child.end
+        child.end = "timed_out", "time limit"
+        raise Ended(*child.end)
 
     outputs: list[tuple[Any, str | None, float]] = []
     try:
@@ -111,7 +111,7 @@ def run_job(kind: str, job: dict[str, Any], started: Callable[[], None]) -> dict
             run_assertions(child, job)
         else:
             run_inputs(child, job, outputs)
-        outcome, detail = ("passed", "") if child.end is None else (child.end.outcome, child.end.detail)
+        outcome, detail = child.end or ("passed", "")
     except Ended as end:
         outcome, detail = end.outcome, end.detail
     except BaseException as error:  # tests are trusted code that may raise anything on the program's values
