@@ -1,9 +1,9 @@
 """EvalPlus's tasks and its rules of comparison: what HumanEval+ (v0.1.10) and MBPP+ (v0.2.0) ask, and what counts as right.
 
 A task gives inputs and a reference solution; the expected outputs are what the reference returns on them
-(``evaluation.graders.evalplus_oracle``). The rules are those of evalplus 0.3.1, with its repaired check of HumanEval/32; that for
-most tasks is ``evaluation.sandbox.comparison``. One departure more, towards the safe side: an argument that a program changed
-is not used to judge its own answer. Nothing runs here; no torch.
+(``evaluation.graders.evalplus_oracle``). The rules are those of evalplus 0.3.1, with its repaired check of HumanEval/32;
+that of most tasks is in ``evaluation.sandbox.comparison``. One more departure, towards the safe side: an argument that a
+program changed is not used to judge its own answer. Nothing runs here; no torch.
 """
 
 from __future__ import annotations

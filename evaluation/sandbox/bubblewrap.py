@@ -1,8 +1,8 @@
 """Programs in namespaces of their own, by bubblewrap (https://github.com/containers/bubblewrap).
 
-What a program finds there: the interpreter, the packages and the system's libraries, read-only; ``/dev/null`` and ``/dev/urandom``; a
-private folder of limited size. No network, no other process, no ``/proc`` (nothing here needs it, and mounting it is what
-most often fails inside a container), no user's files, no further user namespaces.
+What a program finds there: the interpreter, its packages and the system's libraries, read-only; ``/dev/null`` and
+``/dev/urandom``; a private folder of limited size. No network, no other process, no ``/proc`` (nothing here needs it, and
+mounting it is what most often fails inside a container), no user's files, no further user namespaces.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Runs as ``python -P -s -S -c BOOT`` in an isolated process of its own, is sent this file's code, then a program and calls
 with plain arguments, and replies with plain data. It uses the standard library only, never sees a test or an expected
-value, and everything it replies is checked outside, so nothing here needs to be tamper-proof. ``Codec`` and ``decode_plain`` serve both
-sides.
+value, and everything it replies is checked outside, so nothing here needs to be tamper-proof. ``Codec`` and ``decode_plain``
+serve both sides.
 """
 
 import marshal
@@ -11,8 +11,8 @@ import posix
 import sys
 from _json import encode_basestring, make_encoder
 
-#: Bounds on a reply: its items (a reference of EvalPlus's returns 1,000,005), those of an iterator, which may be endless, and the
-#: items of one set or dict that hash like others (a set of n items of equal hash takes n * n steps to build).
+#: Bounds on a reply: its items (a reference of EvalPlus's returns 1,000,005), those of an iterator, which may be endless, and
+#: the items of one set or dict that hash like others (a set of n items of equal hash takes n * n steps to build).
 MAX_ITEMS = 1_500_000
 MAX_ITERATOR_ITEMS = 200_000
 MAX_INTEGER_BITS = 1 << 24

@@ -49,7 +49,7 @@ class ProcessLimits:
     file_mb: int = 8
     scratch_mb: int = 16
     #: Files and folders, about: they are counted twenty times a second.
-    files: int = 1000
+    files: int = 2000
     #: Threads and processes.
     processes: int = 64
     open_files: int = 64

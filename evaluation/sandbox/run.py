@@ -33,12 +33,12 @@ from typing import Any
 from evaluation.sandbox.comparison import Comparison
 from evaluation.sandbox.confinement import ProcessLimits
 from evaluation.sandbox.isolation import SandboxUnavailable
-from evaluation.sandbox.process import remove_folder
+from evaluation.sandbox.process import folders_of, remove_folder
 
 OUTCOMES = ("passed", "failed", "timed_out", "out_of_memory", "forbidden")
 _START_UP_S = 60.0
-#: After a program's time its tester has so long to say how it ended, before it is killed: it gives up by itself, except inside a
-#: single step of the interpreter, such as a comparison of two huge values.
+#: After a program's time its tester has so long to say how it ended, before it is killed: it gives up by itself, except inside
+#: a single step of the interpreter, such as a comparison of two huge values.
 _GRACE_S = 1.5
 
 
@@ -83,8 +83,8 @@ class Job:
     entry_point: str | None = None
     inputs: Sequence[Any] = ()
     expected: Sequence[Any] = ()
-    #: Absolute tolerance of the comparison with ``expected`` (``evaluation.sandbox.comparison.JsonComparison``); or how the value
-    #: of each input is compared, which runs in the tester.
+    #: Absolute tolerance of the comparison with ``expected`` (``evaluation.sandbox.comparison.JsonComparison``); or how the
+    #: value of each input is compared, which runs in the tester.
     atol: float = 0.0
     comparisons: Sequence[Comparison] = ()
     #: Return what the program returns, for all inputs, in ``Result.outputs``; nothing is compared.
@@ -302,8 +302,8 @@ class _Tester:
             return
         self._process.kill()
         self._process.communicate()
-        for folder in Path(tempfile.gettempdir()).glob(f"sandbox-{self._process.pid}-*"):
-            remove_folder(str(folder))
+        for folder in folders_of(self._process.pid):
+            remove_folder(folder)
         self._process = None
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -18,7 +18,9 @@ PROGRAMS = {
     "numpy's random numbers": "import numpy as np\nnp.random.default_rng(1).random(3)\ndef f(x): return x + 1",
     "pandas": "import pandas as pd\ndef f(x): return int(pd.DataFrame({'a': [x, 1]})['a'].sum())",
     "regex": "import regex\ndef f(x): return int(regex.match(r'\\d++', str(x + 1)).group())",
-    "the others": "import appdirs, dateutil, multipledispatch, rich, termcolor, tqdm, yaml\ndef f(x): return yaml.safe_load(str(x + 1))",
+    "the others": (
+        "import appdirs, dateutil, multipledispatch, rich, termcolor, tqdm, yaml\ndef f(x): return yaml.safe_load(str(x)) + 1"
+    ),
 }
 STANDARD = {
     "asyncio.run": (

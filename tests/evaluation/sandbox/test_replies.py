@@ -1,4 +1,4 @@
-"""Forged replies that are meant to keep the trusted side busy: it ends at most 3 s after the limit, and says how long it took."""
+"""Forged replies that are meant to keep the trusted side busy: it ends at most 3 s after the limit, and says when."""
 
 from __future__ import annotations
 
