@@ -144,7 +144,11 @@ def _left_out_for(task: Task, found: Output) -> str | None:
     """Why a reference's output is not used; None where it is."""
     if not _is_answer(task, found):
         return found.error
-    return "too large an output" if len(marshal.dumps(_value(task, found))) > MAX_OUTPUT_BYTES else None
+    try:
+        size = len(marshal.dumps(_value(task, found)))
+    except ValueError:
+        return f"a {type(found.value).__name__}, or one inside the output"
+    return "too large an output" if size > MAX_OUTPUT_BYTES else None
 
 
 def _check(task: Task, suite: Suite, outputs: Sequence[Output]) -> None:

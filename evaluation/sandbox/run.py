@@ -318,7 +318,8 @@ class _Tester:
         )
 
     def _read_message(self, deadline: float) -> bytearray:
-        return self._read(*struct.unpack("!I", self._read(4, deadline)), deadline)
+        (size,) = struct.unpack("!I", self._read(4, deadline))
+        return self._read(size, deadline)
 
     def _read(self, size: int, deadline: float) -> bytearray:
         assert self._process is not None and self._process.stdout is not None
