@@ -290,22 +290,20 @@ class OutputComparison(Comparison):
 
     def exact(self, arguments: Sequence[Any], output: Any, expected: Any) -> bool:
         """Whether an output is right without any tolerance, or by the special rule of its task."""
-        exact, name = super().exact(arguments, output, expected), self._entry_point
-        if self._dataset != "mbpp":
-            return exact
+        name = self._entry_point if self._dataset == "mbpp" else None
         if name in _AS_SETS:
             return set(output) == set(expected)
         if name in _NOT_NONE:
             return output == expected if isinstance(output, bool) else expected == (output is not None)
         if name == "are_equivalent":  # Mbpp/164: whatever is returned
             return True
+        if super().exact(arguments, output, expected):
+            return True
         if name == "sum_div":  # Mbpp/295
-            return exact or output == 0
+            return bool(output == 0)
         if name == "surface_Area":  # Mbpp/581: the height may be that of the pyramid, not of its sides
-            return exact or abs(output - _pyramid_area(*arguments)) <= self.atol
-        if name == "digit_distance_nums":  # Mbpp/558
-            return exact or output == _digit_distance(*arguments)
-        return exact
+            return abs(output - _pyramid_area(*arguments)) <= self.atol
+        return name == "digit_distance_nums" and output == _digit_distance(*arguments)  # Mbpp/558
 
 
 def _polynomial(coefficients: list[float], x: float) -> float:

@@ -212,7 +212,7 @@ def test_each_distinct_program_runs_once_and_only_the_wanted_inputs(monkeypatch:
     jobs.clear()
     grade("humaneval", asked, [completion], cache_dir=tmp_path)
     assert [len(job.inputs) for job in jobs] == [4]
-    assert jobs[0].input_timeouts_s == [1.0] * 4 and not jobs[0].expected
+    assert jobs[0].input_timeouts_s == [1.0] * 4 and jobs[0].expected == [3, 0, 0.5, -2] and not jobs[0].collect
 
 
 def test_the_limits_of_a_run_are_recorded() -> None:
