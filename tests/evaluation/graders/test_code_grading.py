@@ -263,6 +263,24 @@ def test_every_gold_program_passes(format: str) -> None:
 
 
 @needs_shared
+@pytest.mark.parametrize("kind", ["fractions.Fraction", "decimal.Decimal"])
+@pytest.mark.parametrize(
+    ("number", "program"),
+    [
+        (8, "def sum_product(numbers):\n    return number(sum(numbers)), number(math.prod(numbers))"),
+        (13, "def greatest_common_divisor(a, b):\n    return number(math.gcd(a, b))"),
+        (45, "def triangle_area(a, h):\n    return number(a) * number(h) / 2"),
+    ],
+)
+def test_exact_numbers_are_right_where_they_equal_the_gold(number: int, program: str, kind: str) -> None:
+    (example,) = (e for e in load("humaneval") if e.id == f"HumanEval/{number}")
+    module, _, name = kind.partition(".")
+    source = f"import math\nfrom {module} import {name} as number\n{program}"
+    assert run(example.job(source), limits=LIMITS).outcome == "passed"
+    assert run(example.job(source.replace("    return ", "    return number(1),")), limits=LIMITS).outcome == "failed"
+
+
+@needs_shared
 def test_helpers_in_a_test_are_the_references_not_the_programs() -> None:
     """HumanEval/38 tests decode_cyclic with the stub's encode_cyclic: a program that redefines it gains nothing."""
     (example,) = (e for e in load("humaneval") if e.id == "HumanEval/38")
