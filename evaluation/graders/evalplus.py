@@ -2,7 +2,7 @@
 
 A task gives inputs and a reference solution; the expected outputs are what the reference returns on them
 (``evaluation.graders.evalplus_oracle``). The rules are those of evalplus 0.3.1, with its repaired check of HumanEval/32;
-that of most tasks is in ``evaluation.sandbox.comparison``. One more departure, towards the safe side: an argument that a
+that of most tasks is in ``evaluation.comparison``. One more departure, towards the safe side: an argument that a
 program changed is not used to judge its own answer. Nothing runs here; no torch.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from evaluation.comparison import Comparison
 from evaluation.example import Record
-from evaluation.sandbox.comparison import Comparison
 
 #: base: the original set's inputs. plus: those that EvalPlus added.
 Suite = Literal["base", "plus"]

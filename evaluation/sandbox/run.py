@@ -30,7 +30,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from evaluation.sandbox.comparison import Comparison
+from evaluation.comparison import Comparison
 from evaluation.sandbox.confinement import ProcessLimits
 from evaluation.sandbox.isolation import SandboxUnavailable
 from evaluation.sandbox.process import folders_of, remove_folder
@@ -83,7 +83,7 @@ class Job:
     entry_point: str | None = None
     inputs: Sequence[Any] = ()
     expected: Sequence[Any] = ()
-    #: Absolute tolerance of the comparison with ``expected`` (``evaluation.sandbox.comparison.JsonComparison``); or how the
+    #: Absolute tolerance of the comparison with ``expected`` (``evaluation.comparison.JsonComparison``); or how the
     #: value of each input is compared, which runs in the tester.
     atol: float = 0.0
     comparisons: Sequence[Comparison] = ()

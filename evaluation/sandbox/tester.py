@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from evaluation.comparison import JsonComparison
 from evaluation.sandbox import confinement, isolation
 from evaluation.sandbox.bubblewrap import Missing
-from evaluation.sandbox.comparison import JsonComparison
 from evaluation.sandbox.process import NOT_PLAIN, Child, Ended, ProgramError
 
 #: The message that says that the time of a program has begun.

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from evaluation.comparison import Comparison
 from evaluation.sandbox import packages
-from evaluation.sandbox.comparison import Comparison
 from evaluation.sandbox.run import Job, Result, Sandbox
 from tests.evaluation.sandbox.hostile import each_level
 
