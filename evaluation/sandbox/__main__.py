@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     record = asdict(result)
-    del record["outputs"]
+    del record["outputs"], record["right"]
     limits = Limits(timeout_s=job.timeout_s or Limits.timeout_s, memory_mb=job.memory_mb or Limits.memory_mb)
     print(json.dumps(record | limits.as_dict()))
     return 0

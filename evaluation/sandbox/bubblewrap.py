@@ -1,8 +1,8 @@
 """Programs in namespaces of their own, by bubblewrap (https://github.com/containers/bubblewrap).
 
-What a program finds there: the interpreter and the system's libraries, read-only; ``/dev/null`` and ``/dev/urandom``; a
-private folder of limited size. No network, no other process, no ``/proc`` (nothing here needs it, and mounting it is what
-most often fails inside a container), no user's files, no further user namespaces.
+What a program finds there: the interpreter, its packages and the system's libraries, read-only; ``/dev/null`` and
+``/dev/urandom``; a private folder of limited size. No network, no other process, no ``/proc`` (nothing here needs it, and
+mounting it is what most often fails inside a container), no user's files, no further user namespaces.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _command(nesting: Sequence[str], *, scratch_mb: int) -> list[str]:
     words = [executable, *_NAMESPACES, *nesting, "--uid", str(confinement.NOBODY), "--gid", str(confinement.NOBODY)]
     words += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     for path in confinement.libraries():
-        words += ["--ro-bind", _interpreter_source() if path == sys.base_prefix else path, path]
+        words += ["--ro-bind", _sources().get(path, path), path]
     for path in _DEVICES:
         words += ["--dev-bind", path, path]
     return [*words, "--size", str(scratch_mb << 20), "--tmpfs", SCRATCH, "--remount-ro", "/", "--chdir", SCRATCH]
@@ -91,22 +91,23 @@ def interpreter() -> str:
 
 
 @cache
-def _interpreter_source() -> str:
-    """Where the user that ``as_user`` makes can reach the interpreter's folder. Root's may lie in a home that is closed to
-    nobody: it is then also mounted in a place that is open, in a mount namespace that only this process and its children
+def _sources() -> dict[str, str]:
+    """Where the user that ``as_user`` makes can reach what may lie in a home that is closed to nobody, the interpreter and the
+    packages: root mounts them also in a place that is open, in a mount namespace that only this process and its children
     see, and that goes with them."""
     if os.geteuid() != 0:
-        return sys.base_prefix
+        return {}
     libc = ctypes.CDLL(None, use_errno=True)
     stage = bytes(_STAGE)
-    target = _STAGE / "python"
     staged = (
         libc.unshare(_CLONE_NEWNS) == 0
         and libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None) == 0
         and libc.mount(b"tmpfs", stage, b"tmpfs", ctypes.c_ulong(0), b"size=64k,mode=755") == 0
     )
-    if not staged:
-        return sys.base_prefix
-    target.mkdir()
-    mounted = libc.mount(os.fsencode(sys.base_prefix), bytes(target), None, ctypes.c_ulong(_MS_BIND), None) == 0
-    return str(target) if mounted else sys.base_prefix
+    sources = {}
+    for number, path in enumerate(confinement.own_libraries() if staged else ()):
+        target = _STAGE / str(number)
+        target.mkdir()
+        if libc.mount(os.fsencode(path), bytes(target), None, ctypes.c_ulong(_MS_BIND), None) == 0:
+            sources[path] = str(target)
+    return sources

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from evaluation.sandbox import packages
+
 NOBODY = 65534
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,7 +31,7 @@ _CAP_DAC_READ_SEARCH = 2
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 
 _READ = 1 << 0 | 1 << 2 | 1 << 3  # execute, read file, read folder
-_WRITE_FILES = 1 << 1 | 1 << 5 | 1 << 8 | 1 << 14  # write, remove file, make file, truncate
+_WRITE_FILES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 14  # write, remove folder or file, make either, truncate
 #: Rights per Landlock ABI version: all rights that the version knows are handled, and so denied where not granted.
 _RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
 #: First kernel that counts a user's processes in each user namespace apart.
@@ -46,6 +48,8 @@ class ProcessLimits:
     #: Size of a file, and of all files together, MiB.
     file_mb: int = 8
     scratch_mb: int = 16
+    #: Files and folders, about: they are counted twenty times a second.
+    files: int = 2000
     #: Threads and processes.
     processes: int = 64
     open_files: int = 64
@@ -62,8 +66,14 @@ class ProcessLimits:
 
 def libraries() -> tuple[str, ...]:
     """The folders and files that an interpreter must be able to read."""
-    paths = {sys.base_prefix, "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache"}
+    paths = {*own_libraries(), "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache"}
     return tuple(sorted(str(Path(path)) for path in paths if Path(path).exists()))
+
+
+def own_libraries() -> tuple[str, ...]:
+    """Those of them that may lie in a user's home: the interpreter's, and the packages for programs."""
+    installed = packages.folder()
+    return (sys.base_prefix,) if installed is None else (sys.base_prefix, installed)
 
 
 def become_subreaper() -> None:

@@ -21,14 +21,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.sandbox import bubblewrap, confinement, seccomp
+from evaluation.sandbox import bubblewrap, confinement, packages, seccomp
 
 BUBBLEWRAP, LANDLOCK, UNSAFE = "bubblewrap", "landlock", "unsafe"
 _PROBE_LIMITS = confinement.ProcessLimits(cpu_s=5, memory_mb=512)
 _PROBE_S = 20.0
 #: With a fixed seed the order of a set of strings, and so a verdict, is the same in each run; with one arena the address
 #: space limit leaves room for threads (each would reserve 64 MiB).
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1"}
+#: NumPy's threads would each take 32 MiB more.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 #: Text on descriptor 1: the JSON list of what was possible. Arguments: a folder, a port of this machine, a process.
 _PROBE = """
@@ -124,10 +125,12 @@ def _confine(isolation: str, limits: confinement.ProcessLimits, folder: str) -> 
 
 
 def layers(isolation: str) -> str:
-    """What is in force, joined by ``+``, for records: ``bubblewrap+rlimits+nobody+seccomp``."""
+    """What is in force, joined by ``+``, for records: ``bubblewrap+rlimits+nobody+seccomp+packages``. Without ``packages``
+    programs find the standard library only (``evaluation.sandbox.packages``)."""
     nobody = ("nobody",) if os.geteuid() == 0 else ()
     filtered = ("seccomp",) if isolation != UNSAFE and seccomp.program() is not None else ()
-    return "+".join((isolation, "rlimits", *nobody, *filtered))
+    installed = () if packages.folder() is None else ("packages",)
+    return "+".join((isolation, "rlimits", *nobody, *filtered, *installed))
 
 
 def choose(wanted: str | None = None, *, allow_unsafe: bool = False) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import marshal
+import math
 import os
 import resource
 import secrets
@@ -17,18 +18,28 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 from typing import Any
 
-from evaluation.sandbox import confinement, isolation
-from evaluation.sandbox.child import BOOT, Codec, decode_plain
+from evaluation.sandbox import confinement, isolation, packages, seccomp
+from evaluation.sandbox.child import BOOT, MAX_ITEMS, Codec, decode_plain
 
+#: Bounds on a reply before it is parsed: its size, and its items as counted by commas and brackets, those in strings, too.
 _MAX_MESSAGE_BYTES = 128 << 20
+_MAX_MESSAGE_ITEMS = 4 * MAX_ITEMS
+#: How deep its lists may be nested.
+_MAX_DEPTH = 400
 _START_UP_S = 10.0
-#: How often a folder outside a namespace is checked for its size.
+#: How often the program's folder is checked for its size.
 _CHECK_S = 0.05
+#: Characters of the path of a folder that is looked into.
+_MAX_PATH = 1000
+_MEMORY = "/dev/shm"
 _CHILD_SOURCE = Path(__file__).with_name("child.py").read_text(encoding="utf-8")
 _CHILD = marshal.dumps(compile(_CHILD_SOURCE, "child.py", "exec"))
+#: The error of a call that returns an object of a class of the program's own where only plain data counts.
+NOT_PLAIN = "NotPlainData"
 _PLAIN_ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -72,20 +83,39 @@ class Child:
         self.socket, theirs = socket.socketpair()
         self._cpu_s = _children_cpu_s()
         self.process: subprocess.Popen[bytes] | None = None
+        #: Its working folder in a namespace of its own.
+        self._folder_descriptor: int | None = None
+        self._checked = 0.0
         self._objects: dict[int, Handle] = {}
+        self._depth = 0
         #: Whether a returned object counts as an error.
         self.plain_only = False
-        #: How the run ended: tests may have caught the exception.
-        self.end: Ended | None = None
-        tasks = "any" if kind == isolation.UNSAFE else str(limits.allowed_tasks(own_namespace=own_namespace))
-        arguments = ["-c", BOOT, str(theirs.fileno()), tasks, *confinement.libraries()]
+        #: Whether a value of a class that extends a built-in one comes as the built-in value.
+        self.built_in_only = False
+        #: Outcome and detail of a run that ended: tests may have caught the exception. (Which holds the frames that it passed,
+        #: with all that was received in them, and would be held by them.)
+        self.end: tuple[str, str] | None = None
+        settings = {
+            "tasks": None if kind == isolation.UNSAFE else limits.allowed_tasks(own_namespace=own_namespace),
+            "filter": None if kind == isolation.UNSAFE else seccomp.without_exec(),
+            "hand_over": own_namespace,
+            "readable": confinement.libraries(),
+            "packages": packages.folder(),
+        }
         try:
             with theirs:
                 self.process = isolation.start(
-                    kind, arguments, limits=limits, folder=self.folder or "/", pass_fds=(theirs.fileno(),)
+                    kind,
+                    ["-c", BOOT, str(theirs.fileno())],
+                    limits=limits,
+                    folder=self.folder or "/",
+                    pass_fds=(theirs.fileno(),),
                 )
             self.deadline = time.monotonic() + _START_UP_S
             self._write(_CHILD)
+            self._send(settings)
+            if own_namespace:
+                self._folder_descriptor = self._receive_descriptor()
             if self._receive() != {"ready": True}:
                 raise Ended("failed", "improper reply")
         except BaseException:
@@ -105,8 +135,10 @@ class Child:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
         self.socket.close()
+        if self._folder_descriptor is not None:
+            os.close(self._folder_descriptor)
         if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_folder(self.folder)
 
     def load(self, source: str) -> None:
         """Run the program's top level.
@@ -139,14 +171,14 @@ class Child:
 
     def _exchange(self, message: dict[str, Any]) -> Any:
         try:
-            reply = self._reply_to(message)
-            return self._decode(reply)
+            self._depth = 0
+            return self._decode(self._reply_to(message))
         except Ended as end:
-            self.end = end
+            self.end = end.outcome, end.detail
             raise
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-            self.end = Ended("failed", "improper reply")
-            raise self.end from error
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
+            self.end = "failed", "improper reply"
+            raise Ended(*self.end) from error
 
     def _reply_to(self, message: dict[str, Any]) -> Any:
         token = secrets.token_hex(8)
@@ -163,12 +195,20 @@ class Child:
     def _decode(self, value: Any) -> Any:
         if type(value) is not list:
             return value
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise Ended("failed", "reply nested too deeply")
         tag, *parts = value
         if tag == "object":
             if self.plain_only:
-                raise ProgramError("NotPlainData")
-            return self._objects.setdefault(int(parts[0]), Handle(self, int(parts[0])))
-        return decode_plain(tag, parts, self._decode)
+                raise ProgramError(NOT_PLAIN)
+            decoded = self._objects.setdefault(int(parts[0]), Handle(self, int(parts[0])))
+        elif tag == "other" and self.built_in_only:
+            decoded = self._decode(parts[0])
+        else:
+            decoded = decode_plain(tag, parts, self._decode)
+        self._depth -= 1
+        return decoded
 
     def _wait(self, *, to_write: bool = False) -> None:
         """Until the channel is ready.
@@ -177,14 +217,26 @@ class Child:
             Ended: the time is over, or the folder too large.
         """
         while True:
-            left = self.deadline - time.monotonic()
-            if left <= 0:
+            now = time.monotonic()
+            if now >= self.deadline:
                 raise Ended("timed_out", "time limit")
-            slice_s = left if self.folder is None else min(left, _CHECK_S)
+            if now >= self._checked + _CHECK_S:
+                self._checked = now
+                self._check_folder()
+            slice_s = min(self.deadline - now, _CHECK_S)
             if any(select.select([] if to_write else [self.socket], [self.socket] if to_write else [], [], slice_s)):
                 return
-            if self.folder is not None and _size(self.folder) > self.limits.scratch_mb << 20:
-                raise Ended("failed", "file limit")
+
+    def _check_folder(self) -> None:
+        if self.folder is not None:
+            files, size = _usage(self.folder, self.limits.files)
+        elif self._folder_descriptor is not None:
+            # The size of the file system is limited.
+            files, size = _nodes(self._folder_descriptor), 0
+        else:
+            return
+        if files > self.limits.files or size > self.limits.scratch_mb << 20:
+            raise Ended("failed", "file limit")
 
     def _send(self, message: dict[str, Any]) -> None:
         self._write(marshal.dumps(message))
@@ -202,10 +254,20 @@ class Child:
         (size,) = struct.unpack("!I", self._read(4))
         if size > _MAX_MESSAGE_BYTES:
             raise Ended("failed", "reply too large")
+        data = self._read(size)
+        if data.count(b",") + data.count(b"[") > _MAX_MESSAGE_ITEMS:
+            raise Ended("failed", "reply with too many items")
         try:
-            return json.loads(self._read(size).decode("utf-8", "surrogatepass"))
+            return json.loads(data.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError):
             raise Ended("failed", "improper reply") from None
+
+    def _receive_descriptor(self) -> int:
+        self._wait()
+        _, descriptors, *_ = socket.recv_fds(self.socket, 1, 1)
+        if len(descriptors) != 1:
+            raise Ended(*self._death())
+        return descriptors[0]
 
     def _read(self, size: int) -> bytearray:
         data = bytearray()
@@ -236,20 +298,59 @@ class Child:
 
 
 def _make_folder() -> str:
-    folder = tempfile.mkdtemp(prefix=f"sandbox-{os.getpid()}-")
+    # In memory where that is possible: to remove 2000 folders from a disk was seen to take 8 s.
+    place = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else None
+    folder = tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=place)
     if os.geteuid() == 0:
         os.chown(folder, confinement.NOBODY, confinement.NOBODY)
     return folder
 
 
-def _size(folder: str) -> int:
-    """Bytes of the files in a folder, which has no folders in it."""
-    total = 0
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
-                total += entry.stat(follow_symlinks=False).st_size
-    return total
+def _prefix(tester: int) -> str:
+    return f"sandbox-{tester}-"
+
+
+def folders_of(tester: int) -> list[str]:
+    """The folders of a tester's program, if it is at work or was killed: at most one."""
+    return [path for place in (_MEMORY, tempfile.gettempdir()) for path in glob(f"{place}/{_prefix(tester)}*")]
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a program's folder, whatever it made there: folders that may not be read, or nested a thousand times."""
+    with contextlib.suppress(OSError, RecursionError):
+        shutil.rmtree(folder)
+    if os.path.lexists(folder):
+        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            subprocess.run([*command, "--", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _usage(folder: str, most: int) -> tuple[float, int]:
+    """Number of files and folders in a folder, counted until there are more than ``most``, and their bytes."""
+    files, size = 0.0, 0
+    folders = [folder]
+    while folders and files <= most:
+        path = folders.pop()
+        if len(path) > _MAX_PATH:
+            return math.inf, size
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        size += entry.stat(follow_symlinks=False).st_size
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.path)
+                    files += 1
+        except FileNotFoundError:
+            pass
+        except OSError:  # a folder closed to its owner: not countable
+            return math.inf, size
+    return files, size
+
+
+def _nodes(descriptor: int) -> int:
+    """Files and folders of a file system that limits them, as tmpfs does."""
+    status = os.statvfs(descriptor)
+    return status.f_files - status.f_ffree
 
 
 def _children_cpu_s() -> float:

@@ -5,7 +5,8 @@ hold the tests. For every job a tester starts a *child* (``evaluation.sandbox.ch
 ``evaluation.sandbox.process``): a fresh, isolated process (``evaluation.sandbox.isolation``) that holds the program only, is
 sent calls with plain arguments and replies with plain data.
 Expected values never enter the child and results are compared outside it, so lying ``__eq__`` methods, frame walking, early
-exits and forged messages cannot make a wrong program pass.
+exits and forged messages cannot make a wrong program pass. What comes from a child is parsed and compared in the tester, which
+is killed where it does not end in time: no reply can hold up the caller.
 
 ``python -m evaluation.sandbox FILE.py --tests TESTS.json`` runs one program.
 """
@@ -16,7 +17,6 @@ import os
 import pickle
 import queue
 import select
-import shutil
 import struct
 import subprocess
 import sys
@@ -30,11 +30,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from evaluation.comparison import Comparison
 from evaluation.sandbox.confinement import ProcessLimits
 from evaluation.sandbox.isolation import SandboxUnavailable
+from evaluation.sandbox.process import folders_of, remove_folder
 
 OUTCOMES = ("passed", "failed", "timed_out", "out_of_memory", "forbidden")
 _START_UP_S = 60.0
+#: After a program's time its tester has so long to say how it ended, before it is killed: it gives up by itself, except inside
+#: a single step of the interpreter, such as a comparison of two huge values.
+_GRACE_S = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,7 @@ class Limits:
             "timeout_s": self.timeout_s,
             "memory_mb": self.memory_mb,
             "scratch_mb": ProcessLimits.scratch_mb,
+            "files": ProcessLimits.files,
             "processes": ProcessLimits.processes,
         }
 
@@ -77,7 +83,10 @@ class Job:
     entry_point: str | None = None
     inputs: Sequence[Any] = ()
     expected: Sequence[Any] = ()
+    #: Absolute tolerance of the comparison with ``expected`` (``evaluation.comparison.JsonComparison``); or how the
+    #: value of each input is compared, which runs in the tester.
     atol: float = 0.0
+    comparisons: Sequence[Comparison] = ()
     #: Return what the program returns, for all inputs, in ``Result.outputs``; nothing is compared.
     collect: bool = False
     #: Wall-clock seconds for each input; empty: only the whole program is limited.
@@ -89,6 +98,8 @@ class Job:
     def __post_init__(self) -> None:
         if not self.collect and len(self.expected) != len(self.inputs):
             raise ValueError(f"found {len(self.inputs)} inputs and {len(self.expected)} expected values, expected equally many")
+        if self.comparisons and len(self.comparisons) != len(self.inputs):
+            raise ValueError(f"found {len(self.inputs)} inputs and {len(self.comparisons)} comparisons for them")
         if self.input_timeouts_s and len(self.input_timeouts_s) != len(self.inputs):
             raise ValueError(f"found {len(self.inputs)} inputs and {len(self.input_timeouts_s)} time limits for them")
 
@@ -107,17 +118,20 @@ class Output:
 class Result:
     """How a program's run ended. ``detail`` is for people: an exception's class, or the number of the failed test.
 
-    Of a job that collects, ``passed`` says that every input was answered, and ``outputs`` has the answers so far.
+    Of a job that collects, ``passed`` says that every input was answered, and ``outputs`` has the answers so far; of
+    another job with inputs ``right`` is the number of those answered right before the end.
     """
 
     outcome: str
     detail: str
+    #: Of the whole run, with what the judging took beyond the limit.
     seconds: float
     #: Whether this is the second run, alone, of a program that timed out among others.
     retried: bool = False
     #: The layers of isolation in force: see ``level``.
     level: str = ""
     outputs: tuple[Output, ...] = ()
+    right: int = 0
 
 
 def level(*, allow_unsafe: bool = False) -> str:
@@ -135,7 +149,7 @@ def _chosen(wanted: str | None, allow_unsafe: bool) -> dict[str, str]:
     """``isolation`` and ``layers``. A tester finds them, because trying them changes the process that tries."""
     tester = _Tester({})
     try:
-        return tester.ask({"choose": wanted, "allow_unsafe": allow_unsafe}, timeout_s=_START_UP_S)
+        return tester.ask({"choose": wanted, "allow_unsafe": allow_unsafe})
     except _NoReply as error:
         raise SandboxUnavailable("the sandbox's tester process does not start") from error
     finally:
@@ -245,16 +259,19 @@ class _Tester:
         timeout_s = limits.timeout_s if job.timeout_s is None else job.timeout_s
         memory_mb = limits.memory_mb if job.memory_mb is None else job.memory_mb
         request = vars(job) | {"timeout_s": timeout_s, "memory_mb": memory_mb, "isolation": self._how["isolation"]}
+        start = time.monotonic()
         try:
             # The tester ends a program at its limit; this is the limit of the tester.
-            reply = self.ask(request, timeout_s=timeout_s + _START_UP_S)
+            reply = self.ask(request, timeout_s=timeout_s + _GRACE_S)
         except _NoReply:
-            reply = {"outcome": "timed_out", "detail": "the tests did not end", "seconds": timeout_s, "outputs": ()}
+            seconds = round(time.monotonic() - start, 4)
+            reply = {"outcome": "timed_out", "detail": "the tests did not end", "seconds": seconds, "outputs": (), "right": 0}
         outputs = tuple(Output(value=value, error=error, seconds=took) for value, error, took in reply.pop("outputs"))
         return Result(**reply, outputs=outputs, level=self._how["layers"])
 
-    def ask(self, request: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-        """The reply to one request.
+    def ask(self, request: dict[str, Any], *, timeout_s: float = 0.0) -> dict[str, Any]:
+        """The reply to one request, ``timeout_s`` after the tester says that it began, if it does; and after at most
+        ``_START_UP_S`` if not.
 
         Raises:
             SandboxUnavailable: programs cannot be isolated.
@@ -268,9 +285,10 @@ class _Tester:
         try:
             self._process.stdin.write(struct.pack("!I", len(data)) + data)
             self._process.stdin.flush()
-            deadline = time.monotonic() + timeout_s
-            (size,) = struct.unpack("!I", self._read(4, deadline))
-            reply = pickle.loads(self._read(size, deadline))
+            message = self._read_message(time.monotonic() + _START_UP_S)
+            if not message:
+                message = self._read_message(time.monotonic() + timeout_s)
+            reply = pickle.loads(message)
         except (OSError, _NoReply) as error:
             self.close()
             raise _NoReply from error
@@ -284,8 +302,8 @@ class _Tester:
             return
         self._process.kill()
         self._process.communicate()
-        for folder in Path(tempfile.gettempdir()).glob(f"sandbox-{self._process.pid}-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in folders_of(self._process.pid):
+            remove_folder(folder)
         self._process = None
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -298,6 +316,10 @@ class _Tester:
             start_new_session=True,
             env={"PATH": os.defpath, "PYTHONHASHSEED": "0", "TMPDIR": tempfile.gettempdir()},
         )
+
+    def _read_message(self, deadline: float) -> bytearray:
+        (size,) = struct.unpack("!I", self._read(4, deadline))
+        return self._read(size, deadline)
 
     def _read(self, size: int, deadline: float) -> bytearray:
         assert self._process is not None and self._process.stdout is not None

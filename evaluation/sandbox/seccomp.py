@@ -126,7 +126,7 @@ _DENIED = {
     "mknodat": 259,
 }
 _CLONE, _CLONE3, _CLONE_THREAD = 56, 435, 0x10000
-_PRLIMIT = 302
+_PRLIMIT, _EXECVE = 302, 59
 _AUDIT_ARCH_X86_64, _X32_BIT = 0xC000003E, 0x40000000
 _LOAD, _JUMP_EQUAL, _JUMP_NOT_LESS, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -171,6 +171,16 @@ def program() -> bytes | None:
     for number in sorted(_DENIED.values()):
         statements += [_statement(_JUMP_EQUAL, number, 0, 1), denied]
     return b"".join([*statements, allowed])
+
+
+@cache
+def without_exec() -> bytes | None:
+    """A second filter, for a process that has become what it is to be: ``execve`` starts no other program. (``execveat``
+    is denied to all.)"""
+    if program() is None:
+        return None
+    denied = [_statement(_JUMP_EQUAL, _EXECVE, 0, 1), _statement(_RETURN, _ERROR | errno.EPERM)]
+    return b"".join([_statement(_LOAD, _NUMBER), *denied, _statement(_RETURN, _ALLOW)])
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import math
 import os
 import pickle
@@ -12,14 +12,19 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from evaluation.comparison import JsonComparison
 from evaluation.sandbox import confinement, isolation
 from evaluation.sandbox.bubblewrap import Missing
-from evaluation.sandbox.process import Child, Ended, ProgramError
+from evaluation.sandbox.process import NOT_PLAIN, Child, Ended, ProgramError
 
+#: The message that says that the time of a program has begun.
+STARTED = b""
 _STARTS = 3
+#: After the program's time, for what is done with its last reply.
+_JUDGING_S = 0.25
 _MEMORY_BYTES = 4 << 30
 
 
@@ -36,31 +41,17 @@ def run_assertions(child: Child, request: dict[str, Any]) -> None:
     exec(compile(request["tests"], "tests.py", "exec"), namespace)
 
 
-def plain_equal(actual: Any, expected: Any, atol: float) -> bool:
-    """EvalPlus's comparison on plain data: equal, or close where ``atol`` is set (or the values are floats, with its
-    default 1e-6); a tuple equals a list with the same items, because JSON has no tuples."""
-    if isinstance(expected, bool) or isinstance(actual, bool):
-        return isinstance(actual, bool | int | float) and isinstance(expected, bool | int | float) and actual == expected
-    if isinstance(expected, int | float) and isinstance(actual, int | float):
-        tolerance = atol or (1e-6 if isinstance(expected, float) or isinstance(actual, float) else 0.0)
-        if isinstance(expected, float) and math.isnan(expected):
-            return math.isnan(actual)
-        with contextlib.suppress(OverflowError):
-            return actual == expected or (tolerance > 0 and math.isclose(actual, expected, rel_tol=1e-7, abs_tol=tolerance))
-        return False
-    if isinstance(expected, list | tuple) and isinstance(actual, list | tuple):
-        return len(actual) == len(expected) and all(
-            plain_equal(left, right, atol) for left, right in zip(actual, expected, strict=True)
-        )
-    if isinstance(expected, dict) and isinstance(actual, dict):
-        return actual.keys() == expected.keys() and all(plain_equal(actual[key], expected[key], atol) for key in expected)
-    return type(actual) is type(expected) and actual == expected
+#: Stands for an object of a class of the program's own: it is not None, and equal to nothing.
+_OBJECT = object()
 
 
 def run_inputs(child: Child, job: dict[str, Any], outputs: list[tuple[Any, str | None, float]]) -> None:
-    """Call the entry point on every input. A job that collects has (value, error, seconds) of each appended to ``outputs``;
-    else each value is compared with what is expected, up to the first difference."""
+    """Call the entry point on every input and append (value, error, seconds) of each to ``outputs``. Unless the job collects,
+    each value is compared with what is expected, up to the first that is wrong, which is not appended."""
     child.plain_only = True
+    child.built_in_only = job["collect"]
+    # One comparison for all inputs, because it has a state.
+    comparisons = job["comparisons"] or [JsonComparison(job["atol"])] * len(job["inputs"])
     end_of_job = child.deadline
     for number, arguments in enumerate(job["inputs"]):
         value, failure, start = None, None, time.monotonic()
@@ -72,16 +63,14 @@ def run_inputs(child: Child, job: dict[str, Any], outputs: list[tuple[Any, str |
             failure = str(error)
         except Ended as end:
             raise Ended(end.outcome, f"input {number}: {end.detail}") from None
-        if job["collect"]:
-            outputs.append((value, failure, round(time.monotonic() - start, 6)))
-        elif failure is not None:
-            raise Ended("failed", f"input {number}: {failure}")
-        elif not plain_equal(value, job["expected"][number], job["atol"]):
-            raise Ended("failed", f"input {number}: another value than expected")
-
-
-def _on_alarm(signum: int, frame: object) -> None:
-    raise Ended("timed_out", "time limit")
+        seconds = round(time.monotonic() - start, 6)
+        if not job["collect"]:
+            if failure not in (None, NOT_PLAIN):
+                raise Ended("failed", f"input {number}: {failure}")
+            compared = value if failure is None else _OBJECT
+            if not comparisons[number].accepts(arguments, compared, job["expected"][number]):
+                raise Ended("failed", f"input {number}: another value than expected")
+        outputs.append((value if job["collect"] else None, failure, seconds))
 
 
 def _start_child(kind: str, *, timeout_s: float, limits: confinement.ProcessLimits) -> Child:
@@ -102,20 +91,27 @@ def _start_child(kind: str, *, timeout_s: float, limits: confinement.ProcessLimi
     raise isolation.SandboxUnavailable(f"a program could not be started under {kind}: {reason}")
 
 
-def run_job(kind: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Outcome, detail and what was collected."""
+def run_job(kind: str, job: dict[str, Any], started: Callable[[], None]) -> dict[str, Any]:
+    """Outcome, detail and what was collected. ``started`` is called when the time of the program begins."""
     timeout_s = job["timeout_s"]
     limits = confinement.ProcessLimits(cpu_s=math.ceil(timeout_s) + 1, memory_mb=job["memory_mb"])
     child = _start_child(kind, timeout_s=timeout_s, limits=limits)
+    started()
+
+    def on_alarm(signum: int, frame: object) -> None:
+        child.end = "timed_out", "time limit"
+        raise Ended(*child.end)
+
     outputs: list[tuple[Any, str | None, float]] = []
     try:
-        signal.setitimer(signal.ITIMER_REAL, timeout_s + 0.5)
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, timeout_s + _JUDGING_S, _JUDGING_S)
         child.load(job["source"])
         if job["tests"]:
             run_assertions(child, job)
         else:
             run_inputs(child, job, outputs)
-        outcome, detail = ("passed", "") if child.end is None else (child.end.outcome, child.end.detail)
+        outcome, detail = child.end or ("passed", "")
     except Ended as end:
         outcome, detail = end.outcome, end.detail
     except BaseException as error:  # tests are trusted code that may raise anything on the program's values
@@ -123,16 +119,17 @@ def run_job(kind: str, job: dict[str, Any]) -> dict[str, Any]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         child.close()
-    return {"outcome": outcome, "detail": detail, "outputs": outputs}
+    collected, right = (outputs, 0) if job["collect"] else ([], len(outputs))
+    return {"outcome": outcome, "detail": detail, "outputs": collected, "right": right}
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
+def answer(request: dict[str, Any], started: Callable[[], None]) -> dict[str, Any]:
     """The reply to one request: to choose how to isolate, or to run a job."""
     if "choose" in request:
         kind = isolation.choose(request["choose"], allow_unsafe=request["allow_unsafe"])
         return {"isolation": kind, "layers": isolation.layers(kind)}
     start = time.monotonic()
-    return run_job(request["isolation"], request) | {"seconds": round(time.monotonic() - start, 4)}
+    return run_job(request["isolation"], request, started) | {"seconds": round(time.monotonic() - start, 4)}
 
 
 def _requests() -> Iterator[dict[str, Any]]:
@@ -142,22 +139,30 @@ def _requests() -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Answer requests, length-prefixed pickles from and to the process that started this one."""
+    """Answer requests, length-prefixed pickles from and to the process that started this one; an empty message says that
+    the time of a program has begun."""
     if sys.platform == "linux":
         confinement.become_subreaper()
     confinement.lower_limit(resource.RLIMIT_AS, _MEMORY_BYTES, _MEMORY_BYTES)
     sys.setrecursionlimit(5000)
-    signal.signal(signal.SIGALRM, _on_alarm)
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what tests print goes nowhere
-    for request in _requests():
-        try:
-            reply = answer(request)
-        except isolation.SandboxUnavailable as error:
-            reply = {"unavailable": str(error)}
-        data = pickle.dumps(reply)
+
+    def write(data: bytes) -> None:
         replies.write(struct.pack("!I", len(data)) + data)
         replies.flush()
+
+    # Collections while a reply is parsed would double the time that this takes.
+    gc.disable()
+    gc.freeze()
+    for request in _requests():
+        try:
+            reply = answer(request, started=lambda: write(STARTED))
+        except isolation.SandboxUnavailable as error:
+            reply = {"unavailable": str(error)}
+        write(pickle.dumps(reply))
+        del request, reply
+        gc.collect()
 
 
 if __name__ == "__main__":

@@ -179,14 +179,16 @@ def check_gpu() -> Finding:
 
 def check_sandbox() -> Finding:
     """How programs that a model wrote are isolated. Found by trying."""
-    from evaluation.sandbox import isolation
+    from evaluation.sandbox import isolation, packages
 
     reasons: dict[str, str] = {}
+    if packages.folder() is None:
+        reasons["packages"] = "NumPy and others that programs may import are missing; run make setup again"
     for level in (isolation.BUBBLEWRAP, isolation.LANDLOCK):
         reason = isolation.self_test(level)
         if reason is None:
             seen = "; ".join([isolation.layers(level), *(f"no {name}: {why}" for name, why in reasons.items())])
-            mend = _mend_bubblewrap() if reasons else None
+            mend = _mend_bubblewrap() if isolation.BUBBLEWRAP in reasons else "make setup" if reasons else None
             return Finding(name="sandbox", status="note" if reasons else "ok", found=seen, mend=mend)
         reasons[level] = reason
     seen = "none, so tasks of code cannot be evaluated; " + "; ".join(f"no {name}: {why}" for name, why in reasons.items())

@@ -54,12 +54,20 @@ CHANGES = {
     "raises on the third call": "_count(3) or r",
     "none on the fourth call": "None if _calls[0] > 3 else r",
     "right on short input only": "r if len(str(a)) < 30 else None",
+    "as Fractions": "_numbers(r, _Fraction)",
+    "as Decimals": "_numbers(r, _Decimal)",
+    "as numbers of NumPy": "_numbers(r, lambda x: _numpy.array([x])[0])",
+    "as an array": "_numpy.array(r)",
+    "keys": "dict.fromkeys(r).keys() if isinstance(r, (list, tuple, set)) else r",
     "own class": "type('T', (type(r),), {})(r) if type(r) in (int, str, list, tuple, dict, float) else r",
 }
 
 _HELPERS = """
 
 import copy as _copy
+from decimal import Decimal as _Decimal
+from fractions import Fraction as _Fraction
+{imports}
 _calls = [0]
 
 
@@ -77,6 +85,14 @@ def _shift(r, by):
     return r
 
 
+def _numbers(r, kind):
+    if isinstance(r, (int, float)) and not isinstance(r, bool):
+        return kind(r)
+    if isinstance(r, (list, tuple)):
+        return type(r)(_numbers(x, kind) for x in r)
+    return r
+
+
 _reference = {entry_point}
 
 
@@ -90,7 +106,13 @@ def {entry_point}(*a):
 def program(record: dict[str, Any], change: str) -> str:
     """The reference solution of a release record with its result changed."""
     reference = record["prompt"] + record["canonical_solution"]
-    return reference + _HELPERS.replace("{entry_point}", record["entry_point"]).replace("{change}", CHANGES[change])
+    filled = {"{entry_point}": record["entry_point"], "{change}": CHANGES[change]}
+    # NumPy takes a tenth of a second to import.
+    filled["{imports}"] = "import numpy as _numpy" if "_numpy" in CHANGES[change] else ""
+    helpers = _HELPERS
+    for name, text in filled.items():
+        helpers = helpers.replace(name, text)
+    return reference + helpers
 
 
 def cases(record: dict[str, Any], dataset: str, *, count: int) -> list[Case]:

@@ -212,7 +212,7 @@ def test_each_distinct_program_runs_once_and_only_the_wanted_inputs(monkeypatch:
     jobs.clear()
     grade("humaneval", asked, [completion], cache_dir=tmp_path)
     assert [len(job.inputs) for job in jobs] == [4]
-    assert jobs[0].input_timeouts_s == [1.0] * 4 and not jobs[0].expected
+    assert jobs[0].input_timeouts_s == [1.0] * 4 and jobs[0].expected == [3, 0, 0.5, -2] and not jobs[0].collect
 
 
 def test_the_limits_of_a_run_are_recorded() -> None:
@@ -260,6 +260,24 @@ def test_every_gold_program_passes(format: str) -> None:
     asked = load(format)
     gold = grade(format, asked, [e.reference for e in asked], graders=["code_tests"], limits=LIMITS).verdicts["code_tests"]
     assert [(e.id, v.outcome) for e, v in zip(asked, gold, strict=True) if not v.correct] == []
+
+
+@needs_shared
+@pytest.mark.parametrize("kind", ["fractions.Fraction", "decimal.Decimal"])
+@pytest.mark.parametrize(
+    ("number", "program"),
+    [
+        (8, "def sum_product(numbers):\n    return number(sum(numbers)), number(math.prod(numbers))"),
+        (13, "def greatest_common_divisor(a, b):\n    return number(math.gcd(a, b))"),
+        (45, "def triangle_area(a, h):\n    return number(a) * number(h) / 2"),
+    ],
+)
+def test_exact_numbers_are_right_where_they_equal_the_gold(number: int, program: str, kind: str) -> None:
+    (example,) = (e for e in load("humaneval") if e.id == f"HumanEval/{number}")
+    module, _, name = kind.partition(".")
+    source = f"import math\nfrom {module} import {name} as number\n{program}"
+    assert run(example.job(source), limits=LIMITS).outcome == "passed"
+    assert run(example.job(source.replace("    return ", "    return number(1),")), limits=LIMITS).outcome == "failed"
 
 
 @needs_shared

@@ -71,8 +71,8 @@ def suite_outcomes(programs: list[tuple[Task, str]], cache_dir: Path, *, batch: 
                 evalplus_oracle.program_job(task, source, truth, evalplus_oracle.TimeLimits())
                 for (task, source), truth in zip(now, expected, strict=True)
             ]
-            for (task, _), truth, result in zip(now, expected, sandbox.run_all(jobs), strict=True):
-                outcomes.append(dict(zip(("base", "plus"), evalplus_oracle.outcomes(task, result, truth), strict=True)))
+            for truth, result in zip(expected, sandbox.run_all(jobs), strict=True):
+                outcomes.append(dict(zip(("base", "plus"), evalplus_oracle.outcomes(result, truth), strict=True)))
     return outcomes
 
 

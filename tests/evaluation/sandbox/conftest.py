@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.sandbox.process import folders_of
 from evaluation.sandbox.run import Job, Limits, Result, Sandbox, SandboxUnavailable
 from tests.evaluation.sandbox.hostile import EXPECTED, INPUTS, Hostile
 
@@ -70,7 +71,7 @@ class Target:
             "connected": [self._connected(server) for server in (self.server, self.unix)],
             "environment": dict(os.environ),
             "traces": [path for pattern in traces for path in glob(pattern)],
-            "scratch folders": [path for tester in _testers() for path in glob(f"{tempfile.gettempdir()}/sandbox-{tester}-*")],
+            "scratch folders": [path for tester in _testers() for path in folders_of(tester)],
             "processes": [pid for tester in _testers() for pid in _children(tester)],
         }
 

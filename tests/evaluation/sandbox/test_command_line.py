@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ def test_a_program_is_run_and_its_record_printed(tmp_path: Path) -> None:
         "timeout_s": 1,
         "memory_mb": 300,
         "scratch_mb": 16,
+        "files": 2000,
         "processes": 64,
     }
 
@@ -59,6 +61,41 @@ def test_the_exit_status_is_0_whatever_the_outcome(
     tests.write_text(json.dumps(SPEC))
     assert command_line.main([str(program), "--tests", str(tests)]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "atol", "outcome"),
+    [
+        ("42", 42, 0, "passed"),
+        ("42.0", 42, 0, "passed"),
+        ("42.0000005", 42, 0, "failed"),
+        ("42.0000005", 42, 1e-6, "passed"),
+        ("42.0000005", 42.0, 0, "passed"),
+        ("42.00005", 42.0, 0, "failed"),
+        ("(1, [2.0000005])", [1, [2]], 0, "failed"),
+        ("(1, (2,))", [1, [2]], 0, "passed"),
+        ("{'a': (1,)}", {"a": [1]}, 0, "passed"),
+        ("{'a': 1.0000005}", {"a": 1}, 0, "failed"),
+        ("float('nan')", math.nan, 0, "failed"),
+    ],
+)
+def test_values_are_compared_by_the_rule_of_the_graders(
+    value: str, expected: Any, atol: float, outcome: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, tests = tmp_path / "p.py", tmp_path / "t.json"
+    program.write_text(f"def f(): return {value}")
+    tests.write_text(json.dumps({"entry_point": "f", "inputs": [[]], "expected": [expected], "atol": atol, "timeout_s": 20}))
+    assert command_line.main([str(program), "--tests", str(tests)]) == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == outcome
+
+
+def test_a_float_before_it_brings_no_tolerance_for_a_whole_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program, tests = tmp_path / "p.py", tmp_path / "t.json"
+    program.write_text("def f(x): return x")
+    spec = {"entry_point": "f", "inputs": [[0.5], [42.0000005]], "expected": [0.5, 42], "timeout_s": 20}
+    tests.write_text(json.dumps(spec))
+    assert command_line.main([str(program), "--tests", str(tests)]) == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == "failed"
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,15 @@ BEHIND = {
     "forks": "import os\nif os.fork() == 0:\n    while True: pass",
     "runs a shell": "import os\nif os.system('touch {folder}/mark'): raise OSError",
     "runs a process": "import subprocess\nsubprocess.run(['/bin/touch', '{folder}/mark'], check=True)",
+    "becomes another program": "import os\nos.execv('/bin/touch', ['touch', '{folder}/mark'])",
+    "becomes the interpreter anew": (
+        "import os, sys\nname = sys.base_prefix + '/bin/python3'\nassert os.path.exists(name)\n"
+        "os.execve(name, [name, '-c', 'pass'], dict())"
+    ),
+    "becomes a file of its own": (
+        "import os\nf = os.open('mine', os.O_WRONLY | os.O_CREAT, 0o700)\nos.write(f, b'#!/bin/sh')\nos.close(f)\n"
+        "os.execv('mine', ['mine'])"
+    ),
     "a process that outlives it": (
         "import subprocess, sys\n"
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(999)'], start_new_session=True)"
@@ -91,6 +100,7 @@ CALLS = {
     "clone": (56, 17, 0, 0, 0, 0),
     "clone into namespaces": (56, 0x10000000 | 17, 0, 0, 0, 0),
     "clone3": (435, 0, 88),
+    "execve": (59, b"/bin/true", 0, 0),
     "execveat": (322, -100, b"/bin/true", 0, 0, 0),
     "ptrace": (101, 16, 1, 0, 0),
     "process_vm_writev": (311, 1, 0, 0, 0, 0, 0),

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluation.sandbox.run import Result
-from tests.evaluation.sandbox.hostile import Hostile, each_level, kernel, looping
+from evaluation.sandbox.run import Job, Result, Sandbox
+from tests.evaluation.sandbox.hostile import WITHOUT_HOOK, Hostile, each_level, kernel, looping
 
 IGNORE_SIGNALS = (
     "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\n"
@@ -87,8 +87,23 @@ SPACE = {
     "many small files": Hostile(
         "def f(x):\n    for n in range(10**6): open(f'file{n}', 'w').close()\n    return x + 1", "forbidden"
     ),
+    "many small folders": Hostile(
+        "import os\ndef f(x):\n    for n in range(10**6): os.mkdir(f'folder{n}')\n    return x + 1", "forbidden"
+    ),
     "many open files": Hostile("def f(x):\n    l = [open('mine', 'w') for _ in range(500)]\n    return x + 1", "failed"),
     "many pipes": Hostile("import os\ndef f(x):\n    l = [os.pipe() for _ in range(500)]\n    return x + 1", "failed"),
+}
+
+#: Behind the hook's back: 70,000 a second could be made.
+FILES = {
+    "files": "for n in range(10**6): os.close(os.open(f'file{n}', os.O_WRONLY | os.O_CREAT))",
+    "folders": "for n in range(10**6): os.mkdir(f'folder{n}')",
+    "folders in folders": "for n in range(10**6):\n    os.mkdir('d')\n    os.chdir('d')",
+    "files in a folder that may not be listed": (
+        "os.mkdir('d', 0o300)\nfor n in range(10**6): os.close(os.open(f'd/file{n}', os.O_WRONLY | os.O_CREAT))"
+    ),
+    "named pipes": "for n in range(10**6): os.mkfifo(f'pipe{n}')",
+    "links": "for n in range(10**6): os.symlink('x', f'link{n}')",
 }
 
 REPLIES = {
@@ -121,6 +136,39 @@ def test_time(name: str, attack: Callable[[Hostile], Result]) -> None:
 @pytest.mark.parametrize("name", SPACE)
 def test_space(name: str, attack: Callable[[Hostile], Result]) -> None:
     assert attack(SPACE[name]).outcome == SPACE[name].outcome
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_number_of_files_is_capped(name: str, attack: Callable[[Hostile], Result]) -> None:
+    """Nothing of it is left (``attack`` looks)."""
+    making = FILES[name].replace("\n", "\n    ")
+    source = WITHOUT_HOOK.replace(
+        'FORBIDDEN_EVENTS"] = ()', 'FORBIDDEN_EVENTS"] = ()\n    frame.f_globals["MAX_WRITES"] = 10**9'
+    )
+    result = attack(Hostile(f"{source}    import os\n    {making}", "failed"))
+    assert result.outcome == "failed" and result.seconds < 3
+    if result.detail != "input 0: PermissionError":  # some are denied altogether
+        assert result.detail == "input 0: file limit"
+
+
+def test_files_over_many_calls_are_capped(box: Sandbox) -> None:
+    """No call takes long enough to be looked at while it runs."""
+    source = "import os\nn = 0\ndef f(x):\n    global n\n    for _ in range(9):\n        n += 1\n        os.mkdir(f'd{n}')"
+    job = Job(
+        source=f"import sys\nsys._getframe(1).f_globals['MAX_WRITES'] = 10**9\n{source}",
+        entry_point="f",
+        inputs=((1,),) * 5000,
+        collect=True,
+        timeout_s=30.0,
+    )
+    (result,) = box.run_all([job])
+    assert (result.outcome, result.detail.partition(": ")[2]) == ("failed", "file limit") and len(result.outputs) < 4000
+
+
+def test_files_that_were_removed_do_not_count(box: Sandbox) -> None:
+    source = "import os\ndef f(x):\n    os.mkdir('d')\n    os.rmdir('d')\n    return x"
+    job = Job(source=source, entry_point="f", inputs=((1,),) * 900, expected=(1,) * 900, timeout_s=30.0)
+    assert [result.outcome for result in box.run_all([job])] == ["passed"]
 
 
 @each_level

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evaluation.sandbox import run as sandbox
+from evaluation.sandbox.process import folders_of
 from evaluation.sandbox.run import Job, Limits, Output, Result, Sandbox, run, run_all
 
 RIGHT = "def f(x):\n    return x + 1"
@@ -85,7 +86,13 @@ def test_limits_of_all_jobs_have_their_effect() -> None:
     assert run(slow, limits=Limits(timeout_s=0.2)).outcome == "timed_out"
     large = Job(source=f"x = bytearray(200 << 20)\n{RIGHT}", entry_point="f", inputs=((1,),), expected=(2,))
     assert run(large, limits=Limits(memory_mb=128)).outcome == "out_of_memory"
-    assert Limits(timeout_s=2, memory_mb=300).as_dict() == {"timeout_s": 2, "memory_mb": 300, "scratch_mb": 16, "processes": 64}
+    assert Limits(timeout_s=2, memory_mb=300).as_dict() == {
+        "timeout_s": 2,
+        "memory_mb": 300,
+        "scratch_mb": 16,
+        "files": 2000,
+        "processes": 64,
+    }
 
 
 def test_a_limit_for_each_input(box: Sandbox) -> None:
@@ -156,16 +163,15 @@ def test_a_program_that_ran_alone_is_not_run_again() -> None:
     assert (result.outcome, result.retried) == ("timed_out", False)
 
 
-def test_a_tester_that_dies_is_replaced_and_leaves_nothing(
-    box: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for folder in (*tmp_path.parents[:2], tmp_path):
-        folder.chmod(0o755)
-    with monkeypatch.context() as patch, Sandbox(isolation=box.level.split("+")[0]) as own:
-        patch.setattr("tempfile.tempdir", str(tmp_path))
-        job = Job(source=RIGHT, tests="import os\nos._exit(0)", names=("f",))
-        assert [result.outcome for result in own.run_all([job])] == ["timed_out"]
-        assert list(tmp_path.iterdir()) == []
+def test_a_tester_that_dies_is_replaced_and_leaves_nothing(box: Sandbox) -> None:
+    with Sandbox(isolation=box.level.split("+")[0]) as own:
+        tests = "import os\nfrom evaluation.sandbox.process import folders_of\n"
+        tests += "print(os.getpid(), *folders_of(os.getpid()), file=open({!r}, 'w'))\nos._exit(0)"
+        with tempfile.NamedTemporaryFile("r") as said:
+            job = Job(source=RIGHT, tests=tests.format(said.name), names=("f",))
+            assert [result.outcome for result in own.run_all([job])] == ["timed_out"]
+            tester, *folders = said.read().split()
+        assert len(folders) == (box.level.startswith("landlock")) and folders_of(int(tester)) == []
         assert judge(own, RIGHT).outcome == "passed"
 
 
