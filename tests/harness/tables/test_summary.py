@@ -19,10 +19,11 @@ from harness.cli import Config, parse_config
 from harness.config import Experiment
 from harness.records.read import load_records
 from harness.statistics import stats
+from harness.statistics.comparison import Comparison
 from harness.tables import render, summary
 from harness.tables import words as text
 from harness.tables.arguments import add_table_arguments
-from harness.tables.build import Comparison, Table
+from harness.tables.build import Table
 from tests.harness import fake_runs
 from tests.harness.fake_runs import build, full_table, small
 from tests.paths import ROOT
@@ -57,8 +58,10 @@ def test_notes_say_what_the_table_can_tell(full) -> None:
     notes = "\n".join(text.notes(table))
     assert "Nothing here was trained." in notes
     assert "Llama 0.8M in the place of LLaMA2-7B" in notes
-    assert "GSM8K† n = 40" in notes and "not the public set" in notes and "Planned seeds: 0, 1, 2" in notes
-    assert "Holm-adjusted over 52 accuracy cells" in notes and "Minimum detectable difference" in notes
+    assert "GSM8K† n = 40" in notes and "not the public set" in notes and "Planned seeds: 0, 1, 2, 3, 4" in notes
+    assert "primary (4 comparisons with LoRA by accuracy, margin ±5.0 points); secondary (22 comparisons" in notes
+    assert "primary: a true difference of " in notes and "seeds to find one as large as the margin: " in notes
+    assert "each with its own t quantile (Banerjee 1960)" in notes and "decides nothing" not in notes
     wall = sum(r.train.wall_time_s + 2.0 for r in load_records(fake_runs.runs(experiment), results=full[1]).records)
     assert f"90 runs, {text.duration(wall)} of wall time" in notes and "CPU time" not in notes
 
@@ -72,17 +75,43 @@ def test_cpu_time_is_shown_if_every_record_has_it(tmp_path: Path) -> None:
     assert "4 min 00 s of CPU time" in text.cost(build(experiment, tmp_path))
 
 
-def test_interval_beside_zero_and_a_tie_is_explained(tmp_path: Path) -> None:
-    difference = stats.Difference(mean=0.3, stderr=0.03, seed_stderr=0.03, example_stderr=0.01, low=0.2, high=0.4,
-                                         n_seeds=3, n_examples=100, p_value=0.01, test="t")  # fmt: skip
+def decision(tmp_path: Path, *, p_adjusted: float | None, outcome: str | None, seeds: int = 5, **rules: float) -> str:
+    """A sentence about a difference of 30 points with an interval beside zero."""
+    made = stats.Difference(mean=0.3, stderr=0.03, seed_stderr=0.03, example_stderr=0.01, low=0.2, high=0.4, dof=6.25,
+                            n_seeds=seeds, n_examples=100, p_value=0.01)  # fmt: skip
+    experiment = small()
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    (one,) = build(experiment, tmp_path).decisions()
+    comparison = Comparison(difference=made, family=one.family, p_adjusted=p_adjusted, outcome=outcome, **rules)
+    cell = replace(one.cell, comparison=comparison)
+    return text.sentence(replace(one, row=replace(one.row, cells={("accuracy", one.column.key): cell})))
+
+
+def test_sentences_say_the_interval_its_degrees_of_freedom_the_word_and_the_seeds(tmp_path: Path) -> None:
+    shown = "BeamLoRA − LoRA on Average†: +30.0 [+20.0, +40.0], df 6.2, "
+    assert decision(tmp_path, p_adjusted=0.02, outcome="better") == f"{shown}better, 5 seeds"
+    assert decision(tmp_path, p_adjusted=None, outcome=None, seeds=3) == f"{shown}not decided (3 seeds)"
+
+
+def test_an_interval_beside_zero_of_what_is_undecided_is_explained(tmp_path: Path) -> None:
+    said = decision(tmp_path, p_adjusted=0.21, outcome="undecided")
+    assert said.endswith(", undecided (p = 0.210 after correction), 5 seeds")
+
+
+def test_a_difference_that_is_smaller_than_any_of_interest_says_so(tmp_path: Path) -> None:
+    said = decision(tmp_path, p_adjusted=0.01, outcome="better", p_equivalent=0.01)
+    assert said.endswith(", better (by less than the margin), 5 seeds")
+
+
+def test_three_seeds_decide_nothing(tmp_path: Path) -> None:
     experiment = small()
     fake_runs.populate(fake_runs.runs(experiment), tmp_path)
     table = build(experiment, tmp_path)
-    row, column = table.sections[0].rows[1], table.columns[0]
-    comparison = Comparison(difference=difference, p_adjusted=0.21, verdict="tie")
-    cell = replace(row.cells["accuracy", column.key], comparison=comparison)
-    said = text.sentence(row, column, cell, baseline="LoRA")
-    assert said == "BeamLoRA − LoRA on GSM8K†: +30.0 [+20.0, +40.0], tie (p = 0.210 after correction), 3 seeds"
+    shown = summarise(table, tmp_path)
+    said = "This table decides nothing: not decided (3 seeds), and a word needs 5."
+    assert said in shown and said in render.markdown(table) and said in render.tex(table)
+    assert "primary, 1 comparison: 0 better, 0 worse, 0 equivalent, 0 undecided, 1 not decided, 0 not run." in shown
+    assert "--config seeds=5 -- reproduce_table1" in shown
 
 
 # ------------------------------------------------------------------------------------------------------- command lines
@@ -100,11 +129,11 @@ def test_summary_fits_the_terminal_and_spells_out_beamlora(full) -> None:
     commands = [line for line in shown.splitlines() if "snakemake" in line]
     assert all(len(line) <= 120 for line in shown.splitlines() if line not in commands)
     assert "LLaMA2-7B [paper] | Llama 0.8M stand-in [ours]" in shown
-    for label in ("GSM8K†", "MATH†", "HumanEval†", "MBPP†", "Average†"):
-        sentence = rf"BeamLoRA − LoRA on {label}: [+−]\d+\.\d \[.*\], (better|worse|tie).*, 3 seeds"
+    for label in ("Math average†", "Code average†"):
+        sentence = rf"primary: BeamLoRA − LoRA on {label}: [+−]\d+\.\d \[.*\], df \d+\.\d, (better|worse|undecided)"
         assert len(re.findall(sentence, shown)) == 2
-    assert "65 accuracy comparisons after Holm's correction" in shown
-    assert "90 runs" in shown and "--config seeds=5 -- reproduce_table1" in commands[0]
+    assert "primary, 4 comparisons: " in shown and "secondary, 22 comparisons: " in shown and "tie" not in shown.split()
+    assert "150 runs" in shown and "--config seeds=7 -- reproduce_table1" in commands[0]
 
 
 @pytest.mark.parametrize("config", [Config(), Config(overrides={"training.max_steps": 20})])
