@@ -263,7 +263,7 @@ def table_view(table: Table) -> TableView:
         title=text.file_title(table),
         grids=tuple(_grid(table, metric) for metric in text.metrics_shown(table)),
         notes=tuple(Shown(key=f"{table.name}|note|{i}", text=note) for i, note in enumerate(text.notes(table))),
-        tally=Shown(key=f"{table.name}|tally", text=text.tally(table)),
+        tally=Shown(key=f"{table.name}|tally", text=" ".join(text.tallies(table))),
         sentences=sentences,
     )
 

@@ -56,7 +56,7 @@ def _decided(table: Table) -> list[str]:
         ]
         for one in table.decisions()
     ]
-    lines = [*text.decides_nothing(table), text.tally(table), ""]
+    lines = [f"- {said}" for said in (*text.decides_nothing(table), *text.tallies(table))] + [""]
     if not rows or not table.families:
         return lines
     header = ["Family", "Comparison", "Base model", "Test sets", "Measure", "Difference", "95 % interval", "df"]

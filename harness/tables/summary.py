@@ -94,7 +94,8 @@ def print_summary(
                 family = f"{decision.family.name}: " if decision.family else ""
                 line(f"  {family}{text.sentence(decision)}", style)
         console.print()
-    line(text.tally(table))
+    for ended in text.tallies(table):
+        line(ended)
     for note in [*text.context(table), *text.limits(table)]:
         line(f"· {note}", "dim")
     if cost is not None:

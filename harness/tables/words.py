@@ -167,14 +167,14 @@ def notes(table: Table) -> list[str]:
     return [*context(table), *_uncertainty(table), *_against_paper(table), *limits(table)]
 
 
-def tally(table: Table) -> str:
+def tallies(table: Table) -> list[str]:
     """How the comparisons of each family ended."""
     sentences = []
     for family in table.families:
         ended = Counter(ending(one) for one in table.decisions() if one.family == family)
         counts = ", ".join(f"{ended[word]} {word}" for word in (*OUTCOMES, NOT_DECIDED, "not run"))
         sentences.append(f"{family.name}, {_comparisons(family)}: {counts}.")
-    return " ".join(sentences) or "No family of comparisons is fixed in the experiment: 0 are decided."
+    return sentences or ["No family of comparisons is fixed in the experiment: 0 are decided."]
 
 
 def ending(decision: Decision) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,29 @@ import pytest
 from harness.claims import __main__ as command
 from harness.claims import catalogue
 from harness.claims.evidence import Evidence
-from harness.claims.verdicts import Claim, Part, Quantity, Range, combine, judged
+from harness.claims.verdicts import Claim, Part, Quantity, Range, combine, judged, of_difference
 from harness.cli import Config
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import all_runs, load_experiment, pruning_runs, table_runs
 from harness.records import importance
+from harness.statistics import stats
+from harness.statistics.comparison import Comparison
+from harness.tables.build import load_table
 from tests.experiments import miniature, write
 from tests.harness.fake_runs import run_folder, write_json, write_run
 
 ROWS = 60
 
 
-def quantity(mean: float, low: float | None, high: float | None, p: float | None = None) -> Quantity:
-    return Quantity(mean=mean, low=low, high=high, n_seeds=3, unit="points", p_value=p)
+def quantity(mean: float, low: float | None, high: float | None, *, seeds: int | None = 5) -> Quantity:
+    return Quantity(mean=mean, low=low, high=high, n_seeds=seeds, unit="points")
+
+
+def compared(mean: float, *, p: float, seeds: int = 5) -> Comparison:
+    """A difference of accuracies that is in no family of a table."""
+    difference = stats.Difference(mean=mean, stderr=0.1, seed_stderr=0.1, example_stderr=0.0, low=mean - 0.1, high=mean + 0.1,
+                                  n_seeds=seeds, n_examples=60, p_value=p)  # fmt: skip
+    return Comparison(difference=difference)
 
 
 # ------------------------------------------------------------------------------------------------------------ verdicts
@@ -33,30 +44,39 @@ def quantity(mean: float, low: float | None, high: float | None, p: float | None
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0.1, 0.3, "supported"), (-0.3, -0.1, "contradicted"), (-0.1, 0.3, "inconclusive"), (None, None, "inconclusive")],
+    [(0.1, 0.3, "supported"), (-0.3, -0.1, "contradicted"), (-0.1, 0.3, "undecided"), (None, None, "undecided")],
 )
 def test_interval_inside_outside_or_across(low: float | None, high: float | None, expected: str) -> None:
-    assert Range(above=0).verdict(quantity(0.1, low, high), None) == expected
+    assert Range(above=0).verdict(quantity(0.1, low, high), min_seeds=5) == expected
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0.9, 1.1, "supported"), (1.3, 1.5, "contradicted"), (0.5, 0.7, "contradicted"), (1.1, 1.5, "inconclusive")],
+    [(0.9, 1.1, "supported"), (1.3, 1.5, "contradicted"), (0.5, 0.7, "contradicted"), (1.1, 1.5, "undecided")],
 )
 def test_two_sided_range(low: float, high: float, expected: str) -> None:
-    assert Range(above=0.8, below=1.25).verdict(quantity(1.0, low, high), None) == expected
+    assert Range(above=0.8, below=1.25).verdict(quantity(1.0, low, high), min_seeds=5) == expected
 
 
-def test_a_corrected_p_value_decides_over_the_uncorrected_interval() -> None:
-    effect = quantity(0.2, 0.01, 0.39, p=0.04)
-    assert Range(above=0).verdict(effect, 0.04) == "supported"
-    assert Range(above=0).verdict(effect, 0.08) == "inconclusive"
-    assert Range(above=0).verdict(quantity(-0.2, -0.3, -0.1, p=0.01), 0.01) == "contradicted"
+@pytest.mark.parametrize(("seeds", "expected"), [(1, "not decided"), (4, "not decided"), (5, "supported"), (None, "supported")])
+def test_no_word_below_five_seeds_but_of_what_is_measured_without_training(seeds: int | None, expected: str) -> None:
+    assert Range(above=0).verdict(quantity(0.2, 0.1, 0.3, seeds=seeds), min_seeds=5) == expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "mean", "expected"),
+    [("better", 0.2, "supported"), ("worse", -0.2, "contradicted"), ("equivalent", 0.0, "equivalent"),
+     ("undecided", 0.2, "undecided"), (None, 0.2, "not decided")],
+)  # fmt: skip
+def test_a_difference_is_judged_by_the_word_of_the_tables(outcome: str | None, mean: float, expected: str) -> None:
+    assert Range(above=0).verdict_of(replace(compared(mean, p=0.5), outcome=outcome)) == expected
 
 
 def test_parts_must_all_hold() -> None:
     assert combine(["supported", "supported"]) == "supported"
-    assert combine(["supported", "inconclusive"]) == "inconclusive"
+    assert combine(["supported", "equivalent"]) == "equivalent"
+    assert combine(["equivalent", "undecided"]) == "undecided"
+    assert combine(["undecided", "not decided"]) == "not decided"
     assert combine(["supported", "untested"]) == "untested"
     assert combine(["untested", "contradicted"]) == "contradicted"
     assert combine([]) == "untested"
@@ -64,12 +84,13 @@ def test_parts_must_all_hold() -> None:
 
 def test_holm_runs_over_a_family_and_not_beyond() -> None:
     def claim(key: str, family: str, p: float) -> Claim:
-        part = Part(label=key, expected=Range(above=0), quantity=quantity(0.1, 0.0, 0.2, p=p))
+        made = compared(0.1, p=p)
+        part = Part(label=key, expected=Range(above=0), quantity=of_difference(made.difference), comparison=made)
         return Claim(key=key, statement="", source="", paper="", test="", model=None, parts=(part,), family=family)
 
-    claims = judged([claim("a", "one", 0.03), claim("b", "one", 0.04), claim("c", "two", 0.04)])
-    assert [one.parts[0].p_adjusted for one in claims] == [0.06, 0.06, 0.04]
-    assert [one.verdict for one in claims] == ["inconclusive", "inconclusive", "supported"]
+    claims = judged([claim("a", "one", 0.03), claim("b", "one", 0.04), claim("c", "two", 0.04)], margin=None, min_seeds=5)
+    assert [one.parts[0].comparison.p_adjusted for one in claims] == [0.06, 0.06, 0.04]
+    assert [one.verdict for one in claims] == ["undecided", "undecided", "supported"]
 
 
 # ------------------------------------------------------------------------------------------------------------- records
@@ -79,7 +100,7 @@ def content(**changes: Any) -> dict[str, Any]:
     """Everything that claims are tested on, in miniature: three tables, three sweeps, pruning."""
     beam = {"p_init": 0.95, "delta_t": 4}
     config = miniature(
-        seeds=[0, 1, 2],
+        seeds=[0, 1, 2, 3, 4],
         methods={
             "lora": {}, "full-ft": {}, "adalora": {}, "beamlora": {"settings": beam},
             "beamlora-no-expansion": {"settings": beam},
@@ -178,9 +199,48 @@ def test_records_that_say_the_opposite_contradict_it(tmp_path: Path) -> None:
     } <= contradicted  # fmt: skip
 
 
-def test_equal_methods_are_inconclusive(tmp_path: Path) -> None:
-    by_claim = verdicts(tmp_path, lambda run: 0.5)
-    assert by_claim["better_than_lora/math/llama-mini"] == by_claim["gain_at_every_rank"] == "inconclusive"
+@pytest.mark.parametrize(("margin", "expected"), [(None, "undecided"), (0.005, "undecided"), (0.2, "equivalent")])
+def test_equal_methods_are_equivalent_within_the_experiments_margin(
+    tmp_path: Path, margin: float | None, expected: str
+) -> None:
+    by_claim = verdicts(tmp_path, lambda run: 0.5, comparisons={"margin": {"accuracy": margin}})
+    assert by_claim["better_than_lora/math/llama-mini"] == by_claim["gain_at_every_rank"] == expected
+
+
+def test_three_seeds_decide_nothing(tmp_path: Path) -> None:
+    by_claim = verdicts(tmp_path, as_in_the_paper, seeds=[0, 1, 2])
+    assert set(by_claim.values()) == {"not decided", "untested"}
+
+
+FAMILIES = {
+    "primary": {"tables": ["table1", "table2"], "methods": ["beamlora"]}, "secondary": {"tables": ["table1", "table2"]},
+    "ablations": {"tables": ["table3"], "against": "beamlora"},
+}  # fmt: skip
+
+
+def test_what_a_table_decides_is_said_by_the_ledger_in_the_same_words(tmp_path: Path) -> None:
+    """A small gain, so that the correction matters; an ablation is seen from the other side."""
+    file = write(tmp_path, content(comparisons={"margin": {"accuracy": 0.05}, "families": FAMILIES}))
+    experiment, results = load_experiment([file]), tmp_path / "results"
+    gain = {"lora": 0.5, "beamlora": 0.54, "full-ft": 0.52, "adalora": 0.45, "beamlora-no-expansion": 0.5}
+    fill(experiment, results, lambda run: gain[run.method.name])
+    _, claims = command.load_claims(Config(files=(file,)), results=results)
+    parts = {claim.key: claim.parts[0] for claim in claims}
+    pairs = {
+        ("table1", "beamlora", False): "better_than_lora/math/llama-mini",
+        ("table2", "beamlora", False): "better_than_lora/commonsense/llama-mini",
+        ("table2", "adalora", False): "weak_on_commonsense/adalora/llama-mini",
+        ("table3", "beamlora-no-expansion", True): "needed/beamlora-no-expansion/math/llama-mini",
+    }
+    for (name, method, parent), key in pairs.items():
+        table = load_table(name, Config(files=(file,)), results=results, allow_missing=False)
+        (one,) = [one for one in table.decisions() if (one.row.method_key, one.parent) == (method, parent)]
+        part = parts[key]
+        assert part.comparison == (one.comparison.mirrored() if parent else one.comparison)
+        assert part.comparison.family.name in FAMILIES and part.quantity.mean == part.comparison.difference.mean
+    text = {claim.key: claim.test for claim in claims}
+    assert "decided as in table1, family primary" in text["better_than_lora/math/llama-mini"]
+    assert "Holm's correction over models and domains" in text["better_than_full-ft/math/llama-mini"]
 
 
 def test_an_optimum_at_the_edge_of_the_sweep_cannot_be_tested(tmp_path: Path) -> None:
@@ -214,7 +274,7 @@ def test_a_difference_in_a_claim_is_that_of_the_answers(tmp_path: Path) -> None:
             means[run.method.key].append(np.mean([json.loads(row)["correct"] for row in rows]))
     claims = catalogue.all_claims(Evidence(experiment, results=tmp_path / "results", command="snakemake"))
     part = next(claim for claim in claims if claim.key.startswith("better_than_full-ft")).parts[0]
-    assert part.quantity is not None and part.quantity.n_seeds == 3
+    assert part.quantity is not None and part.quantity.n_seeds == 5
     assert part.quantity.mean == pytest.approx(np.mean(means["beamlora"]) - np.mean(means["full-ft"]))
 
 
@@ -241,5 +301,5 @@ def test_files_name_stand_ins_and_are_the_same_each_time(tmp_path: Path, monkeyp
         texts.append([(tmp_path / "results/mini" / name).read_bytes() for name in ("claims.md", "claims.json")])
     assert texts[0] == texts[1]
     page, record = texts[0][0].decode(), json.loads(texts[0][1])
-    assert "[stand-in]" in page and "11 supported, 0 contradicted, 0 inconclusive, 2 untested" in page
+    assert "[stand-in]" in page and "11 supported, 0 contradicted, 0 equivalent, 0 undecided, 0 not decided, 2 untested" in page
     assert all(claim["stand_in"] for claim in record["claims"])

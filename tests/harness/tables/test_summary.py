@@ -63,7 +63,7 @@ def test_notes_say_what_the_table_can_tell(full) -> None:
     assert "primary: a true difference of " in notes and "seeds to find one as large as the margin: " in notes
     assert "each with its own t quantile (Banerjee 1960)" in notes and "decides nothing" not in notes
     wall = sum(r.train.wall_time_s + 2.0 for r in load_records(fake_runs.runs(experiment), results=full[1]).records)
-    assert f"90 runs, {text.duration(wall)} of wall time" in notes and "CPU time" not in notes
+    assert f"150 runs, {text.duration(wall)} of wall time" in notes and "CPU time" not in notes
 
 
 def test_cpu_time_is_shown_if_every_record_has_it(tmp_path: Path) -> None:

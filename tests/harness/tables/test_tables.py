@@ -19,7 +19,7 @@ from harness.config import Experiment, RunSpec
 from harness.records.versioned import MissingRecord, RecordError
 from harness.tables import render
 from harness.tables.build import Table
-from harness.tables.words import tally
+from harness.tables.words import tallies
 from tests.harness import fake_runs
 from tests.harness.fake_runs import build, full_table, small
 from tests.paths import ROOT, SHARED, needs_shared
@@ -316,7 +316,7 @@ def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
     table = build(experiment, tmp_path)
     row = one(frame(table), method_key="beamlora", task="avg", metric="accuracy")
     assert np.isnan(row["mean"]) and np.isnan(row["p_value"]) and row["n_diverged"] == 3
-    assert "diverged (3 of 3)" in render.markdown(table) and "1 not run" in tally(table)
+    assert "diverged (3 of 3)" in render.markdown(table) and "1 not run" in tallies(table)[0]
 
 
 def test_what_has_not_run_says_so_and_is_counted(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_no_word_below_five_seeds(tmp_path: Path, seeds: int) -> None:
     shown = render.markdown(table)
     assert f"This table decides nothing: {few}, and a word needs 5." in shown
     assert re.search(rf"\| primary .* \| {re.escape(few)} +\|", shown)
-    before = shown.split("## Notes")[0].replace("less is better", "").replace(tally(table), "")
+    before = shown.split("## Notes")[0].replace("less is better", "").replace(tallies(table)[0], "")
     assert not re.search(r"\b(tie|better|worse|equivalent|undecided)\b|<0\.001", before)
     assert ("neither contains the noise of training" in shown) == (seeds == 1)
     assert "NLL of the gold answer" not in shown  # it was not measured
