@@ -87,7 +87,7 @@ def find(table: Table, *, model: str, method: str, task: str) -> Number:
     rows = {i: [row.method_key, row.label] for i, row in enumerate(section.rows)}
     row = section.rows[pick(method, rows, what=f"method of {table.name} on {section.model_key}")]
     columns = {
-        i: [column.key, column.label, *([] if column.task == AVERAGE else [column.task])]
+        i: [column.key, *([] if column.task == AVERAGE else [column.task]), column.label]
         for i, column in enumerate(table.columns)
     }
     column = table.columns[pick(task, columns, what=f"test set of {table.name}")]

@@ -6,7 +6,10 @@ Takes the committed ``results/small``; ``BEAMLORA_RESULTS=results/tiny`` names a
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,8 @@ import scipy.stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from harness.tables import render
+from tests.harness import fake_runs
 from tests.paths import ROOT
 
 FOLDER = ROOT / os.environ.get("BEAMLORA_RESULTS", "results/small")
@@ -25,9 +30,9 @@ TABLES = sorted(path.stem for path in (FOLDER / "tables").glob("table[123].csv")
 @cache
 def table(name: str) -> pd.DataFrame:
     """A table's rows; those without a number are left out."""
-    found = pd.read_csv(FOLDER / f"tables/{name}.csv", dtype={"seeds": str})
-    assert (found["rates"] == "shared").all()
-    return found[found["n_seeds"] > 0]
+    rows = pd.read_csv(FOLDER / f"tables/{name}.csv", dtype={"seeds": str})
+    assert (rows["rates"] == "shared").all()
+    return rows[rows["n_seeds"] > 0]
 
 
 @cache
@@ -38,8 +43,9 @@ def scores(domain: str, model: str, method: str, seed: str, task: str, metric: s
 
 
 def matrices(rows: pd.DataFrame, row: pd.Series, method: str, seeds: list[str]) -> list[np.ndarray]:
-    """(seeds, examples) for each task behind a row: its own, or every task of the table for the average."""
+    """(seeds, examples) for each task behind a row: its own, or for an average every task of its domain, or of the table."""
     mine = rows[(rows["model_key"] == row["model_key"]) & (rows["task"] != "avg")]
+    mine = mine if pd.isna(row["domain"]) else mine[mine["domain"] == row["domain"]]
     tasks = (
         [(row["domain"], row["task"])] if row["task"] != "avg" else sorted(set(zip(mine["domain"], mine["task"], strict=True)))
     )
@@ -106,24 +112,62 @@ def test_differences_are_those_of_the_predictions(name: str, prefix: str) -> Non
                 rounding = 0
             expected = np.sqrt(scipy.stats.sem(own - other) ** 2 + rounding)
             assert row[f"{prefix}difference_seed_stderr"] == pytest.approx(expected, abs=1e-9)
+            half = scipy.stats.t.ppf(0.975, row[f"{prefix}difference_dof"]) * row[f"{prefix}difference_stderr"]
+            low = row[f"{prefix}difference_mean"] - half
+            assert row[f"{prefix}difference_low"] == pytest.approx(max(low, -1) if row["metric"] == "accuracy" else low)
         elif row["metric"] == "accuracy" and row["task"] != "avg" and not prefix:
             a, b = first[0][0], second[0][0]
             only = [[0, int(((a == 1) & (b == 0)).sum())], [int(((a == 0) & (b == 1)).sum()), 0]]
-            assert row["p_value"] == pytest.approx(mcnemar(only, exact=True).pvalue)
+            assert float(row["mcnemar_by_seed"]) == pytest.approx(mcnemar(only, exact=True).pvalue)
 
 
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("prefix", ["", "parent_"])
-def test_verdicts_follow_from_holms_correction_within_the_table(name: str, prefix: str) -> None:
+def test_only_averages_over_a_domain_of_enough_seeds_are_decided(name: str, prefix: str) -> None:
     rows = table(name)
-    rows = rows[rows[f"{prefix}p_value"].notna()]
-    for (metric, _), family in rows.groupby(["metric", rows["task"] == "avg"]):
-        adjusted = multipletests(family[f"{prefix}p_value"], method="holm")[1]
-        assert family[f"{prefix}p_holm"].to_numpy() == pytest.approx(adjusted)
-        gain = family[f"{prefix}difference_mean"].to_numpy() * (1 if metric == "accuracy" else -1)
-        told_apart = (adjusted < 0.05) & (gain != 0)
-        expected = np.where(told_apart, np.where(gain > 0, "better", "worse"), "tie")
-        assert family[f"{prefix}verdict"].tolist() == expected.tolist()
+    several = rows.loc[rows["task"] != "avg", "domain"].nunique() > 1
+    for _, row in rows[rows[f"{prefix}family"].notna()].iterrows():
+        there = rows[(rows["task"] != "avg") & (rows["domain"] == row["domain"])] if several else rows[rows["task"] != "avg"]
+        assert row["task"] == "avg" or there["task"].nunique() == 1
+        seeds = int(row[f"{prefix}difference_n_seeds"])
+        decided = row[f"{prefix}verdict"] in ("better", "worse", "equivalent", "undecided")
+        assert decided or row[f"{prefix}verdict"] == f"not decided ({seeds} seed{'' if seeds == 1 else 's'})"
+        assert decided == (seeds >= 5) == pd.notna(row[f"{prefix}p_holm"])
+    described = rows[rows[f"{prefix}family"].isna()]
+    assert described[[f"{prefix}verdict", f"{prefix}p_value", f"{prefix}p_holm"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("prefix", ["", "parent_"])
+def test_words_follow_from_holms_correction_within_the_family(name: str, prefix: str) -> None:
+    """What has not run, or with too few seeds, counts as p = 1."""
+    rows = table(name)
+    for _, family in rows[rows[f"{prefix}p_value"].notna()].groupby(f"{prefix}family"):
+        lost = [1.0] * (int(family[f"{prefix}comparisons"].iloc[0]) - len(family))
+        unlike, alike = (
+            multipletests([*family[f"{prefix}{p}"].fillna(1.0), *lost], method="holm")[1][: len(family)]
+            for p in ("p_value", "p_beyond_margin")
+        )
+        assert family[f"{prefix}p_holm"].to_numpy() == pytest.approx(unlike)
+        gain = family[f"{prefix}difference_mean"] * np.where(family["metric"] == "accuracy", 1, -1)
+        word = np.where(alike < 0.05, "equivalent", "undecided")
+        word = np.where((unlike < 0.05) & (gain != 0), np.where(gain > 0, "better", "worse"), word)
+        assert family[f"{prefix}verdict"].tolist() == word.tolist()
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("prefix", ["", "parent_"])
+def test_tests_are_those_of_the_differences_of_seeds_and_examples(name: str, prefix: str) -> None:
+    """A decided p-value is never below that of the t test over seeds alone by more than examples allow: the interval that it
+    belongs to touches zero at this level; sign flips are those of the seeds' differences."""
+    for row, first, second in compared(name, prefix):
+        if pd.isna(row[f"{prefix}p_value"]):
+            continue
+        by_seed = per_seed(first) - per_seed(second)
+        result = scipy.stats.permutation_test((by_seed,), np.sum, permutation_type="samples", n_resamples=np.inf)
+        assert row[f"{prefix}p_sign_flip"] == pytest.approx(result.pvalue)
+        beside_zero = row[f"{prefix}difference_low"] > 0 or row[f"{prefix}difference_high"] < 0
+        assert beside_zero == (row[f"{prefix}p_value"] < 0.05)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -146,3 +190,31 @@ def test_the_best_rate_is_the_best_on_validation(split: str) -> None:
     for _, group in rows.groupby(["domain", "model_key", "method_key"]):
         if split == "validation":
             assert group.loc[group["best"], "validation_accuracy"].tolist() == [group["validation_accuracy"].max()]
+
+
+def test_the_same_holds_of_a_table_that_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invented answers of five seeds; one seed of a method diverged, one method did not run."""
+    experiment = fake_runs.experiment(seeds=range(5), methods={"llama-tiny": fake_runs.MISTRAL}, domains=fake_runs.TASKS)
+    runs = [run for run in fake_runs.runs(experiment) if run.method.key != "dora"]
+    fake_runs.populate(runs, tmp_path, effects={"full-ft": 2.0, "adalora": -2.0})
+    lost = next(run for run in runs if run.method.key == "milora")
+    shutil.rmtree(fake_runs.run_folder(lost, tmp_path))
+    fake_runs.write_run(lost, tmp_path)
+    render.write(fake_runs.build(experiment, tmp_path, allow_missing=True), tmp_path / "fake/tables")
+    monkeypatch.setattr(sys.modules[__name__], "FOLDER", tmp_path / "fake")
+    table.cache_clear()
+    scores.cache_clear()
+    try:
+        assert {"better", "worse", "undecided", "not decided (4 seeds)"} <= set(table("table1")["verdict"].dropna())
+        test_means_are_those_of_the_predictions("table1")
+        test_the_spread_is_that_of_the_seeds("table1")
+        for check in (
+            test_differences_are_those_of_the_predictions,
+            test_only_averages_over_a_domain_of_enough_seeds_are_decided,
+            test_words_follow_from_holms_correction_within_the_family,
+            test_tests_are_those_of_the_differences_of_seeds_and_examples,
+        ):
+            check("table1", "")
+    finally:
+        table.cache_clear()
+        scores.cache_clear()

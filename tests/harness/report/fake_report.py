@@ -44,8 +44,16 @@ def experiment(**changes: Any) -> Experiment:
     made |= {
         "sweeps": {"learning_rate": made["sweeps"]["learning_rate"]},
         "tables": {**made["tables"], "table3": three},
+        "seeds": [0, 1, 2, 3, 4],
+        "comparisons": {
+            "margin": {"accuracy": 0.05},
+            "families": {
+                "primary": {"tables": ["table1"], "methods": ["beamlora"]}, "secondary": {"tables": ["table1"]},
+                "ablations": {"tables": ["table3"], "against": "beamlora"},
+            },
+        },
         "base_evaluation": {"models": ["llama-tiny"], "tasks": {"gsm8k": tasks["gsm8k"]}},
-    }
+    }  # fmt: skip
     return Experiment.model_validate(made | changes)
 
 

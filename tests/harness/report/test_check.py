@@ -54,9 +54,12 @@ def edit(source: Source, change: Callable[[str], str]) -> None:
 
 PRINTED = [
     "table1|llama-tiny|beamlora|accuracy|math/gsm8k|mean", "table1|llama-tiny|beamlora|accuracy|avg|difference",
-    "table1|mistral-tiny|beamlora|gold_nll|math/math|difference_low", "table1|llama-tiny|full-ft|accuracy|avg|p",
+    "table1|mistral-tiny|beamlora|gold_nll|math/math|difference_low", "table1|llama-tiny|full-ft|accuracy|math/avg|p",
+    "table1|llama-tiny|beamlora|accuracy|code/avg|dof", "table1|llama-tiny|dora|accuracy|math/avg|verdict",
     "table3|llama-tiny|beamlora-no-expansion|accuracy|math/gsm8k|parent_difference", "table1|llama-tiny|dora|||seconds",
-    "table1|llama-tiny|adalora|accuracy|avg|sentence", "table1|tally", "timing|beamlora|time", "base/llama-tiny/sound|gsm8k|n",
+    "table1|llama-tiny|adalora|accuracy|math/avg|sentence",
+    "table3|llama-tiny|beamlora-no-expansion|accuracy|avg|parent_sentence",
+    "table1|tally", "timing|beamlora|time", "base/llama-tiny/sound|gsm8k|n",
     "learning_rate|math|llama-tiny|lora|validation", "learning_rate|math|llama-tiny|beamlora|minus|lora",
     "table4|math/llama-tiny/beamlora/seed0|method.delta_t", "contamination|math/llama-tiny/full-ft/seed0|gsm8k|near",
     "table1|llama-tiny|full-ft|accuracy|math/gsm8k|paper", "table1|mistral-tiny|lora|accuracy|avg|paper",
@@ -78,18 +81,43 @@ def test_every_wrong_printed_number_is_named_and_nothing_else(copy: Source) -> N
     assert sorted(line.partition(":")[0] for line in mismatches(copy)) == sorted(PRINTED)
 
 
-def test_a_wrong_verdict_is_named(copy: Source) -> None:
-    key = "table1|llama-tiny|beamlora|accuracy|math/gsm8k|verdict"
-    edit(copy, lambda text: text.replace(f'data-number="{key}">tie<', f'data-number="{key}">better<', 1))
+def test_a_wrong_word_is_named(copy: Source) -> None:
+    key = "table1|llama-tiny|adalora|accuracy|math/avg|verdict"
+    edit(copy, lambda text: text.replace(f'data-number="{key}">worse<', f'data-number="{key}">better<', 1))
     (line,) = mismatches(copy)
-    assert line.startswith(f"{key}: the page says 'better', the records say tie")
+    assert line.startswith(f"{key}: the page says 'better', the records say worse")
+
+
+@pytest.mark.parametrize(
+    ("key", "said", "wrong"),
+    [
+        ("table1|llama-tiny|adalora|accuracy|math/avg|sentence", ", worse, 5 seeds", ", equivalent, 5 seeds"),
+        ("table1|llama-tiny|dora|accuracy|math/avg|sentence", ", not decided (4 seeds)", ", better, 4 seeds"),
+        ("table1|llama-tiny|dora|accuracy|math/avg|sentence", ", not decided (4 seeds)", ", not decided (3 seeds)"),
+    ],
+)
+def test_a_wrong_word_in_a_sentence_is_named(copy: Source, key: str, said: str, wrong: str) -> None:
+    def change(text: str) -> str:
+        start = text.index(said, text.index(f'data-number="{key}">'))
+        return text[:start] + wrong + text[start + len(said) :]
+
+    edit(copy, change)
+    (line,) = mismatches(copy)
+    assert line.startswith(f"{key}: the page says ")
+
+
+def test_a_word_for_what_is_only_described_is_named(copy: Source) -> None:
+    made_up = '<span data-number="table1|llama-tiny|beamlora|accuracy|math/gsm8k|verdict">better</span>'
+    edit(copy, lambda text: text.replace("<tbody>", f"<tbody>{made_up}", 1))
+    (line,) = mismatches(copy)
+    assert "the page says 'better', the records have no such number" in line
 
 
 def test_a_wrong_verdict_on_a_claim_is_named(copy: Source) -> None:
     mark = 'data-number="claim|better_than_lora/math/llama-tiny|verdict">'
-    edit(copy, lambda text: text.replace(f"{mark}inconclusive", f"{mark}supported", 1))
+    edit(copy, lambda text: text.replace(f"{mark}undecided", f"{mark}supported", 1))
     (line,) = mismatches(copy)
-    assert "the page says 'supported', the records say inconclusive" in line
+    assert "the page says 'supported', the records say undecided" in line
 
 
 def test_a_number_left_out_or_made_up_is_named(copy: Source) -> None:

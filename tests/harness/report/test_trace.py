@@ -34,8 +34,9 @@ def test_shows_the_number_its_runs_and_the_commands(source: Source, capsys: pyte
         for path in sorted(source.folder.glob("math/llama-tiny/beamlora/seed*/predictions/gsm8k.jsonl"))
     ]
     mean = 100 * sum(map(sum, rows)) / sum(map(len, rows))
-    assert re.search(rf"accuracy\s+{mean:.1f} ± \d+\.\d %, 95 % interval \[\S+, \S+\], 3 seeds, n = 40", out)
-    assert re.search(r"− LoRA\s+[+−]\S+ \[\S+, \S+\], tie, p = \d\.\d{3} after Holm's correction", out)
+    assert re.search(rf"accuracy\s+{mean:.1f} ± \d+\.\d %, 95 % interval \[\S+, \S+\], 5 seeds, n = 40", out)
+    assert re.search(r"− LoRA\s+[+−]\S+ \[\S+, \S+\], df \d+\.\d$", out, flags=re.MULTILINE)
+    assert "Holm" not in out, "a single test set is described, not decided"
     for seed, solved in enumerate(map(sum, rows)):
         assert f"seed {seed}  {source.folder}/math/llama-tiny/beamlora/seed{seed}" in out
         assert f"= {solved} of 40 in predictions/gsm8k.jsonl (grader sound" in out
@@ -65,12 +66,18 @@ def test_goes_by_key_label_or_what_it_stands_for(
         (("table1", "llama2-7b", "bemlora", "gsm8k"), "found unknown 'bemlora'; did you mean 'BeamLoRA'?"),
         (("table1", "llama2-7b", "lora", "gsm8"), "found unknown 'gsm8'; did you mean 'GSM8K'?"),
         (("table1", "mistral-7b", "dora", "gsm8k"), "table1 on mistral-tiny: found unknown 'dora'; did you mean 'LoRA'?"),
-        (("table1", "llama2-7b", "lora", "zzz"), "expected one of math/gsm8k, math/math, code/humaneval, code/mbpp, avg"),
+        (("table1", "llama2-7b", "lora", "zzz"), "expected one of math/gsm8k, math/math, math/avg, code/humaneval, "),
     ],
 )  # fmt: skip
 def test_an_unknown_name_gets_a_suggestion(source: Source, words: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         trace.main([*words, "--configfile", str(source.config.files[0]), "--results-dir", str(source.results)])
+
+
+def test_the_average_of_a_domain_goes_by_its_name(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = traced(source, capsys, "table1", "llama-tiny", "dora", "math average")
+    assert status == 0 and "not decided (4 seeds) (family secondary)" in out and "predictions/humaneval" not in out
+    assert traced(source, capsys, "table1", "llama-tiny", "dora", "math/avg") == (status, out)
 
 
 def test_a_name_that_two_go_by_is_refused() -> None:
@@ -80,13 +87,14 @@ def test_a_name_that_two_go_by_is_refused() -> None:
 
 def test_the_average_shows_every_task_and_both_comparisons(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
     _, out = traced(source, capsys, "table3", "llama-tiny", "beamlora-no-expansion", "avg")
-    assert "− LoRA" in out and "− BeamLoRA" in out
-    assert out.count("predictions/gsm8k.jsonl") == out.count("predictions/math.jsonl") == 3
+    assert "− LoRA" in out and "(family ablations), p = " in out
+    assert re.search(r"− BeamLoRA\s+[+−]\S+ \[\S+, \S+\], df \d+\.\d, (better|worse|undecided|equivalent) \(family", out)
+    assert out.count("predictions/gsm8k.jsonl") == out.count("predictions/math.jsonl") == 5
 
 
 def test_a_diverged_run_is_shown_as_diverged(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
     status, out = traced(source, capsys, "table1", "llama-tiny", "dora", "gsm8k")
-    assert status == 0 and "2 seeds, n = 40; 1 of 3 diverged" in out
+    assert status == 0 and "4 seeds, n = 40; 1 of 5 diverged" in out
     assert f"seed 1  {source.folder}/math/llama-tiny/dora/seed1: diverged" in out
 
 
@@ -108,5 +116,5 @@ def test_a_run_that_is_missing_names_the_command(tmp_path: Path, capsys: pytest.
     source = fake_report.write(tmp_path, picture=fake_report.picture())
     (source.folder / "math/llama-tiny/lora/seed0/metrics.json").unlink()
     status, out = traced(source, capsys, "table1", "llama-tiny", "lora", "gsm8k")
-    assert status == 0 and "1 of 3 not run" in out
+    assert status == 0 and "1 of 5 not run" in out
     assert re.search(r"make it +snakemake .* -- \S+/math/llama-tiny/lora/seed0/metrics.json", out)
