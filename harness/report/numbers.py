@@ -109,6 +109,8 @@ class TableView:
     grids: tuple[Grid, ...]
     notes: tuple[Shown, ...]
     tally: Shown
+    #: That the table decides nothing, where it does.
+    nothing: str
     #: (heading, sentences) of each model.
     sentences: tuple[tuple[str, tuple[Sentence, ...]], ...]
 
@@ -264,6 +266,7 @@ def table_view(table: Table) -> TableView:
         grids=tuple(_grid(table, metric) for metric in text.metrics_shown(table)),
         notes=tuple(Shown(key=f"{table.name}|note|{i}", text=note) for i, note in enumerate(text.notes(table))),
         tally=Shown(key=f"{table.name}|tally", text=" ".join(text.tallies(table))),
+        nothing=" ".join(text.decides_nothing(table)),
         sentences=sentences,
     )
 

@@ -163,6 +163,10 @@ def test_an_evaluation_setting_reruns_no_training(unchanged: Copy) -> None:
     assert unchanged.planned() == {"evaluate": 2, "table": 1}
 
 
+def test_what_is_decided_renders_the_table_again_and_trains_nothing(unchanged: Copy) -> None:
+    assert unchanged.planned("--config", "comparisons={margin: {accuracy: 0.03}}") == {"table": 1}
+
+
 def test_another_seed_adds_its_runs_only(unchanged: Copy) -> None:
     assert unchanged.planned("--config", "seeds=2") == {"train": 2, "evaluate": 2, "table": 1}
 

@@ -79,6 +79,16 @@ def test_opens_with_the_verdicts_in_words(text: str) -> None:
     assert first < text.index('id="tables"') < text.index('id="figures"') < text.index('id="claims"') < text.index('id="made"')
 
 
+def test_a_table_of_three_seeds_says_that_it_decides_nothing(tmp_path: Path) -> None:
+    source = fake_report.write(tmp_path, fake_report.experiment(seeds=[0, 1, 2]), picture=fake_report.picture())
+    text = page.render_page(source)
+    verdicts = text[text.index('<section id="verdicts"') : text.index('<section id="claims"')]
+    assert '<p class="note warn">This table decides nothing: not decided (3 seeds), and a word needs 5.</p>' in verdicts
+    assert ", not decided (3 seeds)</a>" in verdicts
+    assert not re.search(r'class="(verdict )?(better|worse|equivalent|undecided|tie)', verdicts)
+    assert not re.search(r", (better|worse|equivalent|undecided),", verdicts)
+
+
 def test_says_what_is_a_stand_in_and_what_the_experiment_notes(text: str) -> None:
     assert "Nothing here was trained." in text
     assert "in the place of LLaMA2-7B: no number here is one of LLaMA2-7B" in text
