@@ -317,7 +317,7 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(
     ],
 )
 def test_a_figure_without_a_plan_names_the_key_it_wants(made: Experiment, tmp_path: Path, figure: str, key: str):
-    content = made.model_dump(mode="json") | {"sweeps": {}, "pruning": None, "timing": None}
+    content = made.model_dump(mode="json") | {"sweeps": {}, "pruning": None, "timing": None, "comparisons": {}}
     table = content["tables"].pop("table1")
     content["tables"]["other"] = table | {"methods": {"llama-tiny": ["lora"]}}
     with pytest.raises(ConfigError, match=f"^fake.yaml: {key}: found nothing, expected"):
