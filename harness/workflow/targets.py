@@ -31,12 +31,13 @@ def target_runs(experiment: Experiment, target: str) -> list[RunSpec]:
         return settings_runs(experiment)
     if name in experiment.tables:
         return table_runs(experiment, name)
-    planned = {figure.name: figure for figure in catalogue.planned(experiment)}
-    if name in planned:
-        return list(planned[name].runs(experiment))
-    if name in catalogue.figures() or f"reproduce_{name}" in TABLE_TARGETS:
+    figures = catalogue.figures()
+    if name in figures and figures[name].planned(experiment):
+        return list(figures[name].runs(experiment))
+    if name in figures or f"reproduce_{name}" in TABLE_TARGETS:
         raise ConfigError(
             f"target: the experiment {experiment.name!r} plans no runs for {target!r}; it lacks the key that names them"
         )
+    planned = [figure.name for figure in catalogue.planned(experiment)]
     known = [*(f"reproduce_{table}" for table in experiment.tables), "reproduce_table4", "reproduce_all", *planned]
     raise ConfigError(f"target: found unknown {target!r} in experiment {experiment.name!r}; {hint(target, known)}")
