@@ -1,10 +1,10 @@
 """Python processes that start with the third-party packages imported, for tests that start many.
 
-The program ``python()`` takes ``-m MODULE``, ``-c CODE`` or a script as an interpreter does. It hands its arguments, environment, folder and
-open files to a server, which has imported ``PACKAGES`` once and forks a process for each call. Nothing of this project is
-imported before the fork: it comes from the folder and the PYTHONPATH of the call. What a forked process could not do as a new
-one does (options of the interpreter, variables that are read once when it or a package starts) is given to a new one. Tests of
-what is imported, or of what a start costs, use ``sys.executable``.
+The program ``python()`` takes ``-m MODULE``, ``-c CODE`` or a script as an interpreter does. It hands its arguments,
+environment, folder and open files to a server, which has imported ``PACKAGES`` once and forks a process for each call.
+Nothing of this project is imported before the fork: it comes from the folder and the PYTHONPATH of the call. What a forked
+process could not do as a new one does (options of the interpreter, variables that are read once when it or a package starts)
+is given to a new one. Tests of what is imported, or of what a start costs, use ``sys.executable``.
 """
 
 from __future__ import annotations
