@@ -42,7 +42,11 @@ PACKAGES = (
     "matplotlib.pyplot",
 )
 #: Variables that are read once, when the interpreter or a package starts.
-READ_ONCE = ("PYTHON", "OMP_", "HF_", "TRANSFORMERS_", "DATASETS_", "MPL")
+READ_ONCE = (
+    *("PYTHONHASHSEED", "PYTHONHOME", "PYTHONIOENCODING", "PYTHONOPTIMIZE", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "PYTHONUTF8"),
+    *("PYTHONWARNINGS", "OMP_NUM_THREADS", "MPLBACKEND", "MPLCONFIGDIR"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"),
+)
 #: The folder of the socket and of the program ``python``, which child processes inherit.
 FOLDER = "BEAMLORA_TESTS_PRELOADED"
 
@@ -51,8 +55,8 @@ import json, os, signal, socket, sys
 
 arguments = sys.argv[1:]
 environment = dict(os.environ)
-fixed = {{name: value for name, value in environment.items() if name.startswith({read_once!r}) and name != "PYTHONPATH"}}
-if arguments[:1] not in (["-m"], ["-c"]) and not os.path.isfile(arguments[0] if arguments else "") or fixed != {fixed!r}:
+same = {read_once!r} == {{name: environment.get(name) for name in {read_once!r}}}
+if arguments[:1] not in (["-m"], ["-c"]) and not os.path.isfile(arguments[0] if arguments else "") or not same:
     os.execv({python!r}, [{python!r}, *arguments])
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
@@ -74,8 +78,8 @@ os._exit(status)
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """Start the server, which imports nothing before the first call and ends with this process."""
     python = folder / "python"
-    fixed = {name: value for name, value in os.environ.items() if name.startswith(READ_ONCE) and name != "PYTHONPATH"}
-    python.write_text(CLIENT.format(python=sys.executable, read_once=READ_ONCE, fixed=fixed, address=str(folder / "socket")))
+    read_once = {name: os.environ.get(name) for name in READ_ONCE}
+    python.write_text(CLIENT.format(python=sys.executable, read_once=read_once, address=str(folder / "socket")))
     python.chmod(0o755)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "socket"))
