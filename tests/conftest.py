@@ -1,13 +1,39 @@
 """What holds for every test process."""
 
+import gc
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from tests import preloaded
+
 # One thread a process, as the harness itself runs: pytest-xdist has a process for every core, and libraries that are left to
 # themselves start a thread for every core in each of them. Set before anything imports torch; child processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+#: Folders of the files that take longest, up to a minute and a half each.
+FIRST = ("tests/workflow/", "tests/methods/", "tests/benchmarks/", "tests/harness/report/")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One server of preloaded processes for all workers of pytest-xdist."""
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="preloaded-")
+        config.add_cleanup(folder.cleanup)
+        config.add_cleanup(preloaded.start(Path(folder.name)).communicate)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the dearest fixtures first, so that no worker starts one of them when the other has nothing left."""
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays as it is: a collection of garbage takes 0.5 s with it (each training sets off one)."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

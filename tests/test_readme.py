@@ -21,7 +21,7 @@ from trl import SFTConfig
 
 from harness import cli
 from harness.command import __main__ as beamlora
-from tests import readme, tiny_models
+from tests import preloaded, readme, tiny_models
 from tests.methods import toy
 from tests.paths import ROOT
 from tests.rounding import assert_equal_but_for_rounding, sums_of
@@ -191,7 +191,8 @@ def test_anchors_exist() -> None:
 def snakemake(arguments: list[str]) -> dict[str, int]:
     """Rule -> number of jobs in a dry run."""
     program = Path(sys.executable).with_name("snakemake")
-    done = subprocess.run([program, "--quiet", "rules", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True)
+    command = [preloaded.python(), program, "--quiet", "rules", "--dry-run", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 import methods
 from harness.experiment.runs import load_run
 from harness.train.run import Folders, train
+from tests import preloaded
 from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
 
@@ -51,12 +51,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
     for name in NAMES:
         experiment_file(root / name, name)
     command = [
-        sys.executable,
+        preloaded.python(),
         "-m",
         "torch.distributed.run",
         "--standalone",
         "--nproc_per_node",
         "2",
+        "--no-python",
+        preloaded.python(),
         "-m",
         "tests.methods.ddp_worker",
         str(root),

@@ -102,6 +102,7 @@ class Loop:
         self.optimizer = torch.optim.AdamW(groups, lr=ctx.learning_rate, weight_decay=ctx.weight_decay)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / ctx.total_steps))
         self.callbacks = method.callbacks()
+        self.model.train()
         self.state, self.started = TrainerState(max_steps=ctx.total_steps), False
         self.losses: list[float] = []
         self.rates: list[float] = []
@@ -114,7 +115,6 @@ class Loop:
 
     def backward(self) -> None:
         """Gradients of one step's data, split into ``accumulation`` micro-batches."""
-        self.model.train()
         total = 0.0
         for part in batch(self.state.global_step).chunk(self.accumulation):
             loss = next_token_loss(self.model, part) / self.accumulation

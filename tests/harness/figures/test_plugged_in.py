@@ -19,7 +19,7 @@ from harness.figures import __main__ as command
 from harness.figures import catalogue
 from harness.workflow.dag import Dag, figure_code
 from harness.workflow.targets import target_runs
-from tests import readme
+from tests import preloaded, readme
 from tests.experiments import miniature, write
 from tests.harness import fake_runs
 from tests.paths import ROOT
@@ -82,7 +82,7 @@ def test_it_is_drawn(site: Path, path: Path, made: Experiment, tmp_path: Path) -
 
 def test_it_is_a_target_of_the_workflow(site: Path, path: Path) -> None:
     done = subprocess.run(
-        [SNAKEMAKE, NAME, "--cores", "1", "--dry-run", "--quiet", "rules", "--configfile", path],
+        [preloaded.python(), SNAKEMAKE, NAME, "--cores", "1", "--dry-run", "--quiet", "rules", "--configfile", path],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{site}"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

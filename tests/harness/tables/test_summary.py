@@ -24,6 +24,7 @@ from harness.tables import render, summary
 from harness.tables import words as text
 from harness.tables.arguments import add_table_arguments
 from harness.tables.build import Table
+from tests import preloaded
 from tests.harness import fake_runs
 from tests.harness.fake_runs import build, full_table, small
 from tests.paths import ROOT
@@ -144,7 +145,15 @@ def test_every_next_command_plans_its_runs(full, config: Config, monkeypatch: py
     assert len(commands) == 3
     for command in commands if config == Config() else commands[:1]:
         program, *words = shlex.split(command)
-        dry = [Path(sys.executable).with_name(program), "--quiet", "rules", "--dry-run", "--forceall", *words]
+        dry = [
+            preloaded.python(),
+            Path(sys.executable).with_name(program),
+            "--quiet",
+            "rules",
+            "--dry-run",
+            "--forceall",
+            *words,
+        ]
         done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0 and re.search(r"^train +\d+$", done.stdout + done.stderr, flags=re.MULTILINE), done.stderr
 
@@ -173,7 +182,16 @@ def yaml_experiment(folder: Path) -> Path:
 def test_tables_command(tmp_path: Path) -> None:
     """The command itself, on a real experiment file: missing records are one line, a partial table is possible."""
     config = yaml_experiment(tmp_path)
-    command = [sys.executable, "-m", "harness.tables", "table1", "--configfile", str(config), "--results-dir", str(tmp_path)]
+    command = [
+        preloaded.python(),
+        "-m",
+        "harness.tables",
+        "table1",
+        "--configfile",
+        str(config),
+        "--results-dir",
+        str(tmp_path),
+    ]
     failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "no complete record for 6 of 6 runs" in failed.stderr
     assert f"snakemake --cores all --configfile {config} --" in failed.stderr
@@ -202,7 +220,7 @@ def test_every_command_on_records_takes_the_name_of_an_experiment(module: str) -
         "report.trace": ["table1", "x", "y", "z"],
         "records": ["--output", "x"],
     }
-    command = [sys.executable, "-m", f"harness.{module}", *arguments.get(module, []), "--experiment", "nothing"]
+    command = [preloaded.python(), "-m", f"harness.{module}", *arguments.get(module, []), "--experiment", "nothing"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "config/nothing.yaml" in done.stderr and "Traceback" not in done.stderr
 
