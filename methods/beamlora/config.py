@@ -82,6 +82,7 @@ class BeamLoraConfig(LoraConfig):
     )
     operations: bool = True
     expansion: bool = True
+    dead_ranks: Literal["scored", "masked"] = "scored"
     assessment: bool = True
     dynamic_p: bool = True
 

@@ -26,6 +26,7 @@ class BeamLoRA(Method[BeamLoRASettings]):
     Settings = BeamLoRASettings
     variants = {
         "beamlora-no-expansion": ("BeamLoRA w/o Expansion", {"expansion": False}),
+        "beamlora-no-expansion-masked": ("BeamLoRA w/o Expansion (masked)", {"expansion": False, "dead_ranks": "masked"}),
         "beamlora-no-assessment": ("BeamLoRA w/o Assessment", {"assessment": False}),
         "beamlora-no-dynamic-p": ("BeamLoRA w/o Dynamic P", {"dynamic_p": False}),
         "beamlora-released": ("BeamLoRA (released code)", {"flavor": "released"}),

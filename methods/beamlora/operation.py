@@ -36,7 +36,7 @@ def snapshot_keys(tensors: Tensors) -> list[str]:
 @dataclass(frozen=True, kw_only=True)
 class ModulePlan:
     """What happens to one module. Pruned rank ``pruned[i]`` (ascending) becomes a copy of rank ``sources[i]``; without
-    expansion there are no sources and the pruned ranks become zero."""
+    expansion there are no sources and the pruned ranks become zero, and with ``dead_ranks`` masked have no score."""
 
     name: str
     pruned: tuple[int, ...]
@@ -94,7 +94,8 @@ def top_p(scores: Tensors, *, p: float, settings: BeamSettings) -> dict[str, int
     """K of every module (Eq. 13): how many of its ranks lie where the descending cumulative score has passed p.
 
     In scope ``global`` the scores of all modules compete in one list (released code); in scope ``module`` each module
-    has its own. K is cut to ``max_prune_fraction`` of the rank, so that the best of the pruned ranks stay.
+    has its own. K is cut to ``max_prune_fraction`` of the rank, so that the best of the pruned ranks stay. Masked
+    ranks do not count.
     """
     if settings.topp_scope == "module":
         counts = {name: int(_beyond(values, p=p, settings=settings).sum()) for name, values in scores.items()}
@@ -103,7 +104,17 @@ def top_p(scores: Tensors, *, p: float, settings: BeamSettings) -> dict[str, int
         beyond = _beyond(torch.cat([scores[name] for name in names]), p=p, settings=settings)
         per_module = torch.split(beyond, [scores[name].numel() for name in names])
         counts = {name: int(part.sum()) for name, part in zip(names, per_module, strict=True)}
-    return {name: min(k, int(scores[name].numel() * settings.max_prune_fraction)) for name, k in counts.items()}
+    dead = {name: scores[name].numel() - len(_ranked(scores[name], settings=settings)) for name in scores}
+    return {
+        name: min(max(k - dead[name], 0), int((scores[name].numel() - dead[name]) * settings.max_prune_fraction))
+        for name, k in counts.items()
+    }
+
+
+def _ranked(scores: torch.Tensor, *, settings: BeamSettings) -> list[int]:
+    """The ranks that an operation may choose, best first: all, or those that are not masked (whose score is 0)."""
+    values, order = scores.tolist(), scores.argsort(descending=True, stable=True).tolist()
+    return order if settings.dead_ranks == "scored" else [rank for rank in order if values[rank] > 0]
 
 
 def _beyond(scores: torch.Tensor, *, p: float, settings: BeamSettings) -> torch.Tensor:
@@ -148,12 +159,13 @@ def _plan_module(name: str, scores: torch.Tensor, *, k: int, settings: BeamSetti
     if k == 0:
         return ModulePlan(name=name, pruned=(), sources=())
     if settings.assessment:
-        order = scores.argsort(descending=True, stable=True).tolist()
+        order = _ranked(scores, settings=settings)
         pruned, best = sorted(order[-k:]), order[:k]
         pairing = permutations(name, k) if settings.pairing == "random" else range(k)
         sources = [best[i] for i in pairing]
     else:
-        shuffled = permutations(name, scores.numel())
+        ranked = set(_ranked(scores, settings=settings))
+        shuffled = [rank for rank in permutations(name, scores.numel()) if rank in ranked]
         pruned, sources = sorted(shuffled[:k]), shuffled[-k:]  # disjoint for K <= r / 2
     return ModulePlan(name=name, pruned=tuple(pruned), sources=tuple(sources) if settings.expansion else ())
 
@@ -177,6 +189,8 @@ def apply_plan(
         after["g"] = _average_logits(current["g"], plan, settings=settings)
     elif plan.pruned:
         after |= {key: _with_ranks(current[key], key, plan.pruned, 0.0) for key in snapshot_keys(current)}
+        if settings.dead_ranks == "masked":
+            after["g"] = _masked(current["g"], plan)
     if settings.reset_gate_moments:
         after |= {key: torch.zeros_like(value) for key, value in current.items() if key[0] == "g" and key[1:] in _SUFFIXES[1:]}
     return after
@@ -219,6 +233,13 @@ def _average_logits(gate: torch.Tensor, plan: ModulePlan, *, settings: BeamSetti
         tau = settings.gate_temperature
         flat[pruned] = tau * (torch.logaddexp(flat[pruned] / tau, flat[sources] / tau) - math.log(2.0))
     flat[sources] = flat[pruned]
+    return result
+
+
+def _masked(gate: torch.Tensor, plan: ModulePlan) -> torch.Tensor:
+    """The logits with -inf at the pruned ranks: their score is 0, and no step of Adam brings it back."""
+    result = gate.clone()
+    result.view(-1)[torch.tensor(plan.pruned, device=gate.device)] = -math.inf
     return result
 
 

@@ -20,6 +20,7 @@ follow the code.
 | ``adapter_dtype`` | not mentioned | bfloat16 (math, code scripts), float32 (commonsense); here float32 |
 | ``max_prune_fraction`` | not mentioned | no limit |
 | ``expansion``, ``assessment``, ``dynamic_p`` | Table 3 | the ablation flags are never read; semantics are ours |
+| ``dead_ranks`` | not mentioned | as above; measured with ``scored``: dead ranks keep 10 to 84 % of the softmax |
 
 The learning rate belongs to the training settings: the paper gives 3e-4 for all low-rank methods (A.2), the README of
 the released code says that Mistral was trained with less than 1e-4, without the value.
@@ -27,7 +28,7 @@ the released code says that Mistral was trained with less than 1e-4, without the
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -72,6 +73,11 @@ class BeamSettings(MethodSettings):
     )
     operations: bool = Field(True, description="false: the scores are trained, nothing is ever pruned or expanded")
     expansion: bool = Field(True, description="false: pruned ranks stay zero (Table 3, w/o Expansion)")
+    dead_ranks: Literal["scored", "masked"] = Field(
+        "scored",
+        description="without expansion, a pruned rank keeps its logit, so it takes its part of the softmax and is ranked "
+        "again; masked: its logit becomes -inf, the others share its part (they grow by it at once), and it is not ranked",
+    )
     assessment: bool = Field(True, description="false: K random ranks instead of the K worst and best (w/o Assessment)")
     dynamic_p: bool = Field(True, description="false: p = p_init until the horizon (w/o Dynamic P)")
 
@@ -93,6 +99,16 @@ class BeamSettings(MethodSettings):
                 f"max_prune_fraction: found {self.max_prune_fraction} with r {r}, "
                 "expected r * max_prune_fraction >= 1, else no rank can ever be pruned"
             )
+
+    @model_validator(mode="after")
+    def _dead_ranks(self) -> Self:
+        if self.dead_ranks == "masked" and (self.expansion or self.max_prune_fraction == 1):
+            raise ValueError(
+                f"dead_ranks: found 'masked' with expansion {str(self.expansion).lower()} and max_prune_fraction "
+                f"{self.max_prune_fraction}, expected expansion false (else no rank dies) and max_prune_fraction < 1 (else "
+                "every rank may)"
+            )
+        return self
 
     @field_validator("delta_t")
     @classmethod

@@ -203,6 +203,21 @@ def test_without_expansion_the_same_ranks_are_pruned_but_stay_dead(runs: dict) -
             assert not module.lora_B["default"].weight[:, rank].any()
 
 
+def test_masked_dead_ranks_stay_out_of_the_scores_and_of_the_later_operations(runs: dict, tmp_path: Path) -> None:
+    beam, model, callback = runs["beamlora-no-expansion-masked"]
+    dead = [
+        {rank for record in callback.records for rank in record["modules"][i]["pruned"]}
+        for i in range(len(counts(callback)[0]))
+    ]
+    assert len(callback.records) > 1 and sum(map(len, dead)) == sum(map(sum, counts(callback))), "no rank dies twice"
+    for ranks, (_, module) in zip(dead, beam_modules(model, "default"), strict=True):
+        assert {i for i, score in enumerate(module.rank_scores("default").tolist()) if score == 0} == ranks
+    beam.finalize(model, tmp_path)
+    exported = logits(PeftModel.from_pretrained(tiny_llama(), tmp_path / "lora"))
+    assert torch.isfinite(exported).all()
+    assert_equal_but_for_rounding(exported, logits(model), **sums_of(model))
+
+
 def test_without_assessment_k_is_kept_and_ranks_are_not_chosen_by_score(runs: dict) -> None:
     _, model, callback = runs["beamlora-no-assessment"]
     full = runs["beamlora"][2]

@@ -335,6 +335,62 @@ def test_without_expansion_ranks_and_their_moments_become_zero_and_logits_stay()
         assert torch.equal(after[key].index_select(dim, kept), current[key].index_select(dim, kept))
 
 
+MASKED = BeamSettings(expansion=False, dead_ranks="masked")
+
+
+def test_masked_ranks_have_no_score_and_the_others_share_their_part() -> None:
+    plan, current, _, after = operate(MASKED)
+    rows, others = list(plan.pruned), [i for i in range(8) if i not in plan.pruned]
+    before, scores = (rank_scores(gate, temperature=0.05, times_r=True) for gate in (current["g"], after["g"]))
+    assert not scores[rows].any() and not after["A"][rows].any()
+    assert torch.equal(after["g"].reshape(-1)[others], current["g"].reshape(-1)[others])
+    share = before[others] / before[others].sum() * 8
+    assert_equal_but_for_rounding(scores[others], share, terms=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    gate=st.lists(st.floats(-0.3, 0.3), min_size=4, max_size=24),
+    p=st.floats(0.3, 0.99),
+    assessment=st.booleans(),
+    scope=st.sampled_from(["module", "global"]),
+)
+def test_masked_ranks_are_never_chosen_again_and_one_always_lives(
+    gate: list[float], p: float, assessment: bool, scope: str
+) -> None:
+    how = MASKED.model_copy(update={"assessment": assessment, "topp_scope": scope})
+    r = len(gate)
+    tensors = {"A": torch.ones(r, 3), "B": torch.ones(3, r), "g": torch.tensor([gate])}
+    dead: set[int] = set()
+    for step in range(12):
+        module = plan_for({"m": tensors}, how, p=p, seed=step).modules[0]
+        assert not dead & set(module.pruned) and module.k <= (r - len(dead)) / 2
+        dead |= set(module.pruned)
+        tensors = {**tensors, **apply_plan(tensors, None, module, settings=how)}
+        assert {i for i in range(r) if not tensors["A"][i].any()} == dead
+    assert len(dead) < r
+
+
+def test_unmasked_dead_ranks_are_ranked_again() -> None:
+    how = BeamSettings(expansion=False)
+    tensors = module_tensors(8, 4)
+    plan = plan_for({"m": tensors}, how, p=0.9)
+    assert (
+        plan.modules[0].k > 0
+        and plan_for({"m": {**tensors, **apply_plan(tensors, None, plan.modules[0], settings=how)}}, how, p=0.9) == plan
+    )
+
+
+def test_adam_never_brings_a_masked_rank_back() -> None:
+    gate = torch.nn.Parameter(torch.tensor([[0.1, -torch.inf, 0.0, 0.2]]))
+    optimizer = torch.optim.AdamW([gate], lr=0.1, weight_decay=0.1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (rank_scores(gate, temperature=0.05, times_r=True) * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
+        optimizer.step()
+    assert gate[0, 1] == -torch.inf and torch.isfinite(gate[0, [0, 2, 3]]).all() and gate[0, 0] != 0.1
+
+
 def test_without_assessment_k_stays_and_the_ranks_are_random() -> None:
     modules = {"m": module_tensors(8, 4)}
     assessed = plan_for(modules, BeamSettings(), p=0.9).modules[0]

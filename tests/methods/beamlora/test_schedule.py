@@ -56,6 +56,8 @@ def test_an_explicit_value_wins_over_the_flavor() -> None:
         ({"unknown": 1}, "unknown"),
         ({"r": 1}, "max_prune_fraction: found 0.5 with r 1"),
         ({"max_prune_fraction": 0}, "max_prune_fraction"),
+        ({"dead_ranks": "masked"}, "dead_ranks: found 'masked' with expansion true"),
+        ({"dead_ranks": "masked", "expansion": False, "max_prune_fraction": 1}, "and max_prune_fraction 1.0, expected"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(values: dict, message: str) -> None:
@@ -80,6 +82,7 @@ def test_variants_change_exactly_their_own_setting() -> None:
     expected = {
         "beamlora": {},
         "beamlora-no-expansion": {"expansion": False},
+        "beamlora-no-expansion-masked": {"expansion": False, "dead_ranks": "masked"},
         "beamlora-no-assessment": {"assessment": False},
         "beamlora-no-dynamic-p": {"dynamic_p": False},
         "beamlora-released": {"flavor": "released", **FLAVORS["released"]},
