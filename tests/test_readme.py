@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 from trl import SFTConfig
 
+from evaluation.graders.verdicts import Answered
 from harness import cli
 from harness.command import __main__ as beamlora
 from tests import preloaded, readme, tiny_models
@@ -140,10 +141,11 @@ def test_set_example() -> None:
     known = names["MULTIARITH"]
     (example,) = known.examples([{"question": " Ann has 3 pens and buys 4. How many? ", "final_ans": "7"}])
     assert (example.id, example.query, example.gold) == ("multiarith/0", "Ann has 3 pens and buys 4. How many?", "7")
-    assert {name: grade("7", example.reference).correct for name, grade in known.graders.items()} == dict.fromkeys(
-        ("sound", "metamath", "paper", "math_verify"), True
-    )
-    assert not any(grade("7", "The answer is: 8").correct for grade in known.graders.values())
+    assert {
+        name: grade(Answered(gold="7", completion=example.reference)).correct for name, grade in known.graders.items()
+    } == dict.fromkeys(("sound", "metamath", "paper", "math_verify"), True)
+    wrong = Answered(gold="7", completion="The answer is: 8")
+    assert not any(grade(wrong).correct for grade in known.graders.values())
     with pytest.raises(ValueError, match="multiarith row 0: field 'final_ans' is missing, found question"):
         known.examples([{"question": "How many?"}])
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+import methods
 from harness import cli
 from harness.config import ConfigError, EvaluationSpec, RunSpec
 from harness.records.versioned import MissingRecord, Recipe, RecordError, read_json, validated
@@ -131,15 +132,22 @@ def _read_record(path: Path, model: type[RecordT], run: RunSpec, command: str) -
 
 
 def _check_spec(path: Path, train: TrainRecord, run: RunSpec, command: str) -> None:
-    """The record's settings are the experiment's, as far as they change the trained artefact."""
+    """The record's settings are the experiment's, as far as they change the trained artefact; those that came into the schema
+    later have their defaults."""
     try:
-        recorded = json.loads(RunSpec.model_validate(train.spec).training_json())
+        recorded = json.loads(_completed(RunSpec.model_validate(train.spec)).training_json())
     except ValidationError:
         recorded = None
     expected = json.loads(run.training_json())
     if recorded != expected:
         what = "a spec of another form" if recorded is None else _first_difference(recorded, expected)
         raise StaleRecord(f"{path}: spec: {what}; the record is stale, rerun: {Recipe.workflow(command, path).make}")
+
+
+def _completed(run: RunSpec) -> RunSpec:
+    method = run.method
+    settings = methods.get(method.name).cls.Settings.model_validate(method.settings).model_dump(mode="json")
+    return run.model_copy(update={"method": method.model_copy(update={"settings": settings})})
 
 
 def _check_evaluation(path: Path, metrics: MetricsRecord, run: RunSpec, rerun: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import methods
 from harness.config import SCHEMA_VERSION, Experiment, MethodSpec, RunSpec, TrainingSpec
 from harness.records.read import load_records
 from harness.tables import build as tables
@@ -80,13 +81,20 @@ def families(methods: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return made
 
 
+def settings(method: str) -> dict[str, Any]:
+    """All settings of a method, with rank 8 where it has ranks."""
+    named = methods.get(method)
+    rank = {"r": 8} if "r" in named.cls.Settings.model_fields else {}
+    return named.cls.Settings.model_validate(named.preset | rank).model_dump(mode="json")
+
+
 def runs(experiment: Experiment, table: str = "table1") -> list[RunSpec]:
-    """What ``plan.table_runs`` gives, without the method registry (and so without torch)."""
+    """What ``plan.table_runs`` gives."""
     spec = experiment.tables[table]
     return [
         RunSpec(
             experiment=experiment.name, domain=domain, model_key=model, model=experiment.models[model],
-            method=MethodSpec(key=key, label=LABELS.get(key, key), name=key, settings={"r": 8}),
+            method=MethodSpec(key=key, label=LABELS.get(key, key), name=key, settings=settings(key)),
             data=experiment.domains[domain].train, training=TrainingSpec.model_validate(experiment.training),
             evaluation=experiment.domains[domain].evaluation, seed=seed,
         )

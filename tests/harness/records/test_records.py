@@ -101,6 +101,19 @@ def test_changed_training_setting_makes_a_record_stale(runs: list[RunSpec], tmp_
     assert len(records.load_records([other, runs[1]], results=tmp_path, allow_missing=True).stale) == 1
 
 
+def test_a_setting_that_came_into_the_schema_later_has_its_default(runs: list[RunSpec], tmp_path: Path) -> None:
+    run = next(run for run in runs if run.method.key == "beamlora")
+    path = fake_runs.run_folder(run, tmp_path) / "train.json"
+    spec = json.loads(path.read_text())["spec"]
+    del spec["method"]["settings"]["dead_ranks"], spec["training"]["packing"]
+    fake_runs.edit_json(path, spec=spec)
+    assert records.load_record(run, results=tmp_path).run == run
+    settings = run.method.settings | {"pairing": "ranked"}
+    other = changed(run, method=run.method.model_dump() | {"settings": settings})
+    with pytest.raises(records.StaleRecord, match="found method.settings.pairing = 'random', expected 'ranked'"):
+        records.load_record(other, results=tmp_path)
+
+
 def test_changed_label_does_not(runs: list[RunSpec], tmp_path: Path) -> None:
     other = changed(runs[0], method=runs[0].method.model_dump() | {"label": "Low-rank"})
     assert records.load_record(other, results=tmp_path).run.method.label == "Low-rank"
