@@ -26,6 +26,8 @@ from harness.records.versioned import MissingRecord, Recipe, RecordError, read_j
 
 DEFAULT_RESULTS = cli.RESULTS
 SNAKEMAKE = "snakemake --cores all"
+#: Training settings that came into the schema later, and whose default is not what was done before.
+_EARLIER = {"fused": False}
 
 
 class StaleRecord(RecordError):
@@ -132,10 +134,10 @@ def _read_record(path: Path, model: type[RecordT], run: RunSpec, command: str) -
 
 
 def _check_spec(path: Path, train: TrainRecord, run: RunSpec, command: str) -> None:
-    """The record's settings are the experiment's, as far as they change the trained artefact; those that came into the schema
-    later have their defaults."""
+    """The record's settings are the experiment's, as far as they change the trained artefact; one that came into the schema
+    later has its default, or ``_EARLIER``'s value."""
     try:
-        recorded = json.loads(_completed(RunSpec.model_validate(train.spec)).training_json())
+        recorded = json.loads(_completed(train.spec).training_json())
     except ValidationError:
         recorded = None
     expected = json.loads(run.training_json())
@@ -144,7 +146,9 @@ def _check_spec(path: Path, train: TrainRecord, run: RunSpec, command: str) -> N
         raise StaleRecord(f"{path}: spec: {what}; the record is stale, rerun: {Recipe.workflow(command, path).make}")
 
 
-def _completed(run: RunSpec) -> RunSpec:
+def _completed(spec: dict[str, Any]) -> RunSpec:
+    training = spec.get("training")
+    run = RunSpec.model_validate(spec | {"training": _EARLIER | training} if isinstance(training, dict) else spec)
     method = run.method
     settings = methods.get(method.name).cls.Settings.model_validate(method.settings).model_dump(mode="json")
     return run.model_copy(update={"method": method.model_copy(update={"settings": settings})})

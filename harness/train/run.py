@@ -142,9 +142,14 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
             base_model_hash=base.hash,
             log_dir=folders.scratch if int(os.environ.get("RANK", "0")) == 0 else None,
         )
-        return method, method.wrap(base.model, context), total_steps
+        model = method.wrap(base.model, context)
     except ValueError as error:
         raise ConfigError(f"methods.{spec.method.key}: {error}") from error
+    if spec.training.fused:
+        from methods import fused
+
+        fused.install(model)
+    return method, model, total_steps
 
 
 def make_trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTrainer, StopWhenDiverged]:

@@ -52,6 +52,10 @@ class IncreLoraLinear(nn.Module):
         """A (used, in) and B (out, used) of the slots in use."""
         return self.lora_A[: self.used], self.lora_B[:, : self.used]
 
+    def weights(self) -> torch.Tensor:
+        """e (used,) of the slots in use."""
+        return torch.cat([self.lora_E[: self.rank], self.lora_E.new_full((self.reserve,), RESERVE_WEIGHT)])
+
     def pieces(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """A (count, in) and B (out, count) of the slots in use that were drawn at once, for the orthogonality term."""
         first = 0
@@ -64,8 +68,7 @@ class IncreLoraLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result = self.base_layer(x)
         a, b = self.directions()
-        e = torch.cat([self.lora_E[: self.rank], self.lora_E.new_full((self.reserve,), RESERVE_WEIGHT)])
-        hidden = F.linear(self.lora_dropout(x).to(a.dtype), a) * (e * self.scaling)
+        hidden = F.linear(self.lora_dropout(x).to(a.dtype), a) * (self.weights() * self.scaling)
         return (result + F.linear(hidden, b)).to(result.dtype)
 
     @torch.no_grad()

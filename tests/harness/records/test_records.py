@@ -108,6 +108,12 @@ def test_a_setting_that_came_into_the_schema_later_has_its_default(runs: list[Ru
     del spec["method"]["settings"]["dead_ranks"], spec["training"]["packing"]
     fake_runs.edit_json(path, spec=spec)
     assert records.load_record(run, results=tmp_path).run == run
+    del spec["training"]["fused"]
+    fake_runs.edit_json(path, spec=spec)
+    with pytest.raises(records.StaleRecord, match="found training.fused = False, expected True"):
+        records.load_record(run, results=tmp_path)
+    spec["training"]["fused"] = True
+    fake_runs.edit_json(path, spec=spec)
     settings = run.method.settings | {"pairing": "ranked"}
     other = changed(run, method=run.method.model_dump() | {"settings": settings})
     with pytest.raises(records.StaleRecord, match="found method.settings.pairing = 'random', expected 'ranked'"):

@@ -1,0 +1,277 @@
+"""A frozen linear layer and its low-rank update as one differentiable function, in plain PyTorch.
+
+PEFT's layers are chains of separate operations, each with an output of its own and saved inputs. Here the update is added to
+the base layer's output in place, the input's gradient likewise, and the backward pass keeps the input and the ``r`` numbers of
+each token. The sums are the same, only their rounding differs: ``tests/methods/test_fused.py`` holds them against PEFT's.
+Modules, parameters, saving, loading and merging stay PEFT's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners import lora
+from peft.tuners.adalora import SVDLinear
+from peft.tuners.lora.variants import DoraLinearVariant
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from methods.beamlora.layer import BeamLoraLinear
+from methods.increlora.layer import IncreLoraLinear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """scaling B (factors * A dropout(x)), with A (r, in), B (out, r) and factors (r,), None for 1; with DoRA's ``magnitude``
+    (out,), the sum of base and update has columns of that length."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+    dropout: nn.Module
+    factors: torch.Tensor | None = None
+    magnitude: torch.Tensor | None = None
+
+
+def install(model: nn.Module) -> None:
+    """Let every adapted linear layer of ``model`` compute in one function, where its base layer allows it (``_is_frozen``)."""
+    for module in model.modules():
+        fused = _FUSED.get(type(module))
+        if fused is not None:
+            module.__class__ = fused
+
+
+def linear(x: torch.Tensor, base: nn.Linear, update: Update) -> torch.Tensor:
+    """W0 x + bias + update, shape (..., out), in the dtype of the base layer's output. Products of the update are in
+    autocast's dtype, else in the adapter's, as PEFT casts."""
+    noise = None
+    if isinstance(update.dropout, nn.Dropout) and update.dropout.training and update.dropout.p:
+        noise = F.dropout(torch.ones_like(x, dtype=update.a.dtype), update.dropout.p)  # the same draws as dropout(x)
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else update.a.dtype
+    if update.magnitude is not None:
+        norm = dora_norm(base.weight, update.a, update.b, update.scaling)
+        scale = update.magnitude / norm
+        return _DoraLinear.apply(x, base.weight, base.bias, update.a, update.b, scale, update.scaling, noise, dtype)
+    return _LoraLinear.apply(x, base.weight, base.bias, update.a, update.b, update.factors, update.scaling, noise, dtype)
+
+
+@torch.no_grad()
+def dora_norm(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
+    """The length of each row of W0 + scaling B A, (out,), a constant of the gradient (DoRA, section 4.3), without making the
+    (out, in) product: |w|^2 + 2 scaling b . (A w) + scaling^2 b A A^T b."""
+    own = torch.linalg.vector_norm(weight, dim=1, dtype=a.dtype).square_()
+    mixed = ((weight @ a.to(weight.dtype).t()).to(a.dtype) * b).sum(1)
+    added = ((b @ (a @ a.t())) * b).sum(1)
+    return (own + 2 * scaling * mixed + scaling**2 * added).clamp_min_(0).sqrt_()
+
+
+class _Fused(nn.Module):
+    """Before a layer class: its forward pass in one function where that is the same, the layer's own elsewhere."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        base: Any = self.base_layer
+        update = self.update() if not args and not kwargs and _is_frozen(base) else None
+        return super().forward(x, *args, **kwargs) if update is None else linear(x, base, update)
+
+    def update(self) -> Update | None:
+        """What is added to the base layer; None where it is more, or less, than one low-rank product."""
+        raise NotImplementedError
+
+
+def _is_frozen(base: nn.Module) -> bool:
+    """Whether a base layer is an ``nn.Linear`` (no subclass, such as a quantised one) that neither trains nor has hooks."""
+    return (
+        type(base) is nn.Linear
+        and not (base._forward_hooks or base._forward_pre_hooks or base._backward_hooks)
+        and all(type(parameter) is nn.Parameter and not parameter.requires_grad for parameter in base.parameters())
+    )
+
+
+def _only_adapter(layer: Any) -> str | None:
+    """The one adapter that PEFT's layer computes with; None where it computes with none, several, or merged ones."""
+    if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
+        return None
+    (adapter,) = layer.active_adapters
+    return adapter if adapter in layer.lora_A and not layer.lora_bias.get(adapter) else None
+
+
+class FusedLora(_Fused, lora.Linear):
+    """PEFT's LoRA and DoRA."""
+
+    def update(self) -> Update | None:
+        adapter = _only_adapter(self)
+        variant = self.lora_variant.get(adapter)
+        if adapter is None or not (variant is None or isinstance(variant, DoraLinearVariant)):
+            return None
+        return Update(
+            a=self.lora_A[adapter].weight,
+            b=self.lora_B[adapter].weight,
+            scaling=self.scaling[adapter],
+            dropout=self.lora_dropout[adapter],
+            magnitude=None if variant is None else self.lora_magnitude_vector[adapter].weight,
+        )
+
+
+class FusedBeamLora(_Fused, BeamLoraLinear):
+    """BeamLoRA: a score for each rank."""
+
+    def update(self) -> Update | None:
+        adapter = _only_adapter(self)
+        if adapter is None:
+            return None
+        return Update(
+            a=self.lora_A[adapter].weight,
+            b=self.lora_B[adapter].weight,
+            scaling=self.scaling[adapter],
+            dropout=self.lora_dropout[adapter],
+            factors=self.rank_scores(adapter),
+        )
+
+
+class FusedSvd(_Fused, SVDLinear):
+    """PEFT's AdaLoRA: E as the factors of the ranks."""
+
+    def update(self) -> Update | None:
+        adapter = _only_adapter(self)
+        if adapter is None:
+            return None
+        return Update(
+            a=self.lora_A[adapter],
+            b=self.lora_B[adapter],
+            scaling=1.0,
+            dropout=self.lora_dropout[adapter],
+            factors=self.lora_E[adapter][:, 0] * (self.scaling[adapter] / (self.ranknum[adapter] + 1e-5)),
+        )
+
+
+class FusedIncreLora(_Fused, IncreLoraLinear):
+    """IncreLoRA: the weights of the slots in use as factors."""
+
+    def update(self) -> Update | None:
+        a, b = self.directions()
+        return Update(a=a, b=b, scaling=self.scaling, dropout=self.lora_dropout, factors=self.weights())
+
+
+#: Layer class -> the same in one function.
+_FUSED: dict[type[nn.Module], type[nn.Module]] = {
+    lora.Linear: FusedLora,
+    BeamLoraLinear: FusedBeamLora,
+    SVDLinear: FusedSvd,
+    IncreLoraLinear: FusedIncreLora,
+}
+
+
+def _dropped(rows: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    return rows if noise is None else rows * noise
+
+
+class _LoraLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        factors: torch.Tensor | None,
+        scaling: float,
+        noise: torch.Tensor | None,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        noise = None if noise is None else noise.view_as(rows)
+        y = F.linear(rows, weight, bias)
+        with torch.autocast(x.device.type, enabled=False):
+            hidden = _dropped(rows.to(dtype), noise) @ a.to(dtype).t()
+            weighted = hidden if factors is None else (hidden * factors).to(dtype)
+            y = y.to(dtype).addmm_(weighted, b.to(dtype).t(), alpha=scaling).to(y.dtype)
+        ctx.save_for_backward(rows, weight, a, b, factors, noise, hidden)
+        ctx.scaling, ctx.dtype, ctx.shape = scaling, dtype, x.shape
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        rows, weight, a, b, factors, noise, hidden = ctx.saved_tensors
+        dtype = ctx.dtype
+        dy = grad.reshape(-1, grad.shape[-1])
+        dz = dy.to(dtype)
+        weighted = hidden if factors is None else (hidden * factors).to(dtype)
+        d_b = (dz.t() @ weighted).to(b.dtype).mul_(ctx.scaling)
+        d_hidden = (dz @ b.to(dtype)).mul_(ctx.scaling)
+        d_factors = None
+        if factors is not None:
+            d_factors = (d_hidden * hidden).sum(0, dtype=torch.promote_types(dtype, factors.dtype)).to(factors.dtype)
+            d_hidden = (d_hidden * factors).to(dtype)
+        d_a = (d_hidden.t() @ _dropped(rows.to(dtype), noise)).to(a.dtype)
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = dy.to(weight.dtype) @ weight
+            if noise is None and d_x.dtype == dtype:
+                d_x.addmm_(d_hidden, a.to(dtype))
+            else:
+                d_x += _dropped(d_hidden @ a.to(dtype), noise)
+            d_x = d_x.to(rows.dtype).view(ctx.shape)
+        return d_x, None, None, d_a, d_b, d_factors, None, None, None
+
+
+class _DoraLinear(torch.autograd.Function):
+    """y = bias + W0 (x - d(x)) + scale * (W0 d(x) + scaling B A d(x)): as in the official code, dropout d leaves the base
+    layer's own output whole."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: torch.Tensor,
+        scaling: float,
+        noise: torch.Tensor | None,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        noise = None if noise is None else noise.view_as(rows)
+        dropped = _dropped(rows, noise).to(rows.dtype)
+        z = F.linear(dropped, weight)
+        with torch.autocast(x.device.type, enabled=False):
+            hidden = dropped.to(dtype) @ a.to(dtype).t()
+            z = z.to(dtype).addmm_(hidden, b.to(dtype).t(), alpha=scaling)
+            y = z * scale
+        if noise is not None:
+            y = y.add_(F.linear(rows - dropped, weight))
+        if bias is not None:
+            y = y.add_(bias)
+        ctx.save_for_backward(rows, weight, a, b, scale, noise, hidden, z)
+        ctx.scaling, ctx.dtype, ctx.shape = scaling, dtype, x.shape
+        return y.to(x.dtype).view(*x.shape[:-1], y.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        rows, weight, a, b, scale, noise, hidden, z = ctx.saved_tensors
+        dtype, scaling = ctx.dtype, ctx.scaling
+        dy = grad.reshape(-1, grad.shape[-1])
+        d_scale = (dy * z).sum(0, dtype=torch.promote_types(dtype, scale.dtype)).to(scale.dtype)
+        dz = (dy * scale).to(dtype)
+        d_b = (dz.t() @ hidden).to(b.dtype).mul_(scaling)
+        d_hidden = (dz @ b.to(dtype)).mul_(scaling)
+        d_a = (d_hidden.t() @ _dropped(rows.to(dtype), noise)).to(a.dtype)
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = dz.to(weight.dtype) @ weight
+            if d_x.dtype == dtype:
+                d_x.addmm_(d_hidden, a.to(dtype))
+            else:
+                d_x += d_hidden @ a.to(dtype)
+            if noise is not None:
+                d_x = d_x * noise + (dy.to(weight.dtype) @ weight) * (1 - noise)
+            d_x = d_x.to(rows.dtype).view(ctx.shape)
+        return d_x, None, None, d_a, d_b, d_scale, None, None, None
