@@ -295,7 +295,11 @@ class TrainingSpec(Frozen):
     )
     packing: bool = Field(True, description="no padding inside a batch; same batches, same loss")
     attn_implementation: Literal["packed_sdpa", "sdpa", "eager", "flash_attention_2"] = "packed_sdpa"
-    fused: bool = Field(True, description="adapted layers as one function each; same sums, other rounding (methods/fused.py)")
+    fused: bool = Field(
+        True,
+        description="adapted layers as one function each (methods/fused.py), the loss without logits in memory "
+        "(harness/train/loss.py); false: PEFT's layers and torch's cross-entropy: the same sums, other rounding",
+    )
     gradient_checkpointing: bool = False
     divergence_factor: float = Field(
         3.0, gt=1, description="a logged loss above this multiple of the first one ends the run as diverged"

@@ -8,8 +8,9 @@ Modules, parameters, saving, loading and merging stay PEFT's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft.tuners import lora
@@ -19,8 +20,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from methods.beamlora.layer import BeamLoraLinear
-from methods.increlora.layer import IncreLoraLinear
+LayerT = TypeVar("LayerT", bound=type[nn.Module])
+#: Layer class -> the same in one function.
+_FUSED: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,16 @@ def install(model: nn.Module) -> None:
         fused = _FUSED.get(type(module))
         if fused is not None:
             module.__class__ = fused
+
+
+def fuses(layer: type[nn.Module]) -> Callable[[LayerT], LayerT]:
+    """Decorates the class that ``install`` puts in the place of ``layer``: ``Fused`` before ``layer``, with an ``update``."""
+
+    def remember(fused: LayerT) -> LayerT:
+        _FUSED[layer] = fused
+        return fused
+
+    return remember
 
 
 def linear(x: torch.Tensor, base: nn.Linear, update: Update) -> torch.Tensor:
@@ -69,7 +81,7 @@ def dora_norm(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: f
     return (own + 2 * scaling * mixed + scaling**2 * added).clamp_min_(0).sqrt_()
 
 
-class _Fused(nn.Module):
+class Fused(nn.Module):
     """Before a layer class: its forward pass in one function where that is the same, the layer's own elsewhere."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -91,7 +103,7 @@ def _is_frozen(base: nn.Module) -> bool:
     )
 
 
-def _only_adapter(layer: Any) -> str | None:
+def only_adapter(layer: Any) -> str | None:
     """The one adapter that PEFT's layer computes with; None where it computes with none, several, or merged ones."""
     if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
         return None
@@ -99,70 +111,43 @@ def _only_adapter(layer: Any) -> str | None:
     return adapter if adapter in layer.lora_A and not layer.lora_bias.get(adapter) else None
 
 
-class FusedLora(_Fused, lora.Linear):
+@fuses(lora.Linear)
+class FusedLora(Fused, lora.Linear):
     """PEFT's LoRA and DoRA."""
 
     def update(self) -> Update | None:
-        adapter = _only_adapter(self)
-        variant = self.lora_variant.get(adapter)
-        if adapter is None or not (variant is None or isinstance(variant, DoraLinearVariant)):
-            return None
-        return Update(
-            a=self.lora_A[adapter].weight,
-            b=self.lora_B[adapter].weight,
-            scaling=self.scaling[adapter],
-            dropout=self.lora_dropout[adapter],
-            magnitude=None if variant is None else self.lora_magnitude_vector[adapter].weight,
-        )
-
-
-class FusedBeamLora(_Fused, BeamLoraLinear):
-    """BeamLoRA: a score for each rank."""
-
-    def update(self) -> Update | None:
-        adapter = _only_adapter(self)
+        layer: Any = self
+        adapter = only_adapter(layer)
         if adapter is None:
             return None
+        variant = layer.lora_variant.get(adapter)
+        if variant is not None and not isinstance(variant, DoraLinearVariant):
+            return None
         return Update(
-            a=self.lora_A[adapter].weight,
-            b=self.lora_B[adapter].weight,
-            scaling=self.scaling[adapter],
-            dropout=self.lora_dropout[adapter],
-            factors=self.rank_scores(adapter),
+            a=layer.lora_A[adapter].weight,
+            b=layer.lora_B[adapter].weight,
+            scaling=layer.scaling[adapter],
+            dropout=layer.lora_dropout[adapter],
+            magnitude=None if variant is None else layer.lora_magnitude_vector[adapter].weight,
         )
 
 
-class FusedSvd(_Fused, SVDLinear):
+@fuses(SVDLinear)
+class FusedSvd(Fused, SVDLinear):
     """PEFT's AdaLoRA: E as the factors of the ranks."""
 
     def update(self) -> Update | None:
-        adapter = _only_adapter(self)
+        layer: Any = self
+        adapter = only_adapter(layer)
         if adapter is None:
             return None
         return Update(
-            a=self.lora_A[adapter],
-            b=self.lora_B[adapter],
+            a=layer.lora_A[adapter],
+            b=layer.lora_B[adapter],
             scaling=1.0,
-            dropout=self.lora_dropout[adapter],
-            factors=self.lora_E[adapter][:, 0] * (self.scaling[adapter] / (self.ranknum[adapter] + 1e-5)),
+            dropout=layer.lora_dropout[adapter],
+            factors=layer.lora_E[adapter][:, 0] * (layer.scaling[adapter] / (layer.ranknum[adapter] + 1e-5)),
         )
-
-
-class FusedIncreLora(_Fused, IncreLoraLinear):
-    """IncreLoRA: the weights of the slots in use as factors."""
-
-    def update(self) -> Update | None:
-        a, b = self.directions()
-        return Update(a=a, b=b, scaling=self.scaling, dropout=self.lora_dropout, factors=self.weights())
-
-
-#: Layer class -> the same in one function.
-_FUSED: dict[type[nn.Module], type[nn.Module]] = {
-    lora.Linear: FusedLora,
-    BeamLoraLinear: FusedBeamLora,
-    SVDLinear: FusedSvd,
-    IncreLoraLinear: FusedIncreLora,
-}
 
 
 def _dropped(rows: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from harness.data.tokens import IGNORE_INDEX
 from harness.progress import Progress
 from harness.records.importance import ImportanceHistory
 from harness.train import checkpoints
+from harness.train.loss import hidden_states, label_loss, plain_head
 from methods.base import Method
 
 TENSORS_FILE = "trainable.safetensors"
@@ -49,6 +51,8 @@ class MethodTrainer(Trainer):
         self.before = {"wall": 0.0, "cpu": 0.0}
         self.started = {"wall": time.monotonic(), "cpu": time.process_time()}
         super().__init__(**arguments)
+        #: The output layer whose logits are never made; None where the model makes them.
+        self.head = plain_head(self.model) if spec.fused else None
         self.loss_is_scaled_for_ga = True
         if self.importance is not None:
             self.add_callback(self.importance)  # after the method's own, which may change the ranks at the same step
@@ -90,19 +94,24 @@ class MethodTrainer(Trainer):
         processes (DDP averages gradients) give the loss of the whole batch."""
         inputs = dict(inputs)
         labels = inputs.pop("labels")
-        logits = model(**inputs, use_cache=False).logits
+        with nullcontext() if self.head is None else hidden_states(self.head):
+            outputs = model(**inputs, use_cache=False).logits
         if "logits_to_keep" in inputs:
-            logits = logits[0]
+            outputs = outputs[0]
             self._count(inputs["input_ids"].numel(), labels.numel(), 0)
         else:
-            logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            outputs, labels = outputs[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            outputs, labels = outputs[labels != IGNORE_INDEX], labels[labels != IGNORE_INDEX]
             real = int(inputs["attention_mask"].sum())
-            self._count(real, int((labels != IGNORE_INDEX).sum()), inputs["input_ids"].numel() - real)
-        total = cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
+            self._count(real, len(labels), inputs["input_ids"].numel() - real)
+        if self.head is None:
+            total = cross_entropy(outputs.float(), labels, reduction="sum")
+        else:
+            total = label_loss(outputs, self.head, labels)
         if self.spec.loss_normalization == "token":
             loss = total * self.args.world_size / num_items_in_batch
         else:
-            loss = total / (labels != IGNORE_INDEX).sum() / self.micro_batches
+            loss = total / len(labels) / self.micro_batches
         penalty = self.method.regularizer(model)
         return loss if penalty is None else loss + penalty / self.micro_batches
 

@@ -15,6 +15,7 @@ from torch import nn
 from methods.beamlora.config import BeamLoraConfig
 from methods.beamlora.operation import rank_scores
 from methods.beamlora.reminder import expect_operations
+from methods.fused import Fused, Update, fuses, only_adapter
 
 
 class BeamLoraLinear(lora.Linear):
@@ -89,3 +90,21 @@ class BeamVariant(LoraVariant):
         factors = module.rank_scores(active_adapter) * module.scaling[active_adapter]
         hidden = module.lora_A[active_adapter](module.lora_dropout[active_adapter](x)) * factors
         return result + F.linear(hidden.to(weight_B.dtype), weight_B)
+
+
+@fuses(BeamLoraLinear)
+class FusedBeamLora(Fused, BeamLoraLinear):
+    """The layer as one function: the scores as the factors of the ranks."""
+
+    def update(self) -> Update | None:
+        layer: Any = self
+        adapter = only_adapter(layer)
+        if adapter is None:
+            return None
+        return Update(
+            a=layer.lora_A[adapter].weight,
+            b=layer.lora_B[adapter].weight,
+            scaling=layer.scaling[adapter],
+            dropout=layer.lora_dropout[adapter],
+            factors=layer.rank_scores(adapter),
+        )

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from methods.fused import Fused, Update, fuses
 from methods.peft_support import LoraFactors, private_generator
 
 #: Fixed weight of a reserve component (released code, increlora.py): small, so that only its directions are learned.
@@ -102,3 +103,12 @@ class IncreLoraLinear(nn.Module):
         """The active components as a plain LoRA of rank ``rank``."""
         scale = self.lora_E[: self.rank, None] * self.scaling
         return LoraFactors(a=self.lora_A[: self.rank] * scale, b=self.lora_B[:, : self.rank])
+
+
+@fuses(IncreLoraLinear)
+class FusedIncreLora(Fused, IncreLoraLinear):
+    """The layer as one function: the weights of the slots as the factors of the ranks."""
+
+    def update(self) -> Update | None:
+        a, b = self.directions()
+        return Update(a=a, b=b, scaling=self.scaling, dropout=self.lora_dropout, factors=self.weights())

@@ -44,7 +44,7 @@ def gradients(model: nn.Module, *, seed: int = 3) -> dict[str, torch.Tensor]:
 
 
 def fused_layers(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if isinstance(module, fused._Fused)]
+    return [module for module in model.modules() if isinstance(module, fused.Fused)]
 
 
 @pytest.mark.numeric

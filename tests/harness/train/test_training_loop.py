@@ -108,10 +108,12 @@ def test_the_loss_is_the_mean_over_label_tokens(tmp_path: Path) -> None:
     "changes",
     [
         {"packing": False, "attn_implementation": "sdpa"},
+        {"fused": False},
+        {"fused": False, "packing": False, "attn_implementation": "sdpa"},
         {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
         {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
     ],
-    ids=["padded", "2 micro-batches", "8 micro-batches"],
+    ids=["padded", "logits", "padded, logits", "2 micro-batches", "8 micro-batches"],
 )
 def test_packing_and_accumulation_change_neither_loss_nor_update(tmp_path: Path, changes: dict) -> None:
     reference, other = train(tmp_path / "a"), train(tmp_path / "b", **changes)
@@ -168,6 +170,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
         {"warmup_ratio": 0.5},
         {"warmup_steps": 2},
         {"max_steps": 3},
+        {"fused": False},
     ],
     ids=lambda changes: next(iter(changes)),
 )
