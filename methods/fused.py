@@ -59,26 +59,25 @@ def fuses(layer: type[nn.Module]) -> Callable[[LayerT], LayerT]:
 def linear(x: torch.Tensor, base: nn.Linear, update: Update) -> torch.Tensor:
     """W0 x + bias + update, shape (..., out), in the dtype of the base layer's output. Products of the update are in
     autocast's dtype, else in the adapter's, as PEFT casts."""
-    noise = None
-    if isinstance(update.dropout, nn.Dropout) and update.dropout.training and update.dropout.p:
-        noise = F.dropout(torch.ones_like(x, dtype=update.a.dtype), update.dropout.p)  # the same draws as dropout(x)
+    dropout = update.dropout.p if isinstance(update.dropout, nn.Dropout) and update.dropout.training else 0.0
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else update.a.dtype
     if update.magnitude is not None:
         norm = dora_norm(base.weight, update.a, update.b, update.scaling)
         scale = update.magnitude / norm
-        return _DoraLinear.apply(x, base.weight, base.bias, update.a, update.b, scale, update.scaling, noise, dtype)
-    return _LoraLinear.apply(x, base.weight, base.bias, update.a, update.b, update.factors, update.scaling, noise, dtype)
+        return _DoraLinear.apply(x, base.weight, base.bias, update.a, update.b, scale, update.scaling, dropout, dtype)
+    return _LoraLinear.apply(x, base.weight, base.bias, update.a, update.b, update.factors, update.scaling, dropout, dtype)
 
 
 @torch.no_grad()
 def dora_norm(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
     """The length of each row of W0 + scaling B A, (out,), a constant of the gradient (DoRA, section 4.3), without making the
     (out, in) product: |w|^2 + 2 scaling b . (A w) + scaling^2 b A A^T b."""
-    own = torch.linalg.vector_norm(weight, dim=1, dtype=a.dtype).square_()
-    mixed = ((weight @ a.to(weight.dtype).t()).to(a.dtype) * b).sum(1)
-    added = ((b @ (a @ a.t())) * b).sum(1)
-    return (own + 2 * scaling * mixed + scaling**2 * added).clamp_min_(0).sqrt_()
+    with torch.autocast(weight.device.type, enabled=False):
+        own = torch.linalg.vector_norm(weight, dim=1, dtype=a.dtype).square_()
+        mixed = ((weight @ a.to(weight.dtype).t()).to(a.dtype) * b).sum(1)
+        added = ((b @ (a @ a.t())) * b).sum(1)
+        return (own + 2 * scaling * mixed + scaling**2 * added).clamp_min_(0).sqrt_()
 
 
 class Fused(nn.Module):
@@ -150,8 +149,13 @@ class FusedSvd(Fused, SVDLinear):
         )
 
 
-def _dropped(rows: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-    return rows if noise is None else rows * noise
+def _drop(rows: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Rows with dropout, and the elements that are kept, bool; None for all."""
+    return torch.native_dropout(rows, p, True) if p else (rows, None)
+
+
+def _dropped(rows: torch.Tensor, kept: torch.Tensor | None, p: float) -> torch.Tensor:
+    return rows if kept is None else torch.ops.aten.native_dropout_backward(rows, kept, 1 / (1 - p))
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -165,24 +169,24 @@ class _LoraLinear(torch.autograd.Function):
         b: torch.Tensor,
         factors: torch.Tensor | None,
         scaling: float,
-        noise: torch.Tensor | None,
+        p: float,
         dtype: torch.dtype,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        noise = None if noise is None else noise.view_as(rows)
+        dropped, kept = _drop(rows, p)
         y = F.linear(rows, weight, bias)
         with torch.autocast(x.device.type, enabled=False):
-            hidden = _dropped(rows.to(dtype), noise) @ a.to(dtype).t()
+            hidden = dropped.to(dtype) @ a.to(dtype).t()
             weighted = hidden if factors is None else (hidden * factors).to(dtype)
             y = y.to(dtype).addmm_(weighted, b.to(dtype).t(), alpha=scaling).to(y.dtype)
-        ctx.save_for_backward(rows, weight, a, b, factors, noise, hidden)
-        ctx.scaling, ctx.dtype, ctx.shape = scaling, dtype, x.shape
+        ctx.save_for_backward(rows, weight, a, b, factors, kept, hidden)
+        ctx.scaling, ctx.p, ctx.dtype, ctx.shape = scaling, p, dtype, x.shape
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight, a, b, factors, noise, hidden = ctx.saved_tensors
+        rows, weight, a, b, factors, kept, hidden = ctx.saved_tensors
         dtype = ctx.dtype
         dy = grad.reshape(-1, grad.shape[-1])
         dz = dy.to(dtype)
@@ -193,14 +197,14 @@ class _LoraLinear(torch.autograd.Function):
         if factors is not None:
             d_factors = (d_hidden * hidden).sum(0, dtype=torch.promote_types(dtype, factors.dtype)).to(factors.dtype)
             d_hidden = (d_hidden * factors).to(dtype)
-        d_a = (d_hidden.t() @ _dropped(rows.to(dtype), noise)).to(a.dtype)
+        d_a = (d_hidden.t() @ _dropped(rows, kept, ctx.p).to(dtype)).to(a.dtype)
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = dy.to(weight.dtype) @ weight
-            if noise is None and d_x.dtype == dtype:
+            if kept is None and d_x.dtype == dtype:
                 d_x.addmm_(d_hidden, a.to(dtype))
             else:
-                d_x += _dropped(d_hidden @ a.to(dtype), noise)
+                d_x += _dropped(d_hidden @ a.to(dtype), kept, ctx.p)
             d_x = d_x.to(rows.dtype).view(ctx.shape)
         return d_x, None, None, d_a, d_b, d_factors, None, None, None
 
@@ -219,36 +223,35 @@ class _DoraLinear(torch.autograd.Function):
         b: torch.Tensor,
         scale: torch.Tensor,
         scaling: float,
-        noise: torch.Tensor | None,
+        p: float,
         dtype: torch.dtype,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        noise = None if noise is None else noise.view_as(rows)
-        dropped = _dropped(rows, noise).to(rows.dtype)
+        dropped, kept = _drop(rows, p)
         z = F.linear(dropped, weight)
         with torch.autocast(x.device.type, enabled=False):
             hidden = dropped.to(dtype) @ a.to(dtype).t()
-            z = z.to(dtype).addmm_(hidden, b.to(dtype).t(), alpha=scaling)
-            y = z * scale
-        if noise is not None:
-            y = y.add_(F.linear(rows - dropped, weight))
+            sum_of_both = z.to(dtype).addmm_(hidden, b.to(dtype).t(), alpha=scaling)
+            y = sum_of_both * scale
+        if kept is not None:
+            y += F.linear(rows - dropped, weight)
         if bias is not None:
-            y = y.add_(bias)
-        ctx.save_for_backward(rows, weight, a, b, scale, noise, hidden, z)
-        ctx.scaling, ctx.dtype, ctx.shape = scaling, dtype, x.shape
-        return y.to(x.dtype).view(*x.shape[:-1], y.shape[-1])
+            y += bias
+        ctx.save_for_backward(rows, weight, a, b, scale, kept, hidden, sum_of_both)
+        ctx.scaling, ctx.p, ctx.dtype, ctx.shape = scaling, p, dtype, x.shape
+        return y.to(z.dtype).view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight, a, b, scale, noise, hidden, z = ctx.saved_tensors
+        rows, weight, a, b, scale, kept, hidden, sum_of_both = ctx.saved_tensors
         dtype, scaling = ctx.dtype, ctx.scaling
         dy = grad.reshape(-1, grad.shape[-1])
-        d_scale = (dy * z).sum(0, dtype=torch.promote_types(dtype, scale.dtype)).to(scale.dtype)
+        d_scale = (dy * sum_of_both).sum(0, dtype=torch.promote_types(dtype, scale.dtype)).to(scale.dtype)
         dz = (dy * scale).to(dtype)
         d_b = (dz.t() @ hidden).to(b.dtype).mul_(scaling)
         d_hidden = (dz @ b.to(dtype)).mul_(scaling)
-        d_a = (d_hidden.t() @ _dropped(rows.to(dtype), noise)).to(a.dtype)
+        d_a = (d_hidden.t() @ _dropped(rows, kept, ctx.p).to(dtype)).to(a.dtype)
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = dz.to(weight.dtype) @ weight
@@ -256,7 +259,8 @@ class _DoraLinear(torch.autograd.Function):
                 d_x.addmm_(d_hidden, a.to(dtype))
             else:
                 d_x += d_hidden @ a.to(dtype)
-            if noise is not None:
-                d_x = d_x * noise + (dy.to(weight.dtype) @ weight) * (1 - noise)
+            if kept is not None:
+                whole = dy.to(weight.dtype) @ weight
+                d_x = _dropped(d_x - whole, kept, ctx.p).add_(whole)
             d_x = d_x.to(rows.dtype).view(ctx.shape)
         return d_x, None, None, d_a, d_b, d_scale, None, None, None

@@ -125,8 +125,10 @@ def compare_operation(made: OperationPlan, recorder: Recorder, *, settings: Beam
 
 # ---------------------------------------------------------------------------------------------------- packing and precision
 
-#: The reference, then what is compared with it: (packing, dtype of the base weights).
-VARIANTS = ((True, "float32"), (False, "float32"), (True, "bfloat16"), (False, "bfloat16"))
+#: The reference, then what is compared with it: (packing, dtype of the base weights, fused).
+VARIANTS = tuple(
+    (packing, dtype, fused) for dtype in ("float32", "bfloat16") for packing in (True, False) for fused in (False, True)
+)
 
 
 class GradientRecorder(TrainerCallback):
@@ -145,29 +147,30 @@ class GradientRecorder(TrainerCallback):
 def check_precision(bench: Bench, folder: Path) -> Precision:
     """One micro-batch of LoRA by the harness's loop, on a model of the same widths with ``few_layers`` layers and the same
     weights (bfloat16 numbers) in every variant. Without dropout, and with B moved off zero, so that A has gradients too."""
-    gradients = [_gradient(bench, folder, packing=packing, dtype=dtype) for packing, dtype in VARIANTS]
+    gradients = [_gradient(bench, folder, packing=packing, dtype=dtype, fused=fused) for packing, dtype, fused in VARIANTS]
     loss, reference, tokens = gradients[0]
     return Precision(
         layers=bench.scale.few_layers,
         tokens=tokens,
-        reference=f"packed, {VARIANTS[0][1]}",
+        reference=f"packed, {VARIANTS[0][1]}, not fused",
         variants=tuple(
             Variant(
                 packing=packing,
                 dtype=dtype,
+                fused=fused,
                 loss=own_loss,
                 loss_difference=own_loss - loss,
                 gradient_cosine=float(cosine_similarity(own, reference, dim=0)),
                 gradient_difference=float((own - reference).norm() / reference.norm()),
             )
-            for (packing, dtype), (own_loss, own, _) in zip(VARIANTS, gradients, strict=True)
+            for (packing, dtype, fused), (own_loss, own, _) in zip(VARIANTS, gradients, strict=True)
         ),
     )
 
 
-def _gradient(bench: Bench, folder: Path, *, packing: bool, dtype: str) -> tuple[float, torch.Tensor, int]:
+def _gradient(bench: Bench, folder: Path, *, packing: bool, dtype: str, fused: bool) -> tuple[float, torch.Tensor, int]:
     """(loss, gradient of the adapter, tokens of the examples) of one step."""
-    spec = _one_micro_batch(bench.runs["lora"], packing=packing, dtype=dtype)
+    spec = _one_micro_batch(bench.runs["lora"], packing=packing, dtype=dtype, fused=fused)
     base = bench.model(
         attn_implementation=spec.training.attn_implementation,
         dtype=getattr(torch, dtype),
@@ -182,7 +185,7 @@ def _gradient(bench: Bench, folder: Path, *, packing: bool, dtype: str) -> tuple
     return loss, recorder.gradient, trainer.tokens["input"]
 
 
-def _one_micro_batch(spec: RunSpec, *, packing: bool, dtype: str) -> RunSpec:
+def _one_micro_batch(spec: RunSpec, *, packing: bool, dtype: str, fused: bool) -> RunSpec:
     """The run, cut to one step of one micro-batch, without dropout; its gradients are not clipped."""
     training = {
         "max_steps": 1,
@@ -192,6 +195,7 @@ def _one_micro_batch(spec: RunSpec, *, packing: bool, dtype: str) -> RunSpec:
         "packing": packing,
         "attn_implementation": "packed_sdpa" if packing else "sdpa",
         "dtype": dtype,
+        "fused": fused,
     }
     settings = {**spec.method.settings, "lora_dropout": 0.0}
     return spec.model_copy(

@@ -79,6 +79,7 @@ def candidates(bench: Bench) -> list[tuple[str, str, Candidate]]:
             ("beamlora", harness_candidate(bench, "beamlora")),
             ("dora", harness_candidate(bench, "dora")),
             ("peft-dora", peft_candidate(bench, "dora", "DoRA (PEFT)", use_dora=True)),
+            *((f"{name}-not-fused", harness_candidate(bench, name, fused=False)) for name in ("lora", "dora")),
             *((name, harness_candidate(bench, name)) for name in ("adalora", "increlora", "relora", "pissa", "full-ft")),
         )
     )

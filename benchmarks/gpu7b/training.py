@@ -159,9 +159,11 @@ def harness_trainer(bench: Bench, spec: RunSpec, base: PreTrainedModel, folder: 
     return make_trainer(spec, inputs, folders)[0]
 
 
-def harness_candidate(bench: Bench, method: str) -> Candidate:
-    """A method of the harness with the settings of its run; PiSSA with random factors."""
+def harness_candidate(bench: Bench, method: str, *, fused: bool = True) -> Candidate:
+    """A method of the harness with the settings of its run; PiSSA with random factors. Not fused: with PEFT's layers and logits
+    in memory."""
     spec = bench.runs[method]
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update={"fused": fused})})
 
     def trainer(bench: Bench, base: PreTrainedModel, folder: Path) -> Trainer:
         if method == "pissa":
@@ -170,7 +172,7 @@ def harness_candidate(bench: Bench, method: str) -> Candidate:
 
     return Candidate(
         method=method,
-        label=spec.method.label,
+        label=spec.method.label if fused else f"{spec.method.label} (not fused)",
         implementation="project",
         note=PISSA_NOTE if method == "pissa" else "",
         attn_implementation=spec.training.attn_implementation,

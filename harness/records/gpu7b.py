@@ -129,6 +129,7 @@ class Variant(Measured):
 
     packing: bool
     dtype: str
+    fused: bool
     loss: float
     loss_difference: float
     gradient_cosine: float

@@ -102,6 +102,22 @@ def test_under_autocast_the_output_has_its_dtype_and_differs_from_float32_as_the
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in one.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_bfloat16_base_outputs_and_gradients_have_the_dtypes_of_the_chain(
+    name: str, autocast: bool, tmp_path: Path
+) -> None:
+    made = pair(name, tmp_path, lora_dropout=0.3)
+    results = []
+    for model in made:
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            results.append((toy.logits(model).dtype, {key: value.dtype for key, value in gradients(model).items()}))
+    assert results[0] == results[1] and set(results[1][1].values()) == {torch.float32}
+
+
 @pytest.mark.parametrize("name", ["lora", "dora", "beamlora", "adalora"])
 def test_disabled_merged_and_second_adapters_are_pefts(name: str, tmp_path: Path) -> None:
     plain, one = pair(name, tmp_path)
