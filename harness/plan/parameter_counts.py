@@ -25,6 +25,8 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, int]]] = {
     ),
     "mistralai/Mistral-7B-v0.1": ("mistral", {"num_key_value_heads": 8}),
 }
+#: Model types whose layers are all alike: two small models give the counts of one of any depth.
+UNIFORM = ("llama", "mistral")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,25 @@ def count(run: RunSpec, config: PretrainedConfig, *, total_steps: int, steps_per
     Raises:
         ConfigError: the method's settings do not fit the model or the length of the run.
     """
+    layers = config.num_hidden_layers
+    if config.model_type in UNIFORM and layers > 2:
+        one, two = (
+            _built(run, _of_depth(config, depth), total_steps=total_steps, steps_per_epoch=steps_per_epoch) for depth in (1, 2)
+        )
+        trainable, total = (at_one + (layers - 1) * (at_two - at_one) for at_one, at_two in zip(one, two, strict=True))
+    else:
+        trainable, total = _built(run, config, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    return Parameters(trainable=trainable, total=total, final=_final(methods.of(run.method).settings, trainable))
+
+
+def _of_depth(config: PretrainedConfig, layers: int) -> PretrainedConfig:
+    content = config.to_dict()
+    content.pop("layer_types", None)  # one entry a layer, made anew
+    return type(config).from_dict({**content, "num_hidden_layers": layers})
+
+
+def _built(run: RunSpec, config: PretrainedConfig, *, total_steps: int, steps_per_epoch: int) -> tuple[int, int]:
+    """(trainable, total) of the model of ``config``."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -95,11 +116,7 @@ def count(run: RunSpec, config: PretrainedConfig, *, total_steps: int, steps_per
             raise ConfigError(f"methods.{run.method.key}: {error}") from error
     trained = {id(parameter): parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad}
     added = sum(size for key, size in trained.items() if key not in base)
-    return Parameters(
-        trainable=sum(trained.values()),
-        total=sum(base.values()) + added,
-        final=_final(method.settings, sum(trained.values())),
-    )
+    return sum(trained.values()), sum(base.values()) + added
 
 
 def _final(settings: MethodSettings, trainable: int) -> int | None:

@@ -16,6 +16,7 @@ from harness import reported
 from harness.config import SCHEMA_VERSION, ConfigError
 from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.models.stand_in import model_config
+from harness.plan import parameter_counts
 from harness.plan.__main__ import main
 from harness.plan.parameter_counts import count
 from harness.plan.settings import table4_check, used_settings
@@ -82,6 +83,18 @@ def test_counts_are_those_of_the_built_model(tmp_path: Path, name: str) -> None:
     assert counted.total == (base if name == "full-ft" else base + trainable)
     assert counted.final is None or counted.final < counted.trainable
     assert not torch.empty(0).is_meta, "counting leaves the default device alone"
+
+
+@pytest.mark.parametrize("name", TABLE1)
+def test_two_shallow_models_give_the_counts_of_a_deep_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    settings = {"delta_t": 4} if name == "beamlora" else {}
+    content = miniature(**{"methods": {name: {"settings": settings}}, "tables.table1.methods": {"llama-mini": [name]}})
+    (run,) = table_runs(load_experiment([write(tmp_path, content)]), "table1")
+    config = model_config(run.model.source)
+    config.num_hidden_layers = 7
+    counted = count(run, config, total_steps=240, steps_per_epoch=120)
+    monkeypatch.setattr(parameter_counts, "UNIFORM", ())
+    assert count(run, config, total_steps=240, steps_per_epoch=120) == counted
 
 
 def test_the_papers_column_of_parameters(table1: list[PlannedRun]) -> None:
