@@ -146,7 +146,7 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
     except ValueError as error:
         raise ConfigError(f"methods.{spec.method.key}: {error}") from error
     if spec.training.fused:
-        from methods import fused
+        from methods.beamlora import fused
 
         fused.install(model)
     return method, model, total_steps

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from methods.beamlora.adapter_state import AdapterTensors, check_replicas, trainable_adapter
+from methods.beamlora.layer import attend
 from methods.beamlora.operation import OperationPlan, apply_plan, make_plan, private_permutations, snapshot_keys
-from methods.beamlora.reminder import attend
 from methods.beamlora.schedule import Schedule
 
 #: What ``BeamLora.state_dict`` holds.
