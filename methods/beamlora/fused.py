@@ -75,7 +75,8 @@ def dora_norm(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: f
     (out, in) product: |w|^2 + 2 scaling b . (A w) + scaling^2 b A A^T b."""
     with torch.autocast(weight.device.type, enabled=False):
         own = torch.linalg.vector_norm(weight, dim=1, dtype=a.dtype).square_()
-        mixed = ((weight @ a.to(weight.dtype).t()).to(a.dtype) * b).sum(1)
+        # As the forward pass multiplies: MKL rounds weight @ a.T otherwise where the weights are aligned otherwise in memory.
+        mixed = (F.linear(a.to(weight.dtype), weight).to(a.dtype).t() * b).sum(1)
         added = ((b @ (a @ a.t())) * b).sum(1)
         return (own + 2 * scaling * mixed + scaling**2 * added).clamp_min_(0).sqrt_()
 
