@@ -16,10 +16,14 @@ from tests.methods import toy
 from tests.rounding import assert_equal_but_for_rounding, sums_of
 
 NAMES = sorted(methods.registry())
-#: Where a run stops, and a checkpoint lies before, between and after the methods' operations. The variants share their method's
-#: state: one stop each.
+#: The variants share their method's code and state: what depends on nothing else is asked of them in the slow tests.
+EACH = [
+    pytest.param(name, marks=() if name == named.cls.name else pytest.mark.slow)
+    for name, named in sorted(methods.registry().items())
+]
+#: Where a run stops, and a checkpoint lies before, between and after the methods' operations.
 STOPS = [
-    pytest.param(name, stop, marks=() if name == named.cls.name or stop == 7 else pytest.mark.slow)
+    pytest.param(name, stop, marks=() if name == named.cls.name and stop == 7 else pytest.mark.slow)
     for name, named in sorted(methods.registry().items())
     for stop in (5, 7, 12)
 ]
@@ -101,13 +105,13 @@ def test_artefact_equals_the_trained_model(name, plain):
         assert_equal_but_for_rounding(toy.logits(model), trained.logits, **sums_of(model))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_the_same_run_twice_gives_the_same_files(name, whole, tmp_path):
     again = train(name, tmp_path, **with_dropout(name))
     assert toy.folder_hash(again.output) == toy.folder_hash(whole(name).output)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in {"full-ft", "pissa", "milora"}])
+@pytest.mark.parametrize("name", [each for each in EACH if each.values[0] not in {"full-ft", "pissa", "milora"}])
 def test_another_seed_gives_another_adapter(name, tmp_path):
     """Except where initialisation has no chance in it (nothing is drawn, or it comes from the base's SVD)."""
     one, two = (toy.start(name, tmp_path, ctx={"seed": seed}).run(2) for seed in (1, 2))
@@ -133,7 +137,7 @@ def test_resumed_run_is_bit_identical(name, stop, whole, tmp_path):
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_gradients_do_not_depend_on_accumulation(name, tmp_path):
     """Regularisers included: one batch in one piece or in four gives the same gradients.
 
@@ -164,7 +168,7 @@ def test_checkpoints_hold_everything_that_changes(name, plain):
     assert {key for key, tensor in run.after.items() if not torch.equal(tensor, run.before[key])} <= run.saved
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_runs_on_a_bfloat16_base(name, tmp_path):
     """Adapters stay float32 and the losses finite."""
     method, base = toy.make(name), toy.base_model().to(torch.bfloat16)

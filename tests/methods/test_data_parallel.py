@@ -17,7 +17,10 @@ from tests import preloaded
 from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
 
-NAMES = sorted({named.cls.name for named in methods.registry().values()})
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow if name in ("milora", "pissa", "relora") else ())
+    for name in sorted({named.cls.name for named in methods.registry().values()})
+]
 STEPS = 12
 
 
@@ -45,10 +48,12 @@ def experiment_file(folder: Path, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
-    """Every method trained by two gloo processes, all in one launch of torchrun."""
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
+    """Every method that is asked for, trained by two gloo processes, all in one launch of torchrun."""
     root = tmp_path_factory.mktemp("ddp")
-    for name in NAMES:
+    own = [item for item in request.session.items if isinstance(item, pytest.Function) and item.module is request.module]
+    names = sorted({item.callspec.params["name"] for item in own})
+    for name in names:
         experiment_file(root / name, name)
     command = [
         preloaded.python(),
@@ -63,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
         "tests.methods.ddp_worker",
         str(root),
         str(models_dir),
-        *NAMES,
+        *names,
     ]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

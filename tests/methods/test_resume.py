@@ -76,9 +76,10 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, step: int | None) -> None:
     monkeypatch.setattr(PrintProgress, "on_step_end", on_step_end)
 
 
-#: The variants share their method's state, so that the default tests interrupt each class once.
+#: The default tests interrupt each kind of state once: variants have their method's, and these LoRA's.
+LIKE_LORA = ("dora", "milora", "pissa")
 NAMES = [
-    name if name == named.cls.name else pytest.param(name, marks=pytest.mark.slow)
+    name if name == named.cls.name and name not in LIKE_LORA else pytest.param(name, marks=pytest.mark.slow)
     for name, named in sorted(methods.registry().items())
 ]
 

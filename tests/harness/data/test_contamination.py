@@ -148,6 +148,7 @@ def test_every_real_code_question_has_a_core_of_words() -> None:
     assert not any(">>>" in core for core in cores)
 
 
+@pytest.mark.slow
 @needs_shared
 def test_the_real_math_sets_share_questions() -> None:
     """Known of MATH: four test questions stand in its training set but for spacing, GSM8K's do not."""

@@ -207,7 +207,7 @@ def test_the_command_compares_and_writes_what_it_found(data: Path, capsys) -> No
     assert "beamlora_boolq" in (text := capsys.readouterr().out) and "DIFFERS" not in text
 
 
-@pytest.mark.parametrize("named", ["--run", "--model"])
+@pytest.mark.parametrize("named", ["--run", pytest.param("--model", marks=pytest.mark.slow)])
 def test_the_command_takes_the_dtype_rows_and_batches_of_the_record(data: Path, named: str) -> None:
     task = {
         "format": "boolq",

@@ -223,7 +223,9 @@ LOGGED = {
 }
 
 
-@pytest.mark.parametrize("name", LOGGED)
+@pytest.mark.parametrize(
+    "name", ["adalora", "beamlora", *(pytest.param(n, marks=pytest.mark.slow) for n in ("increlora", "relora"))]
+)
 def test_the_work_that_a_method_announces_is_what_it_logs(name: str, tmp_path: Path, models_dir: Path) -> None:
     from harness.train.run import Folders, load_inputs, make_trainer
 

@@ -63,19 +63,20 @@ def test_loss_and_gradients_are_those_of_the_chain(name: str, dropout: float, dt
         assert (value - actual[key]).norm() <= each * value.norm(), key
 
 
-@pytest.mark.parametrize("name", [name if name == "beamlora" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
-def test_100_steps_have_the_losses_of_the_chain_and_repeat_to_the_bit(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_has_the_losses_of_the_chain_and_repeats_to_the_bit(name: str, steps: int, tmp_path: Path) -> None:
     losses = []
     for place, fuse in enumerate((False, True, True)):
-        ctx = toy.context(tmp_path / str(place), total_steps=100)
+        ctx = toy.context(tmp_path / str(place), total_steps=steps)
         loop = toy.Loop(toy.make(name, lora_dropout=0.1), toy.base_model(), ctx)
         if fuse:
             fused.install(loop.model)
         torch.manual_seed(5)
-        losses.append(loop.run(100).losses)
+        losses.append(loop.run(steps).losses)
     plain, one, again = losses
     assert one == again
-    assert max(abs(a - b) for a, b in zip(plain, one, strict=True)) <= 1e-4 and plain[-1] < plain[0]
+    assert max(abs(a - b) for a, b in zip(plain, one, strict=True)) <= 1e-4 and max(plain) - min(plain) > 0.1
 
 
 @pytest.mark.parametrize("name", NAMES)
