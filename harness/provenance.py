@@ -27,7 +27,8 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Commit and whether tracked files differ from it; both None outside a checkout."""
+    """Commit, and whether tracked files differ from it, those in ``results/`` left out: runs write them. Both None outside a
+    checkout."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -36,7 +37,7 @@ def git_state(folder: Path) -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    status = git("status", "--porcelain", "--untracked-files=no")
+    status = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
