@@ -136,16 +136,13 @@ class BeamLora:
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside model and optimizer; ``torch.load(weights_only=True)`` reads it. A snapshot
-        that no operation will use is left out."""
-        schedule = self.schedule
-        needed = any(schedule.snapshot_step(t) == self.snapshot_step for t in schedule.pruning_steps())
+        """What a resumed run needs beside model and optimizer; ``torch.load(weights_only=True)`` reads it."""
         return {
             "settings": self._settings(),
             "steps": self.steps,
             "gates": self.adapter.gate_digest(),
-            "snapshot": self.snapshot if needed else None,
-            "snapshot_step": self.snapshot_step if needed else None,
+            "snapshot": self.snapshot,
+            "snapshot_step": self.snapshot_step,
             "records": json.dumps(self.records),
         }
 

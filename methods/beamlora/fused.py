@@ -151,12 +151,22 @@ class FusedSvd(Fused, SVDLinear):
 
 
 def _drop(rows: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Rows with dropout, and the elements that are kept, bool; None for all."""
-    return torch.native_dropout(rows, p, True) if p else (rows, None)
+    """Rows with dropout, by the same draws as ``torch.nn.functional.dropout``, and its mask for ``_dropped``, None without. On
+    the CPU the mask is the factor of each element, which multiplies at twice the speed of a bool."""
+    if not p:
+        return rows, None
+    if rows.device.type != "cpu":
+        return torch.native_dropout(rows, p, True)
+    mask = F.dropout(torch.ones_like(rows, dtype=torch.float32 if rows.itemsize < 4 else rows.dtype), p)
+    return (rows * mask).to(rows.dtype), mask
 
 
-def _dropped(rows: torch.Tensor, kept: torch.Tensor | None, p: float) -> torch.Tensor:
-    return rows if kept is None else torch.ops.aten.native_dropout_backward(rows, kept, 1 / (1 - p))
+def _dropped(rows: torch.Tensor, mask: torch.Tensor | None, p: float) -> torch.Tensor:
+    if mask is None:
+        return rows
+    if mask.dtype == torch.bool:
+        return torch.ops.aten.native_dropout_backward(rows, mask, 1 / (1 - p))
+    return (rows * mask).to(rows.dtype)
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -174,20 +184,20 @@ class _LoraLinear(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        dropped, kept = _drop(rows, p)
+        dropped, mask = _drop(rows, p)
         y = F.linear(rows, weight, bias)
         with torch.autocast(x.device.type, enabled=False):
             hidden = dropped.to(dtype) @ a.to(dtype).t()
             weighted = hidden if factors is None else (hidden * factors).to(dtype)
             y = y.to(dtype).addmm_(weighted, b.to(dtype).t(), alpha=scaling).to(y.dtype)
-        ctx.save_for_backward(rows, weight, a, b, factors, kept, hidden)
+        ctx.save_for_backward(rows, weight, a, b, factors, mask, hidden)
         ctx.scaling, ctx.p, ctx.dtype, ctx.shape = scaling, p, dtype, x.shape
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight, a, b, factors, kept, hidden = ctx.saved_tensors
+        rows, weight, a, b, factors, mask, hidden = ctx.saved_tensors
         dtype = ctx.dtype
         dy = grad.reshape(-1, grad.shape[-1])
         dz = dy.to(dtype)
@@ -198,14 +208,14 @@ class _LoraLinear(torch.autograd.Function):
         if factors is not None:
             d_factors = (d_hidden * hidden).sum(0, dtype=torch.promote_types(dtype, factors.dtype)).to(factors.dtype)
             d_hidden = (d_hidden * factors).to(dtype)
-        d_a = (d_hidden.t() @ _dropped(rows, kept, ctx.p).to(dtype)).to(a.dtype)
+        d_a = (d_hidden.t() @ _dropped(rows, mask, ctx.p).to(dtype)).to(a.dtype)
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = dy.to(weight.dtype) @ weight
-            if kept is None and d_x.dtype == dtype:
+            if mask is None and d_x.dtype == dtype:
                 d_x.addmm_(d_hidden, a.to(dtype))
             else:
-                d_x += _dropped(d_hidden @ a.to(dtype), kept, ctx.p)
+                d_x += _dropped(d_hidden @ a.to(dtype), mask, ctx.p)
             d_x = d_x.to(rows.dtype).view(ctx.shape)
         return d_x, None, None, d_a, d_b, d_factors, None, None, None
 
@@ -228,31 +238,31 @@ class _DoraLinear(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        dropped, kept = _drop(rows, p)
+        dropped, mask = _drop(rows, p)
         z = F.linear(dropped, weight)
         with torch.autocast(x.device.type, enabled=False):
             hidden = dropped.to(dtype) @ a.to(dtype).t()
             sum_of_both = z.to(dtype).addmm_(hidden, b.to(dtype).t(), alpha=scaling)
             y = sum_of_both * scale
-        if kept is not None:
+        if mask is not None:
             y += F.linear(rows - dropped, weight)
         if bias is not None:
             y += bias
-        ctx.save_for_backward(rows, weight, a, b, scale, kept, hidden, sum_of_both)
+        ctx.save_for_backward(rows, weight, a, b, scale, mask, hidden, sum_of_both)
         ctx.scaling, ctx.p, ctx.dtype, ctx.shape = scaling, p, dtype, x.shape
         return y.to(z.dtype).view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight, a, b, scale, kept, hidden, sum_of_both = ctx.saved_tensors
+        rows, weight, a, b, scale, mask, hidden, sum_of_both = ctx.saved_tensors
         dtype, scaling = ctx.dtype, ctx.scaling
         dy = grad.reshape(-1, grad.shape[-1])
         d_scale = (dy * sum_of_both).sum(0, dtype=torch.promote_types(dtype, scale.dtype)).to(scale.dtype)
         dz = (dy * scale).to(dtype)
         d_b = (dz.t() @ hidden).to(b.dtype).mul_(scaling)
         d_hidden = (dz @ b.to(dtype)).mul_(scaling)
-        d_a = (d_hidden.t() @ _dropped(rows, kept, ctx.p).to(dtype)).to(a.dtype)
+        d_a = (d_hidden.t() @ _dropped(rows, mask, ctx.p).to(dtype)).to(a.dtype)
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = dz.to(weight.dtype) @ weight
@@ -260,8 +270,8 @@ class _DoraLinear(torch.autograd.Function):
                 d_x.addmm_(d_hidden, a.to(dtype))
             else:
                 d_x += d_hidden @ a.to(dtype)
-            if kept is not None:
+            if mask is not None:
                 whole = dy.to(weight.dtype) @ weight
-                d_x = _dropped(d_x - whole, kept, ctx.p).add_(whole)
+                d_x = _dropped(d_x - whole, mask, ctx.p).add_(whole)
             d_x = d_x.to(rows.dtype).view(ctx.shape)
         return d_x, None, None, d_a, d_b, d_scale, None, None, None

@@ -55,11 +55,12 @@ class Schedule:
         return cls(settings=settings, total_steps=total_steps, horizon=horizon)
 
     def is_snapshot_step(self, step: int) -> bool:
-        """Whether a snapshot is taken after ``step``: in the middle of every interval (paper, footnote 3)."""
+        """Whether a snapshot is taken after ``step``: in the middle of every interval (paper, footnote 3) whose operation
+        prunes."""
         settings = self.settings
-        if not (settings.operations and settings.expansion and settings.source == "snapshot"):
+        if not (settings.expansion and settings.source == "snapshot"):
             return False
-        return (step - settings.snapshot_step_offset) % settings.delta_t == settings.delta_t // 2
+        return self.is_pruning_step(step + settings.delta_t // 2 - settings.snapshot_step_offset)
 
     def snapshot_step(self, operation: int) -> int:
         """The step after which the snapshot for the operation after step ``operation`` is taken."""
@@ -72,7 +73,7 @@ class Schedule:
         return self.settings.operations and step > 0 and step % delta_t == 0 and self.total_steps - step >= delta_t
 
     def operation_steps(self) -> list[int]:
-        """The steps after which there is an operation, those with p = 1 (which prune nothing) included."""
+        """The steps after which there is an operation, those that prune nothing included."""
         return [t for t in range(self.settings.delta_t, self.total_steps, self.settings.delta_t) if self.is_operation_step(t)]
 
     def threshold(self, step: int) -> float:
@@ -85,9 +86,15 @@ class Schedule:
             dynamic=settings.dynamic_p,
         )
 
+    def is_pruning_step(self, step: int) -> bool:
+        """Whether there is an operation after ``step`` that prunes: one with p < 1, or any where the sum only has to reach
+        p."""
+        reached = self.settings.topp_comparison == "reaches"
+        return self.is_operation_step(step) and (reached or self.threshold(step) < 1.0)
+
     def pruning_steps(self) -> list[int]:
-        """The steps after which ranks are pruned: operations with p < 1."""
-        return [t for t in self.operation_steps() if self.threshold(t) < 1.0]
+        """The steps after which ranks are pruned."""
+        return [t for t in self.operation_steps() if self.is_pruning_step(t)]
 
     def check(self) -> None:
         """Refuse a run in which BeamLoRA would be LoRA with scores.

@@ -132,10 +132,11 @@ def test_threshold_step_offset_and_p_init_have_an_effect() -> None:
 
 
 def test_timing_of_the_released_code() -> None:
-    """Recorded with the released callback: interval 6, 24 steps, p = 1 from step 16 on."""
+    """Recorded with the released callback: interval 6, 24 steps, p = 1 from step 16 on. It takes snapshots after steps 16 and
+    22, too, which no operation uses."""
     timing = schedule()
     assert timing.horizon == 16
-    assert [t for t in range(1, 25) if timing.is_snapshot_step(t)] == [4, 10, 16, 22]
+    assert [t for t in range(1, 25) if timing.is_snapshot_step(t)] == [4, 10]
     assert timing.operation_steps() == [6, 12, 18]
     assert [round(timing.threshold(t), 6) for t in (6, 12, 18)] == [0.961111, 0.988889, 1.0]
     assert timing.pruning_steps() == [6, 12]
@@ -164,12 +165,34 @@ def test_number_of_operations_in_the_papers_runs(steps_per_epoch: int, delta_t: 
 
 def test_snapshot_step_offset() -> None:
     timing = schedule(snapshot_step_offset=0)
-    assert [t for t in range(1, 25) if timing.is_snapshot_step(t)] == [3, 9, 15, 21] and timing.snapshot_step(6) == 3
+    assert [t for t in range(1, 25) if timing.is_snapshot_step(t)] == [3, 9] and timing.snapshot_step(6) == 3
 
 
 @pytest.mark.parametrize("changes", [{"operations": False}, {"expansion": False}, {"source": "current"}])
 def test_no_snapshot_where_none_is_used(changes: dict) -> None:
     assert not any(schedule(**changes).is_snapshot_step(t) for t in range(1, 25))
+
+
+def test_where_the_sum_has_to_reach_p_the_last_operations_prune_and_have_their_snapshots() -> None:
+    timing = schedule(topp_comparison="reaches")
+    assert timing.pruning_steps() == timing.operation_steps() == [6, 12, 18]
+    assert [t for t in range(1, 25) if timing.is_snapshot_step(t)] == [4, 10, 16]
+
+
+@given(
+    total=st.integers(10, 80),
+    half=st.integers(1, 8),
+    horizon=st.integers(1, 80),
+    offset=st.sampled_from([0, 1]),
+    comparison=st.sampled_from(["exceeds", "reaches"]),
+)
+def test_each_pruning_operation_has_one_snapshot_and_no_other_is_taken(
+    total: int, half: int, horizon: int, offset: int, comparison: str
+) -> None:
+    changes = {"delta_t": 2 * half, "horizon_steps": horizon, "snapshot_step_offset": offset, "topp_comparison": comparison}
+    timing = schedule(total=total, **changes)
+    taken = [t for t in range(1, total + 1) if timing.is_snapshot_step(t)]
+    assert taken == [timing.snapshot_step(t) for t in timing.pruning_steps()]
 
 
 def test_shortest_interval_has_its_snapshot_before_its_operation() -> None:

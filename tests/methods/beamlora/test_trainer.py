@@ -62,7 +62,7 @@ def test_timing_is_that_of_the_released_callback(tmp_path: Path, accumulation: i
     """Interval 6, 24 steps, p = 1 from step 16 on, in optimizer steps whatever the accumulation."""
     callback = RecordingCallback()
     beam_trainer(tmp_path, callback=callback, gradient_accumulation_steps=accumulation).train()
-    assert callback.snapshots == [4, 10, 16, 22]
+    assert callback.snapshots == [4, 10]
     assert callback.operations == [6, 12, 18]
     log = read_log(tmp_path)
     assert [record["step"] for record in log] == [6, 12, 18]
@@ -179,6 +179,17 @@ def test_snapshot_is_saved_only_where_an_operation_will_use_it(tmp_path: Path) -
         if torch.load(tmp_path / f"checkpoint-{step}" / "beam_state.pt", weights_only=True)["snapshot"]
     ]
     assert held == [4, 5]  # p = 1 at the operation after step 12
+
+
+@pytest.mark.parametrize("comparison", ["exceeds", "reaches"])
+def test_what_the_snapshots_take_is_given_back(tmp_path: Path, comparison: str) -> None:
+    config = {"horizon_steps": 11, "topp_comparison": comparison}
+    trainer = beam_trainer(tmp_path, max_steps=18, config=config)
+    trainer.train()
+    (callback,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, BeamLoraCallback))
+    assert callback.beam.snapshot is None
+    pruned = [record["step"] for record in callback.records if any(module["K"] for module in record["modules"])]
+    assert pruned == ([6] if comparison == "exceeds" else [6, 12])
 
 
 def test_resume_without_or_with_a_foreign_state_is_refused(tmp_path: Path) -> None:
