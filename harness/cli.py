@@ -9,6 +9,7 @@ import argparse
 import os
 import select
 import shlex
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -157,22 +158,46 @@ def parse_config(args: argparse.Namespace) -> Config:
     return Config(files=tuple(map(Path, args.configfile)), overrides=changed)
 
 
-#: Process id of the workflow that started this job, set by the Snakefile.
-WORKFLOW_PID = "BEAMLORA_WORKFLOW_PID"
+#: The workflow that started this job, set by ``lead_jobs``: its process id, its machine, and its own job under a scheduler.
+WORKFLOW = "BEAMLORA_WORKFLOW"
+#: What Slurm calls the job that a process runs in.
+SCHEDULER_JOB = "SLURM_JOB_ID"
+
+
+def lead_jobs() -> None:
+    """Tell the jobs of this process whom to end with, and what a scheduler gave to it and not to them."""
+    os.environ[WORKFLOW] = f"{os.getpid()} {_machine()} {os.environ.get(SCHEDULER_JOB, '-')}"
+
+
+def has_own_allocation() -> bool:
+    """Whether a scheduler started this job by itself, with devices of its own, and not the workflow beside itself."""
+    started, own = os.environ.get(WORKFLOW), os.environ.get(SCHEDULER_JOB)
+    return started is not None and own is not None and started.split()[2] != own
+
+
+def _machine() -> str:
+    """Where a process id names one process: a host from one start to the next, and a namespace of process ids on it."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
 
 
 def end_with_workflow() -> None:
-    """End this process as soon as the workflow that started it has ended, however that ended.
+    """End this process as soon as the workflow that started it on this machine has ended, however that ended. On another
+    machine that is the scheduler's affair.
 
     Snakemake stops its jobs when it is interrupted, but not when it is killed; a job left behind would write to the same
     checkpoints as its successor. Ending at any moment is safe: it is what a kill does.
     """
-    pid = os.environ.get(WORKFLOW_PID)
-    if pid is None:
+    started = os.environ.get(WORKFLOW)
+    if started is None:
+        return
+    pid, machine, _ = started.split()
+    if machine != _machine():
         return
     try:
         workflow = os.pidfd_open(int(pid))
     except ProcessLookupError:
+        print(f"ended: the workflow that started this job, process {pid}, is gone", file=sys.stderr, flush=True)
         os._exit(143)
 
     def wait() -> None:

@@ -21,9 +21,9 @@ from harness.cli import (
     FIGURES,
     MODELS,
     RESULTS,
-    WORKFLOW_PID,
     Config,
     experiment_file,
+    lead_jobs,
 )
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, local_file
 from harness.experiment import runs as plan
@@ -282,7 +282,7 @@ class Dag:
         self.progress_file.unlink(missing_ok=True)
         shutil.rmtree(self.progress_file.with_suffix(""), ignore_errors=True)
         os.environ[progress.ENVIRONMENT_VARIABLE] = str(self.progress_file)
-        os.environ[WORKFLOW_PID] = str(os.getpid())
+        lead_jobs()
         return overhead.WorkflowClock(self.progress_file.with_suffix(".cpu.jsonl"))
 
 

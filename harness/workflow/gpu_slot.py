@@ -2,7 +2,8 @@
 
 Snakemake counts GPUs but cannot hand them out. Each device has a lock file; the command gets the first free one in
 CUDA_VISIBLE_DEVICES, and the lock is gone when it ends, however it ends. A given CUDA_VISIBLE_DEVICES limits the choice.
-Without a GPU, or under torchrun, the command runs as it is.
+Without a GPU, under torchrun, or where a scheduler gave this job its devices, the command runs as it is: Slurm calls the one
+device of every job 0.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from harness.cli import has_own_allocation
 
 
 def visible_devices() -> list[str]:
@@ -46,7 +49,7 @@ def run_in_slot(command: Sequence[str], devices: Sequence[str], *, lock_dir: Pat
 def main() -> int:
     """The command line: exit status of the command."""
     command = sys.argv[1:]
-    devices = [] if "WORLD_SIZE" in os.environ else visible_devices()
+    devices = [] if "WORLD_SIZE" in os.environ or has_own_allocation() else visible_devices()
     if not devices:
         os.execvp(command[0], command)
     return run_in_slot(command, devices, lock_dir=Path(tempfile.gettempdir()) / f"beamlora-gpu-slots-{os.getuid()}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -265,3 +267,77 @@ def test_timing_measures_the_experiment_that_it_was_asked_for(
 def test_preflight_names_the_file_that_it_checks(folder: Path, words: Sequence[str]) -> None:
     with pytest.raises(ConfigError, match=r"^config/other\.yaml: methods\.lora: rank: found 65"):
         preflight.main([*words, "--set", "methods.lora.settings.r=65", "--output", "preflight.json"])
+
+
+# ---- the workflow behind a job
+
+JOB = "from harness import cli; cli.end_with_workflow(); print('goes on', flush=True); input()"
+
+
+def job(workflow: str | None) -> subprocess.Popen[str]:
+    """A process that a workflow started, as the variable says; it ends when its standard input does."""
+    environment = {key: value for key, value in os.environ.items() if key != cli.WORKFLOW}
+    environment |= {} if workflow is None else {cli.WORKFLOW: workflow}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", JOB], env=environment, cwd=ROOT, text=True, **pipes)
+
+
+def led_by(process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> str:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: process.pid)
+        patch.setenv(cli.WORKFLOW, "")
+        cli.lead_jobs()
+        return os.environ[cli.WORKFLOW]
+
+
+def test_a_job_ends_with_the_workflow_on_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    workflow = subprocess.Popen(["sleep", "60"])
+    led = led_by(workflow, monkeypatch)
+    running = job(led)
+    assert running.stdout is not None and running.stdout.readline() == "goes on\n"
+    workflow.kill()
+    workflow.wait()
+    assert running.wait(timeout=10) == 143
+    late = job(led)
+    out, error = late.communicate("\n", timeout=10)
+    assert late.returncode == 143 and out == ""
+    assert error == f"ended: the workflow that started this job, process {workflow.pid}, is gone\n"
+
+
+@pytest.mark.parametrize("part", ["host", "boot", "namespace"])
+def test_a_job_on_another_machine_does_not_look_for_the_workflow_there(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    workflow = subprocess.Popen(["true"])
+    pid, machine, allocation = led_by(workflow, monkeypatch).split()
+    workflow.wait()
+    host, boot, namespace = machine.split("/")
+    elsewhere = {"host": "node2", "boot": "0", "namespace": "pid:[1]"}
+    parts = {"host": host, "boot": boot, "namespace": namespace, part: elsewhere[part]}
+    out, _ = job(f"{pid} {'/'.join(parts.values())} {allocation}").communicate("\n", timeout=10)
+    assert out == "goes on\n"
+
+
+def test_without_a_workflow_a_command_goes_on() -> None:
+    assert job(None).communicate("\n", timeout=10)[0] == "goes on\n"
+
+
+@pytest.mark.parametrize(
+    ("of_workflow", "of_job", "own"),
+    [(None, None, False), ("7", "7", False), (None, "8", True), ("7", "8", True)],
+    ids=["no scheduler", "workflow inside one allocation", "submitted from a head node", "submitted from an allocation"],
+)
+def test_whose_devices_a_job_has(
+    monkeypatch: pytest.MonkeyPatch, of_workflow: str | None, of_job: str | None, own: bool
+) -> None:
+    def allocate(value: str | None) -> None:
+        monkeypatch.delenv(cli.SCHEDULER_JOB, raising=False)
+        if value is not None:
+            monkeypatch.setenv(cli.SCHEDULER_JOB, value)
+
+    monkeypatch.delenv(cli.WORKFLOW, raising=False)
+    allocate(of_job)
+    assert not cli.has_own_allocation(), "no workflow: the command line is the user's"
+    allocate(of_workflow)
+    monkeypatch.setenv(cli.WORKFLOW, "")
+    cli.lead_jobs()
+    allocate(of_job)
+    assert cli.has_own_allocation() is own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import cli
 from harness.workflow.gpu_slot import run_in_slot, visible_devices
 
 PRINT_DEVICE = "import os; open(r'{file}', 'a').write(os.environ['CUDA_VISIBLE_DEVICES'])"
@@ -49,3 +51,21 @@ def test_a_busy_device_is_passed_over_and_waited_for(tmp_path: Path) -> None:
 def test_without_a_gpu_the_command_runs_as_it_is() -> None:
     command = [sys.executable, "-m", "harness.workflow.gpu_slot", sys.executable, "-c", "raise SystemExit(7)"]
     assert subprocess.run(command, env={"CUDA_VISIBLE_DEVICES": "", "PATH": ""}).returncode == 7
+
+
+def test_two_jobs_that_a_scheduler_gave_a_device_each_run_side_by_side(tmp_path: Path) -> None:
+    """Under Slurm both devices are called 0. Each job waits here for the other one's file."""
+    wait = (
+        "import sys, time; from pathlib import Path; own, other = map(Path, sys.argv[1:]); own.touch()\n"
+        "while not other.exists(): time.sleep(0.02)"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0", cli.WORKFLOW: "1 head/boot/pid:[1] -"}
+    files = [str(tmp_path / name) for name in "ab"]
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "harness.workflow.gpu_slot", sys.executable, "-c", wait, *order],
+            env={**environment, cli.SCHEDULER_JOB: number},
+        )
+        for number, order in (("11", files), ("12", files[::-1]))
+    ]
+    assert [job.wait(timeout=20) for job in jobs] == [0, 0]
