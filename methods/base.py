@@ -1,7 +1,7 @@
 """The contract between the training loop and a fine-tuning method.
 
 The loop (``harness.train.run``) never asks which method it runs. It calls, in this order: ``wrap``, ``param_groups``,
-``callbacks``, then during training ``regularizer`` on every micro-batch, ``rank_importance`` at every snapshot and
+``callbacks``, then during training ``regularizer`` in every step, ``rank_importance`` at every snapshot and
 ``checkpoint_tensors`` / ``state_dict`` at every checkpoint, and at the end ``evidence`` and ``finalize``.
 
 This module imports neither torch nor PEFT: the Snakefile reads method settings through it.
@@ -116,7 +116,8 @@ class Method(ABC, Generic[SettingsT]):
         return []
 
     def regularizer(self, model: torch.nn.Module) -> torch.Tensor | None:
-        """A scalar added once per *optimizer step* to the data loss (the loop divides by accumulation and world size)."""
+        """A scalar of the parameters alone that is added to the data loss: the loop asks for it once per *optimizer step*, on
+        one of the processes."""
         return None
 
     def checkpoint_tensors(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -80,7 +80,7 @@ class MethodTrainer(Trainer):
         count = torch.tensor(sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in batches), device=device)
         if self.args.world_size > 1:
             count = self.accelerator.gather(count).sum()
-        self.micro_batches = len(batches)
+        self.micro_batches, self.penalised = len(batches), False
         return batches, count
 
     def compute_loss(
@@ -91,7 +91,7 @@ class MethodTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """This micro-batch's share of the optimizer step's loss, so that the shares of all micro-batches and the mean over
-        processes (DDP averages gradients) give the loss of the whole batch."""
+        processes (DDP averages gradients) give the loss of the whole batch. The regulariser is the first one's of them all."""
         inputs = dict(inputs)
         labels = inputs.pop("labels")
         with nullcontext() if self.head is None else hidden_states(self.head):
@@ -112,8 +112,11 @@ class MethodTrainer(Trainer):
             loss = total * self.args.world_size / num_items_in_batch
         else:
             loss = total / len(labels) / self.micro_batches
+        if self.penalised or not self.is_world_process_zero():
+            return loss
+        self.penalised = True
         penalty = self.method.regularizer(model)
-        return loss if penalty is None else loss + penalty / self.micro_batches
+        return loss if penalty is None else loss + penalty * self.args.world_size
 
     def _count(self, real: int, label: int, padding: int) -> None:
         self.tokens["input"] += real

@@ -28,11 +28,13 @@ class Penalised(Method[MethodSettings]):
     def __init__(self, strength: float = 0.0) -> None:
         super().__init__(MethodSettings())
         self.strength = strength
+        self.asked = 0
 
     def wrap(self, model: Any, context: Any) -> Any:
         return model
 
     def regularizer(self, model: torch.nn.Module) -> torch.Tensor | None:
+        self.asked += 1
         return self.strength * next(model.parameters()).square().sum() if self.strength else None
 
     def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
@@ -142,7 +144,9 @@ def test_microbatch_normalisation_differs_and_is_the_mean_of_means(tmp_path: Pat
 def test_a_regulariser_counts_once_per_optimizer_step(tmp_path: Path, accumulation: int) -> None:
     settings = {"per_device_train_batch_size": 8 // accumulation, "gradient_accumulation_steps": accumulation}
     plain = first(train(tmp_path / "a", **settings), "loss")
-    penalised = first(train(tmp_path / "b", strength=0.5, **settings), "loss")
+    trainer = train(tmp_path / "b", strength=0.5, **settings)
+    penalised = first(trainer, "loss")
+    assert trainer.method.asked == 1
     weight = next(llama().parameters()).detach()
     added = 0.5 * weight.square().sum()
     assert_equal_but_for_rounding(penalised - plain, added, terms=weight.numel(), magnitude=penalised)
