@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from evaluation import sets
 from evaluation.sets import training
@@ -29,9 +29,32 @@ SUBJECT = "beamlora"
 
 
 class Frozen(BaseModel):
-    """Immutable, and an unknown key is an error."""
+    """Immutable; an unknown key, an infinite number and one that is none are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
+    if twice is not None:
+        raise ValueError(f"found {twice!r} twice, expected each once")
+    return values
+
+
+def _some_seeds(value: Any) -> Any:
+    """A number of seeds has become a list of them where it is one (``as_seeds``)."""
+    if isinstance(value, int):
+        raise ValueError(f"found {value!r}, expected a number of seeds from 1 to {MAX_SEEDS}, or a list of seeds")
+    return value
+
+
+#: The most seeds that a number of them can ask for.
+MAX_SEEDS = 10_000
+#: What every library's generator takes as a seed.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_some_seeds), Field(min_length=1), AfterValidator(_distinct)]
+#: Names of which each stands once.
+Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 def canonical_json(value: Any) -> str:
@@ -272,13 +295,13 @@ class EvaluationSpec(Frozen):
 class TrainingSpec(Frozen):
     """Settings of the training loop, under their names in transformers.TrainingArguments where one exists."""
 
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=10)
     per_device_train_batch_size: int = Field(ge=1, description="examples in one micro-batch")
     gradient_accumulation_steps: int = Field(
         1, ge=1, description="micro-batches in one optimizer step, over all processes together: torchrun shares them out"
     )
-    num_train_epochs: float | None = Field(None, gt=0)
-    max_steps: int | None = Field(None, ge=1)
+    num_train_epochs: float | None = Field(None, gt=0, le=10**4)
+    max_steps: int | None = Field(None, ge=1, le=10**8)
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     warmup_steps: int | None = Field(None, ge=0, description="optimizer steps; takes the place of warmup_ratio")
@@ -374,9 +397,9 @@ class Override(Frozen):
 class TableSpec(Frozen):
     """The runs behind one table: its domains, and which methods run on which model."""
 
-    domains: tuple[str, ...] = Field(min_length=1)
-    methods: dict[str, tuple[str, ...]] = Field(min_length=1, description="model -> method keys, in row order")
-    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="null: the experiment's")
+    domains: Names
+    methods: dict[str, Names] = Field(min_length=1, description="model -> method keys, in row order")
+    seeds: Seeds | None = Field(None, description="null: the experiment's")
 
 
 class SweepSpec(Frozen):
@@ -386,10 +409,10 @@ class SweepSpec(Frozen):
     points: tuple[dict[str, Any], ...] = Field(
         min_length=2, description="the settings of each point, such as {r: 8, lora_alpha: 16}; each has the one that varies"
     )
-    domains: tuple[str, ...] = Field(min_length=1)
-    models: tuple[str, ...] = Field(min_length=1)
-    methods: tuple[str, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="null: the experiment's")
+    domains: Names
+    models: Names
+    methods: Names
+    seeds: Seeds | None = Field(None, description="null: the experiment's")
 
     @model_validator(mode="after")
     def _points_differ(self) -> SweepSpec:
@@ -404,9 +427,9 @@ class PruningSpec(Frozen):
 
     domain: str
     model: str
-    methods: tuple[str, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="null: the experiment's")
-    tasks: tuple[str, ...] | None = Field(None, min_length=1, description="null: every test task of the domain")
+    methods: Names
+    seeds: Seeds | None = Field(None, description="null: the experiment's")
+    tasks: Names | None = Field(None, description="null: every test task of the domain")
     fractions: tuple[float, ...] = Field(
         (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), min_length=2, description="shares of ranks to prune"
     )
@@ -418,7 +441,7 @@ class TimingSpec(Frozen):
 
     domain: str
     model: str
-    methods: tuple[str, ...] = Field(min_length=2)
+    methods: Annotated[Names, Field(min_length=2)]
     baseline: str = BASELINE
     rounds: int = Field(5, ge=2, description="each method is measured once in each round")
     steps: int = Field(20, ge=1, description="timed optimizer steps of each kind (ordinary, operation, ...) in a measurement")
@@ -428,8 +451,8 @@ class TimingSpec(Frozen):
 class BaseEvaluationSpec(Frozen):
     """Evaluation of the base models as they are, without fine-tuning."""
 
-    models: tuple[str, ...] = Field(min_length=1)
-    protocols: tuple[Protocol, ...] = Field(("sound",), min_length=1)
+    models: Names
+    protocols: Annotated[tuple[Protocol, ...], Field(min_length=1), AfterValidator(_distinct)] = ("sound",)
     tasks: dict[str, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -498,7 +521,7 @@ class Experiment(Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     title: str
     notes: tuple[str, ...] = Field((), description="sentences printed under every table")
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: Seeds
     gpu: bool = Field(description="whether runs need a GPU")
     data_dir: str | None = Field(None, description="folder with local copies of the public sets; null reads the hub")
     protocol: Protocol = Field("sound", description="of every domain that names none itself")
@@ -526,12 +549,6 @@ class Experiment(Frozen):
                 evaluation = {"protocol": content["protocol"], **domain["evaluation"]}
                 domains[name] = {**domain, "evaluation": evaluation}
         return {**content, "domains": domains}
-
-    @model_validator(mode="after")
-    def _seeds_differ(self) -> Experiment:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds: found {list(self.seeds)}, expected no repetition")
-        return self
 
     @model_validator(mode="after")
     def _families_name_rows(self) -> Experiment:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field
 
-from harness.config import Frozen
+from harness.config import Frozen, Names
 
 if TYPE_CHECKING:
     import torch
@@ -41,18 +41,12 @@ class AdapterSettings(MethodSettings):
     r: int = Field(64, ge=1, validation_alias=AliasChoices("r", "lora_r", "lora_rank"))
     lora_alpha: int = Field(128, gt=0, description="scaling is lora_alpha / r; the released script uses 2r")
     lora_dropout: float = Field(0.05, ge=0, lt=1)
-    target_modules: tuple[str, ...] = ALL_LINEAR
+    target_modules: Names = ALL_LINEAR
 
     @property
     def largest_rank(self) -> int:
         """The largest rank that any module's matrices can have: what must fit into the module."""
         return self.r
-
-    @model_validator(mode="after")
-    def _targets_not_empty(self) -> AdapterSettings:
-        if not self.target_modules:
-            raise ValueError("target_modules: found an empty list, expected at least one module name")
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)

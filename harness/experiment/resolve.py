@@ -150,7 +150,7 @@ def resolve_run(
         training.lay(values, ("sweeps", sweep, "points", number), known=for_training)
         settings.lay({k: v for k, v in values.items() if k not in for_training}, ("sweeps", sweep, "points", number))
         at = ("sweeps",)
-    checked = validate(named.cls.Settings, settings.values, paths=paths, at=at).model_dump(mode="json")
+    checked = validate(named.cls.Settings, settings.values, paths=paths, at=at, origins=settings.keys).model_dump(mode="json")
     run = RunSpec(
         experiment=experiment.name,
         domain=domain,
@@ -158,7 +158,7 @@ def resolve_run(
         model=experiment.models[model],
         method=MethodSpec(key=method, label=entry.label or named.label, name=named.name, settings=checked),
         data=domain_spec.train,
-        training=validate(TrainingSpec, training.values, paths=paths, at=["training"]),
+        training=validate(TrainingSpec, training.values, paths=paths, at=["training"], origins=training.keys),
         evaluation=domain_spec.evaluation,
         seed=seed,
     )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from harness.config import ConfigError, Frozen
+from harness.config import MAX_SEEDS, ConfigError, Frozen
 from harness.did_you_mean import suggestion
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -110,14 +110,35 @@ def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
         return keys, f"found an unknown key{near and f'; {near}'}"
     if error["type"] == "missing":
         return keys, "found nothing, expected this key"
-    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return keys, message
-    return keys, f"found {error['input']!r}: {message}"
+        return keys, error["msg"].removeprefix("Value error, ")
+    expected = _EXPECTED.get(error["type"], "").format(**error.get("ctx", {}))
+    return keys, f"found {error['input']!r}, expected {expected or error['msg'].removeprefix('Input should be ')}"
 
 
-def validate(model: type[ModelT], value: Any, *, paths: Sequence[Path], at: Sequence[Any] = ()) -> ModelT:
-    """``value`` as a ``model``; ``at`` are the keys under which it stands in the files.
+#: What pydantic's types of errors expect, in the words of all other messages.
+_EXPECTED = {
+    "greater_than": "> {gt}",
+    "greater_than_equal": ">= {ge}",
+    "less_than": "< {lt}",
+    "less_than_equal": "<= {le}",
+    "too_short": "at least {min_length}",
+}
+
+
+def validate(
+    model: type[ModelT],
+    value: Any,
+    *,
+    paths: Sequence[Path],
+    at: Sequence[Any] = (),
+    origins: Mapping[str, KeyPath] | None = None,
+) -> ModelT:
+    """``value`` as a ``model``.
+
+    Args:
+        at: the keys under which it stands in the files.
+        origins: of its own keys, where they stand elsewhere.
 
     Raises:
         ConfigError: the first thing that is wrong with it.
@@ -126,15 +147,15 @@ def validate(model: type[ModelT], value: Any, *, paths: Sequence[Path], at: Sequ
         return model.model_validate(value)
     except ValidationError as error:
         keys, message = _describe(error.errors()[0])
-        raise located(paths, [*at, *keys], message) from None
+        origin = (origins or {}).get(keys[0]) if keys else None
+        raise located(paths, [*at, *keys] if origin is None else [*origin, *keys[1:]], message) from None
 
 
 def as_seeds(value: Any) -> Any:
-    """``seeds=5`` means five seeds, 0 to 4; ``seeds=0,3`` names them."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return list(range(value))
+    """``seeds=5``, quoted or not, means five seeds, 0 to 4; ``seeds=0,3`` names them. What is neither is left to the schema."""
     if isinstance(value, str) and all(part.strip().isdigit() for part in value.split(",")):
-        return [int(part) for part in value.split(",")]
+        numbers = [int(part) for part in value.split(",")]
+        return numbers if len(numbers) > 1 else as_seeds(numbers[0])
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SEEDS:
+        return list(range(value))
     return value

@@ -79,9 +79,40 @@ def test_missing_file_suggests_the_near_one(tmp_path: Path) -> None:
         load_experiment([tmp_path / "experimnt.yaml"])
 
 
-@pytest.mark.parametrize(("given", "expected"), [(3, (0, 1, 2)), ([4, 7], (4, 7)), ("0,5", (0, 5))])
+@pytest.mark.parametrize(("given", "expected"), [(3, (0, 1, 2)), ("3", (0, 1, 2)), ([4, 7], (4, 7)), ("0,5", (0, 5))])
 def test_seeds_can_be_counted_or_named(tmp_path: Path, given: object, expected: tuple[int, ...]) -> None:
     assert load(tmp_path, miniature(), seeds=given).seeds == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seeds", 0, "seeds: found 0, expected a number of seeds from 1 to 10000, or a list of seeds"),
+        ("seeds", 10**21, "seeds: found 1000000000000000000000, expected a number of seeds"),
+        ("seeds", [-1], "seeds.0: found -1, expected >= 0"),
+        ("seeds", [2**32], "seeds.0: found 4294967296, expected < 4294967296"),
+        ("seeds", [1, 2, 1], "seeds: found 1 twice, expected each once"),
+        ("training.learning_rate", 1e30, "training.learning_rate: found 1e+30, expected <= 10"),
+        ("training.learning_rate", float("inf"), "training.learning_rate: found inf, expected a finite number"),
+        ("training.max_steps", 10**12, "training.max_steps: found 1000000000000, expected <= 100000000"),
+        ("training.lr_scheduler_type", "step", "training.lr_scheduler_type: found 'step', expected 'cosine', 'linear' or"),
+        ("tables", {}, "tables: found {}, expected at least 1"),
+        ("tables.table1.methods", {"llama-mini": ["lora", "lora"]}, "tables.table1.methods.llama-mini: found 'lora' twice"),
+        ("adapter.r", 0, "adapter.r: found 0, expected >= 1"),
+        ("adapter.target_modules", ["q_proj", "q_proj"], "adapter.target_modules: found 'q_proj' twice, expected each once"),
+        ("adapter.target_modules", [], "adapter.target_modules: found [], expected at least 1"),
+        ("domains.math.adapter", {"lora_dropout": 1.5}, "domains.math.adapter.lora_dropout: found 1.5, expected < 1.0"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_impossible_values_are_refused_where_they_stand(tmp_path: Path, key: str, value: object, message: str) -> None:
+    path = write(tmp_path, miniature(**{key: value}))
+    with pytest.raises(ConfigError) as caught:
+        load_experiment([path])
+    place, _, rest = str(caught.value).partition(": ")
+    assert rest.startswith(message)
+    name, _, line = place.rpartition(":")
+    assert name == str(path) and key.split(".")[-1] in "".join(path.read_text().splitlines()[: int(line)])
 
 
 def test_dotted_override_reaches_the_run(tmp_path: Path) -> None:
@@ -223,7 +254,7 @@ def test_sweep_over_a_training_setting_reaches_the_training_spec(tmp_path: Path)
         ({"points": [{"r": 4}, {"r": 4}]}, "sweeps.rank_sweep.*expected another value of it in each point"),
         ({"points": [{"r": 4}, {"lora_alpha": 4}]}, "sweeps.rank_sweep.*expected another value"),
         ({"methods": ["lroa"]}, "sweeps.rank_sweep.methods.*did you mean 'lora'"),
-        ({"points": [{"r": 4}, {"r": 0}]}, "sweeps.*greater than or equal to 1"),
+        ({"points": [{"r": 4}, {"r": 0}]}, "sweeps.rank_sweep.points.1.r: found 0, expected >= 1"),
     ],
 )
 def test_wrong_sweep_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
