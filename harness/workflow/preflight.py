@@ -1,12 +1,14 @@
 """Check everything that could stop an experiment halfway, before the first run trains.
 
 ``python -m harness.workflow.preflight --configfile FILE --models-dir DIR --output FILE`` reads every data set, loads every
-model's configuration, holds ranks against module sizes and the needed disk space against the free one. Weights are not loaded.
+model's configuration, and holds limits and batches against rows, lengths against positions, ranks against module sizes,
+schedules against the lengths of runs, and the needed disk space against the free one. Weights are not loaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import methods
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
-from harness.config import ConfigError, DataSource, Experiment, LocalModel, RunSpec, canonical_json
+from harness.config import ConfigError, DataSource, Experiment, LocalModel, RunSpec, TaskSpec, TrainingData, canonical_json
 from harness.experiment.runs import all_runs, load_experiment
 
 if TYPE_CHECKING:
@@ -26,13 +28,13 @@ _COPIES_WHILE_TRAINING = 7
 
 
 def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int]:
-    """Read every set once and convert a record of each.
+    """Read every set once and convert its records; hold limits, batches and schedules against their number.
 
     Returns:
         The number of rows of each set.
 
     Raises:
-        ConfigError: names the key of the set that is missing or malformed.
+        ConfigError: names the key of what is missing, malformed, or larger than the set.
     """
     from evaluation.sets import examples
     from evaluation.sets.training import training_example
@@ -40,13 +42,9 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     from harness.evaluate.task import check_task
 
     rows: dict[str, int] = {}
-    seen: set[tuple[str, str]] = set()
+    counts: dict[tuple[str, str], int] = {}
 
-    def check(key: str, source: DataSource, format_: str, *, training: bool) -> None:
-        identity = (canonical_json(source), format_)
-        if identity in seen:
-            return
-        seen.add(identity)
+    def read(key: str, source: DataSource, format_: str, *, training: bool) -> int:
         try:
             records = load_records(source, data_dir=experiment.data_dir)
             if not records:
@@ -57,21 +55,74 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
             else:
                 examples(format_, records)
         except ValueError as error:
-            raise ConfigError(f"{key}: {error}") from error
-        rows[key] = len(records)
+            raise ConfigError(f"{key}.source: {error}") from error
+        rows[f"{key}.source"] = len(records)
+        return len(records)
+
+    def check(key: str, data: TrainingData | TaskSpec, *, training: bool = False) -> int:
+        """How many rows are used."""
+        identity = (canonical_json(data.source), data.format)
+        if identity not in counts:
+            counts[identity] = read(key, data.source, data.format, training=training)
+        there = counts[identity]
+        if data.limit is not None and data.limit > there:
+            raise ConfigError(f"{key}.limit: found {data.limit}, expected at most {there}, the rows of the set")
+        return data.limit or there
 
     for spec in runs:
-        check(f"domains.{spec.domain}.train.source", spec.data.source, spec.data.format, training=True)
+        check_length(spec, examples=check(f"domains.{spec.domain}.train", spec.data, training=True))
         for name, task in spec.evaluation.tasks.items():
             check_task(name, task)
-            check(f"domains.{spec.domain}.evaluation.tasks.{name}.source", task.source, task.format, training=False)
+            check(f"domains.{spec.domain}.evaluation.tasks.{name}", task)
     base = experiment.base_evaluation
     evaluations = [base.evaluation(protocol) for protocol in base.protocols] if base else []
     for evaluation in evaluations:
         for name, task in evaluation.tasks.items():
             check_task(name, task)
-            check(f"base_evaluation.tasks.{name}.source", task.source, task.format, training=False)
+            check(f"base_evaluation.tasks.{name}", task)
     return rows
+
+
+def check_length(spec: RunSpec, *, examples: int) -> None:
+    """Hold a run's batch and its method's schedule against its training examples.
+
+    Raises:
+        ConfigError: a micro-batch of more examples than there are, or a schedule that does not fit into the run.
+    """
+    from harness.train.steps import step_counts
+
+    size = spec.training.per_device_train_batch_size
+    if size > examples:
+        raise ConfigError(
+            f"training.per_device_train_batch_size: found {size}, expected at most {examples}, the training examples of "
+            f"domains.{spec.domain}"
+        )
+    steps, per_epoch = step_counts(spec.training, examples=examples, world_size=1)
+    try:
+        methods.of(spec.method).schedule(total_steps=steps, steps_per_epoch=per_epoch)
+    except ValueError as error:
+        raise ConfigError(f"methods.{spec.method.key}: {error}") from error
+
+
+def check_attention(spec: RunSpec, config: PretrainedConfig) -> None:
+    """Hold a run's lengths against the positions of its model, and its attention against what is installed.
+
+    Raises:
+        ConfigError: what does not fit, by its key.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    lengths = {"train.max_length": spec.data.max_length}
+    lengths |= {f"evaluation.tasks.{name}.max_new_tokens": task.max_new_tokens for name, task in spec.evaluation.tasks.items()}
+    for key, length in lengths.items():
+        if positions is not None and length > positions:
+            raise ConfigError(
+                f"domains.{spec.domain}.{key}: found {length}, expected at most {positions}, the positions of {spec.model_key}"
+            )
+    if spec.training.attn_implementation == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise ConfigError(
+            "training.attn_implementation: found 'flash_attention_2', but the package flash-attn is not installed; expected "
+            "packed_sdpa, which computes the same, or the package"
+        )
 
 
 def linear_sizes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
@@ -129,6 +180,7 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
     from harness.models.load import check_folder, load_config
 
     layers: dict[str, dict[str, tuple[int, int]]] = {}
+    configs: dict[str, PretrainedConfig] = {}
     total = {}
     needed = largest = 0
     for spec in runs:
@@ -138,6 +190,8 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
             config = load_config(spec.model_key, spec.model, models_dir=models_dir)
             layers[spec.model_key] = linear_sizes(config)
             total[spec.model_key] = sum(i * o for i, o in layers[spec.model_key].values())
+            configs[spec.model_key] = config
+        check_attention(spec, configs[spec.model_key])
         settings = methods.of(spec.method).settings
         parameters = check_adapter(spec.method.key, settings, layers[spec.model_key]) or total[spec.model_key]
         needed += 4 * parameters

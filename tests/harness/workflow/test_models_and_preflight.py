@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel
-from harness.experiment.runs import load_experiment
+from harness.experiment.runs import all_runs, load_experiment
 from harness.models.load import gguf_path, ignored_config_fields, load_config
 from harness.workflow import preflight
 from tests.experiments import miniature, write
@@ -150,3 +150,66 @@ def test_only_the_papers_own_models_are_no_stand_ins(tmp_path: Path) -> None:
     paper = load_experiment([ROOT / "config/paper.yaml"])
     assert not any(model.is_stand_in for model in paper.models.values())
     assert all(model.is_stand_in for model in load_experiment([write(tmp_path, miniature())]).models.values())
+
+
+# ------------------------------------------------------------------------------------------------- larger than what there is
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"domains.math.train.limit": 10_000},
+            "domains.math.train.limit: found 10000, expected at most {rows}, the rows of the set",
+        ),
+        (
+            {"domains.math.evaluation.tasks.gsm8k.limit": 10_000},
+            "domains.math.evaluation.tasks.gsm8k.limit: found 10000, expected at most",
+        ),
+        (
+            {"training.per_device_train_batch_size": 9999},
+            "training.per_device_train_batch_size: found 9999, expected at most {rows}, the training examples of domains.math",
+        ),
+        ({"domains.math.train.limit": 3}, "training.per_device_train_batch_size: found {batch}, expected at most 3"),
+        (
+            {"domains.math.train.max_length": 4096},
+            "domains.math.train.max_length: found 4096, expected at most {positions}, the",
+        ),
+        (
+            {"domains.math.evaluation.tasks.gsm8k.max_new_tokens": 5000},
+            "domains.math.evaluation.tasks.gsm8k.max_new_tokens: found 5000, expected at most {positions}, the",
+        ),
+        (
+            {
+                "methods": {"beamlora": {"settings": {"delta_t": 5000}}},
+                "tables.table1.methods": {"llama-mini": ["beamlora"]},
+            },
+            "methods.beamlora: delta_t: found 5000 in a run of {steps} optimizer steps",
+        ),
+        (
+            {"training.attn_implementation": "flash_attention_2"},
+            "training.attn_implementation: found 'flash_attention_2', but the package flash-attn is not installed",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_larger_than_its_data_model_or_run_is_refused(
+    tmp_path: Path, folder: Path, changes: dict[str, object], message: str
+) -> None:
+    usual = load_experiment([with_local_model(tmp_path, folder)])
+    (run, *_) = all_runs(usual)
+    known = {
+        "rows": run.data.source.rows,
+        "batch": run.training.per_device_train_batch_size,
+        "positions": llama().config.max_position_embeddings,
+        "steps": run.training.max_steps,
+    }
+    assert message.format(**known) in refused(tmp_path, with_local_model(tmp_path, folder, **changes))
+
+
+def test_a_sweep_is_held_against_its_runs_too(tmp_path: Path, folder: Path) -> None:
+    sweep = {"setting": "delta_t", "points": [{"delta_t": 4}, {"delta_t": 5000}]}
+    sweep |= {"domains": ["math"], "models": ["llama-mini"], "methods": ["beamlora"]}
+    changes = {"methods": {"lora": {}, "beamlora": {"settings": {"delta_t": 4}}}, "sweeps": {"delta_t": sweep}}
+    path = with_local_model(tmp_path, folder, **changes, **{"tables.table1.methods": {"llama-mini": ["lora"]}})
+    assert "methods.beamlora.delta_t=5000: delta_t: found 5000" in refused(tmp_path, path)
