@@ -194,6 +194,7 @@ class FileData(Frozen):
     local: str | None = Field(None, description="path below data_dir: .jsonl, .jsonl.gz or .json")
     sha256: str | None = Field(None, min_length=64, max_length=64, description="of the local file")
     rows: int | None = Field(None, ge=1, description="expected number of rows; another number is an error")
+    skip: int = Field(0, ge=0, description="first rows that are left out")
 
 
 def local_file(source: GeneratedData | FileData, *, data_dir: str | None) -> Path | None:
@@ -240,7 +241,7 @@ class TaskSpec(Frozen):
         "test", description="validation: learning rates are chosen on it; it is in no table"
     )
     prompt_template: str = Field(description="a name in evaluation.sets.prompts.TEMPLATE_NAMES")
-    max_new_tokens: int = Field(ge=0, description="0: choices are scored, nothing is generated")
+    max_new_tokens: int = Field(ge=0, description="0: nothing is generated")
     stop_strings: tuple[str, ...] = ()
     num_beams: int = Field(1, ge=1, description="1: greedy")
     score_choices: bool = Field(False, description="labelled choices: log-likelihood of each choice, beside generation")
@@ -249,7 +250,10 @@ class TaskSpec(Frozen):
         16, ge=0, description="bfloat16: the first rows are asked again in other batches; the record says what changes"
     )
     limit: int | None = Field(None, ge=1, description="evaluate the first rows only")
-    grader: str = Field(description="the name of one of the set's graders: the headline accuracy")
+    grader: str | None = Field(
+        description="the name of one of the set's graders: the headline accuracy; null: nothing is answered, only the NLL of "
+        "the gold answer is measured"
+    )
     timeout_s: float = Field(3.0, gt=0, description="code tasks: wall-clock seconds per program")
     memory_mb: int = Field(1024, ge=64, description="code tasks: address space per program, MiB")
     allow_unsafe: bool = Field(False, description="code tasks: run programs even where no isolation works")

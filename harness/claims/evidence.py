@@ -12,7 +12,7 @@ from harness.claims.verdicts import Part, Quantity, Range, of_difference
 from harness.config import Experiment, RunSpec
 from harness.experiment.runs import SweepRun, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
-from harness.records.matrices import check_same_answers, correct_matrix
+from harness.records.matrices import answered_matrix, check_same_answers
 from harness.records.read import Loaded, RunRecord, load_records, run_folder
 from harness.records.versioned import Recipe
 from harness.statistics import stats
@@ -119,7 +119,7 @@ class Evidence:
         tasks = _tasks(first.values())
         for task in tasks:
             check_same_answers([*first.values(), *second.values()], task)
-        ours, theirs = ([correct_matrix([own[seed] for seed in shared], task) for task in tasks] for own in (first, second))
+        ours, theirs = ([answered_matrix([own[seed] for seed in shared], task) for task in tasks] for own in (first, second))
         return ours, theirs, tuple(shared)
 
     def histories(self, method: str) -> dict[int, importance.ImportanceHistory]:

@@ -21,11 +21,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def load_records(source: DataSource, *, data_dir: str | None, limit: int | None = None) -> list[dict[str, Any]]:
-    """The records of a set, the first ``limit`` of them if given.
+    """The records of a set without those that are skipped, the first ``limit`` of them if given.
 
     Raises:
         ConfigError: the file is missing, has another hash or number of rows than pinned, or is not records;
-            or the hub cannot be reached.
+            or the hub cannot be reached; or all rows are skipped.
     """
     if isinstance(source, GeneratedData):
         from harness.synthetic import GENERATORS
@@ -38,6 +38,11 @@ def load_records(source: DataSource, *, data_dir: str | None, limit: int | None 
         records = _from_hub(source) if path is None else _from_file(path, source)
         if source.rows is not None and len(records) != source.rows:
             raise ConfigError(f"{path or source.hub_id}: found {len(records)} rows, expected {source.rows}")
+        if source.skip >= len(records):
+            raise ConfigError(
+                f"{path or source.hub_id}: skip: found {source.skip}, expected fewer than the {len(records)} rows"
+            )
+        records = records[source.skip :]
     return records[:limit]
 
 

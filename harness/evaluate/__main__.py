@@ -25,10 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     experiment, spec = load_run(config.files, config.overrides, args.run)
     record = evaluate_run(spec, run_dir=args.run_dir, models_dir=args.models_dir, data_dir=experiment.data_dir)
     for name, task in record["tasks"].items():
-        print(
-            f"{spec.run_id} {name}: accuracy {100 * task['accuracy']:.1f} % of {task['n']} ({task['grader']}), "
-            f"gold NLL {task['gold_nll']:.3f}"
-        )
+        accuracy = "" if task["accuracy"] is None else f"accuracy {100 * task['accuracy']:.1f} % ({task['grader']}), "
+        print(f"{spec.run_id} {name}: {accuracy}gold NLL {task['gold_nll']:.3f} of {task['n']} examples")
     if record["status"] == "success":
         from harness.export import lm_eval, model_card
 

@@ -19,6 +19,7 @@ from harness.evaluate.generate import Completion
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_NOTHING = [Completion(text="", tokens=0, truncated=False)]
 #: Called with (done, total, what is being done).
 Report = Callable[[int, int, str], None]
 
@@ -57,22 +58,24 @@ def answer(
     batch_size: int,
     report: Report,
 ) -> Answers:
-    """The model's answers to examples, in their order. Under the template ``continuation`` nothing is generated, and the
-    reference is the right choice's text."""
+    """The model's answers to examples, in their order; empty ones where the task generates nothing. Under the template
+    ``continuation`` the reference is the right choice's text."""
     if task.prompt_template == CONTINUATION:
         return _continue(model, tokenizer, asked, batch_size=batch_size, report=report)
     prompts = [TEMPLATES[task.prompt_template](example.query) for example in asked]
     with timed() as generation_s:
-        completions = generate.generate(
-            model,
-            tokenizer,
-            prompts,
-            max_new_tokens=task.max_new_tokens,
-            batch_size=batch_size,
-            stop_strings=task.stop_strings,
-            num_beams=task.num_beams,
-            on_batch=lambda done, total: report(done, total, "answering"),
-        )
+        completions = _NOTHING * len(asked)
+        if task.max_new_tokens:
+            completions = generate.generate(
+                model,
+                tokenizer,
+                prompts,
+                max_new_tokens=task.max_new_tokens,
+                batch_size=batch_size,
+                stop_strings=task.stop_strings,
+                num_beams=task.num_beams,
+                on_batch=lambda done, total: report(done, total, "answering"),
+            )
     with timed() as scoring_s:
         losses = generate.reference_nll(
             model,
@@ -108,7 +111,7 @@ def _continue(
     gold = [scores[str(example.gold)] for scores, example in zip(choices, asked, strict=True)]
     return Answers(
         prompts=[own[0][0] for own in texts],
-        completions=[Completion(text="", tokens=0, truncated=False)] * len(asked),
+        completions=_NOTHING * len(asked),
         losses=[(-score.loglikelihood, score.tokens) for score in gold],
         choices=choices,
         texts=texts,

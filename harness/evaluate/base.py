@@ -84,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     lm_eval.write(args.run_dir)
     for name, task in record["tasks"].items():
-        print(f"{record['run_id']} {name}: accuracy {100 * task['accuracy']:.1f} % of {task['n']} ({task['grader']})")
+        accuracy = "" if task["accuracy"] is None else f"accuracy {100 * task['accuracy']:.1f} % ({task['grader']}), "
+        print(f"{record['run_id']} {name}: {accuracy}gold NLL {task['gold_nll']:.3f} of {task['n']} examples")
     return 0
 
 

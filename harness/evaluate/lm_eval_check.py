@@ -225,6 +225,7 @@ def compare(
         records = load_records(spec.source, data_dir=data_dir, limit=rows_asked)
         rows = evaluate_task(model, tokenizer, name, spec, records).predictions
         choices = task.OUTPUT_TYPE == "multiple_choice"
+        assert spec.grader is not None  # those of our lm-eval tasks have one
         agreements[name] = _compare(name, results["samples"][name], rows, choices=choices, grader=spec.grader)
     return agreements
 

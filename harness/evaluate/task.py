@@ -40,18 +40,25 @@ def check_task(name: str, task: TaskSpec) -> None:
     if task.score_choices and sets.get(task.format).statement is None:
         raise ConfigError(f"{at}.score_choices: found true for {task.format}, which offers no choices")
     if task.prompt_template == CONTINUATION:
-        expected = {"score_choices": True, "max_new_tokens": 0, "stop_strings": (), "num_beams": 1}
-        for key, value in expected.items():
-            if getattr(task, key) != value:
-                raise ConfigError(
-                    f"{at}.{key}: found {getattr(task, key)!r}, expected {value!r}: under prompt_template {CONTINUATION} "
-                    "nothing is generated"
-                )
+        because = f"under prompt_template {CONTINUATION} nothing is generated"
+        _refuse_others(at, task, {"score_choices": True, **_NO_COMPLETIONS}, because=because)
+    elif task.grader is None:
+        _refuse_others(at, task, {"score_choices": False, **_NO_COMPLETIONS}, because="with grader null nothing is answered")
     elif task.max_new_tokens < 1:
-        raise ConfigError(f"{at}.max_new_tokens: found {task.max_new_tokens}, expected at least 1")
+        raise ConfigError(f"{at}.max_new_tokens: found {task.max_new_tokens}, expected at least 1, or grader null")
     graders = _graders(task)
-    if task.grader not in graders:
+    if task.grader is not None and task.grader not in graders:
         raise ConfigError(f"{at}.grader: found {task.grader!r}, expected one of {', '.join(graders)}")
+
+
+#: The settings of a task that asks for no completions.
+_NO_COMPLETIONS = {"max_new_tokens": 0, "stop_strings": (), "num_beams": 1}
+
+
+def _refuse_others(at: str, task: TaskSpec, expected: dict[str, Any], *, because: str) -> None:
+    for key, value in expected.items():
+        if getattr(task, key) != value:
+            raise ConfigError(f"{at}.{key}: found {getattr(task, key)!r}, expected {value!r}: {because}")
 
 
 def _choice_graders(task: TaskSpec) -> tuple[str, ...]:
@@ -61,7 +68,7 @@ def _choice_graders(task: TaskSpec) -> tuple[str, ...]:
 
 
 def _graders(task: TaskSpec) -> tuple[str, ...]:
-    completions = () if task.prompt_template == CONTINUATION else graders_of(task.format)
+    completions = graders_of(task.format) if task.max_new_tokens else ()
     return (*completions, *_choice_graders(task))
 
 
@@ -84,7 +91,8 @@ def evaluate_task(
     check_task(name, task)
     try:
         asked = sets.examples(task.format, records)
-        check_available(task.format, task.grader, asked)
+        if task.grader is not None:
+            check_available(task.format, task.grader, asked)
     except ValueError as error:
         raise ConfigError(f"evaluation.tasks.{name}: {error}") from None
     if not asked:
@@ -121,7 +129,7 @@ def _grade(task: TaskSpec, asked: Sequence[Example], answers: Answers) -> tuple[
         name: [judge(scores, example.gold, grader=name) for scores, example in zip(answers.choices, asked, strict=True)]
         for name in _choice_graders(task)
     }
-    if task.prompt_template == CONTINUATION:
+    if not task.max_new_tokens:
         return Grading(verdicts={}), chosen
     limits = Limits(timeout_s=task.timeout_s, memory_mb=task.memory_mb)
     grading = grade(
@@ -142,20 +150,21 @@ def _prediction(
     answers: Answers,
     grading: Grading,
     chosen: dict[str, list[ChoiceVerdict]],
-    headline: str,
+    headline: str | None,
 ) -> dict[str, Any]:
     verdicts: dict[str, Verdict | ChoiceVerdict] = {name: column[index] for name, column in (grading.verdicts | chosen).items()}
     completion, (nll, tokens) = answers.completions[index], answers.losses[index]
+    verdict = None if headline is None else verdicts[headline]
     row: dict[str, Any] = {
         "id": example.id,
         "prompt": answers.prompts[index],
         "completion": completion.text,
-        "extracted": verdicts[headline].extracted,
+        "extracted": verdict and verdict.extracted,
         "gold": example.gold,
-        "correct": verdicts[headline].correct,
+        "correct": verdict and verdict.correct,
         "verdicts": {name: verdict.correct for name, verdict in verdicts.items()},
-        "outcome": verdicts[headline].outcome,
-        "unparseable": verdicts[headline].unparseable,
+        "outcome": verdict and verdict.outcome,
+        "unparseable": verdict and verdict.unparseable,
         "truncated": completion.truncated,
         "tokens": completion.tokens,
         "gold_nll": nll / tokens,
@@ -184,28 +193,29 @@ def _metrics(
     *,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """Shares are of n. ``stderr`` is the standard error of the mean of what the answers are worth, of right and wrong ones the
-    binomial one. ``gold_nll`` is the mean over examples of nats per token of the reference response, ``gold_nll_stderr`` its
-    standard error over examples (null for a single one). ``floor`` is what the best constant answer would score: the share of
-    the commonest label (null for open answers). ``ties`` has for each grader of choices the share of examples whose best
-    choices score exactly alike."""
+    """Shares are of n, and null where nothing was answered. ``stderr`` is the standard error of the mean of what the answers
+    are worth, of right and wrong ones the binomial one. ``gold_nll`` is the mean over examples of nats per token of the
+    reference response, ``gold_nll_stderr`` its standard error over examples (null for a single one). ``floor`` is what the
+    best constant answer would score: the share of the commonest label (null for open answers). ``ties`` has for each grader of
+    choices the share of examples whose best choices score exactly alike."""
     n = len(rows)
     offers_choices = sets.get(task.format).statement is not None
-    accuracy = _share(rows, lambda row: row["correct"])
+    answered = task.grader is not None
+    accuracy = _share(rows, lambda row: row["correct"]) if answered else None
     losses = [row["gold_nll"] for row in rows]
     mean = math.fsum(losses) / n
     spread = math.sqrt(math.fsum((loss - mean) ** 2 for loss in losses) / (n - 1) / n) if n > 1 else None
     return {
         "accuracy": accuracy,
-        "stderr": math.sqrt(_share(rows, lambda row: (row["correct"] - accuracy) ** 2) / n),
+        "stderr": None if accuracy is None else math.sqrt(_share(rows, lambda row: (row["correct"] - accuracy) ** 2) / n),
         "n": n,
         "grader": task.grader,
         "graders": {name: sum(row["verdicts"][name] for row in rows) / n for name in rows[0]["verdicts"]},
         "ties": {name: sum(len(verdict.best) > 1 for verdict in column) / n for name, column in chosen.items()},
-        "floor": max(Counter(row["gold"] for row in rows).values()) / n if offers_choices else None,
-        "unparseable": _share(rows, lambda row: row["unparseable"]),
-        "truncated": _share(rows, lambda row: row["truncated"]),
-        "timed_out": _share(rows, lambda row: row["outcome"] == "timed_out"),
+        "floor": max(Counter(row["gold"] for row in rows).values()) / n if offers_choices and answered else None,
+        "unparseable": _share(rows, lambda row: row["unparseable"]) if answered else None,
+        "truncated": _share(rows, lambda row: row["truncated"]) if answered else None,
+        "timed_out": _share(rows, lambda row: row["outcome"] == "timed_out") if answered else None,
         "gold_nll": mean,
         "gold_nll_stderr": spread,
         "gold_tokens": sum(row["gold_tokens"] for row in rows),

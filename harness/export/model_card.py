@@ -106,11 +106,15 @@ def _data(card: Card) -> ModelCardData:
         base_model_relation=relation,
         pipeline_tag="text-generation",
         datasets=[spec.data.source.hub_id] if isinstance(spec.data.source, FileData) else None,
-        metrics=sorted({metric_type(task) for task in card.tasks.values()}),
+        metrics=sorted({metric_type(task) for task in _answered(card).values()}),
         tags=tags,
         model_name=card.name,
-        eval_results=[_eval_result(name, task, card.metrics["tasks"][name]) for name, task in card.tasks.items()],
+        eval_results=[_eval_result(name, task, card.metrics["tasks"][name]) for name, task in _answered(card).items()],
     )
+
+
+def _answered(card: Card) -> dict[str, TaskSpec]:
+    return {name: task for name, task in card.tasks.items() if task.grader is not None}
 
 
 def _eval_result(name: str, task: TaskSpec, metrics: dict[str, Any]) -> EvalResult:
@@ -143,7 +147,7 @@ def _entries(card: Card) -> dict[str, EvalResultEntry]:
             dataset_revision=_commit(task.source),
             notes=_notes(task, card.metrics["tasks"][name], seed=card.spec.seed),
         )
-        for name, task in card.tasks.items()
+        for name, task in _answered(card).items()
         if isinstance(task.source, FileData)
     }
 

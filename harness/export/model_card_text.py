@@ -56,6 +56,10 @@ def _is_hub_id(name: str) -> bool:
     return not Path(name).is_dir()
 
 
+#: In a table, what was not measured.
+_NOTHING = "–"
+
+
 def metric_type(task: TaskSpec) -> str:
     """The metric as hub leaderboards call it."""
     return sets.get(task.format).metric
@@ -216,17 +220,19 @@ def _results(card: Card) -> list[str]:
     rows = []
     for name, task in card.tasks.items():
         metrics = card.metrics["tasks"][name]
-        low, high = wilson_interval(metrics["accuracy"] * metrics["n"], metrics["n"])
+        answers = [_NOTHING] * 4
+        if task.grader is not None:
+            low, high = wilson_interval(metrics["accuracy"] * metrics["n"], metrics["n"])
+            error, limits = f"{100 * metrics['stderr']:.2f}", f"{100 * low:.1f} to {100 * high:.1f}"
+            answers = [metric_type(task), f"{percent(metrics):.2f}", error, limits]
         rows.append(
             [
                 dataset_name(task.source, format=task.format, limit=task.limit),
-                metric_type(task),
+                answers[0],
                 metrics["n"],
-                f"{percent(metrics):.2f}",
-                f"{100 * metrics['stderr']:.2f}",
-                f"{100 * low:.1f} to {100 * high:.1f}",
+                *answers[1:],
                 f"{metrics['gold_nll']:.3f}",
-                metrics["grader"],
+                task.grader or _NOTHING,
                 task.prompt_template,
             ]
         )

@@ -14,7 +14,7 @@ from harness import reported
 from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec
 from harness.experiment.yaml_file import located
 from harness.figures.selection import Selection
-from harness.records.matrices import correct_matrix
+from harness.records.matrices import answered_matrix
 from harness.records.read import RunRecord, load_records
 from harness.records.versioned import MissingRecord, Recipe, read_json
 from harness.statistics import stats
@@ -95,8 +95,8 @@ Task = tuple[str, str]
 
 
 def tasks_of(run: RunSpec) -> list[Task]:
-    """The run's test sets, without those that learning rates are chosen on."""
-    return [(run.domain, name) for name, spec in run.evaluation.tasks.items() if spec.split == "test"]
+    """The run's test sets that are answered, without those that learning rates are chosen on."""
+    return [(run.domain, name) for name, spec in run.evaluation.tasks.items() if spec.split == "test" and spec.grader]
 
 
 def score(records: Sequence[RunRecord], tasks: Sequence[Task]) -> Score:
@@ -115,7 +115,7 @@ def score(records: Sequence[RunRecord], tasks: Sequence[Task]) -> Score:
     done = sorted(set(by_seed) - set(diverged))
     if not done:
         return Score(estimate=None, by_seed={}, diverged=diverged)
-    matrices = [correct_matrix([by_seed[seed][domain] for seed in done], task) for domain, task in tasks]
+    matrices = [answered_matrix([by_seed[seed][domain] for seed in done], task) for domain, task in tasks]
     means = np.mean([matrix.mean(axis=1) for matrix in matrices], axis=0)
     return Score(
         estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=True),

@@ -31,9 +31,9 @@ def check_same_answers(records: Sequence[RunRecord], task: str) -> None:
     check_same_examples({f"{r.folder}/predictions/{task}.jsonl": r.predictions[task].ids for r in records})
 
 
-def correct_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float64]:
+def correct_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float64] | None:
     """1 where a run answered an example correctly, 0 where not, 1/k where the right choice ties with k - 1 others; a row for
-    each run, in their order, shape (runs, examples).
+    each run, in their order, shape (runs, examples). None where a run answered nothing.
 
     Args:
         records: finished runs that differ in their seed, at least one.
@@ -42,7 +42,21 @@ def correct_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float6
         RecordError: two runs answered different examples.
     """
     check_same_answers(records, task)
-    return np.stack([record.predictions[task].correct for record in records])
+    rows = [correct for record in records if (correct := record.predictions[task].correct) is not None]
+    return np.stack(rows) if len(rows) == len(records) else None
+
+
+def answered_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float64]:
+    """``correct_matrix`` of what is made of accuracies alone.
+
+    Raises:
+        RecordError: a run answered nothing, or two runs different examples.
+    """
+    matrix = correct_matrix(records, task)
+    if matrix is None:
+        folder = next(record.folder for record in records if record.predictions[task].correct is None)
+        raise RecordError(f"{folder}/predictions/{task}.jsonl: found no answers (grader null), expected graded ones")
+    return matrix
 
 
 def gold_nll_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float64] | None:

@@ -58,7 +58,7 @@ class TrainRecord(_Record):
 class TaskMetrics(_Record):
     """One task of metrics.json. Shares are fractions of n; NLL is in nats per token of the gold answer."""
 
-    accuracy: float = Field(ge=0, le=1)
+    accuracy: float | None = Field(ge=0, le=1, description="null: nothing was answered")
     n: int = Field(ge=1)
     stderr: float | None = None
     unparseable: float | None = None
@@ -66,7 +66,7 @@ class TaskMetrics(_Record):
     timed_out: float | None = None
     gold_nll: float | None = None
     gold_nll_stderr: float | None = None
-    grader: str
+    grader: str | None
 
 
 class MetricsRecord(_Record):
@@ -84,10 +84,10 @@ class MetricsRecord(_Record):
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """Per-example scores of one task, in the order of the test set. ``correct`` is 1 or 0, or 1/k for the right one of k
-    choices that tie. ``gold_nll`` is None where it was not measured."""
+    choices that tie, and None where nothing was answered. ``gold_nll`` is None where it was not measured."""
 
     ids: tuple[str, ...]
-    correct: NDArray[np.float64]
+    correct: NDArray[np.float64] | None
     gold_nll: NDArray[np.float64] | None
 
 
@@ -181,7 +181,7 @@ def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predict
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         ids = tuple(str(row["id"]) for row in rows)
-        correct = np.array([float(row["correct"]) for row in rows])
+        correct = None if metrics.accuracy is None else np.array([float(row["correct"]) for row in rows])
         losses = [row.get("gold_nll") for row in rows]
     except FileNotFoundError:
         raise recipe.broken(path, f"found no such file beside {source.name}") from None
@@ -189,7 +189,7 @@ def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predict
         raise recipe.broken(path, f"found an incomplete or foreign line ({error!r})") from error
     if len(ids) != metrics.n or len(set(ids)) != metrics.n:
         raise recipe.broken(path, f"found {len(ids)} rows, {len(set(ids))} ids, expected n = {metrics.n}")
-    if not math.isclose(float(correct.mean()), metrics.accuracy, abs_tol=1e-9):
+    if correct is not None and not math.isclose(float(correct.mean()), metrics.accuracy or 0.0, abs_tol=1e-9):
         raise recipe.broken(path, f"found accuracy {correct.mean():.6g}, {source.name} says {metrics.accuracy:.6g}")
     measured = all(isinstance(value, int | float) and math.isfinite(value) for value in losses)
     return Predictions(ids=ids, correct=correct, gold_nll=np.array(losses, dtype=float) if measured else None)

@@ -189,9 +189,10 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
                 continue
             rows = raw.rows(base.folder, task)
             golds = [row.get("gold") for row in rows]
-            expected |= {f"{base.folder}|{task}|accuracy": (100 * mean(row["correct"] for row in rows),),
-                      f"{base.folder}|{task}|n": (len(rows),),
+            expected |= {f"{base.folder}|{task}|n": (len(rows),),
                       f"{base.folder}|{task}|floor": (100 * max(map(golds.count, golds)) / len(golds),)}  # fmt: skip
+            if rows[0]["correct"] is not None:
+                expected[f"{base.folder}|{task}|accuracy"] = (100 * mean(row["correct"] for row in rows),)
     claims: Sequence[Claim] = ()
     if (source.folder / CLAIMS).is_file():
         _, claims = load_claims(source.config, results=source.results, allow_missing=True)
@@ -298,7 +299,9 @@ def _check_details(tables: Mapping[str, TableNumbers], numbers: list[dict[str, A
 
 def _scores(rows: list[dict[str, Any]], shown: Mapping[str, Any]) -> dict[str, Any]:
     """Of the shown scores those that follow from predictions."""
-    scores: dict[str, Any] = {"accuracy": mean(row["correct"] for row in rows), "n": len(rows)}
+    scores: dict[str, Any] = {"n": len(rows)}
+    if shown.get("accuracy") is not None:
+        scores["accuracy"] = mean(row["correct"] for row in rows)
     if shown.get("gold_nll") is not None:
         scores["gold_nll"] = mean(row["gold_nll"] for row in rows)
     for name in ("unparseable", "truncated"):
@@ -322,7 +325,8 @@ def _check_run(raw: Raw, entry: dict[str, Any], data: dict[str, Any]) -> Iterabl
         group = data["answers"]["groups"][answers["group"]]
         if [str(row["id"]) for row in rows] != group["ids"]:
             yield f"{entry['id']}: {task}: the page's data name other examples than the predictions"
-        if answers["bits"] != "".join(str(round(1 / row["correct"])) if row["correct"] else "0" for row in rows):
+        solved = [row["correct"] for row in rows if row["correct"] is not None]
+        if answers["bits"] != "".join(str(round(1 / worth)) if worth else "0" for worth in solved):
             yield f"{entry['id']}: {task}: the page's data say that other examples were solved than the predictions"
         for position, answer in zip(group["shown"], answers["answers"], strict=True):
             completion = rows[position].get("completion")

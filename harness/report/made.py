@@ -93,7 +93,7 @@ def _data(source: Source, runs: Sequence[RunSpec]) -> Block:
                      Cell(text=text.NOTHING), Cell(text=text.NOTHING)))  # fmt: skip
         for name, task in spec.evaluation.tasks.items():
             rows.append((Cell(text=domain), Cell(text=f"{task.split}: {reported.label(name)}"),
-                         Cell(text=describe(task.source, limit=task.limit)), Cell(text=task.grader),
+                         Cell(text=describe(task.source, limit=task.limit)), Cell(text=task.grader or text.NOTHING),
                          Cell(text=spec.evaluation.protocol)))  # fmt: skip
     return Block(name="data-sets", title="Data", header=("Domain", "Use", "Source", "Grader", "Protocol"), rows=tuple(rows))
 

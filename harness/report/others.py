@@ -177,11 +177,12 @@ def base_block(source: Source) -> Block | None:
             rows.append((
                 Cell(text=source.experiment.models[base.model_key].label, link=f"#run/{base.folder}"),
                 Cell(text=reported.label(task)),
+                Cell(text=text.NOTHING) if scores["accuracy"] is None else
                 Cell(text=text.percent(scores["accuracy"]), key=f"{key}|accuracy", order=scores["accuracy"]),
                 Cell(text=text.NOTHING) if floor is None else
                 Cell(text=text.percent(floor), key=f"{key}|floor", order=floor),
                 Cell(text=str(scores["n"]), key=f"{key}|n", order=scores["n"]),
-                Cell(text=scores["grader"]),
+                Cell(text=scores["grader"] or text.NOTHING),
                 Cell(text=base.protocol),
             ))  # fmt: skip
     header = ("Base model", "Test set", "Accuracy, %", "Best constant answer, %", "n", "Grader", "Protocol")

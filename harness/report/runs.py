@@ -166,7 +166,7 @@ def read_answers(entries: Sequence[dict[str, Any]], *, most: int) -> list[Answer
                     task=task,
                     group=content_hash([[row["id"], row.get("prompt"), row.get("gold")] for row in rows]),
                     ids=[str(row["id"]) for row in rows],
-                    bits="".join(digit(row["correct"]) for row in rows),
+                    bits="".join(digit(row["correct"]) for row in rows if row["correct"] is not None),
                     rows={i: rows[i] for i in sample(len(rows), most)},
                 )
             )

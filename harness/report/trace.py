@@ -184,6 +184,8 @@ def _run(source: Source, raw: Raw, run: RunSpec, tasks: Sequence[str]) -> tuple[
     metrics = read_metrics(folder)
     for task in tasks if status == "success" else ():
         rows = raw.rows(run.run_id, task)
+        if rows[0]["correct"] is None:
+            continue
         solved = sum(row["correct"] for row in rows)
         how = f"grader {metrics['tasks'][task]['grader']}; data {_short(metrics['tasks'][task].get('data_sha256'))}"
         share = f"{100 * solved / len(rows):.1f} % = {solved:g} of {len(rows)}"

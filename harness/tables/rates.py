@@ -72,18 +72,20 @@ def _where(point: SweepRun) -> Where:
     return point.run.domain, point.run.model_key, point.method
 
 
-def _validation(record: RunRecord) -> tuple[float, float | None]:
-    """Mean over validation tasks of a run's accuracy, and of the gold answer's NLL where all measured it."""
+def _validation(record: RunRecord) -> tuple[float | None, float | None]:
+    """Means over validation tasks of a run's accuracy and of the gold answer's NLL, each where all measured it."""
     tasks = [task for task, spec in record.run.evaluation.tasks.items() if spec.split == "validation"]
     predictions = [record.predictions[task] for task in tasks]
     losses = [p.gold_nll.mean() for p in predictions if p.gold_nll is not None]
-    accuracy = float(np.mean([p.correct.mean() for p in predictions]))
-    return accuracy, float(np.mean(losses)) if len(losses) == len(predictions) else None
+    shares = [p.correct.mean() for p in predictions if p.correct is not None]
+    accuracy, nll = (float(np.mean(own)) if len(own) == len(predictions) else None for own in (shares, losses))
+    return accuracy, nll
 
 
 def _point(runs: Sequence[SweepRun], records: Mapping[str, RunRecord]) -> Point:
     by_seed = {point.run.seed: records.get(point.run.run_id) for point in runs}
     done = {seed: _validation(r) for seed, r in by_seed.items() if r is not None and not r.diverged}
+    shares = [accuracy for accuracy, _ in done.values() if accuracy is not None]
     losses = [nll for _, nll in done.values() if nll is not None]
     return Point(
         rate=runs[0].run.training.learning_rate,
@@ -91,7 +93,7 @@ def _point(runs: Sequence[SweepRun], records: Mapping[str, RunRecord]) -> Point:
         seeds=tuple(done),
         n_diverged=sum(r is not None and r.diverged for r in by_seed.values()),
         n_missing=sum(r is None for r in by_seed.values()),
-        accuracy=float(np.mean([accuracy for accuracy, _ in done.values()])) if done else None,
+        accuracy=float(np.mean(shares)) if done and len(shares) == len(done) else None,
         gold_nll=float(np.mean(losses)) if done and len(losses) == len(done) else None,
     )
 

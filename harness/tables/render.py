@@ -65,17 +65,18 @@ def _decided(table: Table) -> list[str]:
 
 
 def _overview(table: Table, section: Section) -> list[str]:
-    paper = section.paper_label
+    metric = text.leading_metric(table)
+    paper = section.paper_label if metric == "accuracy" else None
     wide = len(table.columns) > WIDE
     if paper is None:
-        legend = f"Accuracy of {section.ours_label} in %."
+        legend = text.levels_of(table, section.ours_label, unit=" in")
     else:
         where, then = ("first line", "; second line:") if wide else ("each cell", " /")
         legend = f"Accuracy in %, {where}: {paper} as the paper reports it{then} {section.ours_label}, ours."
     rows = []
     for row in section.rows:
-        cells = [row.cells["accuracy", column.key] for column in table.columns]
-        shown = [text.ours(cell, "accuracy") for cell in cells]
+        cells = [row.cells[metric, column.key] for column in table.columns]
+        shown = [text.ours(cell, metric) for cell in cells]
         trainable = text.count(row.trainable_parameters)
         if paper is None:
             rows.append([row.label, trainable, *shown])
@@ -186,24 +187,26 @@ def tex(table: Table) -> str:
 
 
 def _tex_levels(table: Table, section: Section) -> list[str]:
-    """Accuracies: ours alone, or beside the paper's in columns, or in a wide table in lines."""
+    """Ours alone, or beside the paper's in columns, or in a wide table in lines."""
+    metric = text.leading_metric(table)
+    paper_label = section.paper_label if metric == "accuracy" else None
     n, wide = len(table.columns), len(table.columns) > WIDE
     headings = [text.heading(column) for column in table.columns]
     rows = []
     for row in section.rows:
-        cells = [row.cells["accuracy", column.key] for column in table.columns]
-        paper, ours = [text.reported(cell) for cell in cells], [text.ours(cell, "accuracy") for cell in cells]
+        cells = [row.cells[metric, column.key] for column in table.columns]
+        paper, ours = [text.reported(cell) for cell in cells], [text.ours(cell, metric) for cell in cells]
         trainable = text.count(row.trainable_parameters)
-        if section.paper_label is None:
+        if paper_label is None:
             rows.append([row.label, trainable, *ours])
         elif wide:
             rows += [[row.label, "paper", *paper], [trainable, "ours", *ours]]
         else:
             rows.append([row.label, trainable, *(shown for pair in zip(paper, ours, strict=True) for shown in pair)])
-    if section.paper_label is None:
+    if paper_label is None:
         header = [tex_header(["Method", "Trainable", *headings])]
-        return tex_tabular("lr" + "r" * n, header, rows, f"Accuracy of {section.ours_label}, %.")
-    caption = f"Accuracy, %. paper: {section.paper_label}; ours: {section.ours_label}."
+        return tex_tabular("lr" + "r" * n, header, rows, text.levels_of(table, section.ours_label, unit=","))
+    caption = f"Accuracy, %. paper: {paper_label}; ours: {section.ours_label}."
     if wide:
         return tex_tabular("ll" + "r" * n, [tex_header(["Method", "", *headings])], rows, caption)
     groups = [rf"\multicolumn{{2}}{{c}}{{{tex_escape(heading)}}}" for heading in headings]

@@ -28,9 +28,11 @@ _STYLES = {"better": "green", "worse": "red"}
 
 
 def grid(table: Table, section: Section) -> Grid:
-    """One model's accuracies: the paper's number (where it has one) / ours with its standard error."""
-    paper = section.paper_label
-    cells = "ours ± standard error, %" if paper is None else f"{paper} in the paper / ours ± standard error, %"
+    """One model's levels: the paper's number (where it has one) / ours with its standard error."""
+    metric = text.leading_metric(table)
+    paper = section.paper_label if metric == "accuracy" else None
+    unit = "%" if metric == "accuracy" else "nats per token"
+    cells = f"ours ± standard error, {unit}" if paper is None else f"{paper} in the paper / ours ± standard error, {unit}"
     title = Text(f"{section.title}\n{cells}", style="bold")
     wide = len(table.columns) > WIDE
     padding = (0, 0, 0, 1) if wide else (0, 1)
@@ -42,8 +44,8 @@ def grid(table: Table, section: Section) -> Grid:
         numbers = []
         between = " /\n" if wide else " / "
         for column in table.columns:
-            cell = row.cells["accuracy", column.key]
-            ours = text.ours(cell, "accuracy").replace("; ", "\n")
+            cell = row.cells[metric, column.key]
+            ours = text.ours(cell, metric).replace("; ", "\n")
             numbers.append(Text(ours if paper is None else f"{text.reported(cell)}{between}{ours}"))
         shown.add_row(Text(row.label), *numbers)
     return shown

@@ -157,9 +157,21 @@ def baseline_label(section: Section) -> str | None:
 
 
 def metrics_shown(table: Table) -> list[Metric]:
-    """Accuracy, and the gold-answer NLL where some run measured it."""
+    """Those that some run measured; accuracy where none has run."""
     cells = [(key[0], cell) for s in table.sections for row in s.rows for key, cell in row.cells.items()]
-    return [m for m in METRICS if m == "accuracy" or any(k == m and c.ours for k, c in cells)]
+    return [m for m in METRICS if any(k == m and c.ours for k, c in cells)] or ["accuracy"]
+
+
+def leading_metric(table: Table) -> Metric:
+    """What the levels of the table are in: accuracy, unless no run answered anything."""
+    return metrics_shown(table)[0]
+
+
+def levels_of(table: Table, label: str, *, unit: str) -> str:
+    """What the levels of a model are; ``unit``: how a percent sign is joined."""
+    if leading_metric(table) == "accuracy":
+        return f"Accuracy of {label}{unit} %."
+    return f"NLL of the gold answer of {label} in nats per token, less is better."
 
 
 def notes(table: Table) -> list[str]:
