@@ -197,6 +197,22 @@ class FileData(Frozen):
     skip: int = Field(0, ge=0, description="first rows that are left out")
 
 
+def used_rows(source: GeneratedData | FileData, *, limit: int | None) -> int | None:
+    """How many rows of a set are used; None where the experiment does not say how many it has."""
+    if source.rows is None:
+        return None
+    left = source.rows - (source.skip if isinstance(source, FileData) else 0)
+    return left if limit is None else min(left, limit)
+
+
+def which_rows(source: GeneratedData | FileData, *, limit: int | None) -> str:
+    """Which rows of a set are used, in words; empty for all of them."""
+    skip = source.skip if isinstance(source, FileData) else 0
+    if not skip:
+        return "" if limit is None else f"the first {limit} rows"
+    return f"rows {skip + 1} to {skip + limit}" if limit is not None else f"the rows after the first {skip}"
+
+
 def local_file(source: GeneratedData | FileData, *, data_dir: str | None) -> Path | None:
     """Where a set's local copy lies; None where it is generated or read from the hub."""
     if isinstance(source, FileData) and data_dir is not None and source.local is not None:

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from evaluation import sets
 from evaluation.sets.prompts import TEMPLATES
 from harness import reported
-from harness.config import BuiltModel, DataSource, FileData, GgufModel, HubModel, RunSpec, TaskSpec
+from harness.config import BuiltModel, DataSource, FileData, GgufModel, HubModel, RunSpec, TaskSpec, which_rows
 from harness.statistics.stats import wilson_interval
 
 _EXAMPLE = "A box holds 4 pens. How many pens are in 3 boxes?"
@@ -73,7 +73,8 @@ def percent(metrics: dict[str, Any]) -> float:
 def dataset_name(source: DataSource, *, format: str, limit: int | None) -> str:
     """Which records these are, in words."""
     label = sets.get(format).label
-    first = "" if limit is None else f", first {limit} rows"
+    which = which_rows(source, limit=limit)
+    first = f", {which}" if which else ""
     if not isinstance(source, FileData):
         return f"Generated records in the format of {label} (seed {source.seed}{first or f', {source.rows} rows'})"
     configs = f", configurations {' + '.join(source.hub_config)}" if isinstance(source.hub_config, tuple) else ""
@@ -200,7 +201,7 @@ def usage(card: Card) -> str:
 
 
 def _most_tokens(card: Card) -> int:
-    return max(task.max_new_tokens for task in card.tasks.values())
+    return max(task.max_new_tokens for task in card.tasks.values()) or 256
 
 
 def _base_arguments(card: Card) -> str:

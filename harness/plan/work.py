@@ -18,6 +18,7 @@ from harness.config import (
     TrainingData,
     canonical_json,
     local_file,
+    used_rows,
 )
 from harness.plan.parameter_counts import Parameters, architecture, count
 from harness.records.read import StaleRecord, load_record, run_folder
@@ -109,13 +110,13 @@ class Planner:
         return self._rows[key]
 
     def _count_rows(self, data: TrainingData) -> int | None:
-        rows = data.source.rows
+        rows = used_rows(data.source, limit=data.limit)
         file = local_file(data.source, data_dir=self.experiment.data_dir)
         if rows is None and file is not None and file.is_file():
             from harness.data.load import load_records
 
-            rows = len(load_records(data.source, data_dir=self.experiment.data_dir))
-        return rows if rows is None or data.limit is None else min(rows, data.limit)
+            rows = len(load_records(data.source, data_dir=self.experiment.data_dir, limit=data.limit))
+        return rows
 
     def parameters(self, run: RunSpec, *, steps: int | None, per_epoch: int | None) -> Parameters | None:
         """What the run trains. Runs that differ in seed, data or length only are counted once."""

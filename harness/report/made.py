@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import reported
-from harness.config import DataSource, RunSpec
+from harness.config import DataSource, RunSpec, which_rows
 from harness.experiment.runs import all_runs
 from harness.report.others import Block, Cell
 from harness.report.sources import Source
@@ -65,7 +65,8 @@ def describe(data: DataSource, *, limit: int | None) -> str:
         words = f"generated: {data.generator}, {data.rows} rows, seed {data.seed}"
     else:
         words = f"{data.hub_id} {data.split}" + (f", {data.rows} rows" if data.rows else "")
-    return words + (f", the first {limit}" if limit is not None else "")
+    which = which_rows(data, limit=limit)
+    return words + (f", {which}" if which else "")
 
 
 def _models(source: Source, runs: Sequence[RunSpec]) -> tuple[Model, ...]:

@@ -174,8 +174,8 @@ def _notes(experiment: Experiment, tuning: Tuning) -> list[str]:
     notes = [
         *experiment.notes,
         "Every method has the same grid and the same seeds: " + ", ".join(map(str, seeds)) + ".",
-        "The best rate has the highest mean accuracy on the domain's validation tasks, which are in no table (ties: the lower "
-        "NLL of the gold answer). A rate at which a seed diverged or has not run cannot win.",
+        "The best rate has the highest mean accuracy on the domain's validation tasks, which are in no table (ties, and where "
+        "nothing is answered: the lower NLL of the gold answer). A rate at which a seed diverged or has not run cannot win.",
         "Shared: the rate that the experiment sets for a method, as in the paper one for all low-rank methods.",
         "± is one standard error, [..] a 95 % interval of the difference at the same rule. A rank is no verdict: "
         "python -m harness.tables table1 --rates tuned decides by the experiment's families.",
@@ -197,6 +197,8 @@ def _validation(point: Point, *, best: bool) -> str:
     """A point's validation accuracy, or why it has none; the best one is marked."""
     total = len(point.seeds) + point.n_diverged + point.n_missing
     parts = [] if point.accuracy is None else [text.percent(point.accuracy)]
+    if point.accuracy is None and point.gold_nll is not None:
+        parts = [f"{point.gold_nll:.3f} nats"]
     if point.n_diverged:
         parts.append(f"diverged ({point.n_diverged} of {total})")
     if point.n_missing:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config import DataSource, RunSpec, TaskSpec
+from harness.config import DataSource, RunSpec, TaskSpec, used_rows
 from harness.experiment.runs import timing_runs
 from harness.workflow.dag import Dag
 
@@ -20,7 +20,7 @@ _ROWS = 10_000
 
 
 def _rows(source: DataSource, limit: int | None) -> int:
-    return min(source.rows or _ROWS, limit or source.rows or _ROWS)
+    return used_rows(source, limit=limit) or min(_ROWS, limit or _ROWS)
 
 
 def _training(run: RunSpec) -> float:

@@ -123,7 +123,8 @@ def write_run(
     gold_nll: Mapping[str, Sequence[float]] | None = None,
     wall_time_s: float = 10.0,
 ) -> Path:
-    """Write one run's records and return its folder. ``correct`` None: the run diverged."""
+    """Write one run's records and return its folder. ``correct`` None: the run diverged. Tasks without grader have no answers,
+    whatever ``correct`` says."""
     folder = run_folder(run, results)
     status = "success" if correct is not None else "diverged"
     common = {"schema_version": SCHEMA_VERSION, "run_id": run.run_id, "status": status}
@@ -136,13 +137,17 @@ def write_run(
     for task, values in (correct or {}).items():
         losses = gold_nll[task] if gold_nll else [None] * len(values)
         scores = enumerate(zip(values, losses, strict=True))
-        rows = [{"id": f"{task}/{i}", "correct": bool(v), "gold_nll": loss} for i, (v, loss) in scores]
+        spec = run.evaluation.tasks.get(task)
+        graded = spec is None or spec.grader is not None
+        rows = [{"id": f"{task}/{i}", "correct": bool(v) if graded else None, "gold_nll": loss} for i, (v, loss) in scores]
         path = folder / "predictions" / f"{task}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         tasks[task] = {"accuracy": float(np.mean(values)), "n": len(values), "grader": "sound", "stderr": 0.1,
                        "unparseable": 0.0, "truncated": 0.0, "timed_out": 0.0,
                        "gold_nll": float(np.mean(losses)) if gold_nll else None}  # fmt: skip
+        if not graded:
+            tasks[task] |= dict.fromkeys(("accuracy", "grader", "stderr", "unparseable", "truncated", "timed_out"))
     write_json(folder / "metrics.json", {**common, "tasks": tasks, "wall_time_s": 2.0})
     return folder
 
@@ -165,6 +170,17 @@ def populate(specs: Sequence[RunSpec], results: Path, *, effects: Mapping[str, f
 def small() -> Experiment:
     """Two methods, one model, one domain, three seeds."""
     return experiment(methods={"llama-tiny": ("lora", "beamlora")}, domains={"math": {"gsm8k": 20, "math": 15}})
+
+
+def without_answers(made: Experiment) -> Experiment:
+    """The same experiment, whose tasks measure the NLL of the gold answers alone, by which its families decide."""
+    content = made.model_dump(mode="json")
+    for domain in content["domains"].values():
+        for task in domain["evaluation"]["tasks"].values():
+            task |= {"grader": None, "max_new_tokens": 0}
+    for family in content["comparisons"]["families"].values():
+        family["metric"] = "gold_nll"
+    return Experiment.model_validate(content)
 
 
 def build(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> tables.Table:

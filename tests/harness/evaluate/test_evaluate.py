@@ -71,6 +71,33 @@ def model() -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**(SIZES | {"max_position_embeddings": 512}))).eval()
 
 
+def test_a_task_without_grader_measures_the_nll_and_answers_nothing(model, tokenizer, monkeypatch) -> None:
+    asked = evaluate_task(model, tokenizer, "gsm8k", task(), RECORDS)
+    monkeypatch.setattr(harness.evaluate.generate, "generate", None)
+    result = evaluate_task(model, tokenizer, "gsm8k", task(grader=None, max_new_tokens=0), RECORDS)
+    assert [row["gold_nll"] for row in result.predictions] == [row["gold_nll"] for row in asked.predictions]
+    answers = {"completion": "", "extracted": None, "correct": None, "verdicts": {}, "outcome": None, "unparseable": None}
+    assert all(row | answers == row for row in result.predictions)
+    shares = ("accuracy", "stderr", "unparseable", "truncated", "timed_out", "grader", "floor")
+    assert [result.metrics[name] for name in shares] == [None] * 7
+    same = ("gold_nll", "gold_nll_stderr", "gold_tokens", "n")
+    assert [result.metrics[name] for name in same] == [asked.metrics[name] for name in same]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grader": None}, "max_new_tokens: found 4, expected 0: with grader null nothing is answered"),
+        ({"grader": None, "max_new_tokens": 0, "num_beams": 2}, "num_beams: found 2, expected 1: with grader null"),
+        ({"max_new_tokens": 0}, "max_new_tokens: found 0, expected at least 1, or grader null"),
+    ],
+    ids=["tokens", "beams", "grader"],
+)
+def test_a_task_answers_and_is_graded_or_neither(model, tokenizer, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate_task(model, tokenizer, "gsm8k", task(**changes), RECORDS)
+
+
 def test_numbers_follow_from_the_predictions(model, tokenizer, answering) -> None:
     answering(["The answer is: 1", "The answer is: 200", "The answer is: 7", "Who knows?"])
     result = evaluate_task(model, tokenizer, "gsm8k", task(), RECORDS)

@@ -177,7 +177,7 @@ def test_metadata_links_base_model_data_and_results(hub_run: Path) -> None:
                 {
                     "task": {"type": "text-generation"},
                     "dataset": {
-                        "name": "HumanEval (openai/openai_humaneval, test, first 8 rows)",
+                        "name": "HumanEval (openai/openai_humaneval, test, the first 8 rows)",
                         "type": "openai/openai_humaneval",
                         "split": "test",
                     },

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
 from harness import reported
 from harness.config import Experiment, RunSpec
 from harness.records.versioned import MissingRecord, RecordError
-from harness.tables import render
+from harness.tables import render, summary
 from harness.tables.build import Table
 from harness.tables.words import tallies
 from tests.harness import fake_runs
@@ -220,6 +221,25 @@ def test_markdown_rounds_the_same_numbers(full) -> None:
 
 
 # --------------------------------------------------------------------------------------------- the paper's own numbers
+
+
+def test_where_nothing_is_answered_the_table_is_of_the_nll_alone(tmp_path: Path) -> None:
+    made = fake_runs.without_answers(fake_runs.experiment(methods={"llama-tiny": ("lora", "beamlora")}, seeds=range(5)))
+    fake_runs.populate(fake_runs.runs(made), tmp_path, effects={"beamlora": 2.0})
+    table = build(made, tmp_path)
+    data = frame(table)
+    measured = data[data["mean"].notna()]
+    assert set(measured["metric"]) == {"gold_nll"} and len(measured) == len(table.columns) * 2
+    decided = [decision for decision in table.decisions() if decision.comparison is not None]
+    assert {decision.metric for decision in decided} == {"gold_nll"}
+    assert {decision.comparison.word for decision in decided if decision.comparison} == {"better"}
+    console = Console(width=100, file=io.StringIO())
+    console.print(summary.grid(table, table.sections[0]))
+    for text in (render.markdown(table), render.tex(table), console.file.getvalue()):
+        assert "ccuracy, %" not in text and "Accuracy of" not in text and "in the paper" not in text
+    level = f"{one(data, method_key='lora', task='gsm8k', metric='gold_nll')['mean']:.3f}"
+    assert "NLL of the gold answer of" in render.markdown(table)
+    assert level in render.markdown(table) and level in console.file.getvalue()
 
 
 def test_papers_numbers_stand_beside_the_model_that_stands_for_them(full) -> None:
