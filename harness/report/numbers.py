@@ -230,7 +230,7 @@ def _grid(table: Table, metric: Metric) -> Grid:
             colour=colour_of(row.method_key),
             is_baseline=row.is_baseline,
             cells=tuple(_cell(table, section, row, metric, column, reach) for column in table.columns),
-            facts=_facts(table, section, row) if metric == "accuracy" else (),
+            facts=_facts(table, section, row) if metric == text.leading_metric(table) else (),
         )
         for section in table.sections
         for row in section.rows

@@ -221,10 +221,20 @@ class TableNumbers:
                 raw[key] = replace(raw[key], p_adjusted=p, p_equivalent=q if tested else None, outcome=word)
         return raw
 
+    @cached_property
+    def nll_alone(self) -> bool:
+        """Whether runs measured losses, and none answered anything."""
+
+        def measured(metric: str) -> bool:
+            cells = product(self.rows, self.columns)
+            return any(self.estimate(model, method, column, metric) is not None for (model, method), column in cells)
+
+        return measured("gold_nll") and not measured("accuracy")
+
     def paper(self, model: str, method: str, metric: str, column: Column) -> float | None:
         """The paper's accuracy (a fraction) for a cell, from its own file."""
         run = self.runs_of(model, method)[0]
-        if metric != "accuracy" or run.model.stands_for is None:
+        if metric != "accuracy" or run.model.stands_for is None or self.nll_alone:
             return None
         where: dict[str, Any] = {
             "table": self.name,

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from harness.cli import Config
 from harness.config import ConfigError
+from harness.experiment.runs import all_runs
 from harness.report import __main__ as command
 from harness.report import page, sources
 from harness.report.check import agrees, check
@@ -42,6 +45,19 @@ def test_a_page_of_these_records_passes(source: Source) -> None:
     checked = check(source, source.folder / "report.html")
     assert checked.mismatches == ()
     assert checked.words > 500 and checked.cells > 60 and checked.runs > 50
+
+
+def test_a_page_of_runs_that_answered_nothing_passes(tmp_path: Path) -> None:
+    made = fake_runs.without_answers(fake_runs.experiment(methods={"llama-tiny": ("lora", "beamlora")}, seeds=range(5)))
+    path, results = tmp_path / "fake.yaml", tmp_path / "results"
+    path.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
+    fake_runs.populate(all_runs(made), results, effects={"beamlora": 2.0})
+    report = sources.open_source(Config(files=(path,)), results=results, figures=tmp_path / "figures")
+    html = page.render_page(report, allow_missing=True)
+    (report.folder / "report.html").write_text(html)
+    checked = check(report, report.folder / "report.html")
+    assert checked.mismatches == () and checked.words > 50
+    assert "|accuracy|" not in html and "|gold_nll|" in html
 
 
 def edit(source: Source, change: Callable[[str], str]) -> None:
