@@ -67,11 +67,17 @@ def _importance_runs(experiment: Experiment) -> Sequence[RunSpec]:
 
 
 def _sweep_runs(experiment: Experiment, *, sweep: str) -> Sequence[RunSpec]:
-    return sweep_and_baseline_runs(experiment, sweep) if sweep in experiment.sweeps else []
+    return _answering(sweep_and_baseline_runs(experiment, sweep)) if sweep in experiment.sweeps else []
 
 
 def _table1_runs(experiment: Experiment) -> Sequence[RunSpec]:
-    return table_runs(experiment, "table1") if "table1" in experiment.tables else []
+    return _answering(table_runs(experiment, "table1")) if "table1" in experiment.tables else []
+
+
+def _answering(runs: Sequence[RunSpec]) -> Sequence[RunSpec]:
+    """The runs, if all of them answer a test set: these figures show accuracy."""
+    tested = [[task.grader for task in run.evaluation.tasks.values() if task.split == "test"] for run in runs]
+    return runs if all(any(graders) for graders in tested) else []
 
 
 def _timing_file(experiment: Experiment) -> Sequence[str]:

@@ -106,8 +106,11 @@ def score(records: Sequence[RunRecord], tasks: Sequence[Task]) -> Score:
         records: records of one method on one model; one per domain and seed.
 
     Raises:
+        ConfigError: no tasks.
         RecordError: two seeds answered different examples.
     """
+    if not tasks:
+        raise ConfigError("domains.evaluation.tasks: found no test set with a grader, expected one: this figure shows accuracy")
     by_seed: dict[int, dict[str, RunRecord]] = {}
     for record in records:
         by_seed.setdefault(record.run.seed, {})[record.run.domain] = record
