@@ -103,7 +103,7 @@ def _is_frozen(base: nn.Module) -> bool:
     )
 
 
-def only_adapter(layer: Any) -> str | None:
+def _only_adapter(layer: Any) -> str | None:
     """The one adapter that PEFT's layer computes with; None where it computes with none, several, or merged ones."""
     if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
         return None
@@ -111,36 +111,52 @@ def only_adapter(layer: Any) -> str | None:
     return adapter if adapter in layer.lora_A and not layer.lora_bias.get(adapter) else None
 
 
-@fuses(lora.Linear)
-class FusedLora(Fused, lora.Linear):
-    """PEFT's LoRA and DoRA."""
+class FusedAdapter(Fused):
+    """Before a layer class of PEFT's kind, which holds adapters by name."""
 
     def update(self) -> Update | None:
+        adapter = _only_adapter(self)
+        return None if adapter is None else self.update_of(adapter)
+
+    def update_of(self, adapter: str) -> Update | None:
+        """``update`` of the only adapter."""
+        raise NotImplementedError
+
+
+def lora_update(
+    layer: Any, adapter: str, *, factors: torch.Tensor | None = None, magnitude: torch.Tensor | None = None
+) -> Update:
+    """The update of an adapter of PEFT's LoRA layer, and what makes it more than LoRA's."""
+    return Update(
+        a=layer.lora_A[adapter].weight,
+        b=layer.lora_B[adapter].weight,
+        scaling=layer.scaling[adapter],
+        dropout=layer.lora_dropout[adapter],
+        factors=factors,
+        magnitude=magnitude,
+    )
+
+
+@fuses(lora.Linear)
+class FusedLora(FusedAdapter, lora.Linear):
+    """PEFT's LoRA and DoRA."""
+
+    def update_of(self, adapter: str) -> Update | None:
         layer: Any = self
-        adapter = only_adapter(layer)
-        if adapter is None:
-            return None
         variant = layer.lora_variant.get(adapter)
-        if variant is not None and not isinstance(variant, DoraLinearVariant):
-            return None
-        return Update(
-            a=layer.lora_A[adapter].weight,
-            b=layer.lora_B[adapter].weight,
-            scaling=layer.scaling[adapter],
-            dropout=layer.lora_dropout[adapter],
-            magnitude=None if variant is None else layer.lora_magnitude_vector[adapter].weight,
-        )
+        if variant is None:
+            return lora_update(layer, adapter)
+        if isinstance(variant, DoraLinearVariant):
+            return lora_update(layer, adapter, magnitude=layer.lora_magnitude_vector[adapter].weight)
+        return None
 
 
 @fuses(SVDLinear)
-class FusedSvd(Fused, SVDLinear):
+class FusedSvd(FusedAdapter, SVDLinear):
     """PEFT's AdaLoRA: E as the factors of the ranks."""
 
-    def update(self) -> Update | None:
+    def update_of(self, adapter: str) -> Update:
         layer: Any = self
-        adapter = only_adapter(layer)
-        if adapter is None:
-            return None
         return Update(
             a=layer.lora_A[adapter],
             b=layer.lora_B[adapter],
@@ -169,6 +185,31 @@ def _dropped(rows: torch.Tensor, mask: torch.Tensor | None, p: float) -> torch.T
     return (rows * mask).to(rows.dtype)
 
 
+def _weighted(hidden: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
+    return hidden if factors is None else (hidden * factors).to(hidden.dtype)
+
+
+def _update_gradients(
+    ctx: Any,
+    dz: torch.Tensor,
+    rows: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    factors: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    hidden: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Gradients of A, B, the factors and A's output, from ``dz`` (n, out), that of scaling B (factors * A dropout(x))."""
+    d_b = (dz.t() @ _weighted(hidden, factors)).to(b.dtype).mul_(ctx.scaling)
+    d_hidden = (dz @ b.to(ctx.dtype)).mul_(ctx.scaling)
+    d_factors = None
+    if factors is not None:
+        d_factors = (d_hidden * hidden).sum(0, dtype=torch.promote_types(ctx.dtype, factors.dtype)).to(factors.dtype)
+        d_hidden = _weighted(d_hidden, factors)
+    d_a = (d_hidden.t() @ _dropped(rows, mask, ctx.p).to(ctx.dtype)).to(a.dtype)
+    return d_a, d_b, d_factors, d_hidden
+
+
 class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -188,8 +229,7 @@ class _LoraLinear(torch.autograd.Function):
         y = F.linear(rows, weight, bias)
         with torch.autocast(x.device.type, enabled=False):
             hidden = dropped.to(dtype) @ a.to(dtype).t()
-            weighted = hidden if factors is None else (hidden * factors).to(dtype)
-            y = y.to(dtype).addmm_(weighted, b.to(dtype).t(), alpha=scaling).to(y.dtype)
+            y = y.to(dtype).addmm_(_weighted(hidden, factors), b.to(dtype).t(), alpha=scaling).to(y.dtype)
         ctx.save_for_backward(rows, weight, a, b, factors, mask, hidden)
         ctx.scaling, ctx.p, ctx.dtype, ctx.shape = scaling, p, dtype, x.shape
         return y.view(*x.shape[:-1], y.shape[-1])
@@ -200,15 +240,7 @@ class _LoraLinear(torch.autograd.Function):
         rows, weight, a, b, factors, mask, hidden = ctx.saved_tensors
         dtype = ctx.dtype
         dy = grad.reshape(-1, grad.shape[-1])
-        dz = dy.to(dtype)
-        weighted = hidden if factors is None else (hidden * factors).to(dtype)
-        d_b = (dz.t() @ weighted).to(b.dtype).mul_(ctx.scaling)
-        d_hidden = (dz @ b.to(dtype)).mul_(ctx.scaling)
-        d_factors = None
-        if factors is not None:
-            d_factors = (d_hidden * hidden).sum(0, dtype=torch.promote_types(dtype, factors.dtype)).to(factors.dtype)
-            d_hidden = (d_hidden * factors).to(dtype)
-        d_a = (d_hidden.t() @ _dropped(rows, mask, ctx.p).to(dtype)).to(a.dtype)
+        d_a, d_b, d_factors, d_hidden = _update_gradients(ctx, dy.to(dtype), rows, a, b, factors, mask, hidden)
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = dy.to(weight.dtype) @ weight
@@ -256,13 +288,11 @@ class _DoraLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, weight, a, b, scale, mask, hidden, sum_of_both = ctx.saved_tensors
-        dtype, scaling = ctx.dtype, ctx.scaling
+        dtype = ctx.dtype
         dy = grad.reshape(-1, grad.shape[-1])
         d_scale = (dy * sum_of_both).sum(0, dtype=torch.promote_types(dtype, scale.dtype)).to(scale.dtype)
         dz = (dy * scale).to(dtype)
-        d_b = (dz.t() @ hidden).to(b.dtype).mul_(scaling)
-        d_hidden = (dz @ b.to(dtype)).mul_(scaling)
-        d_a = (d_hidden.t() @ _dropped(rows, mask, ctx.p).to(dtype)).to(a.dtype)
+        d_a, d_b, _, d_hidden = _update_gradients(ctx, dz, rows, a, b, None, mask, hidden)
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = dz.to(weight.dtype) @ weight

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from methods.beamlora.config import BeamLoraConfig
-from methods.beamlora.fused import Fused, Update, fuses, only_adapter
+from methods.beamlora.fused import FusedAdapter, Update, fuses, lora_update
 from methods.beamlora.operation import rank_scores
 
 
@@ -96,21 +96,11 @@ class BeamVariant(LoraVariant):
 
 
 @fuses(BeamLoraLinear)
-class FusedBeamLora(Fused, BeamLoraLinear):
+class FusedBeamLora(FusedAdapter, BeamLoraLinear):
     """The layer as one function: the scores as the factors of the ranks."""
 
-    def update(self) -> Update | None:
-        layer: Any = self
-        adapter = only_adapter(layer)
-        if adapter is None:
-            return None
-        return Update(
-            a=layer.lora_A[adapter].weight,
-            b=layer.lora_B[adapter].weight,
-            scaling=layer.scaling[adapter],
-            dropout=layer.lora_dropout[adapter],
-            factors=layer.rank_scores(adapter),
-        )
+    def update_of(self, adapter: str) -> Update:
+        return lora_update(self, adapter, factors=self.rank_scores(adapter))
 
 
 # ------------------------------------------------------------------------------------------------ trained, but not operated on
