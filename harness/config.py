@@ -296,6 +296,11 @@ class EvaluationSpec(Frozen):
     dtype: Literal["float32", "bfloat16"] = "float32"
     lm_eval: LmEvalSpec | None = None
 
+    @property
+    def answered_tests(self) -> list[str]:
+        """The test sets that are answered: what an accuracy is of."""
+        return [name for name, task in self.tasks.items() if task.split == "test" and task.grader is not None]
+
     @model_validator(mode="before")
     @classmethod
     def _complete_tasks(cls, content: Any) -> Any:

@@ -76,8 +76,7 @@ def _table1_runs(experiment: Experiment) -> Sequence[RunSpec]:
 
 def _answering(runs: Sequence[RunSpec]) -> Sequence[RunSpec]:
     """The runs, if all of them answer a test set: these figures show accuracy."""
-    tested = [[task.grader for task in run.evaluation.tasks.values() if task.split == "test"] for run in runs]
-    return runs if all(any(graders) for graders in tested) else []
+    return runs if all(run.evaluation.answered_tests for run in runs) else []
 
 
 def _timing_file(experiment: Experiment) -> Sequence[str]:

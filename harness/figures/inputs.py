@@ -96,7 +96,7 @@ Task = tuple[str, str]
 
 def tasks_of(run: RunSpec) -> list[Task]:
     """The run's test sets that are answered, without those that learning rates are chosen on."""
-    return [(run.domain, name) for name, spec in run.evaluation.tasks.items() if spec.split == "test" and spec.grader]
+    return [(run.domain, name) for name in run.evaluation.answered_tests]
 
 
 def score(records: Sequence[RunRecord], tasks: Sequence[Task]) -> Score:

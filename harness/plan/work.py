@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import methods
 from harness.config import (
     BuiltModel,
     ConfigError,
@@ -24,6 +23,7 @@ from harness.plan.parameter_counts import Parameters, architecture, count
 from harness.records.read import StaleRecord, load_record, run_folder
 from harness.records.training import read_training
 from harness.records.versioned import MissingRecord, RecordError
+from harness.train.steps import method_schedule, step_counts
 from methods.base import OperationSteps
 
 #: Steps of a run whose number of rows is unknown, only to count parameters: long enough for every method's schedule.
@@ -80,8 +80,6 @@ class Planner:
         Raises:
             ConfigError: settings that do not fit the model or the data.
         """
-        from harness.train.steps import step_counts
-
         rows = self.rows(run.data)
         steps, per_epoch = (None, None) if rows is None else step_counts(run.training, examples=rows, world_size=1)
         if run.training.max_steps is not None:
@@ -199,10 +197,7 @@ def _schedule(run: RunSpec, steps: int | None, per_epoch: int | None) -> Operati
     """The method's own answer; none while the length of the run or of an epoch is unknown."""
     if steps is None or per_epoch is None:
         return OperationSteps()
-    try:
-        return methods.of(run.method).schedule(total_steps=steps, steps_per_epoch=per_epoch)
-    except ValueError as error:
-        raise ConfigError(f"methods.{run.method.key}: {error}") from error
+    return method_schedule(run, total_steps=steps, steps_per_epoch=per_epoch)
 
 
 def totals(runs: Sequence[PlannedRun]) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _check_spec(path: Path, train: TrainRecord, run: RunSpec, command: str) -> N
     later has its default, or ``_EARLIER``'s value."""
     try:
         recorded = json.loads(_completed(train.spec).training_json())
-    except ValidationError:
+    except (ValidationError, KeyError):
         recorded = None
     expected = json.loads(run.training_json())
     if recorded != expected:

@@ -1,10 +1,12 @@
-"""How many optimizer steps a run has. Apart from the loop, so that a plan need not load it."""
+"""How many optimizer steps a run has, and when its method operates. Apart from the loop, so that a plan need not load it."""
 
 from __future__ import annotations
 
 import math
 
-from harness.config import TrainingSpec
+import methods
+from harness.config import ConfigError, RunSpec, TrainingSpec
+from methods.base import OperationSteps
 
 
 def step_counts(spec: TrainingSpec, *, examples: int, world_size: int) -> tuple[int, int]:
@@ -16,3 +18,15 @@ def step_counts(spec: TrainingSpec, *, examples: int, world_size: int) -> tuple[
         return spec.max_steps, per_epoch
     assert spec.num_train_epochs is not None
     return math.ceil(spec.num_train_epochs * per_epoch), per_epoch
+
+
+def method_schedule(run: RunSpec, *, total_steps: int, steps_per_epoch: int) -> OperationSteps:
+    """When the method of a run operates on ranks.
+
+    Raises:
+        ConfigError: its settings do not fit a run of this length.
+    """
+    try:
+        return methods.of(run.method).schedule(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    except ValueError as error:
+        raise ConfigError(f"methods.{run.method.key}: {error}") from error

@@ -19,6 +19,7 @@ import methods
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError, DataSource, Experiment, LocalModel, RunSpec, TaskSpec, TrainingData, canonical_json
 from harness.experiment.runs import all_runs, load_experiment
+from harness.train.steps import method_schedule, step_counts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -89,8 +90,6 @@ def check_length(spec: RunSpec, *, examples: int) -> None:
     Raises:
         ConfigError: a micro-batch of more examples than there are, or a schedule that does not fit into the run.
     """
-    from harness.train.steps import step_counts
-
     size = spec.training.per_device_train_batch_size
     if size > examples:
         raise ConfigError(
@@ -98,10 +97,7 @@ def check_length(spec: RunSpec, *, examples: int) -> None:
             f"domains.{spec.domain}"
         )
     steps, per_epoch = step_counts(spec.training, examples=examples, world_size=1)
-    try:
-        methods.of(spec.method).schedule(total_steps=steps, steps_per_epoch=per_epoch)
-    except ValueError as error:
-        raise ConfigError(f"methods.{spec.method.key}: {error}") from error
+    method_schedule(spec, total_steps=steps, steps_per_epoch=per_epoch)
 
 
 def check_attention(spec: RunSpec, config: PretrainedConfig) -> None:

@@ -120,6 +120,15 @@ def test_a_setting_that_came_into_the_schema_later_has_its_default(runs: list[Ru
         records.load_record(other, results=tmp_path)
 
 
+def test_the_record_of_a_method_that_is_gone_is_stale(runs: list[RunSpec], tmp_path: Path) -> None:
+    path = fake_runs.run_folder(runs[0], tmp_path) / "train.json"
+    spec = json.loads(path.read_text())["spec"]
+    spec["method"]["name"] = "withdrawn"
+    fake_runs.edit_json(path, spec=spec)
+    with pytest.raises(records.StaleRecord, match="spec: a spec of another form"):
+        records.load_record(runs[0], results=tmp_path)
+
+
 def test_changed_label_does_not(runs: list[RunSpec], tmp_path: Path) -> None:
     other = changed(runs[0], method=runs[0].method.model_dump() | {"label": "Low-rank"})
     assert records.load_record(other, results=tmp_path).run.method.label == "Low-rank"

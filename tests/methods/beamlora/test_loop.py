@@ -182,7 +182,9 @@ def test_where_the_horizon_comes_from_does_not_matter_to_a_resumed_run() -> None
     epochs = beam_model(horizon_steps=None)
     state = BeamLora(epochs, adam(epochs), total_steps=24, steps_per_epoch=8).state_dict()
     steps = beam_model(horizon_steps=16)
-    BeamLora(steps, adam(steps), total_steps=24).load_state_dict(state)
+    resumed = BeamLora(steps, adam(steps), total_steps=24)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state and resumed.schedule.horizon == 16
 
 
 # ---- accelerate
