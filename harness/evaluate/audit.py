@@ -111,7 +111,8 @@ def _item(row: Mapping[str, Any]) -> Item:
     )
 
 
-def _pair(first: str, second: str, verdicts: Sequence[Mapping[str, bool | float]]) -> Pair:
+def pair(first: str, second: str, verdicts: Sequence[Mapping[str, bool | float]]) -> Pair:
+    """Two graders by the verdicts of each prediction, of which there is at least one."""
     first_only = sum(judged[first] > judged[second] for judged in verdicts)
     second_only = sum(judged[second] > judged[first] for judged in verdicts)
     share = (first_only + second_only) / len(verdicts)
@@ -133,7 +134,7 @@ def audit_rows(rows: Sequence[Mapping[str, Any]], *, run: str, task: str, headli
         if set(judged) != set(graders):
             raise ConfigError(f"{where} {row['id']}: found graders {', '.join(judged)}, expected {', '.join(graders)}")
     n = len(rows)
-    pairs = [_pair(first, second, verdicts) for first, second in itertools.combinations(graders, 2)]
+    pairs = [pair(first, second, verdicts) for first, second in itertools.combinations(graders, 2)]
     return TaskAudit(
         run=run,
         task=task,
@@ -142,7 +143,7 @@ def audit_rows(rows: Sequence[Mapping[str, Any]], *, run: str, task: str, headli
         accuracy={grader: sum(judged[grader] for judged in verdicts) / n for grader in graders},
         unparseable=sum(bool(row.get("unparseable")) for row in rows) / n,
         truncated=sum(bool(row.get("truncated")) for row in rows) / n,
-        pairs=sorted(pairs, key=lambda pair: -pair.share),
+        pairs=sorted(pairs, key=lambda one: -one.share),
         items=[_item(row) for row, judged in zip(rows, verdicts, strict=True) if len(set(judged.values())) > 1],
     )
 

@@ -214,6 +214,8 @@ def _single(raw: Raw, key: str) -> Expected | None:
         run, task, name = parts
         record = json.loads((raw.source.folder / run / "metrics.json").read_text(encoding="utf-8"))
         return (len(raw.rows(run, task)) if name == "n" else record["contamination"][task][name],)
+    if kind == "graders":
+        return recompute.grader_number(raw, parts)
     if kind == "table4":
         from harness.report.others import shown_value
 

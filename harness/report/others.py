@@ -9,9 +9,11 @@ from typing import Any
 
 from harness import reported
 from harness.config import ConfigError
+from harness.evaluate import audit
 from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
 from harness.records import timing
+from harness.records.read import Loaded, read_metrics, read_predictions
 from harness.records.versioned import Recipe, read_json
 from harness.report.sources import CLAIMS, Source
 from harness.tables import rates, rates_table
@@ -190,6 +192,40 @@ def base_block(source: Source) -> Block | None:
     command = f"{source.command} -- base_evaluations"
     title = "Base models without fine-tuning"
     return Block(name="base", title=title, header=header, rows=tuple(rows), notes=notes, command=command) if rows else None
+
+
+# -------------------------------------------------------------------------------------------------------------- graders
+
+
+def grader_block(source: Source, loaded: Loaded) -> Block | None:
+    """The sound grader beside Math-Verify on every answer that both judged, by model and test set; None where there is none."""
+    places = [(r.folder, r.run.domain, r.run.model_key) for r in loaded.records]
+    places += [(source.folder / base.folder, base.folder, base.model_key) for base in base_evaluations(source.experiment)]
+    judged: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for folder, place, model in places:
+        tasks = read_metrics(folder)["tasks"] if (folder / "metrics.json").is_file() else {}
+        for task, scores in tasks.items():
+            if set(audit.REFERENCE) <= set(scores.get("graders", ())):
+                rows = read_predictions(folder, task, fields=("verdicts",))
+                judged.setdefault((place, model, task), []).extend(row["verdicts"] for row in rows)
+    lines = []
+    for (place, model, task), verdicts in judged.items():
+        pair = audit.pair(*audit.REFERENCE, verdicts)
+        key = f"graders|{place}|{model}|{task}"
+        lines.append((
+            Cell(text="nothing" if place.startswith("base/") else place, link=f"#run/{place}" if "/" in place else None),
+            Cell(text=source.experiment.models[model].label),
+            Cell(text=reported.label(task)),
+            Cell(text=text.percent(1 - pair.share), key=f"{key}|agreement", order=1 - pair.share),
+            Cell(text=str(pair.first_only), key=f"{key}|sound", order=pair.first_only),
+            Cell(text=str(pair.second_only), key=f"{key}|math_verify", order=pair.second_only),
+            Cell(text=str(len(verdicts)), key=f"{key}|n", order=len(verdicts)),
+        ))  # fmt: skip
+    header = ("Fine-tuned on", "Model", "Test set", "Agree, %", "Only sound accepts", "Only Math-Verify accepts", "Answers")
+    title = "The sound grader beside Math-Verify on the same answers"
+    notes = ("The command lists the answers of a run on which its graders differ.",)
+    command = "python -m harness.evaluate.audit RUN_DIR"
+    return Block(name="graders", title=title, header=header, rows=tuple(lines), notes=notes, command=command) if lines else None
 
 
 # --------------------------------------------------------------------------------------------------------------- timing

@@ -153,6 +153,7 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
         "settings": others.settings_blocks(source, allow_missing=allow_missing),
         "rates": others.rate_blocks(source, allow_missing=allow_missing),
         "base": others.base_block(source),
+        "graders": others.grader_block(source, loaded),
         "timing": others.timing_block(source),
     }
     script = _script()

@@ -334,3 +334,18 @@ def rate_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...] | None:
         return None
     d = stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=True)
     return 100 * (plain_mean(first) - plain_mean(second)), 100 * d.low, 100 * d.high
+
+
+def grader_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...]:
+    """A number of the graders' table by the parts of its key: place, model, task, quantity."""
+    place, model, task, quantity = parts
+    runs = [run for run, status in raw.status.items() if status == "success" and run.startswith(f"{place}/{model}/")]
+    rows = [row for folder in runs or [place] for row in raw.rows(folder, task)]
+    pairs = [(float(row["verdicts"]["sound"]), float(row["verdicts"]["math_verify"])) for row in rows]
+    counts = {
+        "agreement": 100 * sum(ours == theirs for ours, theirs in pairs) / len(pairs),
+        "sound": sum(ours > theirs for ours, theirs in pairs),
+        "math_verify": sum(theirs > ours for ours, theirs in pairs),
+        "n": len(pairs),
+    }
+    return (counts[quantity],)

@@ -64,19 +64,20 @@ def answers(rows: list[dict[str, Any]], run: str) -> list[dict[str, Any]]:
             "prompt": f"### Instruction:\nHow much is {i} + {i}?\n\n### Response:", "gold": str(2 * i),
             "completion": HOSTILE if i == 0 else f"{i} + {i} = {2 * i if row['correct'] else i} ({run})",
             "extracted": str(2 * i if row["correct"] else i),
-            "verdicts": {"sound": row["correct"], "paper": row["correct"]}, "outcome": None, "truncated": False,
+            "verdicts": {"sound": row["correct"], "paper": row["correct"], "math_verify": row["correct"] or i == 1},
+            "outcome": None, "truncated": False,
         }
         for i, row in enumerate(rows)
     ]  # fmt: skip
 
 
 def _with_text(folder: Path, run_id: str) -> None:
-    for path in (folder / "predictions").glob("*.jsonl"):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for name, task in metrics["tasks"].items():
+        path = folder / "predictions" / f"{name}.jsonl"
         rows = answers([json.loads(line) for line in path.read_text().splitlines()], run_id)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    metrics = json.loads((folder / "metrics.json").read_text())
-    for task in metrics["tasks"].values():
-        task["graders"] = {"sound": task["accuracy"], "paper": task["accuracy"]}
+        task["graders"] = {grader: sum(row["verdicts"][grader] for row in rows) / len(rows) for grader in rows[0]["verdicts"]}
     overlap = {task: {"n": scores["n"], "exact": 0, "near": 1, "ngram": 2, "share": 1 / scores["n"], "ids": []}
                for task, scores in metrics["tasks"].items()}  # fmt: skip
     fake_runs.write_json(folder / "metrics.json", metrics | {"contamination": overlap})

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from harness.config import ConfigError
+from harness.experiment.runs import all_runs
 from harness.figures.style import colour_of
-from harness.records.read import run_folder
+from harness.records.read import load_records, run_folder
 from harness.report import __main__ as command
-from harness.report import page, runs, sources
+from harness.report import others, page, runs, sources
 from harness.report.sources import Source
 from tests.harness import fake_runs
 from tests.harness.report import fake_report
@@ -70,6 +71,24 @@ def copy(source: Source, tmp_path: Path) -> Source:
 
 def test_the_same_records_give_the_same_bytes(source: Source, text: str) -> None:
     assert page.render_page(source) == text
+
+
+def test_the_sound_grader_stands_beside_math_verify(source: Source) -> None:
+    loaded = load_records(all_runs(source.experiment), results=source.results, command=source.command, allow_missing=True)
+    block = others.grader_block(source, loaded)
+    assert block is not None
+    label = source.experiment.models["mistral-tiny"].label
+    by_set = {row[2].text: row for row in block.rows if row[1].text == label}
+    rows = [
+        json.loads(line)["verdicts"]
+        for record in loaded.records
+        if (record.run.model_key, record.run.domain) == ("mistral-tiny", "math")
+        for line in (record.folder / "predictions/gsm8k.jsonl").read_text().splitlines()
+    ]
+    only = sum(row["math_verify"] and not row["sound"] for row in rows)  # fake_report: on one example of each wrong run
+    assert only > 0
+    said = [cell.text for cell in by_set["GSM8K"][3:]]
+    assert said == [f"{100 * (1 - only / len(rows)):.1f}", "0", str(only), str(len(rows))]
 
 
 def test_opens_with_the_verdicts_in_words(text: str) -> None:
