@@ -17,7 +17,7 @@ SETUP_ARGS ?=
 # Arguments of the report, such as REPORT_ARGS="--experiment small --allow-missing".
 REPORT_ARGS ?=
 
-.PHONY: help setup demo table1 all report test test-all lint
+.PHONY: help setup demo table1 all report docs test test-all lint
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -38,6 +38,10 @@ all: setup ## Every table, figure and claim of the default experiment (tiny), an
 
 report: setup ## The report alone, from the records that are there
 	cd $(ROOT) && $(BIN)/python -m harness.report $(REPORT_ARGS)
+
+docs: setup ## The documentation as a site, in build/docs
+	cd $(ROOT) && $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	cd $(ROOT) && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir build/docs
 
 test: setup ## The default tests
 	cd $(ROOT) && $(BIN)/python -m pytest

@@ -1,4 +1,4 @@
-"""The examples of README.md and CONTRIBUTING.md, as a reader would copy them."""
+"""The examples of README.md, CONTRIBUTING.md and docs/, as a reader would copy them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 
 from tests.paths import ROOT
 
-TEXT = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "CONTRIBUTING.md"))
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def example(name: str) -> str:
     """The fenced block below the comment ``<!-- example: NAME -->``."""
     examples = re.findall(rf"^<!-- example: {re.escape(name)} -->\n```\w*\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
-    assert len(examples) == 1, f"README.md and CONTRIBUTING.md: found {len(examples)} examples named {name!r}, expected one"
+    assert len(examples) == 1, f"README.md, CONTRIBUTING.md, docs: found {len(examples)} examples named {name!r}, expected one"
     return examples[0]
 
 

@@ -200,7 +200,7 @@ def snakemake(arguments: list[str]) -> dict[str, int]:
     return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)}
 
 
-COMMANDS = [code for code in inline_code() if code.startswith("snakemake ")]
+COMMANDS = [code for code in dict.fromkeys(inline_code()) if code.startswith("snakemake ")]
 
 
 def test_there_are_commands() -> None:

@@ -73,8 +73,7 @@ class EvaluationSet:
         """The examples of the set, in the order of its records.
 
         Raises:
-            ValueError: a missing or malformed field (names the set, the row from 0 and the field), or an id that occurs
-            twice.
+            ValueError: a missing or malformed field (names the set, the row from 0 and the field), or an id twice.
         """
         examples = [self.read(record, row, f"{self.name} row {row}") for row, record in enumerate(records)]
         seen: dict[str, int] = {}
