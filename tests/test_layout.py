@@ -42,7 +42,7 @@ LAYERS = (
     ("harness.export", "harness.train"),
     ("harness.evaluate", "harness.measure"),
     ("harness.plan", "harness.tables"),
-    ("harness.figures", "harness.claims"),
+    ("harness.figures", "harness.claims", "harness.compare"),
     ("harness.report",),
     ("harness.workflow",),
     ("__main__", "harness.command", "evaluation.grade"),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness import cli
 from harness.command import demo, doctor
+from harness.compare import __main__ as compare
 from harness.errors import ConfigError
 from harness.figures import __main__ as figure
 from harness.plan import __main__ as plan
@@ -30,6 +31,8 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     #: Its function ``execute`` takes the parsed arguments and returns the exit status.
     module: str
+    #: Whether it reads or writes folders of the checkout, which then must be the current folder.
+    in_checkout: bool = True
 
 
 COMMANDS = {
@@ -40,7 +43,18 @@ COMMANDS = {
     "trace": Command(description=about.TRACE, add_arguments=about.add_trace_arguments, module="harness.report.trace"),
     "report": Command(description=about.REPORT, add_arguments=about.add_report_arguments, module="harness.report.__main__"),
     "check": Command(description=about.CHECK, add_arguments=about.add_check_arguments, module="harness.report.__main__"),
-    "doctor": Command(description=doctor.DESCRIPTION, add_arguments=doctor.add_arguments, module="harness.command.doctor"),
+    "compare": Command(
+        description=compare.DESCRIPTION,
+        add_arguments=compare.add_arguments,
+        module="harness.compare.__main__",
+        in_checkout=False,
+    ),
+    "doctor": Command(
+        description=doctor.DESCRIPTION,
+        add_arguments=doctor.add_arguments,
+        module="harness.command.doctor",
+        in_checkout=False,  # which it finds, among other things
+    ),
 }
 
 
@@ -56,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def require_checkout() -> None:
-    """The commands read and write folders of the checkout, which is the current folder.
+    """Most commands read and write folders of the checkout, which is the current folder.
 
     Raises:
         ConfigError: it is not.
@@ -76,9 +90,10 @@ def main(arguments: list[str] | None = None) -> int:
         args.snakemake = more
     elif more:
         read.error(f"unrecognized arguments: {' '.join(more)}")
-    if args.command != "doctor":  # which finds that, among other things
+    command = COMMANDS[args.command]
+    if command.in_checkout:
         require_checkout()
-    return importlib.import_module(COMMANDS[args.command].module).execute(args)
+    return importlib.import_module(command.module).execute(args)
 
 
 def entry() -> None:

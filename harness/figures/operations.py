@@ -252,11 +252,11 @@ def _draw_loss(axis: Axes, part: pd.DataFrame) -> None:
         colour = palette(0.9 * (number - 1) / max(len(numbers) - 1, 1))
         if one["seed"].nunique() > 1:
             axis.fill_between(mean.index, low, high, color="#999999", alpha=0.18, linewidth=0)
-        label = f"step {one['step'].iloc[0]:.0f}, p = {one['p'].iloc[0]:.6g}"
+        label = f"step {one['step'].iloc[0]:.0f}, p = {one['p'].iloc[0]:.3f}"
         axis.plot(mean.index, mean, color=colour, marker="o", markersize=3, label=label)
     axis.axvline(0, color=style.INK, linewidth=0.9, linestyle=":")
     axis.axhline(0, color=style.INK, linewidth=0.6)
     axis.set_xlabel("Optimizer steps from the operation")
     axis.set_ylabel("Change of training loss (nats per token)")
     if 0 < len(numbers) <= 10:
-        axis.legend(fontsize=6.5, loc="upper right")
+        axis.legend(fontsize=6.5, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)

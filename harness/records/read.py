@@ -311,13 +311,25 @@ def read_predictions(run_dir: Path, task: str, *, fields: Sequence[str]) -> list
     Raises:
         ConfigError: the file is missing, or a line (numbered from 1) is no JSON object or lacks a field.
     """
-    path = run_dir / "predictions" / f"{task}.jsonl"
+    return read_rows(run_dir / "predictions" / f"{task}.jsonl", fields=fields)
+
+
+def read_rows(path: Path, *, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The JSON objects of a file with one a line.
+
+    Args:
+        fields: what every row must have.
+
+    Raises:
+        ConfigError: the file is missing, or a line (numbered from 1) is no JSON object or lacks a field.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: JSON that is not escaped to ASCII may hold U+2028 and other ends of lines inside a string.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}), expected one prediction a line") from error
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
         try:
             row = json.loads(line)
         except ValueError as error:

@@ -67,7 +67,7 @@
     function answer(pair, state, data, at) {
       const group = data.answers.groups[data.answers.runs[pair.a.id][state.task].group];
       const i = group.shown.indexOf(at);
-      if (i < 0) return make("article", { class: "item" }, make("h4", {}, group.ids[at]), make("p", { class: "meta" }, `line ${at + 1} of `, make("code", {}, `${pair.a.folder}/predictions/${state.task}.jsonl`), " and of ", make("code", {}, `${pair.b.folder}/predictions/${state.task}.jsonl`)));
+      if (i < 0) return make("article", { class: "item" }, make("h3", {}, group.ids[at]), make("p", { class: "meta" }, `line ${at + 1} of `, make("code", {}, `${pair.a.folder}/predictions/${state.task}.jsonl`), " and of ", make("code", {}, `${pair.b.folder}/predictions/${state.task}.jsonl`)));
       const shown = [pair.a, pair.b].map((run) => {
         const found = data.answers.runs[run.id][state.task];
         const seed = run.seed === null ? "" : `, seed ${run.seed}`;
@@ -102,7 +102,7 @@
         const bit = (run) => Report.credit(data.answers.runs[run.id][state.task].bits[item.i]);
         const pair = pairs.find((one) => (bit(one.a) > bit(one.b)) === (item.a > item.b) && bit(one.a) !== bit(one.b)) ?? pairs[0];
         const article = answer(pair, state, data, item.i);
-        if (several) article.querySelector("h4").append(` · solved by ${item.a} of ${pairs.length} seeds of A, ${item.b} of B`);
+        if (several) article.querySelector("h3").append(` · solved by ${item.a} of ${pairs.length} seeds of A, ${item.b} of B`);
         return article;
       };
       const more = make("button", { type: "button" }, `Show more`);

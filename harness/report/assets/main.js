@@ -102,11 +102,12 @@
   /** Show what the address names: a number or a run in place of the report, or a part of the report. */
   function router(data, showFlips) {
     const [report, view] = ["report", "view"].map((id) => document.getElementById(id));
-    let place = 0;
-    const route = () => {
+    let [place, left] = [0, ""];
+    const route = (event) => {
       const [kind, ...rest] = decodeURIComponent(location.hash.slice(1)).split("/");
       const make = { number: Report.numberView, run: Report.runView }[kind];
-      if (make && report.hidden === false) place = window.scrollY;
+      // The browser itself comes back to where the much shorter view ended.
+      if (make && report.hidden === false) [place, left] = [window.scrollY, event ? new URL(event.oldURL).hash : ""];
       const back = !report.hidden === false;
       report.hidden = Boolean(make);
       view.hidden = !make;
@@ -120,7 +121,7 @@
       document.title = data.title;
       if (kind === "flips" && rest.length === 5) showFlips(...rest);
       const target = document.getElementById(kind);
-      if (kind === "tables" && back) window.scrollTo(0, place);
+      if (back && (kind === "tables" || location.hash === left)) window.scrollTo(0, place);
       else if (target) target.scrollIntoView();
     };
     window.addEventListener("hashchange", route);

@@ -152,7 +152,7 @@
       return make("div", {}, make("p", { class: "meta" }, colour ? Report.swatch(colour) : null, make("strong", {}, name), " ", make("span", { class: correct ? "right" : "wrong" }, `${mark(correct)} ${correct === 1 ? "solved" : correct ? `${correct.toFixed(2)} of a tie` : "not solved"}`), ` · extracted: ${extracted ?? "nothing"} `, graders, remarks), make("pre", { tabindex: "0" }, completion ?? "(no text in the record)"));
     });
     const asked = make("details", {}, make("summary", {}, "Prompt"), make("pre", { tabindex: "0" }, question ?? "(no prompt in the record)"));
-    return make("article", { class: "item" }, make("h4", {}, id), asked, make("p", { class: "meta" }, `gold: ${gold ?? "—"}`), make("div", { class: shown.length > 1 ? "two" : "one" }, answers));
+    return make("article", { class: "item" }, make("h3", {}, id), asked, make("p", { class: "meta" }, `gold: ${gold ?? "—"}`), make("div", { class: shown.length > 1 ? "two" : "one" }, answers));
   };
 
   function samples(run, data) {
@@ -174,10 +174,21 @@
     return [make("h2", {}, "Predictions"), make("div", { class: "controls" }, make("label", {}, "Test set", task), make("label", {}, "Show", which)), list];
   }
 
-  /** A small record in words: "operations 6; steps 32, 64, 96". */
-  function words(record) {
-    const one = (value) => (Array.isArray(value) ? value.map(one).join(", ") : value !== null && typeof value === "object" ? JSON.stringify(value) : Report.number(value));
-    return Object.entries(record).map(([name, value]) => `${name.replaceAll("_", " ")} ${one(value)}`).join("; ");
+  /** What a method recorded as proof that it acted: numbers and lists in words, values by module in a table that opens. */
+  function proof(evidence) {
+    const words = (value) => {
+      if (Array.isArray(value)) return value.map(words).join(", ");
+      if (value === null || typeof value !== "object") return Report.number(value);
+      return Object.entries(value).map(([name, one]) => `${name} ${words(one)}`).join(", ");
+    };
+    const byModule = (name, values) => {
+      const rows = Object.entries(values).map(([module, value]) => [module, typeof value === "number" ? { order: value, text: words(value) } : words(value)]);
+      return make("details", {}, make("summary", {}, `${rows.length} modules`), Report.table(`Proof: ${name} by module`, ["Module", name], rows));
+    };
+    return pairs(Object.entries(evidence).map(([key, value]) => {
+      const [name, several] = [key.replaceAll("_", " "), value !== null && typeof value === "object" && !Array.isArray(value)];
+      return [name, several ? byModule(name, value) : words(value)];
+    }));
   }
 
   function facts(run) {
@@ -191,7 +202,6 @@
       ["Hardware", t.hardware ? `${t.hardware.cpu}, ${(t.hardware.accelerators ?? []).join(", ") || "no accelerator"}` : null],
       ["Spec hash", t.training_hash], ["Base model", t.base_model_hash], ["Training data", t.data?.sha256],
       ...Object.entries(t.artefact ?? {}), ["Software", t.versions ? Object.entries(t.versions).map((pair) => pair.join(" ")).join(", ") : null],
-      ["Proof that the method acted", t.evidence ? words(t.evidence) : null],
     ]);
   }
 
@@ -207,6 +217,7 @@
     }
     if (run.status === "diverged") view.append(make("p", { class: "note warn" }, `This run failed: ${run.train.reason ?? "it diverged"}. It has no numbers and is in no mean.`));
     view.append(facts(run));
+    if (Object.keys(run.train.evidence ?? {}).length) view.append(make("h2", {}, "Proof that the method acted"), proof(run.train.evidence));
     if (Object.keys(run.tasks).length) view.append(...scores(run));
     if (run.loss.some(([, loss]) => loss !== null)) view.append(make("h2", {}, "Loss"), lossChart(run));
     if (run.operations?.rows.length) view.append(...operations(run));

@@ -192,8 +192,21 @@ def test_pruning_curve_follows_the_verdicts(made: Experiment, results: Path):
     assert shown["trend"].mean() == pytest.approx(shown["accuracy"].mean())
 
 
-def test_operations_hold_every_k_of_every_run(made: Experiment, results: Path):
-    data = data_of("operations", made, results)
+@pytest.fixture(scope="module")
+def operations(made: Experiment, results: Path) -> style.Plot:
+    with style.theme():
+        return catalogue.build("operations", fake_figures.inputs(made, results))
+
+
+def test_the_legend_of_operations_lies_beside_the_lines(operations: style.Plot):
+    operations.figure.draw_without_rendering()
+    axes = [axis for axis in operations.figure.axes if axis.get_legend()]
+    assert axes and all(axis.get_legend().get_window_extent().x0 >= axis.get_window_extent().x1 for axis in axes)
+    assert axes[0].get_legend().get_texts()[0].get_text() == "step 16, p = 0.960"
+
+
+def test_operations_hold_every_k_of_every_run(operations: style.Plot, results: Path):
+    data = operations.data
     path = results / "fake" / "code/llama-tiny/beamlora/seed1" / "adapter" / "operations.jsonl"
     expected = [m["K"] for line in path.read_text().splitlines() for m in json.loads(line)["modules"]]
     own = data[(data["domain"] == "code") & (data["seed"] == 1) & (data["row"] == "module")]

@@ -115,7 +115,7 @@ def fill(made: Experiment, results: Path, *, effects: Mapping[str, float] | None
         fake_runs.edit_json(
             folder / "train.json", training_hash=run.training_hash(), git={"commit": "0123456789abcdef" * 2, "dirty": False},
             artefact={"adapter_model.safetensors": "ab" * 32}, versions={"torch": "2.13.0"},
-            data={"sha256": "cd" * 32, "rows": 96},
+            data={"sha256": "cd" * 32, "rows": 96}, evidence={"steps": [4, 8], "ranks": {"0.q_proj": 3, "0.v_proj": 5}},
             hardware={"cpu": "a CPU", "cores": 2, "threads": 1, "accelerators": []}, created_at="2026-11-22T05:39:45+00:00",
         )  # fmt: skip
         if run.method.name.startswith("beamlora"):

@@ -157,6 +157,25 @@ def test_a_run_shows_loss_operations_scores_and_predictions(opened: Any, path: P
     assert "predictions/math.jsonl" in opened.locator("#view").inner_text()
 
 
+def test_back_leads_to_where_the_reader_was(opened: Any) -> None:
+    for link in (opened.locator("#runs-table a").nth(20), opened.locator(f"{TABLE} a.score").nth(9)):
+        link.scroll_into_view_if_needed()
+        place = opened.evaluate("window.scrollY")
+        link.click()
+        opened.locator("#view h1").wait_for(state="visible")
+        opened.go_back()
+        opened.locator("#report").wait_for(state="visible")
+        assert opened.evaluate("window.scrollY") == place > 900
+
+
+def test_the_proof_of_a_run_is_in_words(opened: Any, path: Path) -> None:
+    go(opened, path, "#run/math/llama-tiny/adalora/seed0")
+    proof = opened.locator("#view h2", has_text="Proof that the method acted").locator("xpath=following-sibling::dl[1]")
+    assert "{" not in proof.inner_text() and "4, 8" in proof.inner_text()
+    proof.locator("summary", has_text="2 modules").click()
+    assert proof.locator("table tbody tr").all_inner_texts() == ["0.q_proj\t3", "0.v_proj\t5"]
+
+
 def test_a_failed_run_says_so(opened: Any, path: Path) -> None:
     go(opened, path, "#run/math/llama-tiny/dora/seed1")
     headed(opened, "DoRA on Llama 0.8M, seed 1")
@@ -252,6 +271,28 @@ def test_all_text_has_enough_contrast(browser: Any, path: Path, scheme: str) -> 
     """WCAG 2.2, 1.4.3: 4.5 to 1."""
     for page in _open(browser, path, color_scheme=scheme):
         assert page.evaluate(CONTRAST) == []
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_the_tables_of_scores_show_all_their_columns(browser: Any, path: Path, width: int) -> None:
+    for page in _open(browser, path, viewport={"width": width, "height": 900}):
+        clipped = (
+            "[...document.querySelectorAll('.scores')].filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth)"
+        )
+        assert page.evaluate(f"{clipped}.map((e) => e.getAttribute('aria-label'))") == []
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_headings_skip_no_level_and_landmarks_have_names_of_their_own(opened: Any) -> None:
+    """As axe-core asks: heading-order, landmark-unique."""
+    shown = "[...document.querySelectorAll({!r})].filter((e) => e.checkVisibility())"
+    levels = opened.evaluate(shown.format("h1, h2, h3, h4") + ".map((e) => Number(e.tagName[1]))")
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    names = opened.evaluate(
+        shown.format("section[aria-labelledby], [role=region]")
+        + ".map((e) => e.getAttribute('aria-label') ?? document.getElementById(e.getAttribute('aria-labelledby')).textContent)"
+    )
+    assert len(set(names)) == len(names) > 8
 
 
 def test_every_control_has_a_name(opened: Any) -> None:

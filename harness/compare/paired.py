@@ -1,0 +1,162 @@
+"""The comparison itself, by the statistics of the tables: paired by item, and by seed or in the order given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.compare.answers import Model, check_same_items, matrix
+from harness.config import ComparisonsSpec, Metric
+from harness.errors import ConfigError
+from harness.statistics import stats
+from harness.statistics.comparison import Comparison, Family, decide
+
+MIN_SEEDS = ComparisonsSpec().min_seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Both sides' means and the difference, A minus B."""
+
+    first: stats.Estimate
+    second: stats.Estimate
+    difference: stats.Difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One test set, described: it gets no word of its own."""
+
+    name: str
+    metric: str
+    #: Metrics that both sides have and that were not asked for.
+    other_metrics: tuple[str, ...]
+    scores: Scores
+    #: Item -> in how many pairs A's score is the higher one, or B's, where there is any; with right and wrong, the flips.
+    higher: Mapping[str, int]
+    lower: Mapping[str, int]
+    #: Whether every score is right or wrong, or 1/k where the right one of k choices ties.
+    binary: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Everything that is shown."""
+
+    pairs: tuple[tuple[Model, Model], ...]
+    #: Whether models of one seed are paired, or those that stand in the same place.
+    by_seed: bool
+    tasks: tuple[Task, ...]
+    #: The average over the test sets, which the comparison decides; with one test set, its own scores.
+    scores: Scores
+    comparison: Comparison
+    less_is_better: bool
+    #: Whether scores are shown in per cent: all lie between 0 and 1, and more is better.
+    fractions: bool
+    margin: float | None
+    #: The margin, or else the size of the difference measured.
+    target: float
+    #: At which a true difference of size ``target`` would be found four times in five; None where that is 0.
+    seeds_needed: stats.SeedsNeeded | None
+
+
+def _paired(first: Sequence[Model], second: Sequence[Model]) -> tuple[list[tuple[Model, Model]], bool]:
+    """The models side by side, and whether by seed: where each side has each seed once, and both have the same."""
+    if len(first) != len(second):
+        raise ConfigError(
+            f"found {len(first)} models on the first side and {len(second)} on the second, expected as many: each is one seed"
+        )
+    ours, theirs = ({model.seed: model for model in side} for side in (first, second))
+    if None in ours or len(ours) < len(first) or ours.keys() != theirs.keys():
+        return list(zip(first, second, strict=True)), False
+    return [(ours[seed], theirs[seed]) for seed in sorted(ours, key=lambda seed: seed or 0)], True
+
+
+def _is_binary(values: NDArray[np.float64]) -> bool:
+    shares = 1 / np.where(values > 0, values, 1.0)
+    return bool(((values >= 0) & (values <= 1) & np.isclose(shares, np.round(shares))).all())
+
+
+def _scores(first: list[NDArray[np.float64]], second: list[NDArray[np.float64]], margin: float | None) -> Scores:
+    binary = all(map(_is_binary, [*first, *second]))
+    # A fresh generator for each number: none depends on which others are computed before it.
+    means = [stats.mean_score(side, rng=np.random.default_rng(0), binary=binary) for side in (first, second)]
+    rng = np.random.default_rng(0)
+    difference = stats.paired_difference(first, second, rng=rng, binary=binary, margin=margin)
+    return Scores(first=means[0], second=means[1], difference=difference)
+
+
+def _task(name: str, metric: str, models: Sequence[Model], own: list[NDArray[np.float64]], margin: float | None) -> Task:
+    items = list(models[0].tasks[name].items)
+    delta = own[0] - own[1]
+    higher, lower = (
+        {item: int(count) for item, count in zip(items, (sign * delta > 0).sum(axis=0), strict=True) if count}
+        for sign in (1, -1)
+    )
+    shared = [other for other in models[0].tasks[name].scores if all(other in model.tasks[name].scores for model in models)]
+    return Task(
+        name=name,
+        metric=metric,
+        other_metrics=tuple(other for other in shared if other != metric),
+        scores=_scores([own[0]], [own[1]], margin),
+        higher=higher,
+        lower=lower,
+        binary=all(map(_is_binary, own)),
+    )
+
+
+def compare(
+    first: Sequence[Model], second: Sequence[Model], *, metric: str | None = None, margin: float | None = None
+) -> Result:
+    """A minus B. The one thing decided is the average over the test sets; fewer than ``MIN_SEEDS`` seeds decide nothing.
+
+    Args:
+        first: A, one model for each seed.
+        second: B, as many.
+        metric: by its name in every test set; None takes each one's first.
+        margin: smallest difference of interest, in the metric's own unit: 0.01 is one point of accuracy.
+
+    Raises:
+        ConfigError: the sides have different numbers of models, other items, no such metric, or one item only; or less is
+            better by the metric of one test set and more by that of another.
+    """
+    if margin is not None and not 0 < margin < float("inf"):
+        raise ConfigError(f"--margin: found {margin}, expected a number above 0")
+    pairs, by_seed = _paired(first, second)
+    sides = [list(side) for side in zip(*pairs, strict=True)]
+    models = [*sides[0], *sides[1]]
+    check_same_items(models)
+    chosen = {name: answers.named(metric) for name, answers in sides[0][0].tasks.items()}
+    less = {own in sides[0][0].tasks[name].less_is_better for name, own in chosen.items()}
+    if len(less) > 1:
+        raise ConfigError(
+            f"--metric: found {', '.join(chosen.values())}, of some of which less is better; expected one for all"
+        )
+    (less_is_better,) = less
+    matrices = {}
+    for name, own in chosen.items():
+        items = list(models[0].tasks[name].items)
+        if len(items) < 2:
+            raise ConfigError(f"{models[0].path}: {name}: found 1 item, expected at least 2")
+        matrices[name] = [matrix(side, name, own, items) for side in sides]
+    scores = _scores([own[0] for own in matrices.values()], [own[1] for own in matrices.values()], margin)
+    # A family's measure says which way is better: more by accuracy, less by NLL.
+    measure: Metric = "gold_nll" if less_is_better else "accuracy"
+    family = Family(name="comparison", metric=measure, size=1, margin=margin, min_seeds=MIN_SEEDS)
+    difference = scores.difference
+    target = abs(difference.mean) if margin is None else margin
+    return Result(
+        pairs=tuple(pairs),
+        by_seed=by_seed,
+        tasks=tuple(_task(name, chosen[name], models, own, margin) for name, own in matrices.items()),
+        scores=scores,
+        comparison=decide({"": difference}, family)[""],
+        less_is_better=less_is_better,
+        fractions=not less_is_better and all(((side >= 0) & (side <= 1)).all() for own in matrices.values() for side in own),
+        margin=margin,
+        target=target,
+        seeds_needed=stats.seeds_to_detect(difference, target, fewest=MIN_SEEDS) if target else None,
+    )
