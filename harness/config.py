@@ -253,8 +253,10 @@ class TaskSpec(Frozen):
 
     source: DataSource
     format: Annotated[str, AfterValidator(_evaluation_format)] = Field(description="a name in evaluation.sets.registry()")
-    split: Literal["test", "validation"] = Field(
-        "test", description="validation: learning rates are chosen on it; it is in no table"
+    split: Literal["test", "validation", "secondary"] = Field(
+        "test",
+        description="validation: learning rates are chosen on it, and it is in no table; secondary: shown in tables, but in no "
+        "average and no decision, such as what fine-tuning makes the model forget",
     )
     prompt_template: str = Field(description="a name in evaluation.sets.prompts.TEMPLATE_NAMES")
     max_new_tokens: int = Field(ge=0, description="0: nothing is generated")

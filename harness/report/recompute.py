@@ -119,9 +119,8 @@ class TableNumbers:
         self.raw, self.name = raw, name
         self.runs = table_runs(raw.source.experiment, name, paths=raw.source.config.files)
         self.rows = list(dict.fromkeys((run.model_key, run.method.key) for run in self.runs))
-        tasks = dict.fromkeys(
-            (run.domain, task) for run in self.runs for task, spec in run.evaluation.tasks.items() if spec.split == "test"
-        )
+        splits = {(run.domain, task): spec.split for run in self.runs for task, spec in run.evaluation.tasks.items()}
+        tasks = [task for task, split in splits.items() if split == "test"]
         domains = list(dict.fromkeys(domain for domain, _ in tasks))
         own = {domain: [task for task in tasks if task[0] == domain] for domain in domains}
         self.columns: list[Column] = []
@@ -129,6 +128,7 @@ class TableNumbers:
             several = len(domains) > 1 and len(own[domain]) > 1
             self.columns += [*own[domain], *([(domain, None)] if several else [])]
         self.columns += [(None, None)] if len(tasks) > 1 else []
+        self.columns += [task for task, split in splits.items() if split == "secondary"]
         self.parts = {
             column: [column] if column[1] else own[column[0]] if column[0] else list(tasks) for column in self.columns
         }

@@ -43,6 +43,11 @@ class Column:
         return f"{self.domain}/{self.task}" if self.domain else self.task
 
     @property
+    def counts(self) -> bool:
+        """Whether it is in averages, or is one."""
+        return self.spec is None or self.spec.split == "test"
+
+    @property
     def partial(self) -> bool:
         """Whether only the first rows of the public set are evaluated."""
         return self.spec is not None and not self.generated and self.spec.limit is not None
@@ -208,14 +213,14 @@ class Decision:
 
 def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
     """One column per domain and test task in the order of the runs, then the average of a domain that has several, and at last
-    that of all domains.
+    that of all domains. A domain's secondary tasks stand behind its average, and are in none.
 
     Validation tasks are in no table: learning rates are chosen on them.
     """
     domains: dict[str, dict[str, Column]] = {}
     for run in runs:
         for task, spec in run.evaluation.tasks.items():
-            if spec.split != "test":
+            if spec.split == "validation":
                 continue
             label = reported.label(task)
             if not reported.in_paper(run.domain, task):
@@ -224,14 +229,15 @@ def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
             domains.setdefault(run.domain, {}).setdefault(task, column)
     columns: list[Column] = []
     for domain, tasks in domains.items():
-        own = list(tasks.values())
+        own = [column for column in tasks.values() if column.counts]
         alone = len(domains) == 1
         if len(own) == 1:
             own = [replace(own[0], decides=True)]
-        else:
+        elif own:
             own.append(_average(own, domain=None if alone else domain, decides=True))
-        columns += own
-    return tuple(columns if len(domains) < 2 else [*columns, _average(columns, domain=None, decides=False)])
+        columns += own + [column for column in tasks.values() if not column.counts]
+    counting = [column for column in columns if column.counts]
+    return tuple(columns if len(domains) < 2 else [*columns, _average(counting, domain=None, decides=False)])
 
 
 def _average(columns: Iterable[Column], *, domain: str | None, decides: bool) -> Column:
@@ -269,7 +275,7 @@ class Scores:
         """The tasks that a column shows: itself, or for an average those of its domain, or all."""
         if column.task != AVERAGE:
             return [column]
-        return [task for task in self.tasks if column.domain in (None, task.domain)]
+        return [task for task in self.tasks if task.counts and column.domain in (None, task.domain)]
 
     def outcomes(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> dict[int, str]:
         """seed -> success, diverged or missing; of the average, the worst over its tasks."""
