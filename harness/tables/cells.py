@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import reported
-from harness.config import BaseModelSpec, Experiment, Metric, RunSpec, TaskSpec
-from harness.records.matrices import check_same_answers, correct_matrix, gold_nll_matrix
+from harness.config import BaseModelSpec, Experiment, Metric, RunSpec, TaskSpec, judged_by
+from harness.records.matrices import check_same_answers, score_matrix
 from harness.records.read import RunRecord
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family
@@ -113,6 +113,13 @@ class Section:
     model_key: str
     model: BaseModelSpec
     rows: tuple[Row, ...]
+    #: What the base model scores without fine-tuning, where it was asked the same; compared with nothing.
+    base: Row | None = None
+
+    @property
+    def shown(self) -> tuple[Row, ...]:
+        """What stands in the table, from the top."""
+        return self.rows if self.base is None else (self.base, *self.rows)
 
     @property
     def paper_label(self) -> str | None:
@@ -161,11 +168,16 @@ class Table:
     stale: tuple[str, ...]
 
     @property
+    def metric(self) -> Metric:
+        """By what its rows are judged."""
+        return judged_by(column.spec for column in self.columns if column.spec is not None and column.counts)
+
+    @property
     def file_name(self) -> str:
         return f"{self.name}_tuned" if self.rates == "tuned" else self.name
 
     def decisions(self) -> list[Decision]:
-        """What the table is to decide, family by family; where the experiment names none, every row's averages by accuracy,
+        """What the table is to decide, family by family; where the experiment names none, every row's averages by ``metric``,
         described."""
         every = [
             Decision(section=section, row=row, column=column, metric=metric, parent=parent)
@@ -177,7 +189,7 @@ class Table:
             if column.decides and not (row.is_baseline and not parent)
         ]
         if not self.families:
-            return [one for one in every if one.metric == "accuracy" and one.other is not None]
+            return [one for one in every if one.metric == self.metric and one.other is not None]
         return [one for family in self.families for one in every if one.family == family]
 
 
@@ -228,16 +240,16 @@ def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
             column = Column(domain=run.domain, task=task, label=label, spec=spec, generated=spec.source.kind == "generated")
             domains.setdefault(run.domain, {}).setdefault(task, column)
     columns: list[Column] = []
+    alone = sum(any(column.counts for column in tasks.values()) for tasks in domains.values()) < 2
     for domain, tasks in domains.items():
         own = [column for column in tasks.values() if column.counts]
-        alone = len(domains) == 1
         if len(own) == 1:
             own = [replace(own[0], decides=True)]
         elif own:
             own.append(_average(own, domain=None if alone else domain, decides=True))
         columns += own + [column for column in tasks.values() if not column.counts]
     counting = [column for column in columns if column.counts]
-    return tuple(columns if len(domains) < 2 else [*columns, _average(counting, domain=None, decides=False)])
+    return tuple(columns if alone else [*columns, _average(counting, domain=None, decides=False)])
 
 
 def _average(columns: Iterable[Column], *, domain: str | None, decides: bool) -> Column:
@@ -323,7 +335,7 @@ class Scores:
         matrices = []
         for part in self.parts(column) if seeds else ():
             records = [self._records[model, method, part.domain, seed] for seed in seeds]
-            matrix = correct_matrix(records, part.task) if metric == "accuracy" else gold_nll_matrix(records, part.task)
+            matrix = score_matrix(records, part.task, metric)
             if matrix is None:
                 return None
             matrices.append(matrix)

@@ -10,7 +10,7 @@
   // ------------------------------------------------------------------------------------------------------ number
   function versus(found, metric) {
     const shown = `${signed(found.mean, metric)} ${interval(found, metric, signed)}`;
-    const unit = metric === "accuracy" ? " points" : "";
+    const unit = metric === "accuracy" ? " points" : " nats";
     return pairs([
       [`Minus ${found.other}`, `${shown}${unit}`],
       ["Degrees of freedom", found.dof === null ? "one seed: of its examples alone" : found.dof.toFixed(1)],
@@ -19,7 +19,7 @@
       ["p", found.p_adjusted === null ? null : `${p(found.p_adjusted)} after Holm's correction in the family`],
       ["p beyond the margin", found.p_equivalent === null ? null : `${p(found.p_equivalent)} after Holm's correction in the family`],
       ["Seeds", String(found.n_seeds)],
-      ["Detectable", metric !== "accuracy" || found.detectable === null ? null : `a true difference of ${(100 * found.detectable).toFixed(1)} points would be found four times in five`],
+      ["Detectable", found.detectable === null ? null : `a true difference of ${level(found.detectable, metric)}${unit} would be found four times in five`],
     ]);
   }
 
@@ -76,7 +76,8 @@
     view.append(make("h2", {}, "The runs behind it"), behind(entry, data));
     const flips = flipLink(entry, data);
     if (flips) view.append(flips);
-    view.append(make("h2", {}, "Again, in a terminal"), command(entry.trace));
+    view.append(make("h2", {}, "Again, in a terminal"));
+    if (entry.trace) view.append(command(entry.trace));
     for (const id of entry.runs) view.append(command(data.run.get(id).commands.again));
     return view;
   };
@@ -135,9 +136,11 @@
 
   function pruning(run) {
     const tasks = Object.entries(run.pruning);
-    const header = ["Ranks pruned, %", ...tasks.map(([task]) => `${task}, %`)];
-    const rows = tasks[0][1].fractions.map((share, i) => [Math.round(100 * share), ...tasks.map(([, curve]) => percent(curve.accuracy[i]))]);
-    return [make("h2", {}, "Accuracy after pruning"), Report.table("Accuracy after pruning", header, rows)];
+    const unit = (curve) => (curve.metric === "accuracy" ? "%" : "nats per token");
+    const header = ["Ranks pruned, %", ...tasks.map(([task, curve]) => `${task}, ${unit(curve)}`)];
+    const rows = tasks[0][1].fractions.map((share, i) => [Math.round(100 * share), ...tasks.map(([, curve]) => level(curve.means[i], curve.metric))]);
+    const name = tasks[0][1].metric === "accuracy" ? "Accuracy after pruning" : "NLL of the gold answer after pruning";
+    return [make("h2", {}, name), Report.table(name, header, rows)];
   }
 
   /** What an answer is worth: 1, 0, or 1/k of a tie between k choices. */

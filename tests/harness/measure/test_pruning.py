@@ -157,8 +157,8 @@ def test_the_record_holds_every_answer_and_agrees_with_the_evaluation(trained: T
     assert (task["accuracy"][0], task["gold_nll"][0]) == (metrics["accuracy"], metrics["gold_nll"])
     assert task["data_sha256"] == metrics["data_sha256"]
     assert len(set(task["gold_nll"])) == 3  # each share is another model
-    curve = read(trained.folder / FILE)["gsm8k"]
-    assert curve.correct.shape == (3, 8) and curve.accuracy.tolist() == task["accuracy"]
+    curve = read(trained.folder / FILE, "accuracy")["gsm8k"]
+    assert curve.scores.shape == (3, 8) and curve.means.tolist() == task["accuracy"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,7 +198,7 @@ def test_a_run_that_diverged_has_a_status_and_no_numbers(trained: Trained, tmp_p
     shutil.rmtree(folder / "adapter")
     pruned = prune_run(trained.spec, trained.experiment, run_dir=folder, models_dir=trained.models, scratch_dir=tmp_path)
     assert (pruned["status"], pruned["tasks"]) == ("diverged", {})
-    assert read(folder / FILE) == {}
+    assert read(folder / FILE, "accuracy") == {}
 
 
 # --------------------------------------------------------------------------------------------------------------- bad input
@@ -230,7 +230,7 @@ def test_a_record_whose_numbers_are_not_those_of_its_answers_is_refused(tmp_path
     def message() -> str:
         path.write_text(json.dumps(record))
         with pytest.raises(ConfigError) as error:
-            read(path)
+            read(path, "accuracy")
         return str(error.value)
 
     task["accuracy"] = [1.0, 0.4]
@@ -243,4 +243,4 @@ def test_a_record_whose_numbers_are_not_those_of_its_answers_is_refused(tmp_path
     assert "schema_version: found 99" in message()
     path.unlink()
     with pytest.raises(ConfigError, match="found no such file"):
-        read(path)
+        read(path, "accuracy")
