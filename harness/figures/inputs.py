@@ -179,10 +179,11 @@ def mean_note(metric: Metric, tasks: Iterable[str]) -> str:
     return f"Accuracy is the mean of {names}." if metric == "accuracy" else f"NLL is the mean of {names}; less is better."
 
 
-def interval_note(scores: Sequence[Score], *, dots: bool = True) -> str:
+def interval_note(scores: Sequence[Score], *, split: Split = "test", dots: bool = True) -> str:
     """How many seeds and examples are behind the intervals, and what they contain.
 
     Args:
+        split: that of the tasks.
         dots: whether the figure shows single seeds.
     """
     estimates = [s.estimate for s in scores if s.estimate is not None]
@@ -194,7 +195,7 @@ def interval_note(scores: Sequence[Score], *, dots: bool = True) -> str:
     over = "examples only: one seed shows no noise of training" if len(seeds) == 1 else "seeds and examples"
     single = "" if len(seeds) == 1 or not dots else "; small dots: single seeds"
     remark = " Diverged runs are shown as such, in no mean." if any(s.diverged for s in scores) else ""
-    return f"n = {examples} test examples, {named}; 95 % intervals over {over}{single}.{remark}"
+    return f"n = {examples} {split} examples, {named}; 95 % intervals over {over}{single}.{remark}"
 
 
 def _range(values: Sequence[int]) -> str:

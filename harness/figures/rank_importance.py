@@ -156,6 +156,13 @@ def _draw(data: pd.DataFrame, names: Sequence[str], metric: Metric) -> Figure:
     return figure
 
 
+#: Labels of scores after pruning.
+_PRUNED: dict[Metric, str] = {
+    "accuracy": "Accuracy after pruning (%)",
+    "gold_nll": "NLL of the gold answer\nafter pruning (nats per token)",
+}
+
+
 def _draw_spatial(axis: Axes, deciles: pd.DataFrame, pruned: pd.DataFrame, metric: Metric) -> None:
     """Figure 1: a decile stands in the middle of the tenth of ranks whose pruning the red line shows at its end."""
     x = (deciles["decile"] - 0.5) / 10
@@ -175,7 +182,7 @@ def _draw_spatial(axis: Axes, deciles: pd.DataFrame, pruned: pd.DataFrame, metri
     if metric == "accuracy":
         right.set_ylim(0, max(float(pruned["high"].max()) * 1.08, 0.05))
     style.score_axis(right, metric)
-    right.set_ylabel(f"After pruning: {style.SCORE_LABELS[metric]}", color=style.RED)
+    right.set_ylabel(_PRUNED[metric], color=style.RED)
     right.tick_params(axis="y", colors=style.RED)
 
 

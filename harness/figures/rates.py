@@ -70,7 +70,7 @@ def build(inputs: Inputs) -> style.Plot:
     caption = [
         f"{mean_note(metric, tasks)} Ringed: the rate {chosen}.",
         "Shared: the rate that the experiment sets for a method (dotted); methods whose rate is not in the grid have no point.",
-        interval_note(scores, dots=False),
+        interval_note(scores, split=split, dots=False),
         *provenance_notes(runs),
     ]
     keys = data.drop_duplicates("method")[["method", "label"]].itertuples(index=False, name=None)

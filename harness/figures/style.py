@@ -208,7 +208,7 @@ def finish(figure: Figure, *, title: str, caption: Sequence[str], legend: Sequen
 
 #: Metric -> how it is named in a title, and as the label of an axis.
 SCORE_NAMES: dict[Metric, str] = {"accuracy": "Accuracy", "gold_nll": "NLL"}
-SCORE_LABELS: dict[Metric, str] = {"accuracy": "Accuracy (%)", "gold_nll": "NLL of the gold answer (nats per token)"}
+SCORE_LABELS: dict[Metric, str] = {"accuracy": "Accuracy (%)", "gold_nll": "NLL of the gold answer\n(nats per token)"}
 
 
 def score_axis(axis: Axes, metric: Metric) -> None:

@@ -121,6 +121,9 @@ class TableNumbers:
         self.raw, self.name = raw, name
         self.runs = table_runs(raw.source.experiment, name, paths=raw.source.config.files)
         self.rows = list(dict.fromkeys((run.model_key, run.method.key) for run in self.runs))
+        self.answered = {
+            (run.domain, task) for run in self.runs for task, spec in run.evaluation.tasks.items() if spec.grader is not None
+        }
         splits = {(run.domain, task): spec.split for run in self.runs for task, spec in run.evaluation.tasks.items()}
         domains = list(dict.fromkeys(domain for domain, _ in splits))
         own, beside = (
@@ -241,22 +244,12 @@ class TableNumbers:
                 raw[key] = replace(raw[key], p_adjusted=p, p_equivalent=q if tested else None, outcome=word)
         return raw
 
-    @cached_property
-    def nll_alone(self) -> bool:
-        """Whether runs measured losses, and none answered anything."""
-
-        def measured(metric: str) -> bool:
-            cells = product(self.rows, self.columns)
-            return any(self.estimate(model, method, column, metric) is not None for (model, method), column in cells)
-
-        return measured("gold_nll") and not measured("accuracy")
-
     def paper(self, model: str, method: str, metric: str, column: Column) -> float | None:
         """The paper's accuracy (a fraction) for a cell, from its own file."""
         if method == BASE:
             return None
         run = self.runs_of(model, method)[0]
-        if metric != "accuracy" or run.model.stands_for is None or self.nll_alone:
+        if metric != "accuracy" or run.model.stands_for is None or not self.answered.issuperset(self.parts[column]):
             return None
         where: dict[str, Any] = {
             "table": self.name,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import methods
 from harness import reported
 from harness.cli import Config
-from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec
+from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, judged_by
 from harness.experiment.runs import load_experiment, table_runs
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.statistics import stats
@@ -241,7 +241,8 @@ class _Builder:
         values = list(outcomes.values())
         plain, parent = ((model, method, metric, column.key, parent) for parent in (False, True))
         ours = self.scores.estimate(model, method, column, seeds, metric)
-        paper = self._reported(model, method, column) if metric == "accuracy" else None
+        answered = judged_by(part.spec for part in self.scores.parts(column) if part.spec) == "accuracy"
+        paper = self._reported(model, method, column) if answered and metric == "accuracy" else None
         return Cell(
             reported=None if paper is None else paper.value,
             ours=ours,
