@@ -462,7 +462,7 @@ class SweepSpec(Frozen):
 
 
 class PruningSpec(Frozen):
-    """Accuracy after the least important ranks of every module have been pruned (sections 2.2 and 4.3)."""
+    """Accuracy, or NLL, after the least important ranks of every module have been pruned (sections 2.2 and 4.3)."""
 
     domain: str
     model: str

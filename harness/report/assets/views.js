@@ -147,12 +147,19 @@
   Report.credit = (digit) => (digit === "0" ? 0 : 1 / Number(digit));
   const mark = (worth) => (Number(worth) === 1 ? "✓" : worth ? "≈" : "✗");
 
+  /** How an answer was graded; null: the task asks for none. */
+  function solved(correct, extracted) {
+    if (correct === null) return ["not asked to answer "];
+    const word = correct === 1 ? "solved" : correct ? `${correct.toFixed(2)} of a tie` : "not solved";
+    return [make("span", { class: correct ? "right" : "wrong" }, `${mark(correct)} ${word}`), ` · extracted: ${extracted ?? "nothing"} `];
+  }
+
   Report.item = (question, gold, shown, id) => {
     const answers = shown.map(([name, colour, answer, correct]) => {
       const [completion, extracted, verdicts, outcome, truncated] = answer;
       const graders = Object.entries(verdicts ?? {}).map(([grader, right]) => make("span", { class: right ? "right" : "wrong" }, `${mark(right)}\u00a0${grader} `));
       const remarks = [outcome, truncated ? "truncated" : null].filter(Boolean).join(", ");
-      return make("div", {}, make("p", { class: "meta" }, colour ? Report.swatch(colour) : null, make("strong", {}, name), " ", make("span", { class: correct ? "right" : "wrong" }, `${mark(correct)} ${correct === 1 ? "solved" : correct ? `${correct.toFixed(2)} of a tie` : "not solved"}`), ` · extracted: ${extracted ?? "nothing"} `, graders, remarks), make("pre", { tabindex: "0" }, completion ?? "(no text in the record)"));
+      return make("div", {}, make("p", { class: "meta" }, colour ? Report.swatch(colour) : null, make("strong", {}, name), " ", ...solved(correct, extracted), graders, remarks), make("pre", { tabindex: "0" }, completion ?? "(no text in the record)"));
     });
     const asked = make("details", {}, make("summary", {}, "Prompt"), make("pre", { tabindex: "0" }, question ?? "(no prompt in the record)"));
     return make("article", { class: "item" }, make("h4", {}, id), asked, make("p", { class: "meta" }, `gold: ${gold ?? "—"}`), make("div", { class: shown.length > 1 ? "two" : "one" }, answers));
@@ -168,7 +175,7 @@
       const found = data.answers.runs[run.id][task.value];
       const group = data.answers.groups[found.group];
       const items = group.shown.map((at, i) => [at, i]).filter(([at]) => which.value === "all" || found.bits[at] === which.value);
-      const all = items.map(([at, i]) => Report.item(group.prompts[i], group.gold[i], [[run.method, run.colour, found.answers[i], Report.credit(found.bits[at])]], group.ids[at]));
+      const all = items.map(([at, i]) => Report.item(group.prompts[i], group.gold[i], [[run.method, run.colour, found.answers[i], found.bits ? Report.credit(found.bits[at]) : null]], group.ids[at]));
       list.replaceChildren(make("p", { class: "meta" }, `${items.length} of ${group.ids.length} examples; all in ${run.folder}/predictions/${task.value}.jsonl`), ...all.slice(0, FIRST));
       if (all.length > FIRST) list.append(make("button", { type: "button", onclick: (event) => event.target.replaceWith(...all.slice(FIRST)) }, `Show ${all.length - FIRST} more`));
     };

@@ -162,6 +162,20 @@ def test_the_record_holds_every_answer_and_agrees_with_the_evaluation(trained: T
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_nothing_is_answered_the_record_holds_the_nll_of_every_example(trained: Trained, tmp_path: Path) -> None:
+    evaluation = trained.spec.evaluation
+    task = evaluation.tasks["gsm8k"].model_copy(update={"grader": None, "max_new_tokens": 0})
+    spec = trained.spec.model_copy(update={"evaluation": evaluation.model_copy(update={"tasks": {"gsm8k": task}})})
+    record = prune_run(spec, trained.experiment, run_dir=trained.folder, models_dir=trained.models, scratch_dir=tmp_path)
+    pruned = record["tasks"]["gsm8k"]
+    assert (pruned["accuracy"], pruned["correct"], pruned["grader"]) == (None, None, None)
+    curve = read(trained.folder / FILE, "gold_nll")["gsm8k"]
+    assert curve.scores.shape == (3, 8) and curve.means.tolist() == pytest.approx(pruned["gold_nll"])
+    assert len(set(pruned["gold_nll"])) == 3
+    with pytest.raises(ConfigError, match="tasks.gsm8k.correct: found nothing, expected a value of each example"):
+        read(trained.folder / FILE, "accuracy")
+
+
 def test_the_limit_of_the_pruning_is_used(trained: Trained, tmp_path: Path) -> None:
     record = prune(trained, tmp_path, limit=3, fractions=(0.0, 1.0))
     assert record["tasks"]["gsm8k"]["n"] == 3 and len(record["tasks"]["gsm8k"]["correct"]) == 2
@@ -235,7 +249,11 @@ def test_a_record_whose_numbers_are_not_those_of_its_answers_is_refused(tmp_path
 
     task["accuracy"] = [1.0, 0.4]
     assert "tasks.t.accuracy: found [1.0, 0.4], expected the means of correct: [1.0, 0.5]" in message()
-    task |= {"accuracy": [1.0, 0.5], "correct": ["11", "1"]}
+    task |= {"accuracy": [1.0, 0.5], "losses": [[1.0, 1.0], [2.0, 3.0]]}
+    path.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="tasks.t.gold_nll: found"):
+        read(path, "gold_nll")
+    task["correct"] = ["11", "1"]
     assert "tasks.t.correct: found" in message()
     del task["ids"]
     assert "found no record of pruning (KeyError('ids'))" in message()

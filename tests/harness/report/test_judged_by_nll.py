@@ -18,6 +18,7 @@ from harness.figures import catalogue, style
 from harness.records.versioned import MissingRecord
 from harness.report import page, trace
 from harness.report.check import check
+from harness.report.recompute import Raw, TableNumbers
 from harness.report.sources import Source, open_source
 from harness.tables import __main__ as tables
 from harness.tables.build import load_table
@@ -88,6 +89,35 @@ def test_secondary_tasks_stand_behind_and_decide_nothing(made: Made) -> None:
     assert "In no average and no decision: MATH†, ARC-e (after math fine-tuning)†." in text
     assert "ARC-e (after math fine-tuning)†: accuracy, %" in text and "GSM8K†: accuracy" not in text
     assert "Against the paper" not in text
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        ({"math": "t"}, "math/gsm8k"),
+        ({"math": "tts"}, "math/gsm8k math/math avg math/svamp"),
+        ({"math": "tts", "code": "st"}, "math/gsm8k math/math math/avg math/svamp code/math code/gsm8k avg"),
+        ({"math": "tt", "code": "s"}, "math/gsm8k math/math avg code/gsm8k"),
+    ],
+)
+def test_columns_stand_in_one_order_in_the_table_and_in_its_recomputation(
+    tmp_path: Path, splits: dict[str, str], expected: str
+) -> None:
+    content = fake_nll.experiment(base_evaluation=None, pruning=None, sweeps={}).model_dump(mode="json")
+    domain, task = content["domains"]["math"], content["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
+    words = {"t": "test", "s": "secondary"}
+    for name, letters in splits.items():
+        pairs = zip(("gsm8k", "math", "svamp"), letters, strict=False)
+        tasks = {key: {**task, "split": words[letter]} for key, letter in pairs}
+        # In the order of the file: a secondary task that stands first is shown last.
+        content["domains"][name] = {**domain, "evaluation": {"tasks": tasks}}
+    content["tables"]["table1"]["domains"] = list(splits)
+    file = tmp_path / "fake.yaml"
+    file.write_text(json.dumps(content))
+    one = opened(Experiment.model_validate(content), file, tmp_path / "results")
+    columns = TableNumbers(Raw(one.source), "table1").columns
+    recomputed = [f"{domain}/{task or 'avg'}" if domain else "avg" for domain, task in columns]
+    assert [column.key for column in one.table(allow_missing=True).columns] == recomputed == expected.split()
 
 
 def test_the_base_model_stands_on_top_with_what_it_scored_before(made: Made) -> None:
