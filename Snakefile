@@ -263,6 +263,7 @@ rule table:
     input:
         config=ancient(PLAN.configfiles),
         records=lambda wildcards: PLAN.target_records(f"reproduce_{wildcards.table}", "train.json", "metrics.json"),
+        base=lambda wildcards: PLAN.table_base_records(wildcards.table),
         code=code_of("table"),
     output:
         multiext(f"{FOLDER}/tables/{{table}}", ".md", ".tex"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -248,13 +249,18 @@ class TrainingData(Frozen):
     limit: int | None = Field(None, ge=1, description="use the first rows only")
 
 
+Split = Literal["test", "validation", "secondary"]
+
+
 class TaskSpec(Frozen):
     """One evaluation set and how it is asked, decoded and graded. What a file leaves out comes from the protocol."""
 
     source: DataSource
     format: Annotated[str, AfterValidator(_evaluation_format)] = Field(description="a name in evaluation.sets.registry()")
-    split: Literal["test", "validation"] = Field(
-        "test", description="validation: learning rates are chosen on it; it is in no table"
+    split: Split = Field(
+        "test",
+        description="validation: learning rates are chosen on it, and it is in no table; secondary: shown in tables, but in no "
+        "average and no decision, such as what fine-tuning makes the model forget",
     )
     prompt_template: str = Field(description="a name in evaluation.sets.prompts.TEMPLATE_NAMES")
     max_new_tokens: int = Field(ge=0, description="0: nothing is generated")
@@ -273,6 +279,15 @@ class TaskSpec(Frozen):
     timeout_s: float = Field(3.0, gt=0, description="code tasks: wall-clock seconds per program")
     memory_mb: int = Field(1024, ge=64, description="code tasks: address space per program, MiB")
     allow_unsafe: bool = Field(False, description="code tasks: run programs even where no isolation works")
+
+
+Metric = Literal["accuracy", "gold_nll"]
+
+
+def judged_by(tasks: Iterable[TaskSpec]) -> Metric:
+    """By what runs are judged on ``tasks``: accuracy where all of them are answered, else the NLL of the gold answer, of which
+    less is better."""
+    return "accuracy" if all(task.grader is not None for task in tasks) else "gold_nll"
 
 
 class LmEvalSpec(Frozen):
@@ -296,10 +311,9 @@ class EvaluationSpec(Frozen):
     dtype: Literal["float32", "bfloat16"] = "float32"
     lm_eval: LmEvalSpec | None = None
 
-    @property
-    def answered_tests(self) -> list[str]:
-        """The test sets that are answered: what an accuracy is of."""
-        return [name for name, task in self.tasks.items() if task.split == "test" and task.grader is not None]
+    def on(self, split: Split) -> dict[str, TaskSpec]:
+        """The tasks of one split by name."""
+        return {name: task for name, task in self.tasks.items() if task.split == split}
 
     @model_validator(mode="before")
     @classmethod
@@ -448,7 +462,7 @@ class SweepSpec(Frozen):
 
 
 class PruningSpec(Frozen):
-    """Accuracy after the least important ranks of every module have been pruned (sections 2.2 and 4.3)."""
+    """Accuracy, or NLL, after the least important ranks of every module have been pruned (sections 2.2 and 4.3)."""
 
     domain: str
     model: str
@@ -492,9 +506,6 @@ class BaseEvaluationSpec(Frozen):
             pydantic.ValidationError: a task is not one, or none is left.
         """
         return EvaluationSpec.model_validate({"protocol": protocol, "tasks": self.asked(protocol), "dtype": self.dtype})
-
-
-Metric = Literal["accuracy", "gold_nll"]
 
 
 class MarginSpec(Frozen):

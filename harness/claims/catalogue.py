@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,14 +11,18 @@ import numpy as np
 from harness import reported
 from harness.claims.evidence import Evidence, Missing, part_of
 from harness.claims.ranks import importance_claims
-from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Part, Quantity, Range
-from harness.config import RunSpec
-from harness.experiment.runs import SweepRun
+from harness.claims.verdicts import BETTER, WORSE, Claim, Part, Quantity, Range
+from harness.config import Metric, RunSpec
+from harness.experiment.runs import SweepRun, metric_of
 from harness.statistics.comparison import Comparison
 
 #: Costs within this factor of LoRA's count as "about the same", the usual margin of equivalence tests.
 ABOUT_THE_SAME = Range(above=0.8, below=1.25)
-_PAIRED = "Difference of the mean accuracy over the domain's test sets, paired over seeds and examples; {}."
+_PAIRED = "Difference of the mean {} over the domain's test sets, paired over seeds and examples; {}."
+#: Metric -> its name, how "more accurate" is said, and what happens where it gets worse.
+_NAMES: dict[Metric, str] = {"accuracy": "accuracy", "gold_nll": "NLL of the gold answer (less is better)"}
+_MORE: dict[Metric, str] = {"accuracy": "is more accurate", "gold_nll": "has a lower NLL of the gold answer"}
+_WORSENS: dict[Metric, str] = {"accuracy": "accuracy falls", "gold_nll": "the NLL of the gold answer rises"}
 _HOLM = "Holm's correction over {}"
 
 
@@ -45,7 +49,7 @@ def _paper_difference(evidence: Evidence, *, table: str, domain: str, model: str
     return f"{reported.MODEL_LABELS[stands_for]}: {averages[0]:.2f} against {averages[1]:.2f} ({gap:+.2f} points)"
 
 
-def _accuracy_claim(
+def _method_claim(
     evidence: Evidence,
     runs: Sequence[RunSpec],
     *,
@@ -54,14 +58,15 @@ def _accuracy_claim(
     model: str,
     method: str,
     other: str,
-    expected: Range,
+    expected: Mapping[Metric, Range],
     corrected_over: str,
     **described: Any,
 ) -> Claim:
     """One method against another on one model and domain. ``described``: key, statement, source and family."""
     where = dict(domain=domain, model=model, method=method, other=other)
     first, second = (_of(runs, domain=domain, model=model, method=key) for key in (method, other))
-    family, decided = evidence.decided(table, **where)
+    metric = metric_of([*first, *second])
+    family, decided = evidence.decided(table, metric, **where)
 
     def compared() -> Comparison:
         return decided or evidence.compared(first, second, of=method, and_of=other)
@@ -69,24 +74,28 @@ def _accuracy_claim(
     rule = _HOLM.format(corrected_over) if family is None else f"decided as in {table}, family {family.name}"
     return Claim(
         paper=_paper_difference(evidence, table=table, **where),
-        test=_PAIRED.format(rule),
+        test=_PAIRED.format(_NAMES[metric], rule),
         model=model,
         parts=(part_of(f"{method} - {other}", expected, [*first, *second], compared),),
         **described,
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ accuracy
+# ------------------------------------------------------------------------------------------------------------- methods
 
 
 def _better_than(evidence: Evidence, other: str, title: str) -> Iterator[Claim]:
-    """BeamLoRA against one method on each model and domain of Tables 1 and 2."""
+    """BeamLoRA against one method on each model and domain of Tables 1 and 2; where both have it, as in Table 1."""
+    done: set[tuple[str, str]] = set()
     for table, source in (("table1", "section 4.2, Table 1"), ("table2", "section 4.3, Table 2")):
         runs = evidence.table(table)
         for domain, model in dict.fromkeys((run.domain, run.model_key) for run in runs):
-            if not _of(runs, domain=domain, model=model, method=other):
+            others = _of(runs, domain=domain, model=model, method=other)
+            if not others or (domain, model) in done:
                 continue
-            yield _accuracy_claim(
+            done.add((domain, model))
+            more = _MORE[metric_of(others)]
+            yield _method_claim(
                 evidence,
                 runs,
                 table=table,
@@ -94,10 +103,10 @@ def _better_than(evidence: Evidence, other: str, title: str) -> Iterator[Claim]:
                 model=model,
                 method="beamlora",
                 other=other,
-                expected=POSITIVE,
+                expected=BETTER,
                 corrected_over="models and domains",
                 key=f"better_than_{other}/{domain}/{model}",
-                statement=f"BeamLoRA is more accurate than {title}: {domain}, {evidence.experiment.models[model].label}",
+                statement=f"BeamLoRA {more} than {title}: {domain}, {evidence.experiment.models[model].label}",
                 source=source,
                 family=f"better_than_{other}",
             )
@@ -112,8 +121,9 @@ def _mechanisms(evidence: Evidence) -> Iterator[Claim]:
         "beamlora-no-dynamic-p": "the dynamic threshold",
     }
     for domain, model in dict.fromkeys((run.domain, run.model_key) for run in runs):
+        worsens = _WORSENS[metric_of(run for run in runs if run.domain == domain)]
         for key, name in names.items():
-            yield _accuracy_claim(
+            yield _method_claim(
                 evidence,
                 runs,
                 table="table3",
@@ -121,23 +131,24 @@ def _mechanisms(evidence: Evidence) -> Iterator[Claim]:
                 model=model,
                 method="beamlora",
                 other=key,
-                expected=POSITIVE,
+                expected=BETTER,
                 corrected_over="the three mechanisms",
                 key=f"needed/{key}/{domain}/{model}",
-                statement=f"BeamLoRA needs {name}: without it accuracy falls ({evidence.experiment.models[model].label})",
+                statement=f"BeamLoRA needs {name}: without it {worsens} ({evidence.experiment.models[model].label})",
                 source="section 4.4, Table 3",
                 family="needed",
             )
 
 
 def _weak_on_commonsense(evidence: Evidence) -> Iterator[Claim]:
-    runs = evidence.table("table2")
-    for domain, model in dict.fromkeys((run.domain, run.model_key) for run in runs):
+    domain = "commonsense"
+    runs = [run for run in evidence.table("table2") if run.domain == domain]
+    for model in dict.fromkeys(run.model_key for run in runs):
         for key in ("adalora", "increlora"):
             if not _of(runs, domain=domain, model=model, method=key):
                 continue
             label = next(run.method.label for run in runs if run.method.key == key)
-            yield _accuracy_claim(
+            yield _method_claim(
                 evidence,
                 runs,
                 table="table2",
@@ -145,7 +156,7 @@ def _weak_on_commonsense(evidence: Evidence) -> Iterator[Claim]:
                 model=model,
                 method=key,
                 other="lora",
-                expected=NEGATIVE,
+                expected=WORSE,
                 corrected_over="methods and models",
                 key=f"weak_on_commonsense/{key}/{model}",
                 statement=f"{label} is weaker than LoRA on commonsense ({evidence.experiment.models[model].label})",
@@ -176,11 +187,11 @@ def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
     def gain(rank: float) -> Comparison:
         return evidence.compared(beam[rank], lora[rank], of=f"beamlora at r = {rank}", and_of=f"lora at r = {rank}")
 
-    model = points[0].run.model_key
+    model, metric = points[0].run.model_key, metric_of(point.run for point in points)
     parts = [
         part_of(
             f"beamlora - lora at r = {rank}",
-            POSITIVE,
+            BETTER,
             [*beam[rank], *lora[rank]],
             partial(gain, rank),
         )
@@ -188,14 +199,17 @@ def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
     ]
     yield Claim(
         key="gain_at_every_rank",
-        statement="BeamLoRA is more accurate than LoRA at every rank",
+        statement=f"BeamLoRA {_MORE[metric]} than LoRA at every rank",
         source="section 4.5, Figure 5",
         paper="higher at each rank shown, on GSM8K and MATH (LLaMA2-7B)",
-        test=_PAIRED.format(_HOLM.format("ranks")),
+        test=_PAIRED.format(_NAMES[metric], _HOLM.format("ranks")),
         model=model,
         parts=tuple(parts),
         family="gain_at_every_rank",
     )
+
+    # A gain in accuracy is a positive difference, one in NLL a negative one.
+    gained = "gain" if metric == "accuracy" else "difference in NLL"
 
     def interaction() -> Comparison:
         gains = []
@@ -206,19 +220,19 @@ def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
             raise Missing("the ranks have different seeds")
         smallest, others = gains[0][0], [gain for gain, _ in gains[1:]]
         rest = [np.mean(task, axis=0) for task in zip(*others, strict=True)]
-        return evidence.comparison(smallest, rest, binary=False)
+        return evidence.comparison(smallest, rest, metric, binary=False)
 
     yield Claim(
         key="small_gain_at_the_smallest_rank",
         statement=f"The gain over LoRA is smaller at the smallest rank (r = {ranks[0]}) than at the others",
         source="section 4.5, Figure 5",
         paper="at r = 4 the improvement is relatively limited",
-        test="Gain at the smallest rank minus the mean gain at the others, paired over seeds and examples.",
+        test=f"The {gained} at the smallest rank minus the mean {gained} at the others, paired over seeds and examples.",
         model=model,
         parts=(
             part_of(
-                f"gain at r = {ranks[0]} - mean gain at {', '.join(map(str, ranks[1:]))}",
-                NEGATIVE,
+                f"{gained} at r = {ranks[0]} - mean {gained} at {', '.join(map(str, ranks[1:]))}",
+                WORSE,
                 [run for rank in ranks for run in [*beam[rank], *lora[rank]]],
                 interaction,
             ),
@@ -247,7 +261,7 @@ def _interior_optimum(evidence: Evidence, sweep: str, what: str, source: str, pa
     parts = [
         part_of(
             f"{sweep} = {'?' if centre is None else f'{centre:g}'} - {sweep} = {end:g}",
-            POSITIVE,
+            BETTER,
             [*(values[centre] if centre is not None else []), *values[end]],
             partial(measured, end),
         )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.claims.verdicts import Part, Quantity, Range, of_difference
-from harness.config import Experiment, RunSpec
-from harness.experiment.runs import SweepRun, pruning_runs, sweep_runs, table_runs
+from harness.config import Experiment, Metric, RunSpec
+from harness.experiment.runs import SweepRun, metric_of, pruning_metric, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
-from harness.records.matrices import answered_matrix, check_same_answers
+from harness.records.matrices import check_same_answers, measured_matrix
 from harness.records.read import Loaded, RunRecord, load_records, run_folder
 from harness.records.versioned import Recipe
 from harness.statistics import stats
@@ -66,25 +67,26 @@ class Evidence:
         return dict(sorted(done.items()))
 
     def compared(self, runs: Sequence[RunSpec], others: Sequence[RunSpec], *, of: str, and_of: str) -> Comparison:
-        """Accuracy of ``runs`` minus that of ``others``, averaged over the domain's test tasks, on the seeds of both.
+        """``runs`` minus ``others`` by ``metric_of`` both, averaged over the domain's test tasks, on the seeds of both.
 
         Raises:
             Missing: one of them has not run, or they share no seed.
         """
         first, second, _ = self.paired(runs, others, of=of, and_of=and_of)
-        return self.comparison(first, second, binary=True)
+        metric = metric_of([*runs, *others])
+        return self.comparison(first, second, metric, binary=metric == "accuracy")
 
     def comparison(
-        self, first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]], *, binary: bool
+        self, first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]], metric: Metric, *, binary: bool
     ) -> Comparison:
-        """The first minus the second of two sets of matrices, not yet decided."""
-        rng, margin = np.random.default_rng(0), self.experiment.comparisons.margin.accuracy
+        """The first minus the second of two sets of matrices of a metric, not yet decided."""
+        rng, margin = np.random.default_rng(0), getattr(self.experiment.comparisons.margin, metric)
         return Comparison(difference=stats.paired_difference(first, second, rng=rng, binary=binary, margin=margin))
 
     def decided(
-        self, table: str, *, domain: str, model: str, method: str, other: str
+        self, table: str, metric: Metric, *, domain: str, model: str, method: str, other: str
     ) -> tuple[Family | None, Comparison | None]:
-        """The family in which a table decides a comparison of accuracy over a domain, and how, if it has run."""
+        """The family in which a table decides a comparison by a metric over a domain, and how, if it has run."""
         if table not in self._tables:
             runs = self.table(table)
             records = self.records(runs)
@@ -94,7 +96,7 @@ class Evidence:
         domains = {column.domain for column in self._tables[table].columns if column.domain}
         for one in self._tables[table].decisions():
             over = one.column.domain or (domain if domains == {domain} else None)
-            if (one.section.model_key, one.metric, over) != (model, "accuracy", domain):
+            if (one.section.model_key, one.metric, over) != (model, metric, domain):
                 continue
             against = next((row.method_key for row in one.section.rows if row.label == one.other), None)
             if (one.row.method_key, against) == (method, other):
@@ -106,7 +108,7 @@ class Evidence:
     def paired(
         self, runs: Sequence[RunSpec], others: Sequence[RunSpec], *, of: str, and_of: str
     ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]], tuple[int, ...]]:
-        """The matrices of both on the seeds that both finished, task by task, and these seeds.
+        """The matrices of ``metric_of`` both on the seeds that both finished, task by task, and these seeds.
 
         Raises:
             Missing: one of them has not run, or they share no seed.
@@ -116,10 +118,12 @@ class Evidence:
         shared = [seed for seed in first if seed in second]
         if not shared:
             raise Missing(f"{of} and {and_of} have no seed in common")
-        tasks = _tasks(first.values())
+        tasks, metric = _tasks(first.values()), metric_of([*runs, *others])
         for task in tasks:
             check_same_answers([*first.values(), *second.values()], task)
-        ours, theirs = ([answered_matrix([own[seed] for seed in shared], task) for task in tasks] for own in (first, second))
+        ours, theirs = (
+            [measured_matrix([own[seed] for seed in shared], task, metric) for task in tasks] for own in (first, second)
+        )
         return ours, theirs, tuple(shared)
 
     def histories(self, method: str) -> dict[int, importance.ImportanceHistory]:
@@ -141,19 +145,19 @@ class Evidence:
         return histories
 
     def pruning_curves(self, method: str) -> dict[int, dict[float, float]]:
-        """seed -> share of ranks pruned -> accuracy, averaged over tasks.
+        """seed -> share of ranks pruned -> accuracy or NLL (``pruning_metric``), averaged over tasks.
 
         Raises:
             Missing: no pruning evaluation of the method.
         """
-        by_seed = {}
+        by_seed, metric = {}, pruning_metric(self.experiment)
         for run in pruning_runs(self.experiment):
             path = run_folder(run, results=self.results) / pruning.FILE
             if run.method.key == method and path.exists():
-                curves = list(pruning.read(path, Recipe.workflow(self.command, path)).values())
+                curves = list(pruning.read(path, metric, Recipe.workflow(self.command, path)).values())
                 if curves:
-                    accuracy = np.mean([curve.accuracy for curve in curves], axis=0)
-                    by_seed[run.seed] = dict(zip(curves[0].fractions.tolist(), accuracy.tolist(), strict=True))
+                    means = np.mean([curve.means for curve in curves], axis=0)
+                    by_seed[run.seed] = dict(zip(curves[0].fractions.tolist(), means.tolist(), strict=True))
         if not by_seed:
             raise Missing(f"no pruning evaluation of {method}")
         return by_seed
@@ -172,16 +176,28 @@ class Evidence:
 
 def _tasks(records: Iterable[RunRecord]) -> list[str]:
     """The test tasks of runs of one domain, in the order of a table's columns."""
-    return [column.task for column in table_columns(record.run for record in records) if column.task != AVERAGE]
+    columns = table_columns(record.run for record in records)
+    return [column.task for column in columns if column.task != AVERAGE and column.counts]
 
 
-def part_of(label: str, expected: Range, runs: Sequence[RunSpec], measure: Callable[[], Quantity | Comparison]) -> Part:
-    """A part of a claim; without its evidence it says what is missing."""
-    names = tuple(run.run_id for run in runs)
+def part_of(
+    label: str,
+    expected: Range | Mapping[Metric, Range],
+    runs: Sequence[RunSpec],
+    measure: Callable[[], Quantity | Comparison],
+) -> Part:
+    """A part of a claim; without its evidence it says what is missing.
+
+    Args:
+        expected: of a difference of runs, by the metric that they are judged by.
+    """
+    metric = metric_of(runs)
+    where = expected if isinstance(expected, Range) else expected[metric]
+    common: dict[str, Any] = {"label": label, "expected": where, "runs": tuple(run.run_id for run in runs)}
     try:
         measured = measure()
     except Missing as error:
-        return Part(label=label, expected=expected, quantity=None, reason=str(error), runs=names)
+        return Part(**common, quantity=None, reason=str(error))
     if isinstance(measured, Quantity):
-        return Part(label=label, expected=expected, quantity=measured, runs=names)
-    return Part(label=label, expected=expected, quantity=of_difference(measured.difference), comparison=measured, runs=names)
+        return Part(**common, quantity=measured)
+    return Part(**common, quantity=of_difference(measured.difference, metric), comparison=measured)

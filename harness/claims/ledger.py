@@ -37,4 +37,4 @@ def load_claims(
                 raise Recipe.workflow(command, path).missing(path)
     rules = experiment.comparisons
     claims = all_claims(Evidence(experiment, results=results, command=command))
-    return experiment, judged(claims, margin=rules.margin.accuracy, min_seeds=rules.min_seeds)
+    return experiment, judged(claims, margin=rules.margin, min_seeds=rules.min_seeds)

@@ -9,12 +9,13 @@ import numpy as np
 
 from harness.claims.evidence import Evidence, Missing, part_of
 from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Quantity, Range, over_seeds
-from harness.experiment.runs import pruning_runs
+from harness.config import Metric
+from harness.experiment.runs import pruning_metric, pruning_runs
 from harness.records import importance
 
 #: The most important tenth of a module's ranks against the least important one.
 DIFFERENT = Range(above=2)
-#: Share of the accuracy that is left after pruning: "limited change", and "drops sharply".
+#: Share of the accuracy, or of the gain in NLL, that is left after pruning: "limited change", and "drops sharply".
 LIMITED_CHANGE, SHARP_DROP = Range(above=0.9), Range(below=0.5)
 FEW, MANY = 0.3, 0.9
 #: Growth of the differences in the last third of training over all growth; a third would be a straight line.
@@ -48,19 +49,35 @@ def _mean_evenness(history: importance.ImportanceHistory) -> float:
     return float(np.mean([importance.evenness(values) for values in history.last.values()]))
 
 
-def _left(curve: dict[float, float], share: float) -> float:
-    """Share of the accuracy that is left after pruning a share of the ranks."""
-    if curve.get(0.0, 0.0) == 0:
-        raise Missing("the run solves nothing before pruning")
-    shares = sorted(curve)
-    return float(np.interp(share, shares, [curve[s] for s in shares]) / curve[0.0])
+#: Metric -> what a share of is left after pruning.
+LEFT: Mapping[Metric, str] = {"accuracy": "accuracy", "gold_nll": "gain in NLL"}
 
 
-def _area(curve: dict[float, float]) -> float:
-    """Mean share of the accuracy that is left, over all shares of pruned ranks."""
-    shares = sorted(curve)
-    left = [_left(curve, share) for share in shares]
-    return float(np.trapezoid(left, shares) / (shares[-1] - shares[0]))
+def _left(curve: Mapping[float, float], metric: Metric) -> dict[float, float]:
+    """Share of pruned ranks -> share that is left: of the accuracy, or of what all ranks together take off the NLL:
+    (NLL with all ranks pruned - NLL) / (NLL with all pruned - NLL with none pruned).
+
+    Raises:
+        Missing: nothing pruned, or of NLL all pruned, was not measured, or there is nothing to lose.
+    """
+    ends = (0.0,) if metric == "accuracy" else (0.0, 1.0)
+    if not all(end in curve for end in ends):
+        raise Missing(f"pruning.fractions lacks one of {', '.join(f'{end:g}' for end in ends)}")
+    nothing = 0.0 if metric == "accuracy" else curve[1.0]
+    if (nothing - curve[0.0]) * (-1 if metric == "accuracy" else 1) <= 0:
+        raise Missing("the run solves nothing before pruning" if metric == "accuracy" else "the ranks take nothing off the NLL")
+    return {share: (nothing - value) / (nothing - curve[0.0]) for share, value in sorted(curve.items())}
+
+
+def _at(left: Mapping[float, float], share: float) -> float:
+    """What is left with a share of the ranks pruned, between two measured shares on a line."""
+    return float(np.interp(share, list(left), list(left.values())))
+
+
+def _area(left: Mapping[float, float]) -> float:
+    """Mean of what is left, over all shares of pruned ranks."""
+    shares = list(left)
+    return float(np.trapezoid(list(left.values()), shares) / (shares[-1] - shares[0]))
 
 
 ItemT = TypeVar("ItemT")
@@ -90,8 +107,14 @@ def importance_claims(evidence: Evidence) -> Iterator[Claim]:
     def seedwise(measure: Callable[[importance.ImportanceHistory], float], unit: str) -> Quantity:
         return over_seeds([measure(history) for history in evidence.histories("lora").values()], unit)  # type: ignore[arg-type]
 
+    metric = pruning_metric(evidence.experiment)
+    what = LEFT[metric]
+
+    def curves(method: str) -> dict[int, dict[float, float]]:
+        return {seed: _left(curve, metric) for seed, curve in evidence.pruning_curves(method).items()}
+
     def left(share: float) -> Quantity:
-        return over_seeds([_left(curve, share) for curve in evidence.pruning_curves("lora").values()], "share")
+        return over_seeds([_at(curve, share) for curve in curves("lora").values()], "share")
 
     yield Claim(
         key="ranks_differ",
@@ -99,13 +122,13 @@ def importance_claims(evidence: Evidence) -> Iterator[Claim]:
         source="section 2.2, Figure 1",
         paper="hierarchical deciles; limited change when less important ranks are pruned, a sharp drop for important ones",
         test=f"LoRA, over seeds: the most important tenth at least {DIFFERENT.above:g} times the least important one "
-        f"(geometric mean over modules); at least {LIMITED_CHANGE.above:.0%} of the accuracy left with {FEW:.0%} of the ranks "
+        f"(geometric mean over modules); at least {LIMITED_CHANGE.above:.0%} of the {what} left with {FEW:.0%} of the ranks "
         f"pruned, less than {SHARP_DROP.below:.0%} with {MANY:.0%} pruned.",
         model=model,
         parts=(
             part_of("most over least important tenth", DIFFERENT, lora, lambda: seedwise(_mean_decile_ratio, "ratio")),
-            part_of(f"accuracy left with {FEW:.0%} pruned", LIMITED_CHANGE, lora, lambda: left(FEW)),
-            part_of(f"accuracy left with {MANY:.0%} pruned", SHARP_DROP, lora, lambda: left(MANY)),
+            part_of(f"{what} left with {FEW:.0%} pruned", LIMITED_CHANGE, lora, lambda: left(FEW)),
+            part_of(f"{what} left with {MANY:.0%} pruned", SHARP_DROP, lora, lambda: left(MANY)),
         ),
         family="ranks_differ",
     )
@@ -128,7 +151,7 @@ def importance_claims(evidence: Evidence) -> Iterator[Claim]:
         return _seedwise_difference(evidence.histories("beamlora"), evidence.histories("lora"), _mean_evenness)
 
     def faster() -> Quantity:
-        return _seedwise_difference(evidence.pruning_curves("beamlora"), evidence.pruning_curves("lora"), _area)
+        return _seedwise_difference(curves("beamlora"), curves("lora"), _area)
 
     yield Claim(
         key="more_even",
@@ -136,7 +159,7 @@ def importance_claims(evidence: Evidence) -> Iterator[Claim]:
         source="section 4.5, Figure 4",
         paper="accuracy decreases more rapidly as ranks are pruned",
         test="BeamLoRA - LoRA, paired over seeds: normalised entropy of a module's importances (mean over modules) is larger; "
-        "the mean share of accuracy left, over all shares of pruned ranks, is smaller.",
+        f"the mean share of the {what} left, over all shares of pruned ranks, is smaller.",
         model=model,
         parts=(
             part_of("evenness of importance", POSITIVE, [*beam, *lora], even),

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
-from harness.claims.verdicts import Claim, Part, Quantity, Range, Support
+from harness.claims.verdicts import METRICS, Claim, Part, Quantity, Range, Support
 from harness.config import SCHEMA_VERSION, Experiment
 from harness.tables.markup import markdown_grid
-from harness.tables.words import NOTHING, p_value, signed
+from harness.tables.words import NOTHING, amount, p_value, signed
 
 
 def _number(value: float | None, quantity: Quantity) -> str:
     if value is None:
         return "?"
-    if quantity.unit == "points":
-        return signed(value, "accuracy")
+    if quantity.unit in METRICS:
+        return signed(value, METRICS[quantity.unit])
     return f"{100 * value:.0f} %" if quantity.unit == "share" else f"{value:.3g}"
 
 
 def measured(quantity: Quantity) -> str:
     """Such as "-0.4 [-3.1, +2.3] points, df 4.6, 5 seeds"."""
-    unit = {"points": " points", "ratio": "x"}.get(quantity.unit, "")
+    unit = {"points": " points", "nats": " nats", "ratio": "x"}.get(quantity.unit, "")
     interval = f"[{_number(quantity.low, quantity)}, {_number(quantity.high, quantity)}]"
     if quantity.low is None:
         interval = "(one seed: no interval)"
@@ -52,8 +52,10 @@ def ours(part: Part) -> str:
 
 def detectable(part: Part) -> str:
     """The difference that could have been detected."""
-    difference = part.quantity.detectable if part.quantity is not None else None
-    return NOTHING if difference is None else f"{100 * difference:.1f} points"
+    quantity = part.quantity
+    if quantity is None or quantity.detectable is None:
+        return NOTHING
+    return amount(quantity.detectable, METRICS[quantity.unit])
 
 
 def word(claim: Claim) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from harness.config import MarginSpec, Metric
 from harness.statistics import stats
 from harness.statistics.comparison import NOT_DECIDED, Comparison, Family, decide, not_decided
 
@@ -23,22 +24,26 @@ class Quantity:
     high: float | None
     #: None for what is measured without training: rounds of a benchmark are no seeds.
     n_seeds: int | None
-    #: points: differences of accuracies, as fractions; share, ratio or number: as they are.
-    unit: Literal["points", "share", "ratio", "number"]
+    #: points: differences of accuracies, as fractions; nats: of NLL, per token; share, ratio or number: as they are.
+    unit: Literal["points", "nats", "share", "ratio", "number"]
     #: Degrees of freedom of the interval, where it has two parts (``stats.Estimate.dof``).
     dof: float | None = None
     #: The true difference that would be found with a probability of 80 %.
     detectable: float | None = None
 
 
-def of_difference(difference: stats.Difference) -> Quantity:
-    """A paired difference of accuracies."""
+#: Unit of a difference -> what it is of.
+METRICS: Mapping[str, Metric] = {"points": "accuracy", "nats": "gold_nll"}
+
+
+def of_difference(difference: stats.Difference, metric: Metric) -> Quantity:
+    """A paired difference."""
     return Quantity(
         mean=difference.mean,
         low=difference.low,
         high=difference.high,
         n_seeds=difference.n_seeds,
-        unit="points",
+        unit="points" if metric == "accuracy" else "nats",
         dof=difference.dof,
         detectable=stats.minimum_detectable_difference(difference) if difference.n_seeds > 1 else None,
     )
@@ -82,6 +87,11 @@ class Range:
 
 POSITIVE = Range(above=0)
 NEGATIVE = Range(below=0)
+
+
+#: Where a difference lies if the first is better; if it is worse. Of NLL, less is better.
+BETTER: Mapping[Metric, Range] = {"accuracy": POSITIVE, "gold_nll": NEGATIVE}
+WORSE: Mapping[Metric, Range] = {"accuracy": NEGATIVE, "gold_nll": POSITIVE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,22 +143,25 @@ def combine(verdicts: Iterable[Support]) -> Support:
     return next((verdict for verdict in order if verdict in present), "supported" if present else "untested")
 
 
-def judged(claims: Sequence[Claim], *, margin: float | None, min_seeds: int) -> list[Claim]:
-    """The claims with their verdicts. Differences that no family of a table has decided are decided here, family by family.
+def judged(claims: Sequence[Claim], *, margin: MarginSpec, min_seeds: int) -> list[Claim]:
+    """The claims with their verdicts. Differences that no family of a table has decided are decided here, family by family,
+    where those of another metric count in the correction as p = 1.
 
     Args:
-        margin: of accuracies, within which a difference counts as none (``config.MarginSpec``).
+        margin: within which a difference counts as none.
         min_seeds: with fewer, nothing is decided.
     """
-    members: dict[str, dict[tuple[str, int], stats.Difference]] = {}
+    members: dict[tuple[str, Metric], dict[tuple[str, int], stats.Difference]] = {}
     sizes = Counter(claim.family for claim in claims for _ in claim.parts)
     for claim in claims:
         for index, part in enumerate(claim.parts):
             if part.comparison is not None and part.comparison.family is None:
-                members.setdefault(claim.family, {})[claim.key, index] = part.comparison.difference
+                metric = METRICS[part.quantity.unit] if part.quantity else "accuracy"
+                members.setdefault((claim.family, metric), {})[claim.key, index] = part.comparison.difference
     decided: dict[tuple[str, int], Comparison] = {}
-    for name, differences in members.items():
-        family = Family(name=name, metric="accuracy", size=sizes[name], margin=margin, min_seeds=min_seeds)
+    for (name, metric), differences in members.items():
+        size, smallest = sizes[name], getattr(margin, metric)
+        family = Family(name=name, metric=metric, size=size, margin=smallest, min_seeds=min_seeds)
         decided |= decide(differences, family)
     return [_judged(claim, decided, min_seeds=min_seeds) for claim in claims]
 

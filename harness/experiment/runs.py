@@ -12,13 +12,20 @@ from harness.arguments.overrides import apply
 from harness.config import (
     BASELINE,
     SUBJECT,
+    BaseEvaluationSpec,
     BuiltModel,
     ConfigError,
     EvaluationSpec,
     Experiment,
+    Metric,
+    Protocol,
+    PruningSpec,
     RunSpec,
+    Split,
     SweepSpec,
     TableSpec,
+    TaskSpec,
+    judged_by,
 )
 from harness.did_you_mean import suggestion
 from harness.experiment.resolve import check_names, resolve_run
@@ -167,6 +174,24 @@ def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("exper
     ]
 
 
+def metric_of(runs: Iterable[RunSpec], split: Split = "test") -> Metric:
+    """By what runs are judged on their tasks of a split, all of them by the same."""
+    return judged_by(task for run in runs for task in run.evaluation.on(split).values())
+
+
+def pruning_metric(experiment: Experiment) -> Metric:
+    """By what pruned runs are judged."""
+    spec, runs = experiment.pruning, pruning_runs(experiment)
+    return judged_by(task for run in runs if spec is not None for task in pruned_tasks(run, spec).values())
+
+
+def pruned_tasks(run: RunSpec, pruning: PruningSpec) -> dict[str, TaskSpec]:
+    """The tasks that a pruned run is asked, with the number of rows to ask."""
+    limit = {} if pruning.limit is None else {"limit": pruning.limit}
+    names = pruning.tasks or run.evaluation.on("test")
+    return {name: run.evaluation.tasks[name].model_copy(update=limit) for name in names}
+
+
 def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> dict[str, RunSpec]:
     """Method -> the run that is timed, or none. Checkpoints and importance snapshots are off: they are not the method's."""
     spec = experiment.timing
@@ -236,8 +261,18 @@ class BaseEvaluation:
     """A base model, evaluated without fine-tuning under one protocol."""
 
     model_key: str
-    protocol: str
-    tasks: Mapping[str, Mapping[str, Any]]
+    protocol: Protocol
+    spec: BaseEvaluationSpec
+
+    @property
+    def tasks(self) -> Mapping[str, Mapping[str, Any]]:
+        """As the file has them."""
+        return self.spec.asked(self.protocol)
+
+    @property
+    def evaluation(self) -> EvaluationSpec:
+        """The tasks with what the protocol adds."""
+        return self.spec.evaluation(self.protocol)
 
     @property
     def folder(self) -> str:
@@ -251,10 +286,32 @@ def base_evaluations(experiment: Experiment) -> list[BaseEvaluation]:
     if spec is None:
         return []
     return [
-        BaseEvaluation(model_key=model, protocol=protocol, tasks=spec.asked(protocol))
-        for model in spec.models
-        for protocol in spec.protocols
+        BaseEvaluation(model_key=model, protocol=protocol, spec=spec) for model in spec.models for protocol in spec.protocols
     ]
+
+
+#: (model, domain, task)
+Asked = tuple[str, str, str]
+
+
+def base_answers(experiment: Experiment, table: str) -> dict[Asked, BaseEvaluation]:
+    """Where the base models are asked, before fine-tuning, just what a table's runs are asked after it. None of a table without
+    secondary tasks: it has no row of the base model."""
+    runs = table_runs(experiment, table)
+    found: dict[Asked, BaseEvaluation] = {}
+    if not any(run.evaluation.on("secondary") for run in runs):
+        return found
+    for base in base_evaluations(experiment):
+        evaluation = base.evaluation
+        for run in runs:
+            if run.model_key != base.model_key or run.evaluation.dtype != evaluation.dtype:
+                continue
+            for name, task in run.evaluation.tasks.items():
+                other = evaluation.tasks.get(name)
+                # What a task is for changes no answer.
+                if other is not None and other.model_copy(update={"split": task.split}) == task:
+                    found.setdefault((run.model_key, run.domain, name), base)
+    return found
 
 
 def load_run(paths: Sequence[Path], overrides: Mapping[str, Any], run_id: str) -> tuple[Experiment, RunSpec]:

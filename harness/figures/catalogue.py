@@ -67,16 +67,20 @@ def _importance_runs(experiment: Experiment) -> Sequence[RunSpec]:
 
 
 def _sweep_runs(experiment: Experiment, *, sweep: str) -> Sequence[RunSpec]:
-    return _answering(sweep_and_baseline_runs(experiment, sweep)) if sweep in experiment.sweeps else []
+    return sweep_and_baseline_runs(experiment, sweep) if sweep in experiment.sweeps else []
+
+
+def _tested_sweep_runs(experiment: Experiment, *, sweep: str) -> Sequence[RunSpec]:
+    return _tested(_sweep_runs(experiment, sweep=sweep))
 
 
 def _table1_runs(experiment: Experiment) -> Sequence[RunSpec]:
-    return _answering(table_runs(experiment, "table1")) if "table1" in experiment.tables else []
+    return _tested(table_runs(experiment, "table1")) if "table1" in experiment.tables else []
 
 
-def _answering(runs: Sequence[RunSpec]) -> Sequence[RunSpec]:
-    """The runs, if all of them answer a test set: these figures show accuracy."""
-    return runs if all(run.evaluation.answered_tests for run in runs) else []
+def _tested(runs: Sequence[RunSpec]) -> Sequence[RunSpec]:
+    """The runs, if all of them have a test set: these figures show scores on it."""
+    return runs if all(run.evaluation.on("test") for run in runs) else []
 
 
 def _timing_file(experiment: Experiment) -> Sequence[str]:
@@ -98,7 +102,7 @@ _OWN = (
     Figure(
         name="pruning_curve",
         paper="Fig. 4",
-        shows="accuracy as ranks are pruned from least to most important, BeamLoRA against LoRA, with trend",
+        shows="accuracy, or NLL, as ranks are pruned from least to most important, BeamLoRA against LoRA, with trend",
         builder="harness.figures.pruning_curve:build",
         runs=pruning_runs,
         records=_PRUNED,
@@ -108,21 +112,21 @@ _OWN = (
         paper="Fig. 5",
         shows="LoRA and BeamLoRA over the rank r",
         builder="harness.figures.sweeps:build_rank_sweep",
-        runs=partial(_sweep_runs, sweep="rank_sweep"),
+        runs=partial(_tested_sweep_runs, sweep="rank_sweep"),
     ),
     Figure(
         name="delta_t",
         paper="Fig. 6",
-        shows="number of operations and accuracy over the interval between them",
+        shows="number of operations and accuracy, or NLL, over the interval between them",
         builder="harness.figures.sweeps:build_delta_t",
-        runs=partial(_sweep_runs, sweep="delta_t"),
+        runs=partial(_tested_sweep_runs, sweep="delta_t"),
     ),
     Figure(
         name="p_init",
         paper="Fig. 7",
-        shows="operated ranks and accuracy over the initial threshold",
+        shows="operated ranks and accuracy, or NLL, over the initial threshold",
         builder="harness.figures.sweeps:build_p_init",
-        runs=partial(_sweep_runs, sweep="p_init"),
+        runs=partial(_tested_sweep_runs, sweep="p_init"),
     ),
     Figure(
         name="time_memory",
@@ -141,14 +145,14 @@ _OWN = (
     Figure(
         name="pareto",
         paper="ours",
-        shows="accuracy against training time, peak memory and trainable parameters",
+        shows="accuracy, or NLL, against training time, peak memory and trainable parameters",
         builder="harness.figures.pareto:build",
         runs=_table1_runs,
     ),
     Figure(
         name="learning_rate",
         paper="ours",
-        shows="accuracy of each method over learning rates; ranking at a shared rate and at each one's best",
+        shows="accuracy, or NLL, of each method over learning rates; ranking at a shared rate and at each one's best",
         builder="harness.figures.rates:build",
         runs=partial(_sweep_runs, sweep="learning_rate"),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from harness import reported
-from harness.config import BaseModelSpec, ConfigError, Experiment, RunSpec
+from harness.config import BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, Split
 from harness.experiment.yaml_file import located
 from harness.figures.selection import Selection
-from harness.records.matrices import answered_matrix
+from harness.records.matrices import measured_matrix
 from harness.records.read import RunRecord, load_records
 from harness.records.versioned import MissingRecord, Recipe, read_json
 from harness.statistics import stats
@@ -66,21 +66,23 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Accuracy of one method in one place, over its seeds. Diverged seeds are in neither mean nor interval."""
+    """Accuracy or NLL of one method in one place, over its seeds. Diverged seeds are in neither mean nor interval."""
 
+    metric: Metric
     estimate: stats.Estimate | None
     by_seed: Mapping[int, float]
     diverged: tuple[int, ...]
 
     def rows(self, **common: Any) -> list[dict[str, Any]]:
-        """Long form: a row ``mean`` with its interval, then a row per seed, ``seed`` or ``diverged``."""
+        """Long form: a row ``mean`` with its interval, then a row per seed, ``seed`` or ``diverged``. The values stand in a
+        column that is called as the metric."""
         rows = []
         if self.estimate is not None:
             e = self.estimate
             interval = {"low": e.low, "high": e.high, "n_seeds": e.n_seeds, "n_examples": e.n_examples}
-            rows.append({**common, "row": "mean", "seed": None, "accuracy": e.mean, **interval})
-        rows += [{**common, "row": "seed", "seed": seed, "accuracy": value} for seed, value in self.by_seed.items()]
-        return rows + [{**common, "row": "diverged", "seed": seed, "accuracy": None} for seed in self.diverged]
+            rows.append({**common, "row": "mean", "seed": None, self.metric: e.mean, **interval})
+        rows += [{**common, "row": "seed", "seed": seed, self.metric: value} for seed, value in self.by_seed.items()]
+        return rows + [{**common, "row": "diverged", "seed": seed, self.metric: None} for seed in self.diverged]
 
 
 def long_form(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -94,34 +96,35 @@ def long_form(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None =
 Task = tuple[str, str]
 
 
-def tasks_of(run: RunSpec) -> list[Task]:
-    """The run's test sets that are answered, without those that learning rates are chosen on."""
-    return [(run.domain, name) for name in run.evaluation.answered_tests]
+def tasks_of(run: RunSpec, split: Split = "test") -> list[Task]:
+    """The run's tasks of a split: by default its test sets."""
+    return [(run.domain, name) for name in run.evaluation.on(split)]
 
 
-def score(records: Sequence[RunRecord], tasks: Sequence[Task]) -> Score:
-    """Mean accuracy over ``tasks``, seeds and examples (``stats.mean_score``).
+def score(records: Sequence[RunRecord], tasks: Sequence[Task], metric: Metric) -> Score:
+    """Mean accuracy or NLL over ``tasks``, seeds and examples (``stats.mean_score``).
 
     Args:
         records: records of one method on one model; one per domain and seed.
 
     Raises:
         ConfigError: no tasks.
-        RecordError: two seeds answered different examples.
+        RecordError: two seeds answered different examples, or one did not measure the metric.
     """
     if not tasks:
-        raise ConfigError("domains.evaluation.tasks: found no test set with a grader, expected one: this figure shows accuracy")
+        raise ConfigError("domains.evaluation.tasks: found no test set, expected one: this figure shows scores on it")
     by_seed: dict[int, dict[str, RunRecord]] = {}
     for record in records:
         by_seed.setdefault(record.run.seed, {})[record.run.domain] = record
     diverged = tuple(sorted(seed for seed, group in by_seed.items() if any(r.diverged for r in group.values())))
     done = sorted(set(by_seed) - set(diverged))
     if not done:
-        return Score(estimate=None, by_seed={}, diverged=diverged)
-    matrices = [answered_matrix([by_seed[seed][domain] for seed in done], task) for domain, task in tasks]
+        return Score(metric=metric, estimate=None, by_seed={}, diverged=diverged)
+    matrices = [measured_matrix([by_seed[seed][domain] for seed in done], task, metric) for domain, task in tasks]
     means = np.mean([matrix.mean(axis=1) for matrix in matrices], axis=0)
     return Score(
-        estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=True),
+        metric=metric,
+        estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=metric == "accuracy"),
         by_seed=dict(zip(done, map(float, means), strict=True)),
         diverged=diverged,
     )
@@ -170,10 +173,17 @@ def provenance_notes(runs: Sequence[RunSpec]) -> list[str]:
     return [note for note in dict.fromkeys(notes) if note]
 
 
-def interval_note(scores: Sequence[Score], *, dots: bool = True) -> str:
+def mean_note(metric: Metric, tasks: Iterable[str]) -> str:
+    """What the scores of a figure are the mean of."""
+    names = " and ".join(dict.fromkeys(map(task_label, tasks)))
+    return f"Accuracy is the mean of {names}." if metric == "accuracy" else f"NLL is the mean of {names}; less is better."
+
+
+def interval_note(scores: Sequence[Score], *, split: Split = "test", dots: bool = True) -> str:
     """How many seeds and examples are behind the intervals, and what they contain.
 
     Args:
+        split: that of the tasks.
         dots: whether the figure shows single seeds.
     """
     estimates = [s.estimate for s in scores if s.estimate is not None]
@@ -185,7 +195,7 @@ def interval_note(scores: Sequence[Score], *, dots: bool = True) -> str:
     over = "examples only: one seed shows no noise of training" if len(seeds) == 1 else "seeds and examples"
     single = "" if len(seeds) == 1 or not dots else "; small dots: single seeds"
     remark = " Diverged runs are shown as such, in no mean." if any(s.diverged for s in scores) else ""
-    return f"n = {examples} test examples, {named}; 95 % intervals over {over}{single}.{remark}"
+    return f"n = {examples} {split} examples, {named}; 95 % intervals over {over}{single}.{remark}"
 
 
 def _range(values: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Accuracy against what it costs: training time, peak memory and trainable parameters of every method (ours)."""
+"""Accuracy, or NLL, against what it costs: training time, peak memory and trainable parameters of every method (ours)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from harness.experiment.runs import table_runs
+from harness.config import Metric
+from harness.experiment.runs import metric_of, table_runs
 from harness.figures import style
 from harness.figures.inputs import (
     Inputs,
@@ -19,10 +20,10 @@ from harness.figures.inputs import (
     group_by,
     interval_note,
     long_form,
+    mean_note,
     model_title,
     provenance_notes,
     score,
-    task_label,
     tasks_of,
 )
 from harness.records.read import RunRecord
@@ -57,22 +58,23 @@ def build(inputs: Inputs) -> style.Plot:
     runs = table_runs(inputs.experiment, TABLE, paths=inputs.configfiles)
     records = inputs.load(runs, target="pareto")
     tasks = list(dict.fromkeys(task for run in runs for task in tasks_of(run)))
+    metric = metric_of(runs)
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
     for (model, method), group in group_by(runs, lambda run: (run.model_key, run.method.key)).items():
-        own = score([records[run.run_id] for run in group], tasks)
+        own = score([records[run.run_id] for run in group], tasks, metric)
         scores.append(own)
         common = {"model": model, "model_title": model_title(group[0].model), "method": method, "label": group[0].method.label}
         costs = _costs([records[run.run_id] for run in group], own)
         rows += [row | (costs if row["row"] == "mean" else {}) for row in own.rows(**common)]
     data = long_form(rows)
     for cost in COSTS:
-        data[f"on_frontier_{cost}"] = _frontiers(data, cost)
-    figure = _draw(data)
-    names = ", ".join(dict.fromkeys(task_label(task) for _, task in tasks))
+        data[f"on_frontier_{cost}"] = _frontiers(data, cost, metric)
+    figure = _draw(data, metric)
     caption = [
-        f"Accuracy is the mean of {names}; time sums a seed's trainings, memory is the largest of any run.",
-        "Line: no other method is both at least as accurate and as cheap. "
+        mean_note(metric, [task for _, task in tasks]),
+        "Time sums a seed's trainings, memory is the largest of any run.",
+        "Line: no other method is both at least as good and as cheap. "
         "Points at the same cost are moved apart slightly. Runs may have shared a machine: "
         "time_memory compares under equal conditions.",
         interval_note(scores, dots=False),
@@ -80,7 +82,7 @@ def build(inputs: Inputs) -> style.Plot:
     ]
     keys = data.drop_duplicates("method")[["method", "label"]].itertuples(index=False, name=None)
     legend = [style.handle(key, label, line=False) for key, label in keys]
-    style.finish(figure, title="Accuracy against cost", caption=caption, legend=legend)
+    style.finish(figure, title=f"{style.SCORE_NAMES[metric]} against cost", caption=caption, legend=legend)
     return style.Plot(figure=figure, data=data)
 
 
@@ -101,54 +103,56 @@ def _costs(records: Sequence[RunRecord], own: Score) -> dict[str, Any]:
     }
 
 
-def frontier(cost: Sequence[float], accuracy: Sequence[float]) -> list[bool]:
-    """Which points no other one beats: as cheap and as accurate, and better in one of the two."""
-    points = list(zip(cost, accuracy, strict=True))
+def frontier(cost: Sequence[float], gain: Sequence[float]) -> list[bool]:
+    """Which points no other one beats: as cheap and as good, and better in one of the two. Of ``gain`` more is better."""
+    points = list(zip(cost, gain, strict=True))
     return [not any(c <= x and a >= y and (c < x or a > y) for c, a in points) for x, y in points]
 
 
-def _frontiers(data: pd.DataFrame, cost: str) -> pd.Series:
+def _frontiers(data: pd.DataFrame, cost: str, metric: Metric) -> pd.Series:
     on_frontier = pd.Series(pd.NA, index=data.index, dtype="boolean")
     if cost not in data:
         return on_frontier
     for _, own in data[(data["row"] == "mean") & data[cost].notna()].groupby("model", sort=False):
-        on_frontier[own.index] = frontier(own[cost].tolist(), own["accuracy"].tolist())
+        gain = own[metric] if metric == "accuracy" else -own[metric]
+        on_frontier[own.index] = frontier(own[cost].tolist(), gain.tolist())
     return on_frontier
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
 
 
-def _draw(data: pd.DataFrame) -> Figure:
+def _draw(data: pd.DataFrame, metric: Metric) -> Figure:
     models = list(data.groupby("model", sort=False))
     figure = style.new_figure(width=11.5, height=3.3 * len(models) + 1.1)
     axes = figure.subplots(len(models), len(COSTS), squeeze=False, sharey="row")
     for row, (_, own) in zip(axes, models, strict=True):
         for axis, cost in zip(row, COSTS, strict=True):
-            _draw_panel(axis, own, cost)
+            _draw_panel(axis, own, cost, metric)
         lost = own[own["row"] == "diverged"].groupby("label", sort=False).size()
         text = "; ".join(f"{label}: {n} diverged" for label, n in lost.items())
         row[0].set_title(own["model_title"].iloc[0], loc="left", fontweight="bold")
-        row[0].set_ylabel("Accuracy (%)")
+        row[0].set_ylabel(style.SCORE_LABELS[metric])
         if text:
             row[-1].set_title(text, loc="right", fontsize=8)
     return figure
 
 
-def _draw_panel(axis: Axes, own: pd.DataFrame, cost: str) -> None:
+def _draw_panel(axis: Axes, own: pd.DataFrame, cost: str, metric: Metric) -> None:
     means = own[own["row"] == "mean"]
     means = means[means[cost].notna()] if cost in means else means.iloc[:0]
     axis.set_xlabel(COSTS[cost])
-    style.percent_axis(axis)
+    if metric == "accuracy":
+        style.percent_axis(axis)
     if means.empty:
         axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center")
         return
     logarithmic = means[cost].max() > _LOG_SPAN * means[cost].min() > 0
-    means = means.assign(**_places(means, cost, logarithmic=logarithmic))
-    best = means[means[f"on_frontier_{cost}"].astype(bool)].sort_values(["x", "accuracy"])
-    axis.plot(best["x"], best["accuracy"], color=style.FAINT, linewidth=4, solid_capstyle="round", zorder=1)
+    means = means.assign(**_places(means, cost, metric, logarithmic=logarithmic))
+    best = means[means[f"on_frontier_{cost}"].astype(bool)].sort_values(["x", metric])
+    axis.plot(best["x"], best[metric], color=style.FAINT, linewidth=4, solid_capstyle="round", zorder=1)
     for point in means.to_dict("records"):
-        colour, x, y = style.colour_of(point["method"]), point["x"], point["accuracy"]
+        colour, x, y = style.colour_of(point["method"]), point["x"], point[metric]
         vertical = [[y - point["low"]], [point["high"] - y]]
         horizontal = [[x - point["x_low"]], [point["x_high"] - x]] if pd.notna(point["x_low"]) else None
         axis.errorbar(x, y, vertical, horizontal, color=colour, elinewidth=0.8, capsize=1.5, alpha=0.75, zorder=2)
@@ -160,7 +164,7 @@ def _draw_panel(axis: Axes, own: pd.DataFrame, cost: str) -> None:
     _cost_axis(axis, means["x"], cost, logarithmic=logarithmic)
 
 
-def _places(means: pd.DataFrame, cost: str, *, logarithmic: bool) -> dict[str, pd.Series]:
+def _places(means: pd.DataFrame, cost: str, metric: Metric, *, logarithmic: bool) -> dict[str, pd.Series]:
     """Where points and the ends of their intervals stand, so that points at almost the same cost do not hide each other."""
 
     def scale(values: pd.Series) -> pd.Series:
@@ -169,7 +173,7 @@ def _places(means: pd.DataFrame, cost: str, *, logarithmic: bool) -> dict[str, p
     def unscale(values: pd.Series) -> pd.Series:
         return 10**values if logarithmic else values
 
-    order = means.sort_values([cost, "accuracy"], ascending=False).index
+    order = means.sort_values([cost, metric], ascending=False).index
     at = scale(means[cost]).loc[order]
     least = np.log10(1 + _LEAST_SPAN) if logarithmic else _LEAST_SPAN * at.max()
     span = max(at.max() - at.min(), least)

@@ -1,4 +1,4 @@
-"""Accuracy after pruning the least important ranks of every module, BeamLoRA against LoRA (Figure 4)."""
+"""Accuracy, or NLL, after pruning the least important ranks of every module, BeamLoRA against LoRA (Figure 4)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.config import RunSpec
-from harness.experiment.runs import pruning_runs
+from harness.config import Metric, RunSpec
+from harness.experiment.runs import pruning_metric, pruning_runs
 from harness.figures import style
-from harness.figures.inputs import Inputs, Score, interval_note, long_form, model_title, provenance_notes, task_label
+from harness.figures.inputs import Inputs, Score, interval_note, long_form, mean_note, model_title, provenance_notes
 from harness.figures.sweeps import draw_seeds
 from harness.records import pruning
 from harness.records.matrices import check_same_examples
@@ -39,17 +39,17 @@ def read_curves(inputs: Inputs, record: RunRecord) -> dict[str, PruningCurve]:
     for key, value in expected.items():
         if content[key] != value:
             raise recipe.broken(path, f"{key}: found {content[key]}, expected {value}; the record is stale")
-    curves = pruning.read(path, recipe)
+    curves = pruning.read(path, pruning_metric(inputs.experiment), recipe)
     if not curves:
         raise recipe.broken(path, "tasks: found none, expected those of a run that did not diverge")
     return curves
 
 
-def pruned_scores(curves: Mapping[int, Mapping[str, PruningCurve]]) -> dict[float, Score]:
-    """Share of pruned ranks -> mean accuracy over tasks, seeds and examples.
+def pruned_scores(curves: Mapping[int, Mapping[str, PruningCurve]], metric: Metric) -> dict[float, Score]:
+    """Share of pruned ranks -> mean over tasks, seeds and examples.
 
     Args:
-        curves: seed -> task -> curve, of one method.
+        curves: seed -> task -> curve of the metric, of one method.
 
     Raises:
         RecordError: two seeds answered different examples.
@@ -61,10 +61,11 @@ def pruned_scores(curves: Mapping[int, Mapping[str, PruningCurve]]) -> dict[floa
         check_same_examples({f"{pruning.FILE} of seed {seed}, {task}": own[task].ids for seed, own in curves.items()})
     scores = {}
     for i, fraction in enumerate(next(iter(first.values())).fractions.tolist()):
-        matrices = [np.stack([own[task].correct[i] for own in curves.values()]) for task in first]
+        matrices = [np.stack([own[task].scores[i] for own in curves.values()]) for task in first]
         means = np.mean([m.mean(axis=1) for m in matrices], axis=0)
         scores[fraction] = Score(
-            estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=True),
+            metric=metric,
+            estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=metric == "accuracy"),
             by_seed=dict(zip(curves, map(float, means), strict=True)),
             diverged=(),
         )
@@ -84,8 +85,9 @@ def load_pruned(inputs: Inputs, *, figure: str) -> tuple[list[RunSpec], dict[str
 
 
 def build(inputs: Inputs) -> style.Plot:
-    """Accuracy over the share of pruned ranks, a solid line per method and its trend, dashed."""
+    """Scores over the share of pruned ranks, a solid line per method and its trend, dashed."""
     runs, records = load_pruned(inputs, figure="pruning_curve")
+    metric = pruning_metric(inputs.experiment)
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
     tasks: dict[str, None] = {}
@@ -93,18 +95,18 @@ def build(inputs: Inputs) -> style.Plot:
         own = [records[run.run_id] for run in runs if run.method.key == key]
         curves = {record.run.seed: read_curves(inputs, record) for record in own if not record.diverged}
         common = {"method": key, "label": own[0].run.method.label}
-        for fraction, one in pruned_scores(curves).items():
+        for fraction, one in pruned_scores(curves, metric).items():
             scores.append(one)
             rows += one.rows(**common, pruned=fraction)
         rows += [{**common, "row": "diverged", "seed": record.run.seed} for record in own if record.diverged]
         tasks |= {task: None for by_task in curves.values() for task in by_task}
     data = long_form(rows)
-    data["trend"] = _trends(data)
+    data["trend"] = _trends(data, metric)
     figure = style.new_figure(width=6.2, height=4.6)
-    legend = _draw(figure.subplots(), data)
+    legend = _draw(figure.subplots(), data, metric)
     title = f"Pruning ranks, least important first: {model_title(runs[0].model)}, {runs[0].domain}"
     caption = [
-        f"Accuracy is the mean of {' and '.join(map(task_label, tasks))}.",
+        mean_note(metric, tasks),
         "Every module loses its own least important ranks first.",
         "Dashed: trend, the least-squares line.",
         interval_note(scores),
@@ -114,16 +116,16 @@ def build(inputs: Inputs) -> style.Plot:
     return style.Plot(figure=figure, data=data)
 
 
-def _trends(data: pd.DataFrame) -> pd.Series:
+def _trends(data: pd.DataFrame, metric: Metric) -> pd.Series:
     """The least-squares line through each method's curve, at its mean rows; missing elsewhere."""
     trend = pd.Series(np.nan, index=data.index)
     for _, own in data[data["row"] == "mean"].groupby("method", sort=False):
-        slope, start = np.polyfit(own["pruned"].astype(float), own["accuracy"].astype(float), 1)
+        slope, start = np.polyfit(own["pruned"].astype(float), own[metric].astype(float), 1)
         trend[own.index] = start + slope * own["pruned"]
     return trend
 
 
-def _draw(axis: Axes, data: pd.DataFrame) -> list[Artist]:
+def _draw(axis: Axes, data: pd.DataFrame, metric: Metric) -> list[Artist]:
     """Draw the curves; returns the entries of the legend."""
     legend: list[Artist] = []
     keys = list(data.drop_duplicates("method")[["method", "label"]].itertuples(index=False, name=None))
@@ -137,21 +139,17 @@ def _draw(axis: Axes, data: pd.DataFrame) -> list[Artist]:
             total = len(lost) + own.loc[own["row"] == "seed", "seed"].nunique()
             label = f"{label} ({len(lost)} of {total} diverged)"
         legend.append(style.handle(key, label))
-        error = [means["accuracy"] - means["low"], means["high"] - means["accuracy"]]
-        look: dict[str, Any] = {
-            "color": colour,
-            "marker": style.marker_of(key),
-            "markersize": style.marker_size(key),
-            "capsize": 2.5,
-        }
-        axis.errorbar(means["pruned"] + shift, means["accuracy"], error, elinewidth=0.9, zorder=3, **look)
+        error = [means[metric] - means["low"], means["high"] - means[metric]]
+        axis.errorbar(
+            means["pruned"] + shift, means[metric], error, capsize=2.5, elinewidth=0.9, zorder=3, **style.look_of(key)
+        )
         axis.plot(means["pruned"], means["trend"], linestyle="--", color=colour, linewidth=1.1, alpha=0.8)
         for fraction, point in own[own["row"] == "seed"].groupby("pruned"):
-            draw_seeds(axis, point, fraction + shift, key=key)
-    axis.set_ylim(bottom=min(0.0, float(data["trend"].min())))
+            draw_seeds(axis, point, fraction + shift, metric, key=key)
+    if metric == "accuracy":
+        axis.set_ylim(bottom=min(0.0, float(data["trend"].min())))
     axis.set_xlabel("Pruned ranks (%), from least to most important")
-    axis.set_ylabel("Accuracy (%)")
+    style.score_axis(axis, metric)
     axis.set_xticks(sorted(data["pruned"].dropna().unique()))
-    style.percent_axis(axis)
     style.percent_axis(axis, which="x")
     return [*legend, Line2D([], [], color="#555555", linestyle="--", linewidth=1.1, label="trend")]

@@ -11,10 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.config import BASELINE, ConfigError, RunSpec
+from harness.config import BASELINE, ConfigError, Metric, RunSpec
 from harness.did_you_mean import hint
+from harness.experiment.runs import pruning_metric
 from harness.figures import style
-from harness.figures.inputs import Inputs, interval_note, long_form, model_title, provenance_notes, task_label
+from harness.figures.inputs import Inputs, interval_note, long_form, mean_note, model_title, provenance_notes
 from harness.figures.operations import short_kind, split_name
 from harness.figures.pruning_curve import load_pruned, pruned_scores, read_curves
 from harness.records import importance
@@ -38,7 +39,8 @@ def build(inputs: Inputs) -> style.Plot:
     history = _read_history(inputs, record)
     layer, names = _select_modules(inputs, history)
     curves = read_curves(inputs, record)
-    score = pruned_scores({run.seed: curves})
+    metric = pruning_metric(inputs.experiment)
+    score = pruned_scores({run.seed: curves}, metric)
     rows: list[dict[str, Any]] = []
     for name in names:
         common = {"module": name, "layer": layer}
@@ -50,17 +52,15 @@ def build(inputs: Inputs) -> style.Plot:
     for fraction, one in score.items():
         e = one.estimate
         assert e is not None  # the run is there and has not diverged
-        rows.append({"row": "pruned", "pruned": fraction, "accuracy": e.mean, "low": e.low, "high": e.high})
+        rows.append({"row": "pruned", "pruned": fraction, metric: e.mean, "low": e.low, "high": e.high})
     for name, values in history.last.items():
         own = {"row": "evenness", "module": name, "layer": split_name(name)[0]}
         rows.append({**own, "evenness": float(importance.evenness(values)) if len(values) > 1 else None})
-    data = long_form(rows, columns=_COLUMNS)
-    tasks = [task_label(task) for task in curves]
-    figure = _draw(data, names)
+    data = long_form(rows, columns=_columns(metric))
+    figure = _draw(data, names, metric)
     caption = [
         "Importance: Frobenius norm of a rank's share of the weight update; ranks ordered by their importance at the end.",
-        "Red: after pruning these shares in every module, each by its own importance; accuracy is the mean of "
-        f"{' and '.join(tasks)}.",
+        f"Red: after pruning these shares in every module, each by its own importance. {mean_note(metric, curves)}",
         "Evenness: entropy of the importances over ln r; 1 where all ranks are equally important. Layers are counted from 0.",
         interval_note(list(score.values())),
         *provenance_notes([run]),
@@ -70,9 +70,8 @@ def build(inputs: Inputs) -> style.Plot:
     return style.Plot(figure=figure, data=data)
 
 
-_COLUMNS = [
-    "row", "layer", "module", "decile", "step", "rank", "importance", "pruned", "accuracy", "low", "high", "evenness",
-]  # fmt: skip
+def _columns(metric: Metric) -> list[str]:
+    return ["row", "layer", "module", "decile", "step", "rank", "importance", "pruned", metric, "low", "high", "evenness"]
 
 
 # ----------------------------------------------------------------------------------------------------------- selection
@@ -133,7 +132,7 @@ def _select_modules(inputs: Inputs, history: ImportanceHistory) -> tuple[int, li
 # ------------------------------------------------------------------------------------------------------------- drawing
 
 
-def _draw(data: pd.DataFrame, names: Sequence[str]) -> Figure:
+def _draw(data: pd.DataFrame, names: Sequence[str], metric: Metric) -> Figure:
     columns = len(names)
     grid = _evenness_grid(data)
     overview = 1.2 + 0.19 * grid.shape[0] if columns > 1 else 1.4 + 0.22 * grid.shape[0]
@@ -145,7 +144,7 @@ def _draw(data: pd.DataFrame, names: Sequence[str]) -> Figure:
         title = f"{short_kind(kind)}, layer {layer}"
         own = data[(data["module"] == name)]
         axis = figure.add_subplot(shape[0, i])
-        _draw_spatial(axis, own[own["row"] == "decile"], data[data["row"] == "pruned"])
+        _draw_spatial(axis, own[own["row"] == "decile"], data[data["row"] == "pruned"], metric)
         axis.set_title(f"({next(letters)}) Spatial: {title}")
     for i, name in enumerate(names):
         layer, kind = split_name(name)
@@ -157,7 +156,14 @@ def _draw(data: pd.DataFrame, names: Sequence[str]) -> Figure:
     return figure
 
 
-def _draw_spatial(axis: Axes, deciles: pd.DataFrame, pruned: pd.DataFrame) -> None:
+#: Labels of scores after pruning.
+_PRUNED: dict[Metric, str] = {
+    "accuracy": "Accuracy after pruning (%)",
+    "gold_nll": "NLL of the gold answer\nafter pruning (nats per token)",
+}
+
+
+def _draw_spatial(axis: Axes, deciles: pd.DataFrame, pruned: pd.DataFrame, metric: Metric) -> None:
     """Figure 1: a decile stands in the middle of the tenth of ranks whose pruning the red line shows at its end."""
     x = (deciles["decile"] - 0.5) / 10
     axis.plot(x, deciles["importance"], color=style.BLUE, marker="o", label="importance")
@@ -171,12 +177,13 @@ def _draw_spatial(axis: Axes, deciles: pd.DataFrame, pruned: pd.DataFrame) -> No
     right = axis.twinx()
     right.spines["right"].set_visible(True)
     right.grid(visible=False)
-    error = [pruned["accuracy"] - pruned["low"], pruned["high"] - pruned["accuracy"]]
-    right.errorbar(pruned["pruned"], pruned["accuracy"], error, color=style.RED, marker="s", linestyle="--", capsize=2.5)
-    right.set_ylim(0, max(float(pruned["high"].max()) * 1.08, 0.05))
-    right.set_ylabel("Accuracy after pruning (%)", color=style.RED)
+    error = [pruned[metric] - pruned["low"], pruned["high"] - pruned[metric]]
+    right.errorbar(pruned["pruned"], pruned[metric], error, color=style.RED, marker="s", linestyle="--", capsize=2.5)
+    if metric == "accuracy":
+        right.set_ylim(0, max(float(pruned["high"].max()) * 1.08, 0.05))
+    style.score_axis(right, metric)
+    right.set_ylabel(_PRUNED[metric], color=style.RED)
     right.tick_params(axis="y", colors=style.RED)
-    style.percent_axis(right)
 
 
 def _draw_temporal(figure: Figure, axis: Axes, history: pd.DataFrame) -> None:

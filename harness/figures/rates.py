@@ -1,4 +1,4 @@
-"""Accuracy of each method over learning rates, and what the ranking owes to the choice of one rate for all (ours)."""
+"""Scores of each method over learning rates, and what the ranking owes to the choice of one rate for all (ours)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from harness.config import Metric, Split
+from harness.experiment.runs import metric_of
 from harness.figures import style
 from harness.figures.inputs import (
     Inputs,
     Score,
     interval_note,
     long_form,
+    mean_note,
     model_title,
     provenance_notes,
     score,
-    task_label,
     tasks_of,
 )
 from harness.figures.sweeps import by_point, mark_diverged, setting_label
@@ -29,9 +31,10 @@ from harness.tables.rates_table import experiment_label
 
 
 def build(inputs: Inputs) -> style.Plot:
-    """Per domain and model: accuracy over the rates, and the ranking at one shared rate beside that at each method's best.
+    """Per domain and model: scores over the rates, and the ranking at one shared rate beside that at each method's best.
 
-    The best rates are chosen on validation tasks only; every accuracy shown is of test tasks.
+    The best rates are chosen on validation tasks only; every score shown is of test tasks. Where a domain of the sweep has no
+    test task, only the scores of the validation tasks are shown.
 
     Raises:
         ConfigError: the experiment does not plan this sweep, or has no validation task.
@@ -41,10 +44,13 @@ def build(inputs: Inputs) -> style.Plot:
         raise inputs.unplanned("sweeps", SWEEP, expected="setting, points, domains, models and methods of this figure")
     tuning = rates.load_tuning(inputs.experiment, results=inputs.results, command=inputs.command, allow_missing=False)
     records = {record.run.run_id: record for record in tuning.loaded.records}
+    runs = [point.run for point in tuning.points]
+    split: Split = "test" if all(run.evaluation.on("test") for run in runs) else "validation"
+    metric = metric_of(runs, split)
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
     for (domain, model, method, value), group in by_point(tuning.points).items():
-        own = score([records[p.run.run_id] for p in group], tasks_of(group[0].run))
+        own = score([records[p.run.run_id] for p in group], tasks_of(group[0].run, split), metric)
         scores.append(own)
         best = tuning.choices[domain, model, method].best
         common = {
@@ -59,38 +65,41 @@ def build(inputs: Inputs) -> style.Plot:
         }
         rows += own.rows(**common)
     data = long_form(rows)
-    runs = [point.run for point in tuning.points]
-    tasks = dict.fromkeys(task_label(task) for run in runs for _, task in tasks_of(run))
+    tasks = [task for run in runs for _, task in tasks_of(run, split)]
+    chosen = "chosen on separate validation tasks" if split == "test" else "chosen by this; no test set is read"
     caption = [
-        f"Accuracy is the mean of {' and '.join(tasks)}; ringed: the rate with the best accuracy on separate validation tasks.",
+        f"{mean_note(metric, tasks)} Ringed: the rate {chosen}.",
         "Shared: the rate that the experiment sets for a method (dotted); methods whose rate is not in the grid have no point.",
-        interval_note(scores, dots=False),
+        interval_note(scores, split=split, dots=False),
         *provenance_notes(runs),
     ]
     keys = data.drop_duplicates("method")[["method", "label"]].itertuples(index=False, name=None)
     legend = [style.handle(key, label) for key, label in keys]
-    figure = _draw(data)
-    style.finish(figure, title="Accuracy over learning rates", caption=caption, legend=legend)
+    figure = _draw(data, metric, split)
+    style.finish(figure, title=f"{style.SCORE_NAMES[metric]} over learning rates", caption=caption, legend=legend)
     return style.Plot(figure=figure, data=data)
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
 
 
-def _draw(data: pd.DataFrame) -> Figure:
+def _draw(data: pd.DataFrame, metric: Metric, split: Split) -> Figure:
+    """``split``: that of the tasks; validation tasks rank no methods."""
     panels = list(data.groupby(["domain", "model"], sort=False))
-    figure = style.new_figure(width=9.6, height=4.0 * len(panels) + 0.9)
-    axes = figure.subplots(len(panels), 2, squeeze=False, sharey="row", width_ratios=[1.7, 1.0])
-    for (left, right), ((domain, _), own) in zip(axes, panels, strict=True):
+    ranking = [1.0] if split == "test" else []
+    figure = style.new_figure(width=9.6 if ranking else 6.4, height=4.0 * len(panels) + 0.9)
+    axes = figure.subplots(len(panels), 1 + len(ranking), squeeze=False, sharey="row", width_ratios=[1.7, *ranking])
+    for row, ((domain, _), own) in zip(axes, panels, strict=True):
         where = f"{own['model_title'].iloc[0]}, {domain}"
-        _draw_rates(left, own)
-        left.set_title(f"Accuracy over rates: {where}")
-        _draw_ranking(right, own)
-        right.set_title("Shared rate against each one's best")
+        _draw_rates(row[0], own, metric)
+        row[0].set_title(f"{style.SCORE_NAMES[metric]} over rates: {where}")
+        if ranking:
+            _draw_ranking(row[1], own, metric)
+            row[1].set_title("Shared rate against each one's best")
     return figure
 
 
-def _draw_rates(axis: Axes, own: pd.DataFrame) -> None:
+def _draw_rates(axis: Axes, own: pd.DataFrame, metric: Metric) -> None:
     rates = sorted(own["learning_rate"].unique())
     keys = list(dict.fromkeys(own["method"]))
     axis.set_xscale("log")
@@ -100,15 +109,10 @@ def _draw_rates(axis: Axes, own: pd.DataFrame) -> None:
         shift = ratio ** ((i - (len(keys) - 1) / 2) / max(len(keys), 2) * 0.36)
         one = own[own["method"] == key].sort_values("learning_rate")
         means = one[one["row"] == "mean"]
-        error = [means["accuracy"] - means["low"], means["high"] - means["accuracy"]]
-        look: dict[str, Any] = {
-            "color": style.colour_of(key),
-            "marker": style.marker_of(key),
-            "markersize": style.marker_size(key),
-        }
-        axis.errorbar(means["learning_rate"] * shift, means["accuracy"], error, elinewidth=0.9, capsize=2, **look)
+        error = [means[metric] - means["low"], means["high"] - means[metric]]
+        axis.errorbar(means["learning_rate"] * shift, means[metric], error, elinewidth=0.9, capsize=2, **style.look_of(key))
         best = means[means["is_best"]]
-        axis.plot(best["learning_rate"] * shift, best["accuracy"], "o", markersize=14, color=style.INK, fillstyle="none", mew=1)
+        axis.plot(best["learning_rate"] * shift, best[metric], "o", markersize=14, color=style.INK, fillstyle="none", mew=1)
         for rate, point in one.groupby("learning_rate"):
             mark_diverged(axis, point, rate * shift, key=key)
     for rate in own.loc[own["is_shared"], "learning_rate"].unique():
@@ -117,9 +121,8 @@ def _draw_rates(axis: Axes, own: pd.DataFrame) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticks(rates, [_rate(rate) for rate in rates])
     axis.set_xlabel(setting_label(SWEEP))
-    axis.set_ylabel("Accuracy (%)")
+    style.score_axis(axis, metric)
     axis.grid(axis="x", visible=False)
-    style.percent_axis(axis)
 
 
 def _rate(value: float) -> str:
@@ -128,25 +131,20 @@ def _rate(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def _draw_ranking(axis: Axes, own: pd.DataFrame) -> None:
+def _draw_ranking(axis: Axes, own: pd.DataFrame, metric: Metric) -> None:
     means = own[own["row"] == "mean"]
     sides = [means[means["is_shared"]].set_index("method"), means[means["is_best"]].set_index("method")]
     for key in dict.fromkeys(own["method"]):
         x = [i for i, side in enumerate(sides) if key in side.index]
-        y = [sides[i].loc[key, "accuracy"] for i in x]
-        look: dict[str, Any] = {
-            "color": style.colour_of(key),
-            "marker": style.marker_of(key),
-            "markersize": style.marker_size(key),
-        }
-        axis.plot(x, y, **look)
+        y = [sides[i].loc[key, metric] for i in x]
+        axis.plot(x, y, **style.look_of(key))
     axis.set_xlim(-0.75, 1.75)
     axis.set_xticks([0, 1], ["shared rate", "best-tuned"])
     axis.grid(axis="x", visible=False)
     for i, (side, align, at) in enumerate(zip(sides, ("right", "left"), (-0.08, 1.08), strict=True)):
         if not side.empty:
-            ordered = side["accuracy"].sort_values(ascending=False)
-            ranks = ordered.rank(ascending=False, method="min").astype(int)
+            ordered = side[metric].sort_values(ascending=False)
+            ranks = ordered.rank(ascending=metric == "gold_nll", method="min").astype(int)
             _write_beside(axis, at, align, [(ordered[k], f"{ranks[k]}. {side.loc[k, 'label']}", k) for k in ordered.index], i)
 
 

@@ -26,6 +26,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from harness import files
+from harness.config import Metric
 
 #: Method -> colour. After Okabe and Ito's palette, extended to nine; tests/harness/figures/test_style.py measures contrast on
 #: white and on the report's dark ground, and distances as seen with deuteranopia and protanopia.
@@ -148,10 +149,14 @@ def marker_size(key: str) -> float:
     return 9.0 if marker_of(key) == "*" else 6.0
 
 
+def look_of(key: str) -> dict[str, Any]:
+    """Colour and marker of a method, as matplotlib's arguments."""
+    return {"color": colour_of(key), "marker": marker_of(key), "markersize": marker_size(key)}
+
+
 def handle(key: str, label: str, *, line: bool = True) -> Line2D:
     """A legend entry of a method."""
-    style: dict[str, Any] = {"color": colour_of(key), "marker": marker_of(key), "markersize": marker_size(key)}
-    return Line2D([], [], label=label, linestyle="-" if line else "none", **style)
+    return Line2D([], [], label=label, linestyle="-" if line else "none", **look_of(key))
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
@@ -199,6 +204,18 @@ def finish(figure: Figure, *, title: str, caption: Sequence[str], legend: Sequen
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)  # of new_figure
     engine.set(rect=space, w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
+
+
+#: Metric -> how it is named in a title, and as the label of an axis.
+SCORE_NAMES: dict[Metric, str] = {"accuracy": "Accuracy", "gold_nll": "NLL"}
+SCORE_LABELS: dict[Metric, str] = {"accuracy": "Accuracy (%)", "gold_nll": "NLL of the gold answer\n(nats per token)"}
+
+
+def score_axis(axis: Axes, metric: Metric) -> None:
+    """The y axis of a panel of scores."""
+    axis.set_ylabel(SCORE_LABELS[metric])
+    if metric == "accuracy":
+        percent_axis(axis)
 
 
 def percent_axis(axis: Axes, *, which: str = "y") -> None:

@@ -16,14 +16,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 import methods
-from harness.config import BASELINE
-from harness.experiment.runs import SweepRun, sweep_and_baseline_runs, sweep_baselines, sweep_runs
+from harness.config import BASELINE, Metric
+from harness.experiment.runs import SweepRun, metric_of, sweep_and_baseline_runs, sweep_baselines, sweep_runs
 from harness.figures import style
 from harness.figures.inputs import (
     Inputs,
     Score,
+    Task,
     interval_note,
     long_form,
+    mean_note,
     model_title,
     paper_accuracy,
     provenance_notes,
@@ -85,11 +87,12 @@ def build_rank_sweep(inputs: Inputs) -> style.Plot:
     """LoRA and BeamLoRA over r: a panel per test set (Figure 5)."""
     points, by_id = load_sweep(inputs, "rank_sweep")
     setting = inputs.experiment.sweeps["rank_sweep"].setting
+    metric = metric_of(point.run for point in points)
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
     for (domain, model, method, value), group in by_point(points).items():
         for task in tasks_of(group[0].run):
-            own = score([by_id[p.run.run_id] for p in group], [task])
+            own = score([by_id[p.run.run_id] for p in group], [task], metric)
             scores.append(own)
             common = {
                 "domain": domain,
@@ -98,23 +101,33 @@ def build_rank_sweep(inputs: Inputs) -> style.Plot:
                 setting: value,
                 "method": method,
                 "label": _label(inputs, method),
-                "paper": paper_accuracy(group[0].run, [task]) if group[0].run.method.key == method else None,
+                "paper": _paper(group[0], task, metric),
             }
             rows += own.rows(**common)
     data = long_form(rows)
-    figure = _draw_rank_sweep(data, setting)
+    figure = _draw_rank_sweep(data, setting, metric)
     labels = ", ".join(dict.fromkeys(model_title(p.run.model) for p in points))
     caption = [interval_note(scores), *_star_note(data), *provenance_notes([p.run for p in points])]
-    legend = [_patch(i, key, label) for i, (key, label) in enumerate(_methods(data))]
-    style.finish(figure, title=f"Accuracy under various rank settings: {labels}", caption=caption, legend=legend)
+    if metric == "accuracy":
+        legend: list[Artist] = [_patch(i, key, label) for i, (key, label) in enumerate(_methods(data))]
+    else:
+        caption.insert(0, "Less is better.")
+        legend = [style.handle(key, label, line=False) for key, label in _methods(data)]
+    title = f"{style.SCORE_NAMES[metric]} under various rank settings: {labels}"
+    style.finish(figure, title=title, caption=caption, legend=legend)
     return style.Plot(figure=figure, data=data)
+
+
+def _paper(point: SweepRun, task: Task, metric: Metric) -> float | None:
+    """The paper's accuracy of an ordinary run of a method."""
+    return paper_accuracy(point.run, [task]) if metric == "accuracy" and point.run.method.key == point.method else None
 
 
 def _star_note(data: pd.DataFrame) -> list[str]:
     return ["Open stars: the paper's numbers (Table 1)."] if data["paper"].notna().any() else []
 
 
-def _draw_rank_sweep(data: pd.DataFrame, setting: str) -> Figure:
+def _draw_rank_sweep(data: pd.DataFrame, setting: str, metric: Metric) -> Figure:
     panels = list(data.groupby(["domain", "model", "task"], sort=False))
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
     lines = math.ceil(len(panels) / columns)
@@ -125,8 +138,7 @@ def _draw_rank_sweep(data: pd.DataFrame, setting: str) -> Figure:
     for letter, axis, ((domain, model, task), panel) in zip(ascii_lowercase, axes, panels, strict=False):
         where = f" ({model}, {domain})" if several else ""
         axis.set_title(f"({letter}) {task_label(task)}{where}")
-        _grouped_bars(axis, panel, setting, at)
-        axis.set_ylabel("Accuracy (%)")
+        _grouped_scores(axis, panel, setting, at, metric)
         axis.set_xlabel(setting_label(setting))
         axis.tick_params(labelbottom=True)
     for axis in axes[len(panels) :]:
@@ -143,7 +155,8 @@ def _patch(index: int, key: str, label: str) -> Patch:
     return Patch(facecolor=style.colour_of(key), hatch=_hatch(index), edgecolor="white", label=label)
 
 
-def _grouped_bars(axis: Axes, panel: pd.DataFrame, setting: str, at: Mapping[Any, float]) -> None:
+def _grouped_scores(axis: Axes, panel: pd.DataFrame, setting: str, at: Mapping[Any, float], metric: Metric) -> None:
+    """Accuracies as bars, which start at zero; NLL, whose zero is far from all that a model reaches, as points."""
     keys = list(dict.fromkeys(panel["method"]))
     width = 0.8 / len(keys)
     for i, key in enumerate(keys):
@@ -151,28 +164,32 @@ def _grouped_bars(axis: Axes, panel: pd.DataFrame, setting: str, at: Mapping[Any
         shift = (i - (len(keys) - 1) / 2) * width
         for value, point in own.groupby(setting):
             x = at[value] + shift
-            for mean in point[point["row"] == "mean"].itertuples():
-                colour = style.colour_of(key)
-                axis.bar(x, mean.accuracy, width * 0.92, color=colour, hatch=_hatch(i), edgecolor="white", linewidth=0)
-                error = [[mean.accuracy - mean.low], [mean.high - mean.accuracy]]
-                axis.errorbar(x, mean.accuracy, error, color=style.INK, capsize=2.5, linewidth=1.0)
-                if pd.notna(mean.paper):
-                    axis.plot(x, mean.paper, marker="*", markersize=9, markerfacecolor="white", color=style.INK)
-            draw_seeds(axis, point, x, key=key, spread=width * 0.5)
+            for mean in point[point["row"] == "mean"].to_dict("records"):
+                colour, value = style.colour_of(key), mean[metric]
+                error = [[value - mean["low"]], [mean["high"] - value]]
+                if metric == "accuracy":
+                    axis.bar(x, value, width * 0.92, color=colour, hatch=_hatch(i), edgecolor="white", linewidth=0)
+                    axis.errorbar(x, value, error, color=style.INK, capsize=2.5, linewidth=1.0)
+                else:
+                    axis.errorbar(x, value, error, capsize=3, elinewidth=1.0, **style.look_of(key))
+                if pd.notna(mean["paper"]):
+                    axis.plot(x, mean["paper"], marker="*", markersize=9, markerfacecolor="white", color=style.INK)
+            draw_seeds(axis, point, x, metric, key=key, spread=width * 0.5)
             mark_diverged(axis, point, x, key=key)
     axis.set_xticks(list(at.values()), [f"{value:g}" for value in at])
-    axis.set_ylim(bottom=0)
+    if metric == "accuracy":
+        axis.set_ylim(bottom=0)
     axis.grid(axis="x", visible=False)
-    style.percent_axis(axis)
+    style.score_axis(axis, metric)
 
 
-def draw_seeds(axis: Axes, point: pd.DataFrame, x: float, *, key: str, spread: float = 0.0) -> None:
+def draw_seeds(axis: Axes, point: pd.DataFrame, x: float, metric: Metric, *, key: str, spread: float = 0.0) -> None:
     """Single seeds as small dots, where there are several."""
     seeds = point[point["row"] == "seed"]
     if len(seeds) > 1:
         shifts = np.linspace(-spread / 2, spread / 2, len(seeds))
         face: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": style.INK if spread else style.colour_of(key)}
-        axis.plot(x + shifts, seeds["accuracy"], "o", markersize=3.2, markeredgewidth=0.7, zorder=2.6, **face)
+        axis.plot(x + shifts, seeds[metric], "o", markersize=3.2, markeredgewidth=0.7, zorder=2.6, **face)
 
 
 def mark_diverged(axis: Axes, point: pd.DataFrame, x: float, *, key: str) -> None:
@@ -185,7 +202,7 @@ def mark_diverged(axis: Axes, point: pd.DataFrame, x: float, *, key: str) -> Non
 
 
 def build_delta_t(inputs: Inputs) -> style.Plot:
-    """Number of operations and accuracy over the interval between operations (Figure 6)."""
+    """Number of operations and scores over the interval between operations (Figure 6)."""
     return _build_operated(
         inputs,
         "delta_t",
@@ -197,7 +214,7 @@ def build_delta_t(inputs: Inputs) -> style.Plot:
 
 
 def build_p_init(inputs: Inputs) -> style.Plot:
-    """Operated ranks and accuracy over the initial threshold (Figure 7)."""
+    """Operated ranks and scores over the initial threshold (Figure 7)."""
     return _build_operated(
         inputs,
         "p_init",
@@ -214,25 +231,26 @@ def _build_operated(inputs: Inputs, sweep: str, *, measure: str, bars: str, note
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
     references = sweep_baselines(inputs.experiment, sweep)
+    metric = metric_of([*(point.run for point in points), *references])
     for (domain, model, method, value), group in by_point(points).items():
         runs = [by_id[p.run.run_id] for p in group]
-        own = score(runs, tasks_of(group[0].run))
+        own = score(runs, tasks_of(group[0].run), metric)
         scores.append(own)
         common = {"domain": domain, "model": model, setting: value, "method": method, "label": _label(inputs, method)}
         counts = [_operated(inputs, record) for record in runs if not record.diverged]
         rows += [row | _counts(row, counts) for row in own.rows(**common)]
     for domain, model in dict.fromkeys((run.domain, run.model_key) for run in references):
         records = [by_id[run.run_id] for run in references if (run.domain, run.model_key) == (domain, model)]
-        own = score(records, tasks_of(records[0].run))
+        own = score(records, tasks_of(records[0].run), metric)
         scores.append(own)
         common = {"domain": domain, "model": model, setting: None, "method": BASELINE, "label": records[0].run.method.label}
         rows += own.rows(**common)
     data = long_form(rows)
-    figure = _draw_operated(data, setting, measure=measure, bars=bars)
+    figure = _draw_operated(data, setting, metric, measure=measure, bars=bars)
     specs = [p.run for p in points]
-    tasks = dict.fromkeys(task_label(task) for spec in specs for _, task in tasks_of(spec))
+    tasks = [task for spec in specs for _, task in tasks_of(spec)]
     band = ["Dashed line and band: LoRA and its interval."] if references else []
-    caption = [f"Accuracy is the mean of {' and '.join(tasks)}.", note, interval_note(scores), *band, *provenance_notes(specs)]
+    caption = [mean_note(metric, tasks), note, interval_note(scores), *band, *provenance_notes(specs)]
     legend: list[Artist] = [style.handle(key, label) for key, label in _methods(data[data[setting].notna()])]
     if references:
         legend.append(Line2D([], [], color=style.colour_of(BASELINE), linestyle="--", label=references[0].method.label))
@@ -255,7 +273,7 @@ def _counts(row: Mapping[str, Any], counts: Sequence[tuple[int, int, int]]) -> d
     return {"operations": float(np.mean([c[1] for c in own])), "operated_ranks": float(np.mean([c[2] for c in own]))}
 
 
-def _draw_operated(data: pd.DataFrame, setting: str, *, measure: str, bars: str) -> Figure:
+def _draw_operated(data: pd.DataFrame, setting: str, metric: Metric, *, measure: str, bars: str) -> Figure:
     panels = list(data.groupby(["domain", "model"], sort=False))
     figure = style.new_figure(width=8.2, height=2.9 * len(panels) + 0.9)
     axes = figure.subplots(len(panels), 2, squeeze=False)
@@ -267,11 +285,10 @@ def _draw_operated(data: pd.DataFrame, setting: str, *, measure: str, bars: str)
         _count_bars(left, points, setting, at, measure)
         left.set_title(f"({next(letters)}) {bars}{where}")
         left.set_ylabel(bars)
-        _accuracy_line(right, points, setting, at)
-        _reference_band(right, reference)
+        _score_line(right, points, setting, at, metric)
+        _reference_band(right, reference, metric)
         right.set_title(f"({next(letters)}) {domain.capitalize()} Performance{where}")
-        right.set_ylabel("Accuracy (%)")
-        style.percent_axis(right)
+        style.score_axis(right, metric)
         for axis in (left, right):
             axis.set_xticks(list(at.values()), [f"{value:g}" for value in at])
             axis.set_xlim(-0.6, len(at) - 0.4)
@@ -299,26 +316,21 @@ def _count_bars(axis: Axes, points: pd.DataFrame, setting: str, at: Mapping[Any,
     axis.set_ylim(bottom=0)
 
 
-def _accuracy_line(axis: Axes, points: pd.DataFrame, setting: str, at: Mapping[Any, float]) -> None:
+def _score_line(axis: Axes, points: pd.DataFrame, setting: str, at: Mapping[Any, float], metric: Metric) -> None:
     for key, _ in _methods(points):
         own = points[points["method"] == key].sort_values(setting)
         means = own[own["row"] == "mean"]
-        error = [means["accuracy"] - means["low"], means["high"] - means["accuracy"]]
-        look: dict[str, Any] = {
-            "color": style.colour_of(key),
-            "marker": style.marker_of(key),
-            "markersize": style.marker_size(key),
-        }
-        axis.errorbar(means[setting].map(at), means["accuracy"], error, capsize=3, elinewidth=1.0, zorder=3, **look)
+        error = [means[metric] - means["low"], means["high"] - means[metric]]
+        axis.errorbar(means[setting].map(at), means[metric], error, capsize=3, elinewidth=1.0, zorder=3, **style.look_of(key))
         for value, point in own.groupby(setting):
-            draw_seeds(axis, point, at[value] + 0.12, key=key)
+            draw_seeds(axis, point, at[value] + 0.12, metric, key=key)
             mark_diverged(axis, point, at[value], key=key)
 
 
-def _reference_band(axis: Axes, reference: pd.DataFrame) -> None:
-    for mean in reference[reference["row"] == "mean"].itertuples():
-        axis.axhspan(mean.low, mean.high, color=style.colour_of(BASELINE), alpha=0.13, linewidth=0, zorder=0)
-        axis.axhline(mean.accuracy, color=style.colour_of(BASELINE), linestyle="--", zorder=1)
+def _reference_band(axis: Axes, reference: pd.DataFrame, metric: Metric) -> None:
+    for mean in reference[reference["row"] == "mean"].to_dict("records"):
+        axis.axhspan(mean["low"], mean["high"], color=style.colour_of(BASELINE), alpha=0.13, linewidth=0, zorder=0)
+        axis.axhline(mean[metric], color=style.colour_of(BASELINE), linestyle="--", zorder=1)
     if (reference["row"] == "diverged").any():
         count, total = int((reference["row"] == "diverged").sum()), int((reference["row"] != "mean").sum())
         text = f"LoRA: {count} of {total} diverged"

@@ -1,4 +1,4 @@
-"""Accuracy after pruning: ``python -m harness.measure.pruning --configfile config/tiny.yaml --run ID --run-dir DIR``
+"""Scores after pruning: ``python -m harness.measure.pruning --configfile config/tiny.yaml --run ID --run-dir DIR``
 
 In every module the given shares of its ranks are taken away, the least important first (sections 2.2 and 4.5, Figures 1 and 4),
 and the run's tasks are asked and graded as in ``harness.evaluate.run``. Model and adapter are loaded once. Writes
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import methods
 from harness import files
 from harness.cli import SCRATCH, add_config_arguments, add_models_argument, parse_config, run
-from harness.config import SCHEMA_VERSION, ConfigError, Experiment, PruningSpec, RunSpec, TaskSpec, content_hash
-from harness.experiment.runs import load_run
+from harness.config import SCHEMA_VERSION, ConfigError, Experiment, RunSpec, TaskSpec, content_hash
+from harness.experiment.runs import load_run, pruned_tasks
 from harness.records import training
 from harness.records.credit import digit
 from harness.records.pruning import FILE
@@ -109,17 +109,6 @@ def _without(layer: LoraLayer, ranks: torch.Tensor) -> Iterator[None]:
 # ----------------------------------------------------------------------------------------------------------------- one run
 
 
-def _tasks(spec: RunSpec, pruning: PruningSpec) -> dict[str, TaskSpec]:
-    """The tasks to ask, with the number of rows to ask."""
-    known = spec.evaluation.tasks
-    unknown = sorted(set(pruning.tasks or ()) - set(known))
-    if unknown:
-        raise ConfigError(f"pruning.tasks: found {', '.join(unknown)}, expected tasks of {spec.domain}: {', '.join(known)}")
-    chosen = pruning.tasks or [name for name, task in known.items() if task.split == "test"]
-    limit = {} if pruning.limit is None else {"limit": pruning.limit}
-    return {name: known[name].model_copy(update=limit) for name in chosen}
-
-
 def _check_method(spec: RunSpec) -> None:
     named = methods.get(spec.method.name)
     if not named.cls.prunable:
@@ -146,7 +135,8 @@ def prune_run(
 
     Returns:
         What was written: for each task the ids, and for each share the accuracy, the mean NLL of the references in nats per
-        token, and whether each example was answered correctly ("1") or not ("0"), in the order of the ids.
+        token, and of each example, in the order of the ids, whether it was answered correctly ("1") or not ("0") and its NLL.
+        Accuracy and answers are None where nothing is answered.
 
     Raises:
         ConfigError: the experiment prunes nothing, the method's ranks cannot be pruned, or the run is not trained.
@@ -157,7 +147,7 @@ def prune_run(
     if pruning is None:
         raise ConfigError("pruning: found nothing in the experiment, expected the shares of ranks to prune")
     _check_method(spec)
-    tasks = _tasks(spec, pruning)
+    tasks = pruned_tasks(spec, pruning)
     trained = _training_record(spec, run_dir)
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -244,18 +234,20 @@ def _evaluate_fraction(
         result = evaluate_task(subject.model, subject.tokenizer, name, task, records[name], progress.update)
         by_task[name] = {
             "ids": [row["id"] for row in result.predictions],
-            "correct": "".join(digit(row["correct"]) for row in result.predictions),
+            "correct": None if task.grader is None else "".join(digit(row["correct"]) for row in result.predictions),
             "accuracy": result.metrics["accuracy"],
             "gold_nll": result.metrics["gold_nll"],
+            "losses": [row["gold_nll"] for row in result.predictions],
             "grader": result.metrics["grader"],
         }
     return {"pruned_ranks": gone, "tasks": by_task, "wall_time_s": time.perf_counter() - start}
 
 
 def _joined(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """One task's results at all shares."""
+    """One task's results at all shares; a series of None alone is None."""
     first = entries[0]
-    series = {key: [entry[key] for entry in entries] for key in ("accuracy", "gold_nll", "correct")}
+    keys = ("accuracy", "gold_nll", "correct", "losses")
+    series = {key: None if first[key] is None else [entry[key] for entry in entries] for key in keys}
     return {"grader": first["grader"], "n": len(first["ids"]), **series, "ids": first["ids"]}
 
 
@@ -274,11 +266,12 @@ def main(arguments: list[str] | None = None) -> int:
     experiment, spec = load_run(config.files, config.overrides, args.run)
     record = prune_run(spec, experiment, run_dir=args.run_dir, models_dir=args.models_dir, scratch_dir=args.scratch)
     for name, task in record["tasks"].items():
-        curve = ", ".join(
-            f"{100 * fraction:.0f} %: {100 * accuracy:.1f}"
-            for fraction, accuracy in zip(record["fractions"], task["accuracy"], strict=True)
-        )
-        print(f"{spec.run_id} {name}: accuracy in % after pruning {curve}")
+        if task["accuracy"] is None:
+            what, shown = "gold NLL", [f"{nll:.3f}" for nll in task["gold_nll"]]
+        else:
+            what, shown = "accuracy in %", [f"{100 * accuracy:.1f}" for accuracy in task["accuracy"]]
+        curve = ", ".join(f"{100 * share:.0f} %: {value}" for share, value in zip(record["fractions"], shown, strict=True))
+        print(f"{spec.run_id} {name}: {what} after pruning {curve}")
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config import Metric
 from harness.records.read import RunRecord
 from harness.records.versioned import RecordError
 
@@ -31,9 +32,10 @@ def check_same_answers(records: Sequence[RunRecord], task: str) -> None:
     check_same_examples({f"{r.folder}/predictions/{task}.jsonl": r.predictions[task].ids for r in records})
 
 
-def correct_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float64] | None:
-    """1 where a run answered an example correctly, 0 where not, 1/k where the right choice ties with k - 1 others; a row for
-    each run, in their order, shape (runs, examples). None where a run answered nothing.
+def score_matrix(records: Sequence[RunRecord], task: str, metric: Metric) -> NDArray[np.float64] | None:
+    """The examples' scores, a row for each run, in their order, shape (runs, examples). Of accuracy 1 where a run answered an
+    example correctly, 0 where not, 1/k where the right choice ties with k - 1 others; of the NLL nats per token of the gold
+    answer. None where a run did not measure the metric.
 
     Args:
         records: finished runs that differ in their seed, at least one.
@@ -42,29 +44,18 @@ def correct_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float6
         RecordError: two runs answered different examples.
     """
     check_same_answers(records, task)
-    rows = [correct for record in records if (correct := record.predictions[task].correct) is not None]
+    rows = [scores for record in records if (scores := record.predictions[task].scores(metric)) is not None]
     return np.stack(rows) if len(rows) == len(records) else None
 
 
-def answered_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float64]:
-    """``correct_matrix`` of what is made of accuracies alone.
+def measured_matrix(records: Sequence[RunRecord], task: str, metric: Metric) -> NDArray[np.float64]:
+    """``score_matrix`` of what is made of this metric alone.
 
     Raises:
-        RecordError: a run answered nothing, or two runs different examples.
+        RecordError: a run did not measure it, or two runs answered different examples.
     """
-    matrix = correct_matrix(records, task)
+    matrix = score_matrix(records, task, metric)
     if matrix is None:
-        folder = next(record.folder for record in records if record.predictions[task].correct is None)
-        raise RecordError(f"{folder}/predictions/{task}.jsonl: found no answers (grader null), expected graded ones")
+        folder = next(record.folder for record in records if record.predictions[task].scores(metric) is None)
+        raise RecordError(f"{folder}/predictions/{task}.jsonl: found no {metric} of every example, expected it")
     return matrix
-
-
-def gold_nll_matrix(records: Sequence[RunRecord], task: str) -> NDArray[np.float64] | None:
-    """Nats per token of the gold answers, in the shape of ``correct_matrix``; None where a run did not measure them.
-
-    Raises:
-        RecordError: two runs answered different examples.
-    """
-    check_same_answers(records, task)
-    rows = [losses for record in records if (losses := record.predictions[task].gold_nll) is not None]
-    return np.stack(rows) if len(rows) == len(records) else None

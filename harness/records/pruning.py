@@ -1,4 +1,4 @@
-"""pruning.json: accuracy after the least important ranks of every module have been pruned. No torch."""
+"""pruning.json: scores after the least important ranks of every module have been pruned. No torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config import Metric
 from harness.records.credit import credit
 from harness.records.versioned import Recipe, read_json
 
@@ -25,48 +26,54 @@ class PruningCurve:
     fractions: NDArray[np.float64]
     #: Ids of the examples, in the order of the test set.
     ids: list[str]
-    #: What each answer is worth (``harness.records.credit``), shape (F, n).
-    correct: NDArray[np.float64]
-    #: Mean nats per token of the reference responses, shape (F,).
-    gold_nll: NDArray[np.float64]
+    #: Of accuracy what each answer is worth (``harness.records.credit``), of the NLL nats per token of each reference response,
+    #: shape (F, n).
+    scores: NDArray[np.float64]
 
     @property
-    def accuracy(self) -> NDArray[np.float64]:
-        """Shape (F,), in [0, 1]."""
-        means: NDArray[np.float64] = self.correct.mean(axis=1)
+    def means(self) -> NDArray[np.float64]:
+        """Over the examples, shape (F,)."""
+        means: NDArray[np.float64] = self.scores.mean(axis=1)
         return means
 
 
-def read(path: Path, recipe: Recipe = MADE) -> dict[str, PruningCurve]:
+def read(path: Path, metric: Metric, recipe: Recipe = MADE) -> dict[str, PruningCurve]:
     """The curves in a ``pruning.json`` by task; none of a run that diverged.
 
     Args:
+        metric: what the curves are of.
         recipe: how the caller's reader makes it, for messages.
 
     Raises:
-        RecordError: the file is missing, broken, of another schema version, or an accuracy is not that of its answers.
+        RecordError: the file is missing, broken, of another schema version, lacks the metric's scores, or a mean is not theirs.
     """
     record = read_json(path, recipe)
     try:
-        return {name: _curve(task, record["fractions"], f"tasks.{name}") for name, task in record["tasks"].items()}
+        return {name: _curve(task, metric, record["fractions"], f"tasks.{name}") for name, task in record["tasks"].items()}
     except ValueError as error:
         raise recipe.broken(path, str(error)) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise recipe.broken(path, f"found no record of pruning ({error!r}), expected tasks with their answers") from error
 
 
-def _curve(task: dict[str, Any], fractions: list[float], at: str) -> PruningCurve:
+#: Metric -> the key of the examples' scores.
+_SCORES: dict[Metric, str] = {"accuracy": "correct", "gold_nll": "losses"}
+
+
+def _curve(task: dict[str, Any], metric: Metric, fractions: list[float], at: str) -> PruningCurve:
     """One task's entry at the key ``at``; ValueError, with that key, where its values cannot all be right."""
-    shape = (len(task["correct"]), {len(text) for text in task["correct"]})
+    key = _SCORES[metric]
+    rows = task.get(key)
+    if rows is None:
+        raise ValueError(f"{at}.{key}: found nothing, expected a value of each example")
+    shape = (len(rows), {len(row) for row in rows})
     expected = (len(fractions), {len(task["ids"])})
     if shape != expected:
-        raise ValueError(f"{at}.correct: found {shape[0]} rows of {shape[1]} answers, expected {expected[0]} of {expected[1]}")
+        raise ValueError(f"{at}.{key}: found {shape[0]} rows of {shape[1]} answers, expected {expected[0]} of {expected[1]}")
+    worth = [[credit(answer) for answer in row] for row in rows] if metric == "accuracy" else rows
     curve = PruningCurve(
-        fractions=np.array(fractions, dtype=np.float64),
-        ids=task["ids"],
-        correct=np.array([[credit(answer) for answer in text] for text in task["correct"]], dtype=np.float64),
-        gold_nll=np.array(task["gold_nll"], dtype=np.float64),
+        fractions=np.array(fractions, dtype=np.float64), ids=task["ids"], scores=np.array(worth, dtype=np.float64)
     )
-    if not np.allclose(curve.accuracy, task["accuracy"], rtol=0, atol=1e-12):
-        raise ValueError(f"{at}.accuracy: found {task['accuracy']}, expected the means of correct: {curve.accuracy.tolist()}")
+    if not np.allclose(curve.means, task[metric], rtol=1e-12, atol=1e-12):
+        raise ValueError(f"{at}.{metric}: found {task[metric]}, expected the means of {key}: {curve.means.tolist()}")
     return curve

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import methods
 from harness import cli
-from harness.config import ConfigError, EvaluationSpec, RunSpec
+from harness.config import ConfigError, EvaluationSpec, Metric, RunSpec
 from harness.records.versioned import MissingRecord, Recipe, RecordError, read_json, validated
 
 DEFAULT_RESULTS = cli.RESULTS
@@ -90,6 +90,10 @@ class Predictions:
     correct: NDArray[np.float64] | None
     gold_nll: NDArray[np.float64] | None
 
+    def scores(self, metric: Metric) -> NDArray[np.float64] | None:
+        """What the metric is the mean of, shape (examples,); None where it was not measured."""
+        return self.correct if metric == "accuracy" else self.gold_nll
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
@@ -125,11 +129,11 @@ def run_folder(run: RunSpec, *, results: Path = DEFAULT_RESULTS) -> Path:
     return results / run.experiment / run.run_id
 
 
-def _read_record(path: Path, model: type[RecordT], run: RunSpec, command: str) -> RecordT:
+def _read_record(path: Path, model: type[RecordT], run_id: str, command: str) -> RecordT:
     recipe = Recipe.workflow(command, path)
     record = validated(path, read_json(path, recipe), model, recipe)
-    if record.run_id != run.run_id:
-        raise recipe.broken(path, f"run_id: found {record.run_id!r}, expected {run.run_id!r}")
+    if record.run_id != run_id:
+        raise recipe.broken(path, f"run_id: found {record.run_id!r}, expected {run_id!r}")
     return record
 
 
@@ -154,11 +158,11 @@ def _completed(spec: dict[str, Any]) -> RunSpec:
     return run.model_copy(update={"method": method.model_copy(update={"settings": settings})})
 
 
-def _check_evaluation(path: Path, metrics: MetricsRecord, run: RunSpec, rerun: str) -> None:
+def _check_evaluation(path: Path, metrics: MetricsRecord, evaluation: EvaluationSpec, rerun: str) -> None:
     """The record's evaluation is the experiment's; settings that came into the schema later have their defaults."""
     if metrics.evaluation is None:
         return
-    expected = run.evaluation.model_dump(mode="json")
+    expected = evaluation.model_dump(mode="json")
     try:
         recorded = EvaluationSpec.model_validate(metrics.evaluation).model_dump(mode="json")
     except ValidationError:
@@ -204,7 +208,7 @@ def load_train_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command:
         RecordError: it cannot be read or has another schema version.
     """
     path = run_folder(run, results=results) / "train.json"
-    train = _read_record(path, TrainRecord, run, command)
+    train = _read_record(path, TrainRecord, run.run_id, command)
     _check_spec(path, train, run, command)
     return train
 
@@ -220,20 +224,45 @@ def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str =
     folder = run_folder(run, results=results)
     train = load_train_record(run, results=results, command=command)
     path = folder / "metrics.json"
-    metrics = _read_record(path, MetricsRecord, run, command)
-    rerun = f"the record is stale, rerun: {Recipe.workflow(command, path).make}"
+    metrics = _read_record(path, MetricsRecord, run.run_id, command)
+    rerun = _rerun(command, path)
     if metrics.status != train.status:
         raise StaleRecord(f"{path}: status: found {metrics.status!r}, train.json says {train.status!r}; {rerun}")
-    _check_evaluation(path, metrics, run, rerun)
+    _check_evaluation(path, metrics, run.evaluation, rerun)
     if train.status == "diverged":
         return RunRecord(run=run, folder=folder, train=train, metrics=metrics, predictions={})
-    if set(metrics.tasks) != set(run.evaluation.tasks):
-        raise StaleRecord(f"{path}: tasks: found {sorted(metrics.tasks)}, expected {sorted(run.evaluation.tasks)}; {rerun}")
-    predictions = {
-        task: _read_predictions(folder / "predictions" / f"{task}.jsonl", metrics.tasks[task], command)
-        for task in run.evaluation.tasks
-    }
+    predictions = _all_predictions(path, metrics, run.evaluation, command)
     return RunRecord(run=run, folder=folder, train=train, metrics=metrics, predictions=predictions)
+
+
+def load_base_predictions(
+    folder: Path, evaluation: EvaluationSpec, *, run_id: str, command: str = SNAKEMAKE
+) -> dict[str, Predictions]:
+    """Read and check what a base model answered without fine-tuning, task by task (``harness.evaluate.base``).
+
+    Args:
+        run_id: base/model/protocol.
+
+    Raises:
+        RecordError: as ``load_record``.
+    """
+    path = folder / "metrics.json"
+    metrics = _read_record(path, MetricsRecord, run_id, command)
+    _check_evaluation(path, metrics, evaluation, _rerun(command, path))
+    return _all_predictions(path, metrics, evaluation, command)
+
+
+def _rerun(command: str, path: Path) -> str:
+    return f"the record is stale, rerun: {Recipe.workflow(command, path).make}"
+
+
+def _all_predictions(path: Path, metrics: MetricsRecord, evaluation: EvaluationSpec, command: str) -> dict[str, Predictions]:
+    """The predictions beside the ``metrics.json`` at ``path``, of every task of the evaluation."""
+    found, expected = sorted(metrics.tasks), sorted(evaluation.tasks)
+    if found != expected:
+        raise StaleRecord(f"{path}: tasks: found {found}, expected {expected}; {_rerun(command, path)}")
+    folder = path.parent / "predictions"
+    return {task: _read_predictions(folder / f"{task}.jsonl", metrics.tasks[task], command) for task in evaluation.tasks}
 
 
 def load_records(

@@ -191,8 +191,10 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
             golds = [row.get("gold") for row in rows]
             expected |= {f"{base.folder}|{task}|n": (len(rows),),
                       f"{base.folder}|{task}|floor": (100 * max(map(golds.count, golds)) / len(golds),)}  # fmt: skip
-            if rows[0]["correct"] is not None:
-                expected[f"{base.folder}|{task}|accuracy"] = (100 * mean(row["correct"] for row in rows),)
+            for name, field in recompute.FIELDS.items():
+                if rows[0][field] is not None:
+                    scale = 100 if name == "accuracy" else 1
+                    expected[f"{base.folder}|{task}|{name}"] = (scale * mean(row[field] for row in rows),)
     claims: Sequence[Claim] = ()
     if (source.folder / CLAIMS).is_file():
         _, claims = load_claims(source.config, results=source.results, allow_missing=True)
@@ -347,10 +349,11 @@ def _check_run(raw: Raw, entry: dict[str, Any], data: dict[str, Any]) -> Iterabl
             yield f"{entry['id']}: the page's operations are not those of {OPERATIONS}"
     for task, curve in (entry["pruning"] or {}).items():
         record = json.loads((folder / "pruning.json").read_text(encoding="utf-8"))["tasks"][task]
-        if not same(
-            curve["accuracy"], [mean(1 / int(digit) if digit != "0" else 0 for digit in row) for row in record["correct"]]
-        ):
-            yield f"{entry['id']}: {task}: the page's accuracies after pruning are not those of pruning.json"
+        scores = record["losses"]
+        if curve["metric"] == "accuracy":
+            scores = [[1 / int(digit) if digit != "0" else 0 for digit in row] for row in record["correct"]]
+        if not same(curve["means"], list(map(mean, scores))):
+            yield f"{entry['id']}: {task}: the page's scores after pruning are not those of pruning.json"
 
 
 def _check_state(source: Source, recorded: Mapping[str, str]) -> Iterable[str]:

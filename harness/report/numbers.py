@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config import Metric, RunSpec
+from harness.experiment.runs import Asked, BaseEvaluation
 from harness.figures.style import colour_of
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables import words as text
 from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
 
+#: Of what is no method: the base model as it is.
+BASE_COLOUR = "#8a8a8a"
 #: Width of an interval bar, in its own units; zero lies in the middle.
 BAR = 100.0
 
@@ -227,13 +230,13 @@ def _grid(table: Table, metric: Metric) -> Grid:
             model=section.ours_label,
             method_key=row.method_key,
             label=row.label,
-            colour=colour_of(row.method_key),
+            colour=BASE_COLOUR if row == section.base else colour_of(row.method_key),
             is_baseline=row.is_baseline,
             cells=tuple(_cell(table, section, row, metric, column, reach) for column in table.columns),
-            facts=_facts(table, section, row) if metric == text.leading_metric(table) else (),
+            facts=_facts(table, section, row) if metric == table.metric else (),
         )
         for section in table.sections
-        for row in section.rows
+        for row in section.shown
     )
     titles = {"accuracy": "Accuracy, %", "gold_nll": "NLL of the gold answer, nats per token (less is better)"}
     return Grid(metric=metric, title=titles[metric], columns=tuple(map(text.heading, table.columns)), rows=rows)
@@ -304,19 +307,34 @@ def _ours(estimate: stats.Estimate | None) -> dict[str, Any] | None:
     return {name: getattr(estimate, name) for name in names}
 
 
-def details(table: Table, runs: Sequence[RunSpec], commands: Mapping[str, str]) -> list[dict[str, Any]]:
+def _asked(model: str, column: Column, base: Mapping[Asked, BaseEvaluation]) -> list[str]:
+    """The evaluations of a base model behind a column."""
+    folders = [
+        one.folder
+        for (own, domain, task), one in base.items()
+        if own == model and column.domain in (None, domain) and column.task in (AVERAGE, task)
+    ]
+    return list(dict.fromkeys(folders))
+
+
+def details(
+    table: Table, runs: Sequence[RunSpec], base: Mapping[Asked, BaseEvaluation], commands: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Every cell of a table, unrounded, with the ids of the runs behind it.
 
     Args:
         runs: the table's runs.
+        base: where its base models are asked the same.
         commands: cell key -> what prints it in a terminal.
     """
     entries = []
     for section in table.sections:
-        for row in section.rows:
+        for row in section.shown:
             mine = [r for r in runs if (r.model_key, r.method.key) == (section.model_key, row.method_key)]
             for column in table.columns:
                 behind = [r.run_id for r in mine if column.domain in (None, r.domain)]
+                if row == section.base:
+                    behind = _asked(section.model_key, column, base)
                 for metric in text.metrics_shown(table):
                     cell = row.cells[metric, column.key]
                     key = cell_key(table, section, row, metric, column)

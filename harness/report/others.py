@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import reported
-from harness.config import ConfigError
+from harness.config import ConfigError, Metric
 from harness.evaluate import audit
 from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
@@ -19,6 +19,7 @@ from harness.report.sources import CLAIMS, Source
 from harness.tables import rates, rates_table
 from harness.tables import settings as settings_table
 from harness.tables import words as text
+from harness.tables.cells import METRICS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +106,18 @@ def rate_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
         columns = sorted({point.rate for line in group.lines for point in line.choice.points})
         grid = tuple(_grid_row(line, columns) for line in group.lines)
         baseline = next((line for line in group.lines if line.is_baseline), None)
-        ranks = tuple(_rank_row(line, baseline) for line in group.lines)
+        ranks = tuple(_rank_row(line, baseline, group.metric) for line in group.lines)
         name = f"learning-rate-{len(blocks)}"
-        blocks.append(Block(name=name, title=f"Validation accuracy by learning rate, %: {group.title}", command=command,
+        blocks.append(Block(name=name, title=f"{rates_table.grid_title(group)}: {group.title}", command=command,
                             header=("Method", *(f"{rate:g}" for rate in columns)), rows=grid, notes=table.notes))  # fmt: skip
-        header = ("Method", "Shared rate", "Test accuracy, %", "Rank", "Difference to LoRA", "Best rate", "Test accuracy, %",
+        if not group.tests:
+            continue
+        score = rates_table.score_heading(group).capitalize()
+        header = ("Method", "Shared rate", score, "Rank", "Difference to LoRA", "Best rate", score,
                   "Rank", "Difference to LoRA", "End of the grid")  # fmt: skip
+        what = rates_table.MEASURES[group.metric][0]
         blocks.append(Block(name=f"{name}-ranks", rows=ranks, header=header, command=command,
-                            title=f"Test accuracy at the shared and at each method's best rate: {group.title}"))  # fmt: skip
+                            title=f"Test {what} at the shared and at each method's best rate: {group.title}"))  # fmt: skip
     return blocks
 
 
@@ -132,15 +137,16 @@ def _grid_row(line: rates_table.Line, rates: Sequence[float]) -> tuple[Cell, ...
         failed = f"{point.n_diverged} failed" if point.n_diverged else ""
         best = "best" if point == line.choice.best else None
         link = f"#run/{line.where[0]}/{line.where[1]}/{point.run_key}/seed{point.seeds[0]}" if point.seeds else None
-        if point.accuracy is None:
+        if point.score is None:
             cells.append(Cell(text=failed or "not run", mark="failed" if failed else None, link=link))
         else:
-            cells.append(Cell(text=text.percent(point.accuracy), key=f"{where}|validation", order=point.accuracy, link=link,
+            shown = text.level(point.score, point.metric)
+            cells.append(Cell(text=shown, key=f"{where}|validation", order=point.score, link=link,
                               mark=best or ("failed" if failed else None)))  # fmt: skip
     return tuple(cells)
 
 
-def _rank_row(line: rates_table.Line, baseline: rates_table.Line | None) -> tuple[Cell, ...]:
+def _rank_row(line: rates_table.Line, baseline: rates_table.Line | None, metric: Metric) -> tuple[Cell, ...]:
     """``baseline``: the row that differences are to."""
 
     def best(one: rates_table.Line | None) -> str | None:
@@ -153,11 +159,11 @@ def _rank_row(line: rates_table.Line, baseline: rates_table.Line | None) -> tupl
         e, d = score.estimate, score.difference
         cells.append(Cell(text=shown_value(score.rate), order=score.rate))
         cells.append(Cell(text="not run") if e is None else
-                     Cell(text=text.percent(e.mean), key=f"{where}|test", order=e.mean))  # fmt: skip
+                     Cell(text=text.level(e.mean, metric), key=f"{where}|test", order=e.mean))  # fmt: skip
         cells.append(Cell(text=shown_value(score.rank), order=score.rank))
-        limits = "" if d is None else text.interval(d.low, d.high, "accuracy", with_sign=True)
+        limits = "" if d is None else text.interval(d.low, d.high, metric, with_sign=True)
         cells.append(Cell(text=text.NOTHING) if d is None else
-                     Cell(text=f"{text.signed(d.mean, 'accuracy')} {limits}", key=f"{where}|minus|{other}",
+                     Cell(text=f"{text.signed(d.mean, metric)} {limits}", key=f"{where}|minus|{other}",
                           order=d.mean))  # fmt: skip
     return (*cells, Cell(text=line.choice.edge or ""))
 
@@ -179,15 +185,17 @@ def base_block(source: Source) -> Block | None:
             rows.append((
                 Cell(text=source.experiment.models[base.model_key].label, link=f"#run/{base.folder}"),
                 Cell(text=reported.label(task)),
-                Cell(text=text.NOTHING) if scores["accuracy"] is None else
-                Cell(text=text.percent(scores["accuracy"]), key=f"{key}|accuracy", order=scores["accuracy"]),
+                *(Cell(text=text.NOTHING) if scores[metric] is None else
+                  Cell(text=text.level(scores[metric], metric), key=f"{key}|{metric}", order=scores[metric])
+                  for metric in METRICS),
                 Cell(text=text.NOTHING) if floor is None else
                 Cell(text=text.percent(floor), key=f"{key}|floor", order=floor),
                 Cell(text=str(scores["n"]), key=f"{key}|n", order=scores["n"]),
                 Cell(text=scores["grader"] or text.NOTHING),
                 Cell(text=base.protocol),
             ))  # fmt: skip
-    header = ("Base model", "Test set", "Accuracy, %", "Best constant answer, %", "n", "Grader", "Protocol")
+    header = ("Base model", "Test set", "Accuracy, %", "NLL of the gold answer, nats", "Best constant answer, %", "n", "Grader",
+              "Protocol")  # fmt: skip
     notes = ("Without fine-tuning, asked and graded as the runs are.",)
     command = f"{source.command} -- base_evaluations"
     title = "Base models without fine-tuning"

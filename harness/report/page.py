@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from PIL import Image
 
 from harness.config import ConfigError, RunSpec
-from harness.experiment.runs import all_runs, table_runs
+from harness.experiment.runs import all_runs, base_answers, table_runs
 from harness.figures import catalogue
 from harness.figures.style import METHOD_COLOURS
 from harness.files import json_text
@@ -25,6 +25,7 @@ from harness.records.read import Loaded, load_records
 from harness.report import made, others, runs
 from harness.report.numbers import TableView, details, table_view
 from harness.report.sources import Source, require_complete, state
+from harness.tables.base_row import load_base_answers
 from harness.tables.build import build_table
 
 #: Upper limit of a page, in bytes.
@@ -95,11 +96,14 @@ def _part(loaded: Loaded, mine: Sequence[RunSpec]) -> Loaded:
     )
 
 
-def _tables(source: Source, loaded: Loaded) -> tuple[list[TableView], list[dict[str, Any]]]:
+def _tables(source: Source, loaded: Loaded, *, allow_missing: bool) -> tuple[list[TableView], list[dict[str, Any]]]:
     views, numbers = [], []
     for name in source.experiment.tables:
         mine = table_runs(source.experiment, name, paths=source.config.files)
-        table = build_table(source.experiment, name, mine, _part(loaded, mine))
+        base = load_base_answers(
+            source.experiment, name, results=source.results, command=source.command, allow_missing=allow_missing
+        )
+        table = build_table(source.experiment, name, mine, _part(loaded, mine), base=base)
         commands = {
             f"{name}|{section.model_key}|{row.method_key}|{metric}|{column.key}": source.harness(
                 f"report.trace {name} {section.model_key} {row.method_key} {column.key}"
@@ -110,7 +114,7 @@ def _tables(source: Source, loaded: Loaded) -> tuple[list[TableView], list[dict[
             for column in table.columns
         }
         views.append(table_view(table))
-        numbers += details(table, mine, commands)
+        numbers += details(table, mine, base_answers(source.experiment, name), commands)
     return views, numbers
 
 
@@ -147,7 +151,7 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
     loaded = load_records(
         all_runs(source.experiment), results=source.results, command=source.command, allow_missing=allow_missing
     )
-    views, numbers = _tables(source, loaded)
+    views, numbers = _tables(source, loaded, allow_missing=allow_missing)
     entries = runs.run_entries(source, loaded) + runs.base_entries(source)
     blocks = {
         "settings": others.settings_blocks(source, allow_missing=allow_missing),

@@ -19,12 +19,14 @@ import numpy as np
 
 import methods
 from harness import reported
-from harness.config import BASELINE, RunSpec
-from harness.experiment.runs import all_runs, table_runs
+from harness.config import BASELINE, RunSpec, judged_by
+from harness.experiment.runs import Asked, all_runs, base_answers, table_runs
 from harness.records import timing
 from harness.records.read import load_records
 from harness.report.sources import Source
 from harness.statistics import stats
+from harness.tables.base_row import KEY as BASE
+from harness.tables.base_row import load_base_answers
 
 #: A column of a table: domain and task; the task is None for the average over a domain, both for that of all.
 Column = tuple[str | None, str | None]
@@ -119,21 +121,32 @@ class TableNumbers:
         self.raw, self.name = raw, name
         self.runs = table_runs(raw.source.experiment, name, paths=raw.source.config.files)
         self.rows = list(dict.fromkeys((run.model_key, run.method.key) for run in self.runs))
-        tasks = dict.fromkeys(
-            (run.domain, task) for run in self.runs for task, spec in run.evaluation.tasks.items() if spec.split == "test"
+        self.answered = {
+            (run.domain, task) for run in self.runs for task, spec in run.evaluation.tasks.items() if spec.grader is not None
+        }
+        splits = {(run.domain, task): spec.split for run in self.runs for task, spec in run.evaluation.tasks.items()}
+        domains = list(dict.fromkeys(domain for domain, _ in splits))
+        own, beside = (
+            {domain: [task for task in splits if task[0] == domain and splits[task] == split] for domain in domains}
+            for split in ("test", "secondary")
         )
-        domains = list(dict.fromkeys(domain for domain, _ in tasks))
-        own = {domain: [task for task in tasks if task[0] == domain] for domain in domains}
+        tested = [domain for domain in domains if own[domain]]
         self.columns: list[Column] = []
         for domain in domains:
-            several = len(domains) > 1 and len(own[domain]) > 1
-            self.columns += [*own[domain], *([(domain, None)] if several else [])]
-        self.columns += [(None, None)] if len(tasks) > 1 else []
-        self.parts = {
-            column: [column] if column[1] else own[column[0]] if column[0] else list(tasks) for column in self.columns
-        }
+            average = [(domain if len(tested) > 1 else None, None)] if len(own[domain]) > 1 else []
+            self.columns += [*own[domain], *average, *beside[domain]]
+        self.columns += [(None, None)] if len(tested) > 1 else []
+        every = [task for tasks in own.values() for task in tasks]
+        self.parts = {column: [column] if column[1] else own[column[0]] if column[0] else every for column in self.columns}
+        #: (model, domain, task) -> the folder of what the base model answered to it before fine-tuning, where it has.
+        self.base = usable_base_records(raw.source, name)
         #: All test sets of one domain.
         self.decisive = [c for c in self.columns if self.parts[c] in own.values()]
+
+    @property
+    def all_rows(self) -> list[tuple[str, str]]:
+        """Those of the methods, and those of base models."""
+        return [*dict.fromkeys((model, BASE) for model, _, _ in self.base), *self.rows]
 
     def runs_of(self, model: str, method: str) -> list[RunSpec]:
         return [run for run in self.runs if (run.model_key, run.method.key) == (model, method)]
@@ -166,11 +179,21 @@ class TableNumbers:
 
     def estimate(self, model: str, method: str, column: Column, metric: str) -> tuple[float, stats.Estimate] | None:
         """The mean by plain sums, and the estimate with its interval."""
-        matrices = self.matrices(model, method, column, self.seeds(model, method, column), metric)
+        if method == BASE:
+            matrices = self._of_base(model, column, metric)
+        else:
+            matrices = self.matrices(model, method, column, self.seeds(model, method, column), metric)
         if matrices is None:
             return None
         rng = np.random.default_rng(0)
         return plain_mean(matrices), stats.mean_score(matrices, rng=rng, binary=metric == "accuracy")
+
+    def _of_base(self, model: str, column: Column, metric: str) -> list[np.ndarray] | None:
+        folders = [self.base.get((model, str(domain), str(task))) for domain, task in self.parts[column]]
+        known = [folder for folder in folders if folder is not None]
+        if len(known) < len(folders):
+            return None
+        return self.raw.matrices([[folder] for folder in known], [str(task) for _, task in self.parts[column]], metric)
 
     @cached_property
     def families(self) -> dict[str, list[ComparisonKey]]:
@@ -221,20 +244,12 @@ class TableNumbers:
                 raw[key] = replace(raw[key], p_adjusted=p, p_equivalent=q if tested else None, outcome=word)
         return raw
 
-    @cached_property
-    def nll_alone(self) -> bool:
-        """Whether runs measured losses, and none answered anything."""
-
-        def measured(metric: str) -> bool:
-            cells = product(self.rows, self.columns)
-            return any(self.estimate(model, method, column, metric) is not None for (model, method), column in cells)
-
-        return measured("gold_nll") and not measured("accuracy")
-
     def paper(self, model: str, method: str, metric: str, column: Column) -> float | None:
         """The paper's accuracy (a fraction) for a cell, from its own file."""
+        if method == BASE:
+            return None
         run = self.runs_of(model, method)[0]
-        if metric != "accuracy" or run.model.stands_for is None or self.nll_alone:
+        if metric != "accuracy" or run.model.stands_for is None or not self.answered.issuperset(self.parts[column]):
             return None
         where: dict[str, Any] = {
             "table": self.name,
@@ -263,7 +278,7 @@ class TableNumbers:
 
     def cells(self) -> Iterator[tuple[str, str, str, str, Column]]:
         """(key, model, method, metric, column) of every cell."""
-        for (model, method), metric, column in product(self.rows, FIELDS, self.columns):
+        for (model, method), metric, column in product(self.all_rows, FIELDS, self.columns):
             place = f"{column[0]}/{column[1] or 'avg'}" if column[0] else "avg"
             yield "|".join((self.name, model, method, metric, place)), model, method, metric, column
 
@@ -281,6 +296,14 @@ class TableNumbers:
         facts = {"trainable_parameters": max((r["trainable_parameters"] for r in records.values()), default=None),
                  "seconds": mean(seconds) if seconds else None, "peak_memory_bytes": max(memory, default=None)}  # fmt: skip
         return {name: value for name, value in facts.items() if value is not None}
+
+
+def usable_base_records(source: Source, table: str) -> dict[Asked, str]:
+    """(model, domain, task) -> the folder of the base model's record, below the experiment's, if its settings are these."""
+    command = source.command
+    answers = load_base_answers(source.experiment, table, results=source.results, command=command, allow_missing=True)
+    folders = base_answers(source.experiment, table)
+    return {asked: folders[asked].folder for asked, own in answers.items() if own is not None}
 
 
 def timing_numbers(source: Source) -> dict[str, tuple[float, ...]]:
@@ -314,26 +337,28 @@ def rate_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...] | None:
     domain, model, key, quantity, *other = parts
     experiment = raw.source.experiment
     planned = experiment.sweeps["learning_rate"].seeds or experiment.seeds
-    split = "validation" if quantity == "validation" else "test"
-    tasks = [task for task, spec in experiment.domains[domain].evaluation.tasks.items() if spec.split == split]
+    asked = experiment.domains[domain].evaluation.on("validation" if quantity == "validation" else "test")
+    tasks, metric = list(asked), judged_by(asked.values())
+    binary = metric == "accuracy"
+    scale = 100 if binary else 1
 
     def ids(key: str, seeds: Iterable[int]) -> list[str]:
         runs = [f"{domain}/{model}/{key}/seed{seed}" for seed in seeds]
         return [run for run in runs if raw.status.get(run) == "success"]
 
     def matrices(runs: Sequence[str]) -> list[np.ndarray] | None:
-        return raw.matrices([runs] * len(tasks), tasks, "accuracy")
+        return raw.matrices([runs] * len(tasks), tasks, metric)
 
     if quantity != "minus":
         scores = matrices(ids(key, sorted(planned)))
-        return None if scores is None else (100 * plain_mean(scores),)
+        return None if scores is None else (scale * plain_mean(scores),)
     finished = {run.rpartition("/")[2] for run in ids(other[0], planned)}
     shared = [int(run.rpartition("seed")[2]) for run in ids(key, sorted(planned)) if run.rpartition("/")[2] in finished]
     first, second = matrices(ids(key, shared)), matrices(ids(other[0], shared))
     if first is None or second is None:
         return None
-    d = stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=True)
-    return 100 * (plain_mean(first) - plain_mean(second)), 100 * d.low, 100 * d.high
+    d = stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=binary)
+    return scale * (plain_mean(first) - plain_mean(second)), scale * d.low, scale * d.high
 
 
 def grader_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...]:

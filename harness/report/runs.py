@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RunSpec, content_hash
-from harness.experiment.runs import all_runs, base_evaluations
+from harness.experiment.runs import all_runs, base_evaluations, pruning_metric
 from harness.figures.style import colour_of
 from harness.records import pruning
 from harness.records.credit import digit
 from harness.records.read import Loaded, read_predictions
 from harness.records.versioned import Recipe, read_json
+from harness.report.numbers import BASE_COLOUR
 from harness.report.sources import OPERATIONS, Source
 
 #: Characters kept of one prompt or completion.
@@ -85,11 +86,14 @@ def _read(source: Source, path: Path) -> dict[str, Any]:
     return read_json(path, Recipe.workflow(source.command, path))
 
 
-def _pruned(path: Path) -> dict[str, Any] | None:
+def _pruned(source: Source, path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    curves = pruning.read(path)
-    return {task: {"fractions": c.fractions.tolist(), "accuracy": c.accuracy.tolist()} for task, c in curves.items()}
+    metric = pruning_metric(source.experiment)
+    curves = pruning.read(path, metric, Recipe.workflow(source.command, path))
+    return {
+        task: {"fractions": c.fractions.tolist(), "metric": metric, "means": c.means.tolist()} for task, c in curves.items()
+    }
 
 
 def _commands(source: Source, folder: Path) -> dict[str, str]:
@@ -124,7 +128,7 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
         entry["train"] = {name: train.get(name) for name in _TRAIN}
         entry["loss"] = [[point["step"], point["loss"]] for point in train.get("loss_curve", []) if "loss" in point]
         entry["operations"] = _operations(folder / OPERATIONS)
-        entry["pruning"] = _pruned(folder / pruning.FILE)
+        entry["pruning"] = _pruned(source, folder / pruning.FILE)
         entry["contamination"] = metrics.get("contamination")
         entry["tasks"] = {name: {key: task.get(key) for key in _METRICS} for name, task in metrics["tasks"].items()}
         entries.append(entry)
@@ -143,9 +147,10 @@ def base_entries(source: Source) -> list[dict[str, Any]]:
         entries.append({
             "id": base.folder, "domain": "base", "model": source.experiment.models[base.model_key].label,
             "model_key": base.model_key, "method": f"no fine-tuning ({base.protocol})", "method_key": "base",
-            "colour": "#8a8a8a", "seed": None, "status": metrics["status"], "folder": str(folder),
+            "colour": BASE_COLOUR, "seed": None, "status": metrics["status"], "folder": str(folder),
             "commands": {"again": again}, "loss": [], "operations": None, "pruning": None, "contamination": None,
-            "train": {name: metrics.get(name) for name in ("created_at", "base_model_hash", "versions", "git", "hardware")},
+            "train": {name: metrics.get(name) for name in ("created_at", "base_model_hash", "versions", "git", "hardware")}
+            | {"spec": {"evaluation": metrics.get("evaluation")}},
             "tasks": {name: {key: task.get(key) for key in _METRICS} for name, task in metrics["tasks"].items()},
         })  # fmt: skip
     return entries

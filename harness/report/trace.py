@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import cli
-from harness.config import ConfigError, RunSpec
+from harness.config import ConfigError, Metric, RunSpec, judged_by
 from harness.did_you_mean import suggestion
 from harness.experiment.runs import table_runs
 from harness.provenance import file_sha256
@@ -34,7 +34,7 @@ FoundT = TypeVar("FoundT")
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """One cell of a table: the accuracy of a method on a test set."""
+    """One cell of a table: the score of a method on a test set, by which it is judged there."""
 
     table: Table
     section: Section
@@ -42,8 +42,12 @@ class Number:
     column: Column
 
     @property
+    def metric(self) -> Metric:
+        return self.table.metric if self.column.spec is None else judged_by([self.column.spec])
+
+    @property
     def cell(self) -> Cell:
-        return self.row.cells["accuracy", self.column.key]
+        return self.row.cells[self.metric, self.column.key]
 
 
 def pick(name: str, named: Mapping[FoundT, Sequence[str]], *, what: str) -> FoundT:
@@ -101,28 +105,28 @@ def _line(name: str, words: str, *, indent: int = 0) -> str:
     return f"{' ' * indent}{name:<{14 - indent}}{words}"
 
 
-def _score(cell: Cell) -> str:
+def _score(cell: Cell, metric: Metric) -> str:
     ours = cell.ours
     if ours is None:
-        return text.ours(cell, "accuracy")
-    limits = text.interval(ours.low, ours.high, "accuracy")
+        return text.ours(cell, metric)
+    limits = text.interval(ours.low, ours.high, metric)
     lost = f"; {cell.n_diverged} of {cell.n_seeds_planned} diverged" if cell.n_diverged else ""
     lost += f"; {cell.n_missing} of {cell.n_seeds_planned} not run" if cell.n_missing else ""
-    plural = "" if ours.n_seeds == 1 else "s"
+    plural, unit = "" if ours.n_seeds == 1 else "s", "%" if metric == "accuracy" else "nats per token"
     return (
-        f"{text.percent(ours.mean)} ± {text.percent(ours.stderr)} %, 95 % interval {limits}, {ours.n_seeds} seed{plural}, "
-        f"n = {ours.n_examples}{lost}"
+        f"{text.level(ours.mean, metric)} ± {text.level(ours.stderr, metric)} {unit}, 95 % interval {limits}, "
+        f"{ours.n_seeds} seed{plural}, n = {ours.n_examples}{lost}"
     )
 
 
 def _differences(number: Number) -> list[str]:
-    lines = []
+    lines, metric = [], number.metric
     pairs = ((text.baseline_label(number.section), number.cell.comparison), (number.row.parent, number.cell.parent_comparison))
     for other, comparison in pairs:
         if other is None or comparison is None:
             continue
         d = comparison.difference
-        shown = f"{text.signed(d.mean, 'accuracy')} {text.interval(d.low, d.high, 'accuracy', with_sign=True)}"
+        shown = f"{text.signed(d.mean, metric)} {text.interval(d.low, d.high, metric, with_sign=True)}"
         words = [] if d.dof is None else [f"df {text.dof(d)}"]
         if comparison.family is not None:
             words.append(f"{comparison.word} (family {comparison.family.name})")
@@ -130,16 +134,19 @@ def _differences(number: Number) -> list[str]:
             words.append(f"p = {text.p_value(comparison.p_adjusted)} after Holm's correction")
         lines.append(_line(f"{text.MINUS} {other}", ", ".join([shown, *words])))
         if d.n_seeds > 1:
-            detectable = text.percent(stats.minimum_detectable_difference(d))
-            lines.append(_line("", f"a true difference of {detectable} points would be found four times in five"))
+            detectable = text.amount(stats.minimum_detectable_difference(d), metric)
+            lines.append(_line("", f"a true difference of {detectable} would be found four times in five"))
     return lines
+
+
+_NAMES: dict[Metric, str] = {"accuracy": "accuracy", "gold_nll": "gold NLL"}
 
 
 def _header(number: Number) -> list[str]:
     section, column, cell = number.section, number.column, number.cell
     lines = [
         f"{number.table.name} · {section.title} · {number.row.label} · {text.heading(column)}",
-        _line("accuracy", _score(cell)),
+        _line(_NAMES[number.metric], _score(cell, number.metric)),
     ]
     lines += _differences(number)
     if cell.paper is not None:
@@ -171,7 +178,7 @@ def _adapter(folder: Path, artefact: Mapping[str, str]) -> tuple[list[str], bool
     return lines, agree
 
 
-def _run(source: Source, raw: Raw, run: RunSpec, tasks: Sequence[str]) -> tuple[list[str], bool]:
+def _run(source: Source, raw: Raw, run: RunSpec, tasks: Sequence[str], metric: Metric) -> tuple[list[str], bool]:
     """The lines of one run, and whether its files agree with its record."""
     folder = source.run_folder(run)
     status = raw.status.get(run.run_id, "not run, or made with other settings")
@@ -184,12 +191,14 @@ def _run(source: Source, raw: Raw, run: RunSpec, tasks: Sequence[str]) -> tuple[
     metrics = read_metrics(folder)
     for task in tasks if status == "success" else ():
         rows = raw.rows(run.run_id, task)
-        if rows[0]["correct"] is None:
-            continue
-        solved = sum(row["correct"] for row in rows)
-        how = f"grader {metrics['tasks'][task]['grader']}; data {_short(metrics['tasks'][task].get('data_sha256'))}"
-        share = f"{100 * solved / len(rows):.1f} % = {solved:g} of {len(rows)}"
-        lines.append(_line("accuracy", f"{share} in predictions/{task}.jsonl ({how})", indent=2))
+        how = f"data {_short(metrics['tasks'][task].get('data_sha256'))}"
+        if metric == "accuracy":
+            solved = sum(row["correct"] for row in rows)
+            how = f"grader {metrics['tasks'][task]['grader']}; {how}"
+            mean = f"{100 * solved / len(rows):.1f} % = {solved:g} of {len(rows)}"
+        else:
+            mean = f"{sum(row['gold_nll'] for row in rows) / len(rows):.4f} nats, mean of {len(rows)}"
+        lines.append(_line(_NAMES[metric], f"{mean} in predictions/{task}.jsonl ({how})", indent=2))
     dirty = " with uncommitted changes" if git.get("dirty") else ""
     adapter, agree = _adapter(folder, train.get("artefact") or {})
     lines += [
@@ -209,11 +218,11 @@ def _recomputed(number: Number, raw: Raw) -> tuple[str, bool]:
     table, column = TableNumbers(raw, number.table.name), number.column
     place = (column.domain, None if column.task == AVERAGE else column.task)
     model, method = number.section.model_key, number.row.method_key
-    estimate = table.estimate(model, method, place, "accuracy")
+    estimate = table.estimate(model, method, place, number.metric)
     ours = number.cell.ours
     pairs = [(None if ours is None else ours.mean, None if estimate is None else estimate[0])]
     for parent, shown in ((False, number.cell.comparison), (True, number.cell.parent_comparison)):
-        compared = table.compared.get((model, method, "accuracy", place, parent))
+        compared = table.compared.get((model, method, number.metric, place, parent))
         pairs.append((None if shown is None else shown.difference.mean, None if compared is None else compared.mean))
     agree = all(a is b if a is None or b is None else math.isclose(a, b, abs_tol=1e-12) for a, b in pairs)
     if pairs[0] == (None, None):
@@ -225,7 +234,7 @@ def trace(source: Source, number: Number) -> tuple[list[str], bool]:
     """All lines, and whether every number and file is as the records say."""
     raw = Raw(source)
     column = number.column
-    tasks = [c for c in number.table.columns if c.task != AVERAGE and column.domain in (None, c.domain)]
+    tasks = [c for c in number.table.columns if c.task != AVERAGE and c.counts and column.domain in (None, c.domain)]
     parts = tasks if column.task == AVERAGE else [column]
     words, agree = _recomputed(number, raw)
     lines = [*_header(number), _line("recomputed", words)]
@@ -236,7 +245,7 @@ def trace(source: Source, number: Number) -> tuple[list[str], bool]:
         and run.domain in {part.domain for part in parts}
     ]
     for run in runs:
-        more, good = _run(source, raw, run, [part.task for part in parts if part.domain == run.domain])
+        more, good = _run(source, raw, run, [part.task for part in parts if part.domain == run.domain], number.metric)
         lines, agree = lines + more, agree and good
     return lines, agree
 

@@ -15,12 +15,13 @@ from typing import Any, Literal
 import methods
 from harness import reported
 from harness.cli import Config
-from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec
+from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, judged_by
 from harness.experiment.runs import load_experiment, table_runs
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family, decide
 from harness.tables.against_paper import PaperCheck, Reported, check
+from harness.tables.base_row import BaseAnswers, base_row, load_base_answers
 from harness.tables.cells import (
     AVERAGE,
     METRICS,
@@ -240,7 +241,8 @@ class _Builder:
         values = list(outcomes.values())
         plain, parent = ((model, method, metric, column.key, parent) for parent in (False, True))
         ours = self.scores.estimate(model, method, column, seeds, metric)
-        paper = self._reported(model, method, column) if metric == "accuracy" else None
+        answered = judged_by(part.spec for part in self.scores.parts(column) if part.spec) == "accuracy"
+        paper = self._reported(model, method, column) if answered and metric == "accuracy" else None
         return Cell(
             reported=None if paper is None else paper.value,
             ours=ours,
@@ -274,7 +276,7 @@ class _Builder:
             min_seeds=self.experiment.comparisons.min_seeds,
         )
 
-    def section(self, model: str, spec: BaseModelSpec) -> Section:
+    def section(self, model: str, spec: BaseModelSpec, base: BaseAnswers) -> Section:
         rows = []
         for (m, method), group in self.groups.items():
             if m != model:
@@ -292,7 +294,10 @@ class _Builder:
                 parent=None if parent is None else self.label(model, parent),
             )
             rows.append(row)
-        return Section(model_key=model, model=spec, rows=tuple(rows))
+        own = [record for record in self.records if record.run.model_key == model]
+        return Section(
+            model_key=model, model=spec, rows=tuple(rows), base=base_row(model, self.columns, self.scores, base, own)
+        )
 
 
 def build_table(
@@ -301,6 +306,7 @@ def build_table(
     runs: Sequence[RunSpec],
     loaded: Loaded,
     *,
+    base: BaseAnswers | None = None,
     rates: Rates = "shared",
     rate_notes: Sequence[str] = (),
 ) -> Table:
@@ -309,6 +315,7 @@ def build_table(
     Args:
         runs: all planned runs (``plan.table_runs``).
         loaded: their records; planned runs without one become missing seeds.
+        base: what the base models answered, for a row of theirs (``base_row.load_base_answers``).
         rates: what the learning rates of these runs are.
         rate_notes: sentences about them.
     """
@@ -318,7 +325,7 @@ def build_table(
         name=name,
         experiment=experiment,
         columns=builder.columns,
-        sections=tuple(builder.section(model, experiment.models[model]) for model in models),
+        sections=tuple(builder.section(model, experiment.models[model], base or {}) for model in models),
         seeds=tuple(sorted({run.seed for run in runs})),
         rates=rates,
         rate_notes=tuple(rate_notes),
@@ -349,10 +356,11 @@ def load_table(
     experiment = load_experiment(config.files, config.overrides)
     runs = table_runs(experiment, name, paths=config.files)
     command = config.snakemake
+    base = load_base_answers(experiment, name, results=results, command=command, allow_missing=allow_missing)
     if rates == "shared":
         target = f"reproduce_{name}"
         loaded = load_records(runs, results=results, command=command, target=target, allow_missing=allow_missing)
-        return build_table(experiment, name, runs, loaded)
+        return build_table(experiment, name, runs, loaded, base=base)
     chosen = load_tuning(experiment, results=results, command=command, allow_missing=allow_missing)
     runs, loaded, notes = tuned_runs(runs, chosen)
-    return build_table(experiment, name, runs, loaded, rates=rates, rate_notes=notes)
+    return build_table(experiment, name, runs, loaded, base=base, rates=rates, rate_notes=notes)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import reported
-from harness.config import BaseModelSpec, Experiment, Metric, RunSpec, TaskSpec
-from harness.records.matrices import check_same_answers, correct_matrix, gold_nll_matrix
+from harness.config import BaseModelSpec, Experiment, Metric, RunSpec, TaskSpec, judged_by
+from harness.records.matrices import check_same_answers, score_matrix
 from harness.records.read import RunRecord
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family
@@ -41,6 +41,11 @@ class Column:
     @property
     def key(self) -> str:
         return f"{self.domain}/{self.task}" if self.domain else self.task
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is in averages, or is one."""
+        return self.spec is None or self.spec.split == "test"
 
     @property
     def partial(self) -> bool:
@@ -108,6 +113,13 @@ class Section:
     model_key: str
     model: BaseModelSpec
     rows: tuple[Row, ...]
+    #: What the base model scores without fine-tuning, where it was asked the same; compared with nothing.
+    base: Row | None = None
+
+    @property
+    def shown(self) -> tuple[Row, ...]:
+        """What stands in the table, from the top."""
+        return self.rows if self.base is None else (self.base, *self.rows)
 
     @property
     def paper_label(self) -> str | None:
@@ -156,11 +168,16 @@ class Table:
     stale: tuple[str, ...]
 
     @property
+    def metric(self) -> Metric:
+        """By what its rows are judged."""
+        return judged_by(column.spec for column in self.columns if column.spec is not None and column.counts)
+
+    @property
     def file_name(self) -> str:
         return f"{self.name}_tuned" if self.rates == "tuned" else self.name
 
     def decisions(self) -> list[Decision]:
-        """What the table is to decide, family by family; where the experiment names none, every row's averages by accuracy,
+        """What the table is to decide, family by family; where the experiment names none, every row's averages by ``metric``,
         described."""
         every = [
             Decision(section=section, row=row, column=column, metric=metric, parent=parent)
@@ -172,7 +189,7 @@ class Table:
             if column.decides and not (row.is_baseline and not parent)
         ]
         if not self.families:
-            return [one for one in every if one.metric == "accuracy" and one.other is not None]
+            return [one for one in every if one.metric == self.metric and one.other is not None]
         return [one for family in self.families for one in every if one.family == family]
 
 
@@ -208,14 +225,14 @@ class Decision:
 
 def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
     """One column per domain and test task in the order of the runs, then the average of a domain that has several, and at last
-    that of all domains.
+    that of all domains. A domain's secondary tasks stand behind its average, and are in none.
 
     Validation tasks are in no table: learning rates are chosen on them.
     """
     domains: dict[str, dict[str, Column]] = {}
     for run in runs:
         for task, spec in run.evaluation.tasks.items():
-            if spec.split != "test":
+            if spec.split == "validation":
                 continue
             label = reported.label(task)
             if not reported.in_paper(run.domain, task):
@@ -223,15 +240,16 @@ def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
             column = Column(domain=run.domain, task=task, label=label, spec=spec, generated=spec.source.kind == "generated")
             domains.setdefault(run.domain, {}).setdefault(task, column)
     columns: list[Column] = []
+    alone = sum(any(column.counts for column in tasks.values()) for tasks in domains.values()) < 2
     for domain, tasks in domains.items():
-        own = list(tasks.values())
-        alone = len(domains) == 1
+        own = [column for column in tasks.values() if column.counts]
         if len(own) == 1:
             own = [replace(own[0], decides=True)]
-        else:
+        elif own:
             own.append(_average(own, domain=None if alone else domain, decides=True))
-        columns += own
-    return tuple(columns if len(domains) < 2 else [*columns, _average(columns, domain=None, decides=False)])
+        columns += own + [column for column in tasks.values() if not column.counts]
+    counting = [column for column in columns if column.counts]
+    return tuple(columns if alone else [*columns, _average(counting, domain=None, decides=False)])
 
 
 def _average(columns: Iterable[Column], *, domain: str | None, decides: bool) -> Column:
@@ -269,7 +287,7 @@ class Scores:
         """The tasks that a column shows: itself, or for an average those of its domain, or all."""
         if column.task != AVERAGE:
             return [column]
-        return [task for task in self.tasks if column.domain in (None, task.domain)]
+        return [task for task in self.tasks if task.counts and column.domain in (None, task.domain)]
 
     def outcomes(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> dict[int, str]:
         """seed -> success, diverged or missing; of the average, the worst over its tasks."""
@@ -317,7 +335,7 @@ class Scores:
         matrices = []
         for part in self.parts(column) if seeds else ():
             records = [self._records[model, method, part.domain, seed] for seed in seeds]
-            matrix = correct_matrix(records, part.task) if metric == "accuracy" else gold_nll_matrix(records, part.task)
+            matrix = score_matrix(records, part.task, metric)
             if matrix is None:
                 return None
             matrices.append(matrix)

@@ -1,7 +1,8 @@
 """Learning rates chosen fairly: every method over the same grid, judged on validation tasks, which are in no table.
 
 One rate for all methods can decide who wins. Here each method gets the same number of tries, its best rate is the one with the
-highest mean accuracy on the domain's validation tasks, and the test scores at that rate stand beside those at the shared rate.
+highest mean accuracy on the domain's validation tasks (where not all are answered: the lowest NLL of the gold answer), and the
+test scores at that rate stand beside those at the shared rate.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from harness.config import ConfigError, Experiment, RunSpec
-from harness.experiment.runs import SweepRun, sweep_runs, unique
+from harness.config import ConfigError, Experiment, Metric, RunSpec
+from harness.experiment.runs import SweepRun, metric_of, sweep_runs, unique
 from harness.records.read import Loaded, RunRecord, load_records
 
 #: The sweep of an experiment that varies ``learning_rate``.
@@ -36,6 +37,12 @@ class Point:
     #: Means over seeds and validation tasks: of accuracy (a fraction) and of the gold answer's NLL, in nats per token.
     accuracy: float | None
     gold_nll: float | None
+    #: By which rates are chosen.
+    metric: Metric
+
+    @property
+    def score(self) -> float | None:
+        return self.accuracy if self.metric == "accuracy" else self.gold_nll
 
     @property
     def can_win(self) -> bool:
@@ -74,8 +81,7 @@ def _where(point: SweepRun) -> Where:
 
 def _validation(record: RunRecord) -> tuple[float | None, float | None]:
     """Means over validation tasks of a run's accuracy and of the gold answer's NLL, each where all measured it."""
-    tasks = [task for task, spec in record.run.evaluation.tasks.items() if spec.split == "validation"]
-    predictions = [record.predictions[task] for task in tasks]
+    predictions = [record.predictions[task] for task in record.run.evaluation.on("validation")]
     losses = [p.gold_nll.mean() for p in predictions if p.gold_nll is not None]
     shares = [p.correct.mean() for p in predictions if p.correct is not None]
     accuracy, nll = (float(np.mean(own)) if len(own) == len(predictions) else None for own in (shares, losses))
@@ -95,21 +101,23 @@ def _point(runs: Sequence[SweepRun], records: Mapping[str, RunRecord]) -> Point:
         n_missing=sum(r is None for r in by_seed.values()),
         accuracy=float(np.mean(shares)) if done and len(shares) == len(done) else None,
         gold_nll=float(np.mean(losses)) if done and len(losses) == len(done) else None,
+        metric=metric_of([runs[0].run], "validation"),
     )
 
 
 def _better(point: Point) -> tuple[float, float, float]:
-    """Sort key, best first: accuracy, then the gold answer's NLL, then the smaller rate. Accuracies are rounded far below one
-    example, so that the order in which numbers were added does not break a tie."""
+    """Sort key, best first: accuracy where rates are chosen by it, then the gold answer's NLL, then the smaller rate.
+    Accuracies are rounded far below one example, so that the order in which numbers were added does not break a tie."""
     losses = np.inf if point.gold_nll is None else point.gold_nll
-    return -round(point.accuracy or 0.0, 9), losses, point.rate
+    accuracy = point.accuracy if point.metric == "accuracy" else None
+    return -round(accuracy or 0.0, 9), losses, point.rate
 
 
 def best_rates(points: Sequence[SweepRun], records: Sequence[RunRecord]) -> dict[Where, Choice]:
     """The best learning rate of each method on each model and domain.
 
-    Chosen by the mean accuracy over seeds on validation tasks only; ties go to the lower NLL of the gold answer. A rate at
-    which a seed diverged or has not run cannot win.
+    Chosen by the mean accuracy over seeds on validation tasks only; ties, and where not all are answered the choice itself, go
+    to the lower NLL of the gold answer. A rate at which a seed diverged or has not run cannot win.
 
     Args:
         points: the sweep's runs (``plan.sweep_runs``).
@@ -121,7 +129,7 @@ def best_rates(points: Sequence[SweepRun], records: Sequence[RunRecord]) -> dict
     by_id = {record.run.run_id: record for record in records}
     grids: dict[Where, dict[float, list[SweepRun]]] = {}
     for point in points:
-        if all(spec.split != "validation" for spec in point.run.evaluation.tasks.values()):
+        if not point.run.evaluation.on("validation"):
             at = f"domains: {point.run.domain}: evaluation: tasks"
             raise ConfigError(f"{at}: found no task with split: validation, expected one to choose learning rates on")
         grids.setdefault(_where(point), {}).setdefault(point.run.training.learning_rate, []).append(point)

@@ -1,5 +1,5 @@
-"""The learning-rate sweep as a table: the validation scores of each grid, and the methods' ranks on the test sets at the shared
-rate and at each method's best."""
+"""The learning-rate sweep as a table: the validation scores of each grid, and, of a domain with test sets, the methods' ranks
+on them at the shared rate and at each method's best."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from scipy.stats import rankdata
 
 from harness import cli
-from harness.config import BASELINE, Experiment, RunSpec
-from harness.experiment.runs import all_runs, load_experiment, unique
+from harness.config import BASELINE, Experiment, Metric, RunSpec
+from harness.experiment.runs import all_runs, load_experiment, metric_of, unique
 from harness.records.read import Loaded, load_records
 from harness.statistics import stats
 from harness.tables import words as text
@@ -30,7 +30,7 @@ class Score:
     estimate: stats.Estimate | None
     #: To the baseline under the same rule (shared rate, or its own best rate).
     difference: stats.Difference | None
-    #: 1 is the highest mean; equal means share a rank.
+    #: 1 is the best mean; equal means share a rank.
     rank: int | None
 
 
@@ -53,7 +53,11 @@ class Group:
     """The methods on one model and domain."""
 
     title: str
+    #: Names of the test sets; empty where the domain has none: then nothing but the validation grid is shown.
     tests: str
+    #: What the validation grid is of, and what the test scores are.
+    validation: Metric
+    metric: Metric
     lines: tuple[Line, ...]
 
 
@@ -84,21 +88,22 @@ def build_rates_table(experiment: Experiment, tuning: Tuning, *, results: Path, 
         runs = [p.run for p in tuning.points if (p.run.domain, p.run.model_key) == (domain, model)]
         runs += [run for run in ordinary if (run.domain, run.model_key) == (domain, model)]
         groups.append(_group(experiment, unique(runs), tuning, shared, domain=domain, model=model))
-    return RateComparison(experiment=experiment, groups=tuple(groups), notes=tuple(_notes(experiment, tuning)))
+    return RateComparison(experiment=experiment, groups=tuple(groups), notes=tuple(_notes(experiment, tuning, groups)))
 
 
 def _group(
     experiment: Experiment, runs: Sequence[RunSpec], tuning: Tuning, shared: Loaded, *, domain: str, model: str
 ) -> Group:
     columns = table_columns(runs)
-    column = columns[-1]  # the average, or the only one
+    column = next((column for column in columns if column.decides), None)
     ids = {run.run_id for run in runs}
     records = {r.run.run_id: r for r in (*tuning.loaded.records, *shared.records) if r.run.run_id in ids}
     scores = Scores(list(records.values()), columns)
     choices = {where: choice for where, choice in tuning.choices.items() if where[:2] == (domain, model)}
     best = {where[2]: choice.best.run_key for where, choice in choices.items() if choice.best is not None}
     own = {method: method for _, _, method in choices}
-    pick = _Pick(scores=scores, column=column, model=model, runs=runs, baseline=_baseline(tuning, choices))
+    metric = metric_of(runs)
+    pick = _Pick(scores=scores, column=column, metric=metric, model=model, runs=runs, baseline=_baseline(tuning, choices))
     first, second = pick.scores_of(own), pick.scores_of(best)
     lines = [
         Line(
@@ -112,9 +117,10 @@ def _group(
         )
         for where, choice in choices.items()
     ]
-    tests = ", ".join(text.heading(c) for c in scores.tasks)
+    tests = ", ".join(text.heading(c) for c in scores.tasks if c.counts)
     title = f"{domain} on {experiment.models[model].label}"
-    return Group(title=title, tests=tests, lines=tuple(lines))
+    validation = lines[0].choice.points[0].metric
+    return Group(title=title, tests=tests, validation=validation, metric=metric, lines=tuple(lines))
 
 
 def experiment_label(tuning: Tuning, where: Where) -> str:
@@ -134,7 +140,9 @@ class _Pick:
     """Test scores of chosen runs of each method on one model and domain."""
 
     scores: Scores
-    column: Column
+    #: None without test sets.
+    column: Column | None
+    metric: Metric
     model: str
     runs: Sequence[RunSpec]
     baseline: str | None
@@ -143,23 +151,27 @@ class _Pick:
         return sorted({run.seed for run in self.runs if run.method.key == key})
 
     def estimate(self, key: str) -> stats.Estimate | None:
-        return self.scores.estimate(self.model, key, self.column, self.seeds(key), "accuracy")
+        if self.column is None:
+            return None
+        return self.scores.estimate(self.model, key, self.column, self.seeds(key), self.metric)
+
+    def difference(self, key: str, other: str | None) -> stats.Difference | None:
+        if self.column is None or other is None or key == other:
+            return None
+        return self.scores.difference(self.model, key, other, self.column, self.seeds(key), self.metric)
 
     def scores_of(self, keys: dict[str, str]) -> dict[str, Score]:
         """method -> its score; ``keys`` maps methods to the keys of the runs to take."""
         estimates = {method: self.estimate(key) for method, key in keys.items()}
-        means = [round(e.mean, 9) for e in estimates.values() if e is not None]
-        ranks = dict(
-            zip((m for m, e in estimates.items() if e is not None), rankdata([-m for m in means], method="min"), strict=True)
-        )
+        known = {method: round(e.mean, 9) for method, e in estimates.items() if e is not None}
+        better = -1 if self.metric == "accuracy" else 1
+        ranks = dict(zip(known, rankdata([better * mean for mean in known.values()], method="min"), strict=True))
         other = keys.get(self.baseline or "")
         return {
             method: Score(
                 rate=next((run.training.learning_rate for run in self.runs if run.method.key == key), None),
                 estimate=estimates[method],
-                difference=None
-                if other is None or method == self.baseline
-                else self.scores.difference(self.model, key, other, self.column, self.seeds(key), "accuracy"),
+                difference=self.difference(key, other),
                 rank=int(ranks[method]) if method in ranks else None,
             )
             for method, key in keys.items()
@@ -169,17 +181,20 @@ class _Pick:
 # ---------------------------------------------------------------------------------------------------------------- words
 
 
-def _notes(experiment: Experiment, tuning: Tuning) -> list[str]:
+def _notes(experiment: Experiment, tuning: Tuning, groups: Sequence[Group]) -> list[str]:
     seeds = sorted({point.run.seed for point in tuning.points})
     notes = [
         *experiment.notes,
         "Every method has the same grid and the same seeds: " + ", ".join(map(str, seeds)) + ".",
         "The best rate has the highest mean accuracy on the domain's validation tasks, which are in no table (ties, and where "
-        "nothing is answered: the lower NLL of the gold answer). A rate at which a seed diverged or has not run cannot win.",
-        "Shared: the rate that the experiment sets for a method, as in the paper one for all low-rank methods.",
-        "± is one standard error, [..] a 95 % interval of the difference at the same rule. A rank is no verdict: "
-        "python -m harness.tables table1 --rates tuned decides by the experiment's families.",
+        "not all are answered: the lowest NLL of the gold answer). A rate at which a seed diverged or has not run cannot win.",
     ]
+    if any(group.tests for group in groups):
+        notes += [
+            "Shared: the rate that the experiment sets for a method, as in the paper one for all low-rank methods.",
+            "± is one standard error, [..] a 95 % interval of the difference at the same rule. A rank is no verdict: "
+            "python -m harness.tables table1 --rates tuned decides by the experiment's families.",
+        ]
     edges = [f"{'/'.join(where)} ({choice.edge})" for where, choice in tuning.choices.items() if choice.edge]
     if edges:
         notes.append(f"The best rate ends the grid, so a better one may lie beyond it: {', '.join(edges)}.")
@@ -194,11 +209,9 @@ def _notes(experiment: Experiment, tuning: Tuning) -> list[str]:
 
 
 def _validation(point: Point, *, best: bool) -> str:
-    """A point's validation accuracy, or why it has none; the best one is marked."""
+    """A point's validation score, or why it has none; the best one is marked."""
     total = len(point.seeds) + point.n_diverged + point.n_missing
-    parts = [] if point.accuracy is None else [text.percent(point.accuracy)]
-    if point.accuracy is None and point.gold_nll is not None:
-        parts = [f"{point.gold_nll:.3f} nats"]
+    parts = [] if point.score is None else [text.level(point.score, point.metric)]
     if point.n_diverged:
         parts.append(f"diverged ({point.n_diverged} of {total})")
     if point.n_missing:
@@ -206,20 +219,35 @@ def _validation(point: Point, *, best: bool) -> str:
     return "; ".join(parts) + (" *" if best else "")
 
 
-def _score(score: Score) -> list[str]:
+def _score(score: Score, metric: Metric) -> list[str]:
     rate = text.NOTHING if score.rate is None else f"{score.rate:g}"
     if score.estimate is None:
         return [rate, "not run", text.NOTHING, text.NOTHING]
     e, d = score.estimate, score.difference
     # As in the tables: where no variance shows, the interval takes the place of "± 0".
-    spread = f"± {text.percent(e.stderr)}" if e.stderr > 0 else text.interval(e.low, e.high, "accuracy")
+    spread = f"± {text.level(e.stderr, metric)}" if e.stderr > 0 else text.interval(e.low, e.high, metric)
     versus = text.NOTHING
     if d is not None:
-        versus = f"{text.signed(d.mean, 'accuracy')} {text.interval(d.low, d.high, 'accuracy', with_sign=True)}"
-    return [rate, f"{text.percent(e.mean)} {spread}", str(score.rank), versus]
+        versus = f"{text.signed(d.mean, metric)} {text.interval(d.low, d.high, metric, with_sign=True)}"
+    return [rate, f"{text.level(e.mean, metric)} {spread}", str(score.rank), versus]
 
 
-_HEADER = ("rate", "test accuracy, %", "rank", "difference to LoRA")
+#: What scores are, and in what unit, as the end of a heading.
+MEASURES: dict[Metric, tuple[str, str]] = {
+    "accuracy": ("accuracy", "%"),
+    "gold_nll": ("NLL", "nats per token, less is better"),
+}
+
+
+def grid_title(group: Group) -> str:
+    """Of the validation scores."""
+    what, unit = MEASURES[group.validation]
+    return f"Validation {what} by learning rate, {unit}"
+
+
+def score_heading(group: Group) -> str:
+    """Of a column of test scores."""
+    return "test accuracy, %" if group.metric == "accuracy" else "test NLL, nats"
 
 
 def _grids(group: Group) -> tuple[list[str], list[list[str]], list[str], list[list[str]]]:
@@ -235,8 +263,10 @@ def _grids(group: Group) -> tuple[list[str], list[list[str]], list[str], list[li
         grid.append([line.label, *cells])
     ranks = []
     for line in group.lines:
-        ranks.append([line.label, *_score(line.shared), *_score(line.tuned), line.choice.edge or ""])
-    header = ["Method", *(f"shared: {name}" for name in _HEADER), *(f"best: {name}" for name in _HEADER), "End of the grid"]
+        scores = (*_score(line.shared, group.metric), *_score(line.tuned, group.metric))
+        ranks.append([line.label, *scores, line.choice.edge or ""])
+    names = ("rate", score_heading(group), "rank", "difference to LoRA")
+    header = ["Method", *(f"shared: {name}" for name in names), *(f"best: {name}" for name in names), "End of the grid"]
     return ["Method", *(f"{rate:g}" for rate in rates)], grid, header, ranks
 
 
@@ -248,10 +278,11 @@ def markdown(comparison: RateComparison) -> str:
     lines = [f"# {_title(comparison)}", ""]
     for group in comparison.groups:
         grid_header, grid, header, ranks = _grids(group)
-        lines += [f"## {group.title}", "", "### Validation accuracy by learning rate, % (* the best)", ""]
+        lines += [f"## {group.title}", "", f"### {grid_title(group)} (* the best)", ""]
         lines += [*markdown_grid(grid_header, grid, right=range(1, len(grid_header))), ""]
-        lines += [f"### Test accuracy ({group.tests}) at the shared and at the best rate", ""]
-        lines += [*markdown_grid(header, ranks, right=range(1, len(header) - 1)), ""]
+        if group.tests:
+            lines += [f"### Test {MEASURES[group.metric][0]} ({group.tests}) at the shared and at the best rate", ""]
+            lines += [*markdown_grid(header, ranks, right=range(1, len(header) - 1)), ""]
     lines += ["## Notes", "", *(f"- {note}" for note in comparison.notes)]
     return "\n".join(lines) + "\n"
 
@@ -262,14 +293,16 @@ def tex(comparison: RateComparison) -> str:
         grid_header, grid, header, ranks = _grids(group)
         lines.append(tex_heading(group.title))
         spec = "l" + "r" * (len(grid_header) - 1)
-        lines += tex_tabular(spec, [tex_header(grid_header)], grid, "Validation accuracy by learning rate, % (* the best).")
-        caption = f"Test accuracy ({group.tests}) at the shared and at the best rate."
-        lines += tex_tabular("l" + "r" * (len(header) - 2) + "l", [tex_header(header)], ranks, caption)
+        lines += tex_tabular(spec, [tex_header(grid_header)], grid, f"{grid_title(group)} (* the best).")
+        if group.tests:
+            caption = f"Test {MEASURES[group.metric][0]} ({group.tests}) at the shared and at the best rate."
+            lines += tex_tabular("l" + "r" * (len(header) - 2) + "l", [tex_header(header)], ranks, caption)
     return tex_document(_title(comparison), lines, comparison.notes)
 
 
 def csv_text(comparison: RateComparison) -> str:
-    """One line per domain, model, method and rate, unrounded. Accuracies are fractions."""
+    """One line per domain, model, method and rate, unrounded. Accuracies are fractions; test_low and test_high are of the test
+    metric that stands before them."""
     return csv_lines(
         {
             "experiment": comparison.experiment.name,
@@ -286,7 +319,8 @@ def csv_text(comparison: RateComparison) -> str:
             "validation_gold_nll": point.gold_nll,
             "best": point == line.choice.best,
             "edge": line.choice.edge if point == line.choice.best else None,
-            "test_accuracy": test.mean if test else None,
+            "test_accuracy": test.mean if test and group.metric == "accuracy" else None,
+            "test_gold_nll": test.mean if test and group.metric == "gold_nll" else None,
             "test_low": test.low if test else None,
             "test_high": test.high if test else None,
             "shared_rate": line.shared.rate,

@@ -65,7 +65,7 @@ def _decided(table: Table) -> list[str]:
 
 
 def _overview(table: Table, section: Section) -> list[str]:
-    metric = text.leading_metric(table)
+    metric = table.metric
     paper = section.paper_label if metric == "accuracy" else None
     wide = len(table.columns) > WIDE
     if paper is None:
@@ -74,7 +74,7 @@ def _overview(table: Table, section: Section) -> list[str]:
         where, then = ("first line", "; second line:") if wide else ("each cell", " /")
         legend = f"Accuracy in %, {where}: {paper} as the paper reports it{then} {section.ours_label}, ours."
     rows = []
-    for row in section.rows:
+    for row in section.shown:
         cells = [row.cells[metric, column.key] for column in table.columns]
         shown = [text.ours(cell, metric) for cell in cells]
         trainable = text.count(row.trainable_parameters)
@@ -117,12 +117,14 @@ def _details(table: Table, section: Section, metric: Metric) -> list[str]:
     baseline, parent = text.baseline_label(section), _has_parents(section)
     paper = metric == "accuracy" and section.paper_label is not None
     for column in table.columns:
+        if metric != table.metric and not any(row.cells[metric, column.key].ours for row in section.rows):
+            continue
         name = "accuracy, %" if metric == "accuracy" else "NLL of the gold answer, nats per token (less is better)"
         header = ["Method", *(["Paper"] if paper else []), "Ours ± SE", "95 % interval", "Seeds"]
         for other in (baseline, "full method" if parent else None):
             header += [f"vs {other}", "95 % interval", "df"] if other else []
         rows = []
-        for row in section.rows:
+        for row in section.shown:
             cell = row.cells[metric, column.key]
             limits = text.interval(cell.ours.low, cell.ours.high, metric) if cell.ours else text.NOTHING
             shown = [row.label, *([text.reported(cell)] if paper else []), text.ours(cell, metric), limits, text.seeds(cell)]
@@ -188,12 +190,12 @@ def tex(table: Table) -> str:
 
 def _tex_levels(table: Table, section: Section) -> list[str]:
     """Ours alone, or beside the paper's in columns, or in a wide table in lines."""
-    metric = text.leading_metric(table)
+    metric = table.metric
     paper_label = section.paper_label if metric == "accuracy" else None
     n, wide = len(table.columns), len(table.columns) > WIDE
     headings = [text.heading(column) for column in table.columns]
     rows = []
-    for row in section.rows:
+    for row in section.shown:
         cells = [row.cells[metric, column.key] for column in table.columns]
         paper, ours = [text.reported(cell) for cell in cells], [text.ours(cell, metric) for cell in cells]
         trainable = text.count(row.trainable_parameters)
@@ -276,7 +278,7 @@ def csv_text(table: Table) -> str:
     return csv_lines(
         _csv_line(table, section, row, column, metric)
         for section in table.sections
-        for row in section.rows
+        for row in section.shown
         for column in table.columns
         for metric in METRICS
     )

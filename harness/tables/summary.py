@@ -29,7 +29,7 @@ _STYLES = {"better": "green", "worse": "red"}
 
 def grid(table: Table, section: Section) -> Grid:
     """One model's levels: the paper's number (where it has one) / ours with its standard error."""
-    metric = text.leading_metric(table)
+    metric = table.metric
     paper = section.paper_label if metric == "accuracy" else None
     unit = "%" if metric == "accuracy" else "nats per token"
     cells = f"ours ± standard error, {unit}" if paper is None else f"{paper} in the paper / ours ± standard error, {unit}"
@@ -40,7 +40,7 @@ def grid(table: Table, section: Section) -> Grid:
     shown.add_column("Method", no_wrap=True)
     for column in table.columns:
         shown.add_column(text.heading(column), justify="right")
-    for row in section.rows:
+    for row in section.shown:
         numbers = []
         between = " /\n" if wide else " / "
         for column in table.columns:

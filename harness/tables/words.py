@@ -76,9 +76,9 @@ def duration(seconds: float) -> str:
 
 
 def seeds(cell: Cell) -> str:
-    """How many seeds are behind ours, and of how many if not all."""
+    """How many seeds are behind ours, and of how many if not all; a base model has none."""
     done, planned = len(cell.seeds), cell.n_seeds_planned
-    return str(done) if done == planned else f"{done} of {planned}"
+    return (str(done) if done else NOTHING) if done == planned else f"{done} of {planned}"
 
 
 def ours(cell: Cell, metric: Metric) -> str:
@@ -157,19 +157,14 @@ def baseline_label(section: Section) -> str | None:
 
 
 def metrics_shown(table: Table) -> list[Metric]:
-    """Those that some run measured; accuracy where none has run."""
+    """That by which the rows are judged, and then the other where some run measured it."""
     cells = [(key[0], cell) for s in table.sections for row in s.rows for key, cell in row.cells.items()]
-    return [m for m in METRICS if any(k == m and c.ours for k, c in cells)] or ["accuracy"]
-
-
-def leading_metric(table: Table) -> Metric:
-    """What the levels of the table are in: accuracy, unless no run answered anything."""
-    return metrics_shown(table)[0]
+    return [table.metric, *(m for m in METRICS if m != table.metric and any(k == m and c.ours for k, c in cells))]
 
 
 def levels_of(table: Table, label: str, *, unit: str) -> str:
     """What the levels of a model are; ``unit``: how a percent sign is joined."""
-    if leading_metric(table) == "accuracy":
+    if table.metric == "accuracy":
         return f"Accuracy of {label}{unit} %."
     return f"NLL of the gold answer of {label} in nats per token, less is better."
 
@@ -248,7 +243,9 @@ def _test_sets(table: Table) -> str:
             what += f" (the first of {source.hub_id} {source.split})"
         parts.append(f"{heading(column)} {what}")
     dagger = " †: generated records in the format of that set, not the public set." if _any_generated(table) else ""
-    return f"Test sets: {', '.join(parts)}.{dagger} Planned seeds: {', '.join(map(str, table.seeds))}."
+    beside = ", ".join(heading(column) for column in table.columns if not column.counts)
+    secondary = f" In no average and no decision: {beside}." if beside else ""
+    return f"Test sets: {', '.join(parts)}.{dagger}{secondary} Planned seeds: {', '.join(map(str, table.seeds))}."
 
 
 def _rates(table: Table) -> list[str]:
@@ -277,6 +274,8 @@ def _uncertainty(table: Table) -> list[str]:
             "± is one standard error over test examples, [..] a 95 % interval (accuracy: Wilson; NLL: stratified bootstrap). "
             "One seed: neither contains the noise of training, so neither is about the methods. For NLL less is better."
         ]
+    if any(section.base for section in table.sections):
+        lines.append("Of a base model ± and [..] are over test examples alone: it has no seeds, and is compared with no row.")
     return [*lines, *_rules(table)]
 
 

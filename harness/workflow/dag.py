@@ -183,9 +183,16 @@ class Dag:
             ConfigError: the experiment asks for no such evaluation.
         """
         folder = f"base/{wildcards.model}/{wildcards.protocol}"
-        if folder not in self.base_evaluations or self.experiment.base_evaluation is None:
+        if folder not in self.base_evaluations:
             raise ConfigError(f"{self.config.files[-1]}: base_evaluation: found no {folder}")
-        return self.experiment.base_evaluation.evaluation(wildcards.protocol)
+        return self.base_evaluations[folder].evaluation
+
+    def table_base_records(self, table: str) -> list[str]:
+        """The records of base models that a table shows beside its runs, if any."""
+        if table not in self.experiment.tables:
+            return []
+        folders = dict.fromkeys(base.folder for base in plan.base_answers(self.experiment, table).values())
+        return [str(self.folder / folder / "metrics.json") for folder in folders]
 
     def target_records(self, target: str, *names: str) -> list[str]:
         """The files called ``names`` of a target's runs."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config import DataSource, RunSpec, TaskSpec, used_rows
-from harness.experiment.runs import timing_runs
+from harness.experiment.runs import pruned_tasks, timing_runs
 from harness.workflow.dag import Dag
 
 #: A training step reads each token forwards and backwards, and the way back costs twice the way there.
@@ -34,9 +34,9 @@ def _training(run: RunSpec) -> float:
     return _TRAINING * examples * run.data.max_length
 
 
-def _answering(tasks: Iterable[TaskSpec], limit: int | None = None) -> float:
+def _answering(tasks: Iterable[TaskSpec]) -> float:
     """As for training, of the tokens that are generated at most."""
-    tokens = sum(_rows(task.source, limit or task.limit) * task.max_new_tokens * task.num_beams for task in tasks)
+    tokens = sum(_rows(task.source, task.limit) * task.max_new_tokens * task.num_beams for task in tasks)
     return _ANSWERING * tokens
 
 
@@ -85,8 +85,7 @@ class Workload:
     def _prune(self, wildcards: Any) -> Work:
         run, spec = self.dag.run(wildcards), self.dag.experiment.pruning
         assert spec is not None
-        tasks = [task for name, task in run.evaluation.tasks.items() if name in (spec.tasks or run.evaluation.tasks)]
-        tokens = len(spec.fractions) * _answering(tasks, spec.limit)
+        tokens = len(spec.fractions) * _answering(pruned_tasks(run, spec).values())
         return Work(f"prune {run.run_id}", ("answering", "prune", *_parts(run)), tokens)
 
     def _evaluate_base(self, wildcards: Any) -> Work:

@@ -11,6 +11,7 @@ import numpy as np
 
 import methods
 from harness.config import SCHEMA_VERSION, Experiment, MethodSpec, RunSpec, TrainingSpec
+from harness.experiment.runs import base_evaluations
 from harness.records.read import load_records
 from harness.tables import build as tables
 
@@ -165,6 +166,25 @@ def populate(specs: Sequence[RunSpec], results: Path, *, effects: Mapping[str, f
             correct[task] = rng.random(len(items)) < 1 / (1 + np.exp(-logit - items))
             losses[task] = np.exp(-0.3 * logit - 0.2 * items + 0.05 * rng.normal(size=len(items))).tolist()
         write_run(run, results, correct=correct, gold_nll=losses, wall_time_s=20 + 5 * rng.random())
+
+
+def write_base(made: Experiment, results: Path, rng: np.random.Generator) -> None:
+    """What the base models answer to the tasks of ``base_evaluation``: less than after fine-tuning."""
+    for base in base_evaluations(made):
+        folder, tasks = results / made.name / base.folder, {}
+        (folder / "predictions").mkdir(parents=True)
+        for task, spec in base.evaluation.tasks.items():
+            n, answered = spec.source.rows, spec.grader is not None
+            correct, losses = rng.random(n) < 0.2, (2 + 0.3 * rng.random(n)).tolist()
+            rows = [{"id": f"{task}/{i}", "correct": bool(correct[i]) if answered else None, "gold_nll": losses[i]}
+                    for i in range(n)]  # fmt: skip
+            (folder / "predictions" / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            accuracy = float(correct.mean()) if answered else None
+            tasks[task] = {"accuracy": accuracy, "n": n, "grader": spec.grader, "gold_nll": float(np.mean(losses))}
+        write_json(folder / "metrics.json", {
+            "schema_version": SCHEMA_VERSION, "run_id": base.folder, "status": "success", "tasks": tasks,
+            "evaluation": base.evaluation.model_dump(mode="json"),
+        })  # fmt: skip
 
 
 def small() -> Experiment:

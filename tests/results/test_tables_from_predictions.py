@@ -5,9 +5,11 @@ Takes the committed ``results/small``; ``BEAMLORA_RESULTS=results/tiny`` names a
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,12 +20,15 @@ import scipy.stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from harness.tables import __main__ as tables
 from harness.tables import render
-from tests.harness import fake_runs
+from tests.harness import fake_nll, fake_runs
 from tests.paths import ROOT
 
 FOLDER = ROOT / os.environ.get("BEAMLORA_RESULTS", "results/small")
 FIELDS = {"accuracy": "correct", "gold_nll": "gold_nll"}
+#: The key of the rows of base models, which have no seeds.
+BASE = "base"
 TABLES = sorted(path.stem for path in (FOLDER / "tables").glob("table[123].csv"))
 
 
@@ -32,19 +37,35 @@ def table(name: str) -> pd.DataFrame:
     """A table's rows; those without a number are left out."""
     rows = pd.read_csv(FOLDER / f"tables/{name}.csv", dtype={"seeds": str})
     assert (rows["rates"] == "shared").all()
+    rows.loc[rows["method_key"] == BASE, "seeds"] = "none"
     return rows[rows["n_seeds"] > 0]
 
 
 @cache
 def scores(domain: str, model: str, method: str, seed: str, task: str, metric: str) -> np.ndarray:
-    """One value an example."""
-    path = FOLDER / domain / model / method / f"seed{seed}" / "predictions" / f"{task}.jsonl"
+    """One value an example; of a base model those of its own evaluation."""
+    folder = FOLDER / domain / model / method / f"seed{seed}"
+    (folder,) = FOLDER.glob(f"base/{model}/*") if method == BASE else [folder]
+    path = folder / "predictions" / f"{task}.jsonl"
     return pd.read_json(path, lines=True)[FIELDS[metric]].to_numpy(dtype=float)
 
 
+@cache
+def split(domain: str, task: str) -> str:
+    """What a task of a domain is for, as its runs say."""
+    record = json.loads(next((FOLDER / domain).glob("*/*/seed*/train.json")).read_text())
+    return record["spec"]["evaluation"]["tasks"][task].get("split", "test")
+
+
+def counting(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of test sets: those that averages are made of."""
+    single = rows[rows["task"] != "avg"]
+    return single[[split(domain, task) == "test" for domain, task in zip(single["domain"], single["task"], strict=True)]]
+
+
 def matrices(rows: pd.DataFrame, row: pd.Series, method: str, seeds: list[str]) -> list[np.ndarray]:
-    """(seeds, examples) for each task behind a row: its own, or for an average every task of its domain, or of the table."""
-    mine = rows[(rows["model_key"] == row["model_key"]) & (rows["task"] != "avg")]
+    """(seeds, examples) for each task behind a row: its own, or for an average the test sets of its domain, or of the table."""
+    mine = counting(rows[rows["model_key"] == row["model_key"]])
     mine = mine if pd.isna(row["domain"]) else mine[mine["domain"] == row["domain"]]
     tasks = (
         [(row["domain"], row["task"])] if row["task"] != "avg" else sorted(set(zip(mine["domain"], mine["task"], strict=True)))
@@ -125,9 +146,10 @@ def test_differences_are_those_of_the_predictions(name: str, prefix: str) -> Non
 @pytest.mark.parametrize("prefix", ["", "parent_"])
 def test_only_averages_over_a_domain_of_enough_seeds_are_decided(name: str, prefix: str) -> None:
     rows = table(name)
-    several = rows.loc[rows["task"] != "avg", "domain"].nunique() > 1
+    tests = counting(rows)
+    several = tests["domain"].nunique() > 1
     for _, row in rows[rows[f"{prefix}family"].notna()].iterrows():
-        there = rows[(rows["task"] != "avg") & (rows["domain"] == row["domain"])] if several else rows[rows["task"] != "avg"]
+        there = tests[tests["domain"] == row["domain"]] if several else tests
         assert row["task"] == "avg" or there["task"].nunique() == 1
         seeds = int(row[f"{prefix}difference_n_seeds"])
         decided = row[f"{prefix}verdict"] in ("better", "worse", "equivalent", "undecided")
@@ -170,51 +192,67 @@ def test_tests_are_those_of_the_differences_of_seeds_and_examples(name: str, pre
         assert beside_zero == (row[f"{prefix}p_value"] < 0.05)
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
-def test_the_best_rate_is_the_best_on_validation(split: str) -> None:
+@pytest.mark.parametrize("use", ["validation", "test"])
+def test_the_best_rate_is_the_best_on_validation(use: str) -> None:
     path = FOLDER / "tables/learning_rate.csv"
     if not path.is_file():
         pytest.skip(f"{path.relative_to(ROOT)}: not made")
     rows = pd.read_csv(path, dtype={"seeds": str})
-    tests = table("table1")[["domain", "task"]].drop_duplicates()
-    for _, row in rows[rows[f"{split}_accuracy"].notna()].iterrows():
-        run = FOLDER / row["domain"] / row["model_key"] / row["run_key"]
-        names = {p.stem for p in (run / f"seed{row['seeds'].split()[0]}" / "predictions").glob("*.jsonl")}
-        in_table = set(tests.loc[tests["domain"] == row["domain"], "task"])
-        tasks = sorted(names & in_table if split == "test" else names - in_table)
-        accuracies = [
-            np.mean([scores(row["domain"], row["model_key"], row["run_key"], seed, task, "accuracy").mean() for task in tasks])
-            for seed in row["seeds"].split()
-        ]
-        assert row[f"{split}_accuracy"] == pytest.approx(np.mean(accuracies), abs=1e-9), dict(row)
-    for _, group in rows.groupby(["domain", "model_key", "method_key"]):
-        if split == "validation":
-            assert group.loc[group["best"], "validation_accuracy"].tolist() == [group["validation_accuracy"].max()]
+    for metric in FIELDS:
+        for _, row in rows[rows[f"{use}_{metric}"].notna()].iterrows():
+            where, seeds = (row["domain"], row["model_key"], row["run_key"]), row["seeds"].split()
+            names = {p.stem for p in FOLDER.joinpath(*where, f"seed{seeds[0]}", "predictions").glob("*.jsonl")}
+            tasks = [name for name in sorted(names) if split(row["domain"], name) == use]
+            means = [np.mean([scores(*where, seed, task, metric).mean() for task in tasks]) for seed in seeds]
+            assert row[f"{use}_{metric}"] == pytest.approx(np.mean(means), abs=1e-9), dict(row)
+    if use == "validation":
+        for _, group in rows.groupby(["domain", "model_key", "method_key"]):
+            score = group["validation_accuracy"].fillna(-group["validation_gold_nll"])
+            assert score[group["best"]].tolist() == [score.max()]
 
 
-def test_the_same_holds_of_a_table_that_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of invented results, which the tests above then read."""
+    monkeypatch.setattr(sys.modules[__name__], "FOLDER", tmp_path / "results/fake")
+    for cached in (table, scores, split):
+        cached.cache_clear()
+    yield tmp_path / "results/fake"
+    for cached in (table, scores, split):
+        cached.cache_clear()
+
+
+def check_table_1() -> None:
+    test_means_are_those_of_the_predictions("table1")
+    test_the_spread_is_that_of_the_seeds("table1")
+    for check in (
+        test_differences_are_those_of_the_predictions,
+        test_only_averages_over_a_domain_of_enough_seeds_are_decided,
+        test_words_follow_from_holms_correction_within_the_family,
+        test_tests_are_those_of_the_differences_of_seeds_and_examples,
+    ):
+        check("table1", "")
+
+
+def test_the_same_holds_of_a_table_that_decides(own: Path) -> None:
     """Invented answers of five seeds; one seed of a method diverged, one method did not run."""
     experiment = fake_runs.experiment(seeds=range(5), methods={"llama-tiny": fake_runs.MISTRAL}, domains=fake_runs.TASKS)
     runs = [run for run in fake_runs.runs(experiment) if run.method.key != "dora"]
-    fake_runs.populate(runs, tmp_path, effects={"full-ft": 2.0, "adalora": -2.0})
+    fake_runs.populate(runs, own.parent, effects={"full-ft": 2.0, "adalora": -2.0})
     lost = next(run for run in runs if run.method.key == "milora")
-    shutil.rmtree(fake_runs.run_folder(lost, tmp_path))
-    fake_runs.write_run(lost, tmp_path)
-    render.write(fake_runs.build(experiment, tmp_path, allow_missing=True), tmp_path / "fake/tables")
-    monkeypatch.setattr(sys.modules[__name__], "FOLDER", tmp_path / "fake")
-    table.cache_clear()
-    scores.cache_clear()
-    try:
-        assert {"better", "worse", "undecided", "not decided (4 seeds)"} <= set(table("table1")["verdict"].dropna())
-        test_means_are_those_of_the_predictions("table1")
-        test_the_spread_is_that_of_the_seeds("table1")
-        for check in (
-            test_differences_are_those_of_the_predictions,
-            test_only_averages_over_a_domain_of_enough_seeds_are_decided,
-            test_words_follow_from_holms_correction_within_the_family,
-            test_tests_are_those_of_the_differences_of_seeds_and_examples,
-        ):
-            check("table1", "")
-    finally:
-        table.cache_clear()
-        scores.cache_clear()
+    shutil.rmtree(fake_runs.run_folder(lost, own.parent))
+    fake_runs.write_run(lost, own.parent)
+    render.write(fake_runs.build(experiment, own.parent, allow_missing=True), own / "tables")
+    assert {"better", "worse", "undecided", "not decided (4 seeds)"} <= set(table("table1")["verdict"].dropna())
+    check_table_1()
+
+
+def test_the_same_holds_of_a_table_by_nll_with_secondary_tasks_and_base_model(own: Path) -> None:
+    _, file, results = fake_nll.write(own.parent.parent)
+    for name in ("table1", "learning_rate"):
+        tables.main([name, "--configfile", str(file), "--results-dir", str(results)])
+    shown = table("table1")
+    assert len(shown[shown["method_key"] == BASE]) == 4 and shown["family"].dropna().tolist() == ["primary"]
+    check_table_1()
+    for use in ("validation", "test"):
+        test_the_best_rate_is_the_best_on_validation(use)

@@ -21,6 +21,9 @@
     }));
   }
 
+  /** The tasks of a run whose answers were graded. */
+  const answered = (run, data) => Object.keys(data.answers.runs[run.id] ?? {}).filter((task) => data.answers.runs[run.id][task].bits);
+
   const kinds = {
     a: (item) => item.a > item.b,
     b: (item) => item.b > item.a,
@@ -29,8 +32,8 @@
   };
 
   function choices(state, data) {
-    const runs = data.runs.filter((run) => data.answers.runs[run.id]);
-    const tasks = runs.flatMap((run) => Object.keys(data.answers.runs[run.id]).map((task) => [`${run.domain}/${run.model_key}/${task}`, `${task} · ${run.domain === "base" ? "" : `${run.domain}, `}${run.model}`]));
+    const runs = data.runs.filter((run) => answered(run, data).length);
+    const tasks = runs.flatMap((run) => answered(run, data).map((task) => [`${run.domain}/${run.model_key}/${task}`, `${task} · ${run.domain === "base" ? "" : `${run.domain}, `}${run.model}`]));
     const methods = runs.filter((run) => run.domain === state.domain && run.model_key === state.model && data.answers.runs[run.id][state.task]).map((run) => [run.method_key, run.method]);
     return { sets: unique(tasks), methods: unique(methods) };
   }

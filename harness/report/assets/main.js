@@ -80,14 +80,15 @@
   function runsTable(data) {
     const plain = (title, value) => ({ title, data: null, render: (_, type, run) => (type === "display" ? text.display(String(value(run) ?? "—")) : value(run) ?? "") });
     const link = (run) => make("span", {}, Report.swatch(run.colour), make("a", { href: `#run/${run.id}` }, run.method));
-    const mean = (run) => Object.entries(run.tasks).map(([task, found]) => `${task} ${Report.percent(found.accuracy)}`).join(", ");
+    const score = (found) => (found.accuracy === null ? `${found.gold_nll?.toFixed(3) ?? "—"} nats` : Report.percent(found.accuracy));
+    const mean = (run) => Object.entries(run.tasks).map(([task, found]) => `${task} ${score(found)}`).join(", ");
     return Report.sortable(document.getElementById("runs-table"), {
       data: data.runs,
       columns: [
         { title: "Method", data: null, render: (_, type, run) => (type === "display" ? link(run) : run.method) },
         plain("Base model", (run) => run.model), plain("Domain", (run) => run.domain), plain("Seed", (run) => run.seed),
         { title: "Status", data: null, render: (_, type, run) => (type === "display" ? Report.verdict(run.status) : run.status) },
-        plain("Accuracy, %", mean), plain("Training, s", (run) => (run.train?.wall_time_s === undefined ? null : Math.round(run.train.wall_time_s))),
+        plain("Accuracy in %, or NLL", mean), plain("Training, s", (run) => (run.train?.wall_time_s === undefined ? null : Math.round(run.train.wall_time_s))),
       ],
     });
   }

@@ -10,7 +10,7 @@
   // ------------------------------------------------------------------------------------------------------ number
   function versus(found, metric) {
     const shown = `${signed(found.mean, metric)} ${interval(found, metric, signed)}`;
-    const unit = metric === "accuracy" ? " points" : "";
+    const unit = metric === "accuracy" ? " points" : " nats";
     return pairs([
       [`Minus ${found.other}`, `${shown}${unit}`],
       ["Degrees of freedom", found.dof === null ? "one seed: of its examples alone" : found.dof.toFixed(1)],
@@ -19,7 +19,7 @@
       ["p", found.p_adjusted === null ? null : `${p(found.p_adjusted)} after Holm's correction in the family`],
       ["p beyond the margin", found.p_equivalent === null ? null : `${p(found.p_equivalent)} after Holm's correction in the family`],
       ["Seeds", String(found.n_seeds)],
-      ["Detectable", metric !== "accuracy" || found.detectable === null ? null : `a true difference of ${(100 * found.detectable).toFixed(1)} points would be found four times in five`],
+      ["Detectable", found.detectable === null ? null : `a true difference of ${level(found.detectable, metric)}${unit} would be found four times in five`],
     ]);
   }
 
@@ -76,7 +76,8 @@
     view.append(make("h2", {}, "The runs behind it"), behind(entry, data));
     const flips = flipLink(entry, data);
     if (flips) view.append(flips);
-    view.append(make("h2", {}, "Again, in a terminal"), command(entry.trace));
+    view.append(make("h2", {}, "Again, in a terminal"));
+    if (entry.trace) view.append(command(entry.trace));
     for (const id of entry.runs) view.append(command(data.run.get(id).commands.again));
     return view;
   };
@@ -135,21 +136,30 @@
 
   function pruning(run) {
     const tasks = Object.entries(run.pruning);
-    const header = ["Ranks pruned, %", ...tasks.map(([task]) => `${task}, %`)];
-    const rows = tasks[0][1].fractions.map((share, i) => [Math.round(100 * share), ...tasks.map(([, curve]) => percent(curve.accuracy[i]))]);
-    return [make("h2", {}, "Accuracy after pruning"), Report.table("Accuracy after pruning", header, rows)];
+    const unit = (curve) => (curve.metric === "accuracy" ? "%" : "nats per token");
+    const header = ["Ranks pruned, %", ...tasks.map(([task, curve]) => `${task}, ${unit(curve)}`)];
+    const rows = tasks[0][1].fractions.map((share, i) => [Math.round(100 * share), ...tasks.map(([, curve]) => level(curve.means[i], curve.metric))]);
+    const name = tasks[0][1].metric === "accuracy" ? "Accuracy after pruning" : "NLL of the gold answer after pruning";
+    return [make("h2", {}, name), Report.table(name, header, rows)];
   }
 
   /** What an answer is worth: 1, 0, or 1/k of a tie between k choices. */
   Report.credit = (digit) => (digit === "0" ? 0 : 1 / Number(digit));
   const mark = (worth) => (Number(worth) === 1 ? "✓" : worth ? "≈" : "✗");
 
+  /** How an answer was graded; null: the task asks for none. */
+  function solved(correct, extracted) {
+    if (correct === null) return ["not asked to answer "];
+    const word = correct === 1 ? "solved" : correct ? `${correct.toFixed(2)} of a tie` : "not solved";
+    return [make("span", { class: correct ? "right" : "wrong" }, `${mark(correct)} ${word}`), ` · extracted: ${extracted ?? "nothing"} `];
+  }
+
   Report.item = (question, gold, shown, id) => {
     const answers = shown.map(([name, colour, answer, correct]) => {
       const [completion, extracted, verdicts, outcome, truncated] = answer;
       const graders = Object.entries(verdicts ?? {}).map(([grader, right]) => make("span", { class: right ? "right" : "wrong" }, `${mark(right)}\u00a0${grader} `));
       const remarks = [outcome, truncated ? "truncated" : null].filter(Boolean).join(", ");
-      return make("div", {}, make("p", { class: "meta" }, colour ? Report.swatch(colour) : null, make("strong", {}, name), " ", make("span", { class: correct ? "right" : "wrong" }, `${mark(correct)} ${correct === 1 ? "solved" : correct ? `${correct.toFixed(2)} of a tie` : "not solved"}`), ` · extracted: ${extracted ?? "nothing"} `, graders, remarks), make("pre", { tabindex: "0" }, completion ?? "(no text in the record)"));
+      return make("div", {}, make("p", { class: "meta" }, colour ? Report.swatch(colour) : null, make("strong", {}, name), " ", ...solved(correct, extracted), graders, remarks), make("pre", { tabindex: "0" }, completion ?? "(no text in the record)"));
     });
     const asked = make("details", {}, make("summary", {}, "Prompt"), make("pre", { tabindex: "0" }, question ?? "(no prompt in the record)"));
     return make("article", { class: "item" }, make("h3", {}, id), asked, make("p", { class: "meta" }, `gold: ${gold ?? "—"}`), make("div", { class: shown.length > 1 ? "two" : "one" }, answers));
@@ -165,7 +175,7 @@
       const found = data.answers.runs[run.id][task.value];
       const group = data.answers.groups[found.group];
       const items = group.shown.map((at, i) => [at, i]).filter(([at]) => which.value === "all" || found.bits[at] === which.value);
-      const all = items.map(([at, i]) => Report.item(group.prompts[i], group.gold[i], [[run.method, run.colour, found.answers[i], Report.credit(found.bits[at])]], group.ids[at]));
+      const all = items.map(([at, i]) => Report.item(group.prompts[i], group.gold[i], [[run.method, run.colour, found.answers[i], found.bits ? Report.credit(found.bits[at]) : null]], group.ids[at]));
       list.replaceChildren(make("p", { class: "meta" }, `${items.length} of ${group.ids.length} examples; all in ${run.folder}/predictions/${task.value}.jsonl`), ...all.slice(0, FIRST));
       if (all.length > FIRST) list.append(make("button", { type: "button", onclick: (event) => event.target.replaceWith(...all.slice(FIRST)) }, `Show ${all.length - FIRST} more`));
     };

@@ -16,7 +16,7 @@ from harness.claims import catalogue
 from harness.claims.evidence import Evidence
 from harness.claims.verdicts import Claim, Part, Quantity, Range, combine, judged, of_difference
 from harness.cli import Config
-from harness.config import ConfigError, Experiment, RunSpec
+from harness.config import ConfigError, Experiment, MarginSpec, RunSpec
 from harness.experiment.runs import all_runs, load_experiment, pruning_runs, table_runs
 from harness.records import importance
 from harness.statistics import stats
@@ -85,10 +85,12 @@ def test_parts_must_all_hold() -> None:
 def test_holm_runs_over_a_family_and_not_beyond() -> None:
     def claim(key: str, family: str, p: float) -> Claim:
         made = compared(0.1, p=p)
-        part = Part(label=key, expected=Range(above=0), quantity=of_difference(made.difference), comparison=made)
+        part = Part(label=key, expected=Range(above=0), quantity=of_difference(made.difference, "accuracy"), comparison=made)
         return Claim(key=key, statement="", source="", paper="", test="", model=None, parts=(part,), family=family)
 
-    claims = judged([claim("a", "one", 0.03), claim("b", "one", 0.04), claim("c", "two", 0.04)], margin=None, min_seeds=5)
+    claims = judged(
+        [claim("a", "one", 0.03), claim("b", "one", 0.04), claim("c", "two", 0.04)], margin=MarginSpec(), min_seeds=5
+    )
     assert [one.parts[0].comparison.p_adjusted for one in claims] == [0.06, 0.06, 0.04]
     assert [one.verdict for one in claims] == ["undecided", "undecided", "supported"]
 

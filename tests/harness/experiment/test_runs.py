@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import ConfigError
-from harness.experiment.runs import all_runs, load_experiment, load_run, sweep_runs, table_runs
+from harness.experiment.runs import all_runs, load_experiment, load_run, metric_of, sweep_runs, table_runs
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 
@@ -34,6 +34,22 @@ def test_every_experiment_of_the_project_loads(path: Path) -> None:
     experiment = load_experiment([path])
     assert all_runs(experiment)
     assert experiment.name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("graders", "metric"), [(["sound", "sound"], "accuracy"), ([None, "sound"], "gold_nll"), ([None, None], "gold_nll")]
+)
+def test_runs_are_judged_by_accuracy_where_every_test_set_is_answered(
+    tmp_path: Path, graders: list[str | None], metric: str
+) -> None:
+    content = miniature()
+    tasks = content["domains"]["math"]["evaluation"]["tasks"]
+    shared = tasks.pop("gsm8k")
+    tasks |= {f"gsm8k_{i}": {**shared, "grader": grader} for i, grader in enumerate(graders)}
+    tasks["other"] = {**shared, "grader": None, "split": "secondary"}
+    tasks["rows"] = {**shared, "grader": "sound", "split": "validation"}
+    runs = all_runs(load(tmp_path, content))
+    assert metric_of(runs) == metric and metric_of(runs, "validation") == "accuracy"
 
 
 def test_unknown_key_is_named_with_its_line_and_a_suggestion(tmp_path: Path) -> None:

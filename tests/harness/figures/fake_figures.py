@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
@@ -107,9 +108,13 @@ def write_pruning(made: Experiment, run: RunSpec, folder: Path, rng: np.random.G
         n = spec.source.rows
         ability = rng.random(n)
         rows = [ability < 0.75 * (1 - f**sharpness) for f in fractions]
+        losses = [(1 + f**sharpness - 0.2 * ability).tolist() for f in fractions]
+        answered = spec.grader is not None
         tasks[task] = {
-            "n": n, "ids": [f"{task}/{i}" for i in range(n)], "gold_nll": [1.0] * len(rows), "grader": "sound",
-            "accuracy": [float(row.mean()) for row in rows], "correct": ["".join("01"[int(v)] for v in row) for row in rows],
+            "n": n, "ids": [f"{task}/{i}" for i in range(n)], "grader": spec.grader,
+            "losses": losses, "gold_nll": [float(np.mean(row)) for row in losses],
+            "accuracy": [float(row.mean()) for row in rows] if answered else None,
+            "correct": ["".join("01"[int(v)] for v in row) for row in rows] if answered else None,
         }  # fmt: skip
     record = {"schema_version": SCHEMA_VERSION, "run_id": run.run_id, "training_hash": run.training_hash(),
               "status": "success", "fractions": fractions, "tasks": tasks}  # fmt: skip
@@ -191,4 +196,9 @@ def words_of(name: str, made: Experiment, results: Path) -> str:
     """All words of a figure."""
     with style.theme():
         figure = catalogue.build(name, inputs(made, results)).figure
+    return words_in(figure)
+
+
+def words_in(figure: Figure) -> str:
+    """All words of a drawn figure."""
     return " ".join(text.get_text().replace("\n", " ") for text in figure.findobj(Text))

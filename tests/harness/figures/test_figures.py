@@ -13,7 +13,7 @@ import pytest
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import all_runs, sweep_runs, table_runs
 from harness.figures import __main__ as command
-from harness.figures import catalogue, inputs, style
+from harness.figures import catalogue, style
 from harness.figures.catalogue import figures
 from harness.figures.rank_importance import default_layer
 from harness.records import importance, pruning, timing
@@ -184,9 +184,9 @@ def test_time_memory_shows_the_summary_and_every_round(made: Experiment, results
 
 def test_pruning_curve_follows_the_verdicts(made: Experiment, results: Path):
     data = data_of("pruning_curve", made, results)
-    curves = {s: pruning.read(results / "fake" / f"math/llama-tiny/lora/seed{s}" / "pruning.json") for s in SEEDS}
+    curves = {s: pruning.read(results / "fake" / f"math/llama-tiny/lora/seed{s}" / "pruning.json", "accuracy") for s in SEEDS}
     shown = data[(data["row"] == "mean") & (data["method"] == "lora")]
-    expected = np.mean([curve.accuracy for by_task in curves.values() for curve in by_task.values()], axis=0)
+    expected = np.mean([curve.means for by_task in curves.values() for curve in by_task.values()], axis=0)
     assert np.allclose(shown["accuracy"], expected)
     assert np.allclose(shown["trend"].diff().dropna(), shown["trend"].diff().iloc[-1]), "the trend is a line"
     assert shown["trend"].mean() == pytest.approx(shown["accuracy"].mean())
@@ -416,12 +416,3 @@ def test_the_papers_numbers_stand_only_beside_its_own_models(made: Experiment, r
     assert paper_accuracy(real, [("math", "gsm8k")]) == pytest.approx(0.6631)
     assert paper_accuracy(real, [("math", "gsm8k"), ("math", "math")]) == pytest.approx(0.4270)
     assert data_of("rank_sweep", made, results)["paper"].isna().all()
-
-
-def test_figures_of_accuracy_are_not_planned_where_nothing_is_answered() -> None:
-    made = fake_figures.experiment()
-    of_accuracy = {"pareto", "rank_sweep", "delta_t", "p_init", "learning_rate"}
-    usual, left = ({figure.name for figure in catalogue.planned(one)} for one in (made, fake_runs.without_answers(made)))
-    assert of_accuracy <= usual and left == usual - of_accuracy
-    with pytest.raises(ConfigError, match="found no test set with a grader"):
-        inputs.score([], [])

@@ -157,9 +157,23 @@ def test_the_record_holds_every_answer_and_agrees_with_the_evaluation(trained: T
     assert (task["accuracy"][0], task["gold_nll"][0]) == (metrics["accuracy"], metrics["gold_nll"])
     assert task["data_sha256"] == metrics["data_sha256"]
     assert len(set(task["gold_nll"])) == 3  # each share is another model
-    curve = read(trained.folder / FILE)["gsm8k"]
-    assert curve.correct.shape == (3, 8) and curve.accuracy.tolist() == task["accuracy"]
+    curve = read(trained.folder / FILE, "accuracy")["gsm8k"]
+    assert curve.scores.shape == (3, 8) and curve.means.tolist() == task["accuracy"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_is_answered_the_record_holds_the_nll_of_every_example(trained: Trained, tmp_path: Path) -> None:
+    evaluation = trained.spec.evaluation
+    task = evaluation.tasks["gsm8k"].model_copy(update={"grader": None, "max_new_tokens": 0})
+    spec = trained.spec.model_copy(update={"evaluation": evaluation.model_copy(update={"tasks": {"gsm8k": task}})})
+    record = prune_run(spec, trained.experiment, run_dir=trained.folder, models_dir=trained.models, scratch_dir=tmp_path)
+    pruned = record["tasks"]["gsm8k"]
+    assert (pruned["accuracy"], pruned["correct"], pruned["grader"]) == (None, None, None)
+    curve = read(trained.folder / FILE, "gold_nll")["gsm8k"]
+    assert curve.scores.shape == (3, 8) and curve.means.tolist() == pytest.approx(pruned["gold_nll"])
+    assert len(set(pruned["gold_nll"])) == 3
+    with pytest.raises(ConfigError, match="tasks.gsm8k.correct: found nothing, expected a value of each example"):
+        read(trained.folder / FILE, "accuracy")
 
 
 def test_the_limit_of_the_pruning_is_used(trained: Trained, tmp_path: Path) -> None:
@@ -198,7 +212,7 @@ def test_a_run_that_diverged_has_a_status_and_no_numbers(trained: Trained, tmp_p
     shutil.rmtree(folder / "adapter")
     pruned = prune_run(trained.spec, trained.experiment, run_dir=folder, models_dir=trained.models, scratch_dir=tmp_path)
     assert (pruned["status"], pruned["tasks"]) == ("diverged", {})
-    assert read(folder / FILE) == {}
+    assert read(folder / FILE, "accuracy") == {}
 
 
 # --------------------------------------------------------------------------------------------------------------- bad input
@@ -230,12 +244,16 @@ def test_a_record_whose_numbers_are_not_those_of_its_answers_is_refused(tmp_path
     def message() -> str:
         path.write_text(json.dumps(record))
         with pytest.raises(ConfigError) as error:
-            read(path)
+            read(path, "accuracy")
         return str(error.value)
 
     task["accuracy"] = [1.0, 0.4]
     assert "tasks.t.accuracy: found [1.0, 0.4], expected the means of correct: [1.0, 0.5]" in message()
-    task |= {"accuracy": [1.0, 0.5], "correct": ["11", "1"]}
+    task |= {"accuracy": [1.0, 0.5], "losses": [[1.0, 1.0], [2.0, 3.0]]}
+    path.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="tasks.t.gold_nll: found"):
+        read(path, "gold_nll")
+    task["correct"] = ["11", "1"]
     assert "tasks.t.correct: found" in message()
     del task["ids"]
     assert "found no record of pruning (KeyError('ids'))" in message()
@@ -243,4 +261,4 @@ def test_a_record_whose_numbers_are_not_those_of_its_answers_is_refused(tmp_path
     assert "schema_version: found 99" in message()
     path.unlink()
     with pytest.raises(ConfigError, match="found no such file"):
-        read(path)
+        read(path, "accuracy")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.config import RunSpec
-from harness.records.matrices import check_same_examples, correct_matrix, gold_nll_matrix
+from harness.records.matrices import check_same_examples, measured_matrix, score_matrix
 from harness.records.read import RunRecord, load_records
 from harness.records.versioned import RecordError
 from tests.harness import fake_runs
@@ -27,20 +27,22 @@ def written(results: Path) -> tuple[list[RunSpec], list[RunRecord]]:
 
 def test_a_row_is_a_run_and_a_column_an_example(tmp_path: Path) -> None:
     _, records = written(tmp_path)
-    assert correct_matrix(records, "gsm8k").tolist() == [[1, 0, 0], [0, 1, 1]]
-    assert correct_matrix(records[::-1], "gsm8k").tolist() == [[0, 1, 1], [1, 0, 0]]
+    assert score_matrix(records, "gsm8k", "accuracy").tolist() == [[1, 0, 0], [0, 1, 1]]
+    assert score_matrix(records[::-1], "gsm8k", "accuracy").tolist() == [[0, 1, 1], [1, 0, 0]]
 
 
 def test_losses_that_one_run_lacks_make_no_matrix(tmp_path: Path) -> None:
     _, records = written(tmp_path / "without")
-    assert gold_nll_matrix(records, "gsm8k") is None
+    assert score_matrix(records, "gsm8k", "gold_nll") is None
+    with pytest.raises(RecordError, match="seed0/predictions/gsm8k.jsonl: found no gold_nll of every example"):
+        measured_matrix(records, "gsm8k", "gold_nll")
     runs = fake_runs.runs(EXPERIMENT)
     fake_runs.populate(runs, tmp_path / "with")
     both = load_records(runs, results=tmp_path / "with").records
-    losses = gold_nll_matrix(both, "gsm8k")
+    losses = score_matrix(both, "gsm8k", "gold_nll")
     assert losses is not None and losses.shape == (2, 3)
     assert np.array_equal(losses[1], both[1].predictions["gsm8k"].gold_nll)
-    assert gold_nll_matrix([both[0], records[1]], "gsm8k") is None
+    assert score_matrix([both[0], records[1]], "gsm8k", "gold_nll") is None
 
 
 def test_runs_with_other_examples_are_refused(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_runs_with_other_examples_are_refused(tmp_path: Path) -> None:
     path.write_text("".join([lines[1], lines[0], lines[2]]))  # the same examples in another order
     records = load_records(runs, results=tmp_path).records
     with pytest.raises(RecordError, match="seed1/predictions/gsm8k.jsonl: found other examples than .*seed0"):
-        correct_matrix(records, "gsm8k")
+        score_matrix(records, "gsm8k", "accuracy")
 
 
 def test_the_place_that_differs_is_named_with_the_first() -> None:

@@ -14,7 +14,7 @@ from harness.records import read as records
 from harness.records import versioned
 from harness.records.__main__ import main
 from harness.records.frame import to_frame, write_parquet
-from harness.records.matrices import correct_matrix
+from harness.records.matrices import score_matrix
 from tests.harness import fake_runs
 
 EXPERIMENT = fake_runs.experiment(seeds=(0, 1), methods={"llama-tiny": ("lora", "beamlora")}, domains={"math": {"gsm8k": 6}})
@@ -180,7 +180,7 @@ def test_an_answer_that_ties_is_worth_its_share_in_the_record_and_in_the_matrix(
     metrics["tasks"]["gsm8k"]["accuracy"] = sum(worth) / 6
     (folder / "metrics.json").write_text(json.dumps(metrics))
     record = records.load_record(runs[0], results=tmp_path)
-    assert correct_matrix([record], "gsm8k").tolist() == [[float(value) for value in worth]]
+    assert score_matrix([record], "gsm8k", "accuracy").tolist() == [[float(value) for value in worth]]
 
 
 def test_diverged_run_is_a_record_without_numbers(runs: list[RunSpec], tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "graders: ": lambda data: run(data)["tasks"]["gsm8k"]["graders"].update(paper=0.123),
     "loss curve": lambda data: run(data)["loss"][3].__setitem__(1, 9.0),
     "operations": lambda data: run(data)["operations"]["rows"][0]["ranks"].__setitem__(0, 99),
-    "after pruning": lambda data: run(data)["pruning"]["gsm8k"]["accuracy"].__setitem__(2, 0.99),
+    "after pruning": lambda data: run(data)["pruning"]["gsm8k"]["means"].__setitem__(2, 0.99),
     "something else than train.json": lambda data: run(data)["train"].update(wall_time_s=1.0),
     "other examples were solved": lambda data: answers(data).update(bits="0" * 40),
     "another completion": lambda data: answers(data)["answers"][1].__setitem__(0, "something else"),
