@@ -121,12 +121,16 @@ class BuiltModel(Frozen):
         return f"{key}-{content_hash(self)}"
 
 
+#: The revision of a repository on the hub where a file names none.
+BRANCH = "main"
+
+
 class HubModel(Frozen):
     """A model on the Hugging Face hub."""
 
     kind: Literal["hub"]
     model_name_or_path: str
-    model_revision: str = "main"
+    model_revision: str = Field(BRANCH, description="a commit, or a branch or tag whose commit the experiment's lock holds")
 
 
 class LocalModel(Frozen):
@@ -191,7 +195,7 @@ class FileData(Frozen):
     hub_id: str
     hub_config: str | tuple[str, ...] | None = Field(None, description="several are read one after another")
     split: str
-    revision: str = "main"
+    revision: str = Field(BRANCH, description="a commit, or a branch or tag whose commit the experiment's lock holds")
     local: str | None = Field(None, description="path below data_dir: .jsonl, .jsonl.gz or .json")
     sha256: str | None = Field(None, min_length=64, max_length=64, description="of the local file")
     rows: int | None = Field(None, ge=1, description="expected number of rows; another number is an error")

@@ -33,7 +33,7 @@ LAYERS = (
     ("evaluation.sets",),
     ("evaluation.grading",),
     ("harness.protocols", "harness.reported"),
-    ("harness.config", "harness.cli"),
+    ("harness.config", "harness.cli", "harness.hub"),
     ("methods",),
     ("harness.experiment",),
     ("harness.synthetic",),
@@ -44,7 +44,7 @@ LAYERS = (
     ("harness.plan", "harness.tables"),
     ("harness.figures", "harness.claims", "harness.compare"),
     ("harness.report",),
-    ("harness.workflow",),
+    ("harness.workflow", "harness.fetch"),
     ("__main__", "harness.command", "evaluation.grade"),
 )
 MOST_FILES = 13

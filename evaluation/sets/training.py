@@ -1,7 +1,8 @@
 """From the records of a fine-tuning set to pairs of query and response. No torch.
 
 Field names are those of the Hugging Face hub: ``meta-math/MetaMathQA``, ``openai/gsm8k``, ``fxmeng/CodeFeedback-Python105K``,
-LLM-Adapters' commonsense_170k and Stanford Alpaca.
+LLM-Adapters' commonsense_170k and Stanford Alpaca; of CodeFeedback (query, response) and ``zwhe99/commonsense_170k``
+(instruction, input, output, answer) as public code reads them.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from harness import cli
 from harness.command import demo, doctor
 from harness.compare import __main__ as compare
 from harness.errors import ConfigError
+from harness.fetch import __main__ as fetch
 from harness.figures import __main__ as figure
 from harness.plan import __main__ as plan
 from harness.report import arguments as about
@@ -39,6 +40,7 @@ COMMANDS = {
     "demo": Command(description=demo.DESCRIPTION, add_arguments=demo.add_arguments, module="harness.command.demo"),
     "table": Command(description=table.DESCRIPTION, add_arguments=add_table_arguments, module="harness.tables.__main__"),
     "figure": Command(description=figure.DESCRIPTION, add_arguments=figure.add_arguments, module="harness.figures.__main__"),
+    "fetch": Command(description=fetch.DESCRIPTION, add_arguments=fetch.add_arguments, module="harness.fetch.__main__"),
     "plan": Command(description=plan.DESCRIPTION, add_arguments=plan.add_arguments, module="harness.plan.__main__"),
     "trace": Command(description=about.TRACE, add_arguments=about.add_trace_arguments, module="harness.report.trace"),
     "report": Command(description=about.REPORT, add_arguments=about.add_report_arguments, module="harness.report.__main__"),

@@ -8,19 +8,16 @@ import os
 import platform
 import shlex
 import shutil
-import socket
 import sys
 import tempfile
-import threading
 import tomllib
-import urllib.parse
-import urllib.request
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness import cli
+from harness.hub.network import reachable
 from harness.source_files import ROOT
 
 if TYPE_CHECKING:
@@ -222,29 +219,10 @@ def check_hub() -> Finding:
         if os.environ.get(name, "").upper() in _YES:
             return Finding(name="hub", status="ok", found=f"{name}={os.environ[name]}: from the cache and local folders only")
     url = os.environ.get("HF_ENDPOINT", HUB)
-    if reachable(urllib.request.getproxies().get("https", url), within_s=HUB_S):
+    if reachable(url, within_s=HUB_S):
         return Finding(name="hub", status="ok", found=f"{url} can be reached")
     seen = f"{url} cannot be reached within {HUB_S:g} s; tiny and demo do without"
     return Finding(name="hub", status="note", found=seen, mend="export HF_HUB_OFFLINE=1")
-
-
-def reachable(url: str, *, within_s: float) -> bool:
-    """Whether something answers there. In a thread, since looking up a name knows no time-out."""
-    parts = urllib.parse.urlsplit(url)
-    port = parts.port or {"http": 80}.get(parts.scheme, 443)
-    answered = threading.Event()
-
-    def connect() -> None:
-        try:
-            socket.create_connection((parts.hostname or "", port), timeout=within_s).close()
-        except OSError:
-            return
-        answered.set()
-
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(within_s)
-    return answered.is_set()
 
 
 # ------------------------------------------------------------------------------------------------------------------ disk

@@ -5,19 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.config import ConfigError, DataSource, FileData, GeneratedData, local_file
+from harness.hub.network import named_failures
+from harness.hub.repositories import dataset_folder
 from harness.provenance import file_sha256
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def load_records(source: DataSource, *, data_dir: str | None, limit: int | None = None) -> list[dict[str, Any]]:
@@ -74,34 +70,16 @@ def _from_file(path: Path, source: FileData) -> list[dict[str, Any]]:
 
 
 def _from_hub(source: FileData) -> list[dict[str, Any]]:
+    """The records in the repository's own files: ``datasets`` alone would offline take whatever revision it met last."""
     from datasets import load_dataset
 
     configs = source.hub_config if isinstance(source.hub_config, tuple) else (source.hub_config,)
-    try:
-        parts = [load_dataset(source.hub_id, config, split=source.split, revision=source.revision) for config in configs]
-        rows = [dict(row) for part in parts for row in part]
-    except Exception as error:  # the hub client raises a dozen unrelated classes; all mean "not to be had"
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(
-            f"{source.hub_id}: cannot be read from the hub: {reason}; expected network and access, or "
-            f"data_dir with {source.local or 'a local copy'}"
-        ) from error
-    for part in parts:
-        _check_revision(part, source)
-    return rows
-
-
-def _check_revision(part: Dataset, source: FileData) -> None:
-    """Where the hub cannot be reached, ``datasets`` takes whatever revision lies in its cache, also where one is pinned. The
-    cache's folders are named after the commit."""
-    if not _COMMIT.fullmatch(source.revision):
-        return
-    commits = {name for file in part.cache_files for name in Path(file["filename"]).parts if _COMMIT.fullmatch(name)}
-    if commits - {source.revision}:
-        raise ConfigError(
-            f"{source.hub_id}: found revision {', '.join(sorted(commits))} in the cache of datasets, expected the pinned "
-            f"{source.revision}; connect to the hub once, or remove the cached copy"
-        )
+    local = source.local or "a local copy"
+    expected = f"network and access, what 'beamlora fetch' downloads, or data_dir with {local}"
+    with named_failures(source.hub_id, expected=expected):
+        folder = str(dataset_folder(source.hub_id, source.revision))
+        parts = [load_dataset(folder, config, split=source.split) for config in configs]
+        return [dict(row) for part in parts for row in part]
 
 
 def source_fingerprint(records: Sequence[Mapping[str, Any]]) -> str:

@@ -66,13 +66,26 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, *, prompt: str, head: li
     """Token ids of a response after a prompt with the ids ``head``, without EOS.
 
     Prompt and response are tokenised apart. A response that begins with a blank is the rest of a running text, and has the
-    tokens that it has there, as long as the prompt keeps its own: Llama's tokenizer would put a second blank before it.
+    tokens that it has there, as long as the prompt keeps its own: SentencePiece would put a second blank before it.
     """
     if response.startswith(" "):
         ids = encode_prompt(tokenizer, prompt + response)
         if ids[: len(head)] == head:
             return ids[len(head) :]
     return tokenizer(response, add_special_tokens=False)["input_ids"]
+
+
+def decode_response(tokenizer: PreTrainedTokenizerBase, head: list[int], ids: list[int]) -> str:
+    """The text of a response after a prompt with the ids ``head``, special tokens left out: what ``encode_response`` was given.
+
+    Llama's tokenizer puts a blank before a text that begins with none, and takes one from the front of whatever it decodes.
+    From a response that begins with several, as indented code does, it must take none.
+    """
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    if not text.startswith(" "):
+        return text
+    lead, running = (tokenizer.decode(head[-1:] + more, skip_special_tokens=True) for more in ([], ids))
+    return f" {text}" if running == f"{lead} {text}" else text
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.data.tokens import encode_prompt, encode_response
+from harness.data.tokens import decode_response, encode_prompt, encode_response
 from harness.models.float32_head import float32_head
 
 if TYPE_CHECKING:
@@ -135,11 +135,11 @@ def _left_padded(model: PreTrainedModel, encoded: list[list[int]], pad: int) -> 
 
 
 def _completion(
-    tokenizer: PreTrainedTokenizerBase, generated: list[int], ends: set[int], stop_strings: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated: list[int], ends: set[int], stop_strings: tuple[str, ...]
 ) -> Completion:
     """``generated`` ends in an end-of-sequence token, at a stop string, or at the limit."""
     ended = bool(generated) and generated[-1] in ends
-    text = tokenizer.decode(generated[:-1] if ended else generated, skip_special_tokens=True)
+    text = decode_response(tokenizer, prompt, generated[:-1] if ended else generated)
     cuts = [position for stop in stop_strings if (position := text.find(stop)) >= 0]
     return Completion(text=text[: min(cuts)] if cuts else text, tokens=len(generated), truncated=not ended and not cuts)
 
@@ -170,6 +170,7 @@ class _Batch:
     ) -> None:
         self.model, self.tokenizer, self.stop_strings, self.limit = model, tokenizer, stop_strings, limit
         self.ends = _end_tokens(model, tokenizer)
+        self.prompts = encoded
         self.generated: list[list[int]] = [[] for _ in encoded]
         self.alive = list(range(len(encoded)))
         self.ids, self.mask = _left_padded(model, encoded, pad=min(self.ends, default=0))
@@ -202,7 +203,8 @@ class _Batch:
             self.ids = tokens[:, None]
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(kept), 1)], dim=1)
             self.positions = self.positions[:, -1:] + 1
-        return [_completion(self.tokenizer, generated, self.ends, self.stop_strings) for generated in self.generated]
+        rows = zip(self.prompts, self.generated, strict=True)
+        return [_completion(self.tokenizer, *row, self.ends, self.stop_strings) for row in rows]
 
     def _take(self, tokens: list[int]) -> list[int]:
         """Append one token to each row. Returns the tensor rows that go on."""
@@ -266,7 +268,8 @@ def _beam_search(
         sequences = model.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :].tolist()
     finally:
         model.generation_config = own
-    return [_completion(tokenizer, _up_to_end(row, ends), ends, stop_strings) for row in sequences]
+    rows = zip(encoded, sequences, strict=True)
+    return [_completion(tokenizer, prompt, _up_to_end(row, ends), ends, stop_strings) for prompt, row in rows]
 
 
 def _up_to_end(generated: list[int], ends: set[int]) -> list[int]:

@@ -28,19 +28,21 @@ from harness.config import (
     judged_by,
 )
 from harness.did_you_mean import suggestion
+from harness.experiment.lock import read_lock, with_commits
 from harness.experiment.resolve import check_names, resolve_run
 from harness.experiment.yaml_file import KeyPath, as_seeds, read_yaml, validate
 
 
-def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Experiment:
+def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None, *, locked: bool = True) -> Experiment:
     """Read and check an experiment.
 
     Args:
         paths: YAML files; the keys of later files win, mappings are merged.
         overrides: dotted key -> value, applied last.
+        locked: whether the commits of the locks beside the files take the place of the revisions that they name.
 
     Raises:
-        ConfigError: anything that is wrong with the files, before any work.
+        ConfigError: anything that is wrong with the files or their locks, before any work.
     """
     content: dict[str, Any] = {}
     for path in paths:
@@ -50,6 +52,8 @@ def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None =
         apply(content, key, value)
     if "seeds" in content:
         content["seeds"] = as_seeds(content["seeds"])
+    if locked:
+        content = with_commits(content, read_lock(paths), data_dir=content.get("data_dir"))
     experiment = validate(Experiment, content, paths=paths)
     check_names(experiment, paths)
     for table in experiment.tables:
@@ -328,10 +332,15 @@ def load_run(paths: Sequence[Path], overrides: Mapping[str, Any], run_id: str) -
     return experiment, runs[run_id]
 
 
-def base_models(experiment: Experiment) -> dict[str, tuple[str, BuiltModel]]:
-    """The stand-ins that must be built for an experiment: folder name -> (model key, recipe)."""
+def model_keys(experiment: Experiment) -> list[str]:
+    """The keys of the models that runs, base evaluations and measurements need, in the order of the file."""
     keys = {run.model_key for run in all_runs(experiment)} | {one.model_key for one in base_evaluations(experiment)}
     if experiment.timing is not None:
         keys.add(experiment.timing.model)
-    sources = {key: experiment.models[key].source for key in experiment.models if key in keys}
+    return [key for key in experiment.models if key in keys]
+
+
+def base_models(experiment: Experiment) -> dict[str, tuple[str, BuiltModel]]:
+    """The stand-ins that must be built for an experiment: folder name -> (model key, recipe)."""
+    sources = {key: experiment.models[key].source for key in model_keys(experiment)}
     return {source.folder_name(key): (key, source) for key, source in sources.items() if isinstance(source, BuiltModel)}

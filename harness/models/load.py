@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import BaseModelSpec, BuiltModel, ConfigError, GgufModel, HubModel, LocalModel, RunSpec
+from harness.hub.network import offline, require_answer
+from harness.hub.repositories import cached
 from harness.provenance import file_sha256, folder_sha256
 
 if TYPE_CHECKING:
@@ -66,11 +68,19 @@ def _load_arguments(key: str, spec: BaseModelSpec, *, models_dir: Path) -> tuple
     """What ``from_pretrained`` takes for this model: name or path, and keyword arguments."""
     match spec.source:
         case HubModel(model_name_or_path=name, model_revision=revision):
+            _require_answer(key)
             return name, {"revision": revision}
         case GgufModel() as source:
             path = gguf_path(source)
             return str(path.parent), {"gguf_file": path.name}
     return str(local_folder(key, spec, models_dir=models_dir)), {}
+
+
+def _require_answer(key: str) -> None:
+    try:
+        require_answer()
+    except ConfigError as error:
+        raise ConfigError(f"models.{key}.source: {error}") from None
 
 
 def check_folder(key: str, folder: Path) -> None:
@@ -198,15 +208,16 @@ def _forget_quantisation(model: PreTrainedModel) -> None:
 def base_model_hash(key: str, spec: BaseModelSpec, *, models_dir: Path) -> str:
     """SHA-256 of the weights; for a model on the hub the commit of the cached snapshot."""
     if isinstance(spec.source, HubModel):
-        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+        from huggingface_hub import HfApi
 
-        cached = try_to_load_from_cache(spec.source.model_name_or_path, "config.json", revision=spec.source.model_revision)
-        if isinstance(cached, str):
-            return Path(cached).parent.name
-        if constants.HF_HUB_OFFLINE:
+        config = cached("model", spec.source.model_name_or_path, spec.source.model_revision, "config.json")
+        if config is not None:
+            return config.parent.name
+        if offline():
             raise ConfigError(
                 f"models.{key}.source: {spec.source.model_name_or_path} is not in the local cache, and HF_HUB_OFFLINE is set"
             )
+        _require_answer(key)
         return str(HfApi().model_info(spec.source.model_name_or_path, revision=spec.source.model_revision).sha)
     if isinstance(spec.source, GgufModel):
         return file_sha256(gguf_path(spec.source))

@@ -1,14 +1,17 @@
 """Check everything that could stop an experiment halfway, before the first run trains.
 
 ``python -m harness.workflow.preflight --configfile FILE --models-dir DIR --output FILE`` reads every data set, loads every
-model's configuration, and holds limits and batches against rows, lengths against positions, ranks against module sizes,
-schedules against the lengths of runs, and the needed disk space against the free one. Weights are not loaded.
+model's configuration and tokenizer, and holds limits and batches against rows, lengths against positions, ranks against module
+sizes, schedules against the lengths of runs, and the needed disk space against the free one. What comes from the hub is at a
+commit, and in the local cache of the size that the lock says; weights must be there where jobs may not download them. They are
+not loaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
@@ -16,8 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
-from harness.cli import add_config_arguments, add_models_argument, parse_config, run
-from harness.config import ConfigError, DataSource, Experiment, LocalModel, RunSpec, TaskSpec, TrainingData, canonical_json
+from harness.cli import Config, add_config_arguments, add_models_argument, parse_config, run
+from harness.config import (
+    ConfigError,
+    DataSource,
+    Experiment,
+    HubModel,
+    LocalModel,
+    RunSpec,
+    TaskSpec,
+    TrainingData,
+    canonical_json,
+)
+from harness.experiment.hub_sources import hub_sources
+from harness.experiment.lock import lock_file, read_lock
 from harness.experiment.runs import all_runs, load_experiment
 from harness.train.steps import method_schedule, step_counts
 
@@ -82,6 +97,41 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
             check_task(name, task)
             check(f"base_evaluation.tasks.{name}", task)
     return rows
+
+
+def check_hub(experiment: Experiment, config: Config) -> None:
+    """Hold what comes from the hub against the locks, and against the local cache where that is all there is.
+
+    Raises:
+        ConfigError: names the key of a revision that may move, of a file that is not the locked one, or of missing weights;
+            or the hub is needed and does not answer.
+    """
+    from harness.hub import repositories as hub
+    from harness.hub.network import offline, require_answer
+
+    sources, lock = hub_sources(experiment), read_lock(config.files)
+    fetch = shlex.join(["beamlora", "fetch", *config.short_arguments])
+    for source in sources:
+        if not hub.is_commit(source.revision):
+            raise ConfigError(
+                f"{source.at}: found {source.revision!r}, which may move, expected a commit of {source.name}: "
+                f"'{fetch}' finds and keeps it in {lock_file(config.files)}"
+            )
+        locked = lock.find(source.kind, source.name, source.revision)
+        for name, expected in (locked.files if locked else {}).items():
+            there = hub.cached(source.kind, source.name, source.revision, name)
+            if there is not None and there.stat().st_size != expected.size:
+                raise ConfigError(
+                    f"{source.at}: found {there.stat().st_size} bytes in {there}, expected the {expected.size} of the lock; "
+                    f"'{fetch}' mends it"
+                )
+        if source.kind == "model" and offline() and (missing := hub.missing_weights(source.name, source.revision)):
+            raise ConfigError(
+                f"{source.at}: found no {', '.join(missing)} of {source.name} in the local cache, and HF_HUB_OFFLINE is set; "
+                f"'{fetch}' downloads them where there is network"
+            )
+    if sources:
+        require_answer()
 
 
 def check_length(spec: RunSpec, *, examples: int) -> None:
@@ -173,7 +223,7 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
     Raises:
         ConfigError: what is wrong, by its key.
     """
-    from harness.models.load import check_folder, load_config
+    from harness.models.load import check_folder, load_config, load_tokenizer
 
     layers: dict[str, dict[str, tuple[int, int]]] = {}
     configs: dict[str, PretrainedConfig] = {}
@@ -184,6 +234,8 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
             if isinstance(spec.model.source, LocalModel):
                 check_folder(spec.model_key, Path(spec.model.source.path))
             config = load_config(spec.model_key, spec.model, models_dir=models_dir)
+            if isinstance(spec.model.source, HubModel):
+                load_tokenizer(spec.model_key, spec.model, models_dir=models_dir)
             layers[spec.model_key] = linear_sizes(config)
             total[spec.model_key] = sum(i * o for i, o in layers[spec.model_key].values())
             configs[spec.model_key] = config
@@ -221,6 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
     runs = all_runs(experiment)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        check_hub(experiment, config)
         needed = check_models(runs, models_dir=args.models_dir)
         check_disk(args.output.parent, needed)
         rows = check_data(experiment, runs)

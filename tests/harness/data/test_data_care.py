@@ -5,15 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from harness.config import ConfigError, FileData
 from harness.data.load import load_records
 from harness.workflow import preflight
 from tests.experiments import miniature, write
+from tests.fake_hub import FakeHub, gsm8k
 
 GOOD = '{"question": "1 + 1?", "answer": "#### 2"}\n'
 
@@ -74,35 +75,20 @@ def test_a_malformed_training_row_is_named(tmp_path: Path) -> None:
 
 # --------------------------------------------------------------------------------------------------------------- the hub
 
-PINNED, OTHER = "a" * 40, "b" * 40
+
+def rows(revision: str) -> int:
+    source = FileData(kind="files", hub_id="some/gsm8k", hub_config="main", split="train", revision=revision)
+    return len(load_records(source, data_dir=None))
 
 
-class FakeDataset(list):
-    """Rows as ``datasets`` gives them, from a cache folder named after a commit."""
-
-    def __init__(self, commit: str) -> None:
-        super().__init__([{"question": "1 + 1?", "answer": "#### 2"}])
-        self.cache_files = [{"filename": f"/cache/some___set/main/0.0.0/{commit}/set-test.arrow"}]
-
-
-@pytest.mark.parametrize(
-    ("revision", "cached", "refused"), [(PINNED, PINNED, False), (PINNED, OTHER, True), ("main", OTHER, False)]
-)
-def test_another_revision_than_the_pinned_one_is_refused(
-    monkeypatch: pytest.MonkeyPatch, revision: str, cached: str, refused: bool
+def test_the_pinned_revision_is_read_whatever_the_branch_or_the_cache_holds(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Offline, datasets returns whatever its cache holds and ignores the revision asked for."""
-    asked: list[Any] = []
-
-    def load_dataset(*_: Any, **arguments: Any) -> FakeDataset:
-        asked.append(arguments["revision"])
-        return FakeDataset(cached)
-
-    monkeypatch.setitem(__import__("sys").modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    source = FileData(kind="files", hub_id="some/set", split="test", revision=revision)
-    if refused:
-        with pytest.raises(ConfigError, match=f"some/set: found revision {OTHER} .* expected the pinned {PINNED}"):
-            load_records(source, data_dir=None)
-    else:
-        assert len(load_records(source, data_dir=None)) == 1
-    assert asked == [revision]
+    """Offline, ``datasets`` alone would return whatever its cache holds, whichever revision is asked for."""
+    first, second, third = (hub.push("datasets/some/gsm8k", gsm8k(train=train)) for train in (3, 4, 5))
+    assert (rows("main"), rows(first), rows(second)) == (5, 3, 4)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.close()
+    assert (rows(first), rows(second), rows(third)) == (3, 4, 5)
+    with pytest.raises(ConfigError, match=r"some/gsm8k: cannot be read from the hub: .*what 'beamlora fetch' downloads"):
+        rows("a" * 40)

@@ -1,0 +1,1 @@
+"""The Hugging Face hub: whether it answers, and its repositories."""
