@@ -5,18 +5,16 @@ No torch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness import files
-from harness.config import RunSpec
 from harness.records.versioned import parse
 from harness.workflow.dag import Dag
-from harness.workflow.targets import TABLE_TARGETS, target_runs
-from harness.figures import catalogue
 
-#: What the rules leave in a run's folder.
+#: What the rules leave in a run's folder, and what they leave of a base model's evaluation.
 _OF_RUN = ("train.json", "adapter", "metrics.json", "predictions", "pruning.json")
+_OF_BASE = ("metrics.json", "predictions")
 
 
 def fault(path: Path) -> str | None:
@@ -30,38 +28,29 @@ def fault(path: Path) -> str | None:
     return why
 
 
-def _runs(dag: Dag, target: str) -> list[RunSpec]:
-    """The runs that a target stands for: a rule's name, or a file of a run. None of another file."""
-    if target == "reproduce_all" or target in TABLE_TARGETS or target in catalogue.figures():
-        return target_runs(dag.experiment, target)
-    return [run for run in dag.runs.values() if (dag.folder / run.run_id) in Path(target).parents]
+def _outputs(dag: Dag) -> Iterator[Path]:
+    """What tables, figures and the report are made from, whether it is there or not."""
+    for key in dag.experiment.models:
+        yield from map(Path, dag.base_model(key))
+    for run in dag.runs:
+        yield from (dag.folder / run / name for name in _OF_RUN)
+    for base in dag.base_evaluations:
+        yield from (dag.folder / base / name for name in _OF_BASE)
+    yield from map(Path, dag.timing)
 
 
-def _outputs(dag: Dag, targets: Collection[str]) -> Iterator[Path]:
-    """What targets are made from, whether it is there or not."""
-    runs = {run.run_id: run for target in targets for run in _runs(dag, target)}
-    for run in runs.values():
-        yield from map(Path, dag.base_model(run.model_key))
-        yield from (dag.folder / run.run_id / name for name in _OF_RUN)
-    if "reproduce_all" in targets:
-        yield from map(Path, dag.timing)
-    if not {"reproduce_all", "base_evaluations"}.isdisjoint(targets):
-        yield from (dag.folder / base / name for base in dag.base_evaluations for name in ("metrics.json", "predictions"))
-
-
-def set_aside_damaged(dag: Dag, targets: Collection[str]) -> list[str]:
-    """Set aside what is damaged of what the targets are made from, each named in one line.
+def set_aside_damaged(dag: Dag) -> set[str]:
+    """Set aside what is damaged, each named in one line.
 
     Returns:
-        The paths that were renamed: Snakemake has to be told to make them, since what was made from them is still there.
-
-    Raises:
-        ConfigError: the experiment does not plan a target.
+        The outputs that were set aside, now or by a workflow that did not come to make them again. Snakemake has to be told:
+        for one that is missing it makes nothing as long as what was made from it is there.
     """
-    renamed = []
-    for path in dict.fromkeys(_outputs(dag, targets)):
+    due = set()
+    for path in _outputs(dag):
         why = fault(path)
         if why is not None:
             files.set_aside(path, why)
-            renamed.append(str(path))
-    return renamed
+        if not path.exists() and path.with_name(files.DAMAGED + path.name).exists():
+            due.add(str(path))
+    return due
