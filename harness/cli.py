@@ -228,7 +228,8 @@ def disk_fault(error: BaseException) -> str | None:
     free = shutil.disk_usage(folder).free
     full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in str(error)
     if full or free < _NO_ROOM:
-        found = f"found a full disk, with {free / 2**20:.1f} MiB left ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        found = f"found a full disk, with {free / 2**20:.1f} MiB left ({said})"
         return f"{folder.resolve()}: {found}; make room and repeat the command, which goes on from its last checkpoint"
     return None
 
@@ -236,8 +237,8 @@ def disk_fault(error: BaseException) -> str | None:
 def run(main: Callable[[list[str] | None], int | None]) -> NoReturn:
     """Run a command's ``main`` and exit with its status.
 
-    Bad input, or a disk that cannot be written, becomes one line on stderr and exit status 2; any other failure a traceback and exit status 1. In a workflow
-    stderr goes to the job's log file, so the line is repeated on stdout, where the user looks.
+    Bad input, or a disk that cannot be written, becomes one line on stderr and exit status 2; any other failure a traceback and
+    exit status 1. In a workflow stderr goes to the job's log file, so the line is repeated on stdout, where the user looks.
     """
     end_with_workflow()
     try:

@@ -107,7 +107,8 @@ def _safetensors_size(head: bytes, rest: Any) -> int | None:
     length = int.from_bytes(head, "little")
     try:
         tensors = json.loads(rest.read(min(length, 100_000_000)))
-        return 8 + length + max((entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"), default=0)
+        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+        return 8 + length + max(ends, default=0)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -64,9 +64,7 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
 
         record |= evaluate_tasks(
             spec.evaluation,
-            load=lambda: load_for_evaluation(
-                spec, adapter_dir=require_artefact(run_dir, trained), models_dir=models_dir
-            ),
+            load=lambda: load_for_evaluation(spec, adapter_dir=require_artefact(run_dir, trained), models_dir=models_dir),
             # A training record is written once for each adapter, and holds times: another training, another record.
             weights=file_sha256(run_dir / "train.json"),
             folder=run_dir,

@@ -107,7 +107,6 @@ class _Training:
         """Continue from the checkpoint; one of another recipe or of other text is left alone."""
         import torch
 
-
         def read(path: Path) -> dict[str, Any]:
             state = torch.load(path, weights_only=True)
             return {name: state[name] for name in ("fingerprint", "model", "optimizer", "step", "seconds", "losses")}

@@ -44,5 +44,5 @@ def require_artefact(run_dir: Path, trained: Mapping[str, Any]) -> Path:
             why = f"{name}: found {found}, expected sha256 {expected[:16]}... as in {FILE}"
             if folder.is_dir():
                 files.set_aside(folder, why)
-            raise ConfigError(f"{folder}: {why}; train the run again: repeat the command of the workflow, or python -m harness.train")
+            raise ConfigError(f"{folder}: {why}; repeat the command, which trains the run again")
     return folder

@@ -100,5 +100,3 @@ def test_reading_sets_aside_what_cannot_be_used_and_nothing_else(
 def test_of_two_processes_the_slower_one_finds_it_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files.set_aside(tmp_path / "tokens.safetensors", "found an empty file")
     assert "set aside" in capsys.readouterr().out
-
-

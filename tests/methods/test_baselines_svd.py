@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.config import ConfigError
 from methods.peft_support import ADAPTER, adapted_layers
 from methods.svd import cached_decomposition, decompose
 from tests.methods import toy
