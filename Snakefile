@@ -68,6 +68,8 @@ for TARGET in TABLE_TARGETS:
         input:
             or_refuse(PLAN.table_of, TARGET),
 
+    workflow.get_rule(TARGET).docstring = TABLE_TARGETS[TARGET]
+
 
 # One target per figure, under the figure's own name.
 for FIGURE in figures():
@@ -77,6 +79,8 @@ for FIGURE in figures():
             FIGURE
         input:
             or_refuse(PLAN.figure_of, FIGURE),
+
+    workflow.get_rule(FIGURE).docstring = f"Figure: {figures()[FIGURE].shows}."
 
 
 rule base_evaluations:

@@ -34,6 +34,9 @@ def complaint(program: str, arguments: Sequence[str]) -> str | None:
             misplaced, what = targets(words), "as a configuration file"
         else:
             misplaced, what = [word for word in words if "=" not in word], f"after {option}"
+        missing = [word for word in words if option in _FILES and word not in misplaced and not Path(word).exists()]
+        if missing:
+            return f"{option}: found no file {missing[0]}, expected an experiment"
         if misplaced:
             rest = [word for word in words if word not in misplaced]
             moved = [*misplaced, *arguments[: start - 1], *([option, *rest] if rest else []), *arguments[start + length :]]

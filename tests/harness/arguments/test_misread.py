@@ -61,3 +61,10 @@ def test_a_file_of_any_name_is_taken_but_no_result(tmp_path: Path, monkeypatch: 
     Path("results").mkdir()
     Path("results/metrics.json").touch()
     assert targets(["mine", "missing.yaml", "results/metrics.json", "missing"]) == ["results/metrics.json", "missing"]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").touch()
+    said = complaint("snakemake", shlex.split("reproduce_table1 --configfile my.yaml mine.yaml --cores 2"))
+    assert said == "--configfile: found no file mine.yaml, expected an experiment"

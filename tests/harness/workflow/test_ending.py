@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +25,16 @@ REFUSED = (
 #: A process with a job, as a workflow has; neither ends by itself.
 WAITING = (
     "import subprocess, sys, time; from harness.workflow.ending import end_when_interrupted; end_when_interrupted();"
-    "job = subprocess.Popen(['sleep', '60'], start_new_session=True); print(job.pid, flush=True); job.wait()"
+    "null = subprocess.DEVNULL; job = subprocess.Popen(['sleep', '60'], stdout=null, stderr=null);"
+    "print(job.pid, flush=True); job.wait()"
 )
 
 
 @pytest.fixture
-def failures(tmp_path: Path) -> Failures:
-    return Failures(tmp_path)
+def failures(tmp_path: Path) -> Iterator[Failures]:
+    made = Failures(tmp_path)
+    yield made
+    atexit.unregister(made.tell)
 
 
 def fail(failures: Failures, log: Path, text: str | None) -> None:
