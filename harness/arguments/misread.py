@@ -34,9 +34,6 @@ def complaint(program: str, arguments: Sequence[str]) -> str | None:
             misplaced, what = targets(words), "as a configuration file"
         else:
             misplaced, what = [word for word in words if "=" not in word], f"after {option}"
-        missing = [word for word in words if option in _FILES and word not in misplaced and not Path(word).exists()]
-        if missing:
-            return f"{option}: found no file {missing[0]}, expected an experiment"
         if misplaced:
             rest = [word for word in words if word not in misplaced]
             moved = [*misplaced, *arguments[: start - 1], *([option, *rest] if rest else []), *arguments[start + length :]]
@@ -45,6 +42,15 @@ def complaint(program: str, arguments: Sequence[str]) -> str | None:
     twice = [option for option, _, _ in _options(arguments) if option in _KEYS]
     if len(twice) > 1:
         return f"found {twice[-1]} twice, of which Snakemake takes the last one only; put all keys after one {twice[-1]}"
+    return None
+
+
+def missing(arguments: Sequence[str]) -> str | None:
+    """The first configuration file on a command line of Snakemake that is not there, in words; None if all are."""
+    for option, length, start in _options(arguments):
+        for word in arguments[start : start + length]:
+            if option in _FILES and not Path(word).exists():
+                return f"{option}: found no file {word}, expected an experiment"
     return None
 
 
@@ -68,6 +74,6 @@ def refuse(argv: Sequence[str]) -> None:
     Args:
         argv: as in ``sys.argv``.
     """
-    problem = complaint("snakemake", argv[1:])
+    problem = complaint("snakemake", argv[1:]) or missing(argv[1:])
     if problem is not None:
         raise SystemExit(f"error: {problem}")
