@@ -3,15 +3,19 @@
 # in it; for a file of one's own --configfile FILE after the target.
 import os
 import sys
+from pathlib import Path
+from subprocess import CalledProcessError
 
 sys.path.insert(0, workflow.basedir)
 
-from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
 from harness.figures.catalogue import figures
+from harness.workflow.damage import set_aside_damaged
 from harness.workflow.dag import Dag, code_of, figure_code, hold_lock, method_code, read_config, set_code
+from harness.workflow.ending import Failures, end_when_interrupted, last_words, or_refuse, refuse
 from harness.workflow.targets import TABLE_TARGETS
 from harness.workflow.watch import watch
 
@@ -22,12 +26,15 @@ container: "docker://python:3.11-slim-bookworm"
 shell.prefix(f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; ")
 
 try:
+    DAMAGED = set()
     PLAN = Dag(read_config(workflow.config_settings.configfiles, workflow.config_settings.config_args))
     if workflow.is_main_process and not workflow.dryrun:
+        end_when_interrupted()
         LOCK = hold_lock(PLAN.experiment.name)
         CLOCK = PLAN.lead()
+        DAMAGED = set_aside_damaged(PLAN)
 except ConfigError as error:
-    raise WorkflowError(str(error)) from None
+    refuse(error)
 
 FOLDER = PLAN.folder
 RUN_FOLDER = f"{FOLDER}/{{domain}}/{{model}}/{{method}}/seed{{seed}}"
@@ -37,6 +44,12 @@ GPUS = int(PLAN.experiment.gpu)
 # As a resource, since a changed parameter would rerun every job: what a run depends on is in its params.spec.
 def OVERRIDES(wildcards):
     return PLAN.override_arguments
+
+
+def BASE(wildcards):
+    """Every job behind a number asks for it while the graph is built: the place to say what has to be made again."""
+    workflow.dag.forcefiles.update(DAMAGED)
+    return PLAN.base_model(wildcards.model)
 
 
 wildcard_constraints:
@@ -53,7 +66,9 @@ for TARGET in TABLE_TARGETS:
         name:
             TARGET
         input:
-            lambda wildcards, target=TARGET: PLAN.table_of(target),
+            or_refuse(PLAN.table_of, TARGET),
+
+    workflow.get_rule(TARGET).docstring = TABLE_TARGETS[TARGET]
 
 
 # One target per figure, under the figure's own name.
@@ -63,13 +78,15 @@ for FIGURE in figures():
         name:
             FIGURE
         input:
-            lambda wildcards, figure=FIGURE: PLAN.figure_of(figure),
+            or_refuse(PLAN.figure_of, FIGURE),
+
+    workflow.get_rule(FIGURE).docstring = f"Figure: {figures()[FIGURE].shows}."
 
 
 rule base_evaluations:
     """The base models as they are, without fine-tuning, under each protocol that the experiment names."""
     input:
-        lambda wildcards: PLAN.planned_base_metrics(),
+        or_refuse(PLAN.planned_base_metrics),
 
 
 rule reproduce_all:
@@ -111,7 +128,7 @@ rule train:
     """Fine-tune one base model with one method and one seed."""
     input:
         config=ancient(PLAN.configfiles),
-        base=lambda wildcards: PLAN.base_model(wildcards.model),
+        base=BASE,
         data=lambda wildcards: PLAN.training_files(PLAN.run(wildcards)),
         code=code_of("train"),
         method=lambda wildcards: method_code(PLAN.run(wildcards).method.name),
@@ -140,7 +157,7 @@ rule evaluate:
         config=ancient(PLAN.configfiles),
         record=f"{RUN_FOLDER}/train.json",
         adapter=f"{RUN_FOLDER}/adapter",
-        base=lambda wildcards: PLAN.base_model(wildcards.model),
+        base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
         code=code_of("evaluate"),
         sets=lambda wildcards: set_code(PLAN.run(wildcards).evaluation),
@@ -169,7 +186,7 @@ rule prune:
         record=f"{RUN_FOLDER}/train.json",
         metrics=f"{RUN_FOLDER}/metrics.json",
         adapter=f"{RUN_FOLDER}/adapter",
-        base=lambda wildcards: PLAN.base_model(wildcards.model),
+        base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
         code=code_of("prune"),
         sets=lambda wildcards: set_code(PLAN.run(wildcards).evaluation),
@@ -219,7 +236,7 @@ rule evaluate_base:
     """Evaluate a base model without fine-tuning."""
     input:
         config=ancient(PLAN.configfiles),
-        base=lambda wildcards: PLAN.base_model(wildcards.model),
+        base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.base_evaluation(wildcards)),
         code=code_of("evaluate_base"),
         sets=lambda wildcards: set_code(PLAN.base_evaluation(wildcards)),
@@ -349,11 +366,15 @@ onstart:
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
     watch(PLAN, workflow)
+    logger.addHandler(Failures(Path(f"{FOLDER}/logs")))
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
-    shell(
-        "mkdir -p {FOLDER}/logs; "
-        "python -m harness.workflow.preflight {PLAN.arguments} --output {FOLDER}/preflight.json 2> {FOLDER}/logs/preflight.log"
-    )
+    try:
+        shell(
+            "mkdir -p {FOLDER}/logs; "
+            "python -m harness.workflow.preflight {PLAN.arguments} --output {FOLDER}/preflight.json 2> {FOLDER}/logs/preflight.log"
+        )
+    except CalledProcessError:
+        refuse(last_words(Path(f"{FOLDER}/logs/preflight.log")))
 
 
 onsuccess:

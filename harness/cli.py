@@ -6,9 +6,11 @@ Light, since it stands before every ``--help``: neither pydantic nor NumPy.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import select
 import shlex
+import shutil
 import socket
 import sys
 import threading
@@ -207,11 +209,36 @@ def end_with_workflow() -> None:
     threading.Thread(target=wait, daemon=True, name="end-with-workflow").start()
 
 
+#: What every interrupted command says last.
+INTERRUPTED = "interrupted; repeat the command to go on"
+#: Bytes of free space with which whatever fails is put down to the disk.
+_NO_ROOM = 1 << 20
+#: Errors of the disk and not of a program: no room, no permission, no answer.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+
+
+def disk_fault(error: BaseException) -> str | None:
+    """What is wrong with the disk, where that is what an error comes from; None where it is not.
+
+    torch and safetensors write files by themselves, and say of a full disk no more than that a position was unexpected.
+    """
+    if isinstance(error, OSError) and error.errno in _DISK and error.errno != errno.ENOSPC:
+        return f"{error.filename or 'a file'}: {error.strerror}; put that right and repeat the command"
+    folder = RESULTS if RESULTS.is_dir() else Path()
+    free = shutil.disk_usage(folder).free
+    full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in str(error)
+    if full or free < _NO_ROOM:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        found = f"found a full disk, with {free / 2**20:.1f} MiB left ({said})"
+        return f"{folder.resolve()}: {found}; make room and repeat the command, which goes on from its last checkpoint"
+    return None
+
+
 def run(main: Callable[[list[str] | None], int | None]) -> NoReturn:
     """Run a command's ``main`` and exit with its status.
 
-    Bad input becomes one line on stderr and exit status 2; any other failure a traceback and exit status 1. In a workflow
-    stderr goes to the job's log file, so the line is repeated on stdout, where the user looks.
+    Bad input, or a disk that cannot be written, becomes one line on stderr and exit status 2; any other failure a traceback and
+    exit status 1. In a workflow stderr goes to the job's log file, so the line is repeated on stdout, where the user looks.
     """
     end_with_workflow()
     try:
@@ -221,11 +248,16 @@ def run(main: Callable[[list[str] | None], int | None]) -> NoReturn:
         status, line = 2, f"error: {error}"
         print(line, file=sys.stderr)
     except KeyboardInterrupt:
-        status, line = 130, "interrupted; repeat the command to go on"
+        status, line = 130, INTERRUPTED
         print(line, file=sys.stderr)
     except Exception as error:
-        status, line = 1, f"failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        sys.excepthook(type(error), error, error.__traceback__)
+        fault = disk_fault(error)
+        if fault is not None:
+            status, line = 2, f"error: {fault}"
+            print(line, file=sys.stderr)
+        else:
+            status, line = 1, f"failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            sys.excepthook(type(error), error, error.__traceback__)
     if status and status != 130 and progress.ENVIRONMENT_VARIABLE in os.environ:
         print(line, flush=True)
     sys.exit(status)

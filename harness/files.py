@@ -1,13 +1,33 @@
-"""Writing files whole or not at all: a reader, or a run that is killed, never meets half a file. No torch."""
+"""Writing files whole or not at all: a reader, or a run that is killed, never meets half a file. No torch.
+
+What a full disk, a pulled plug or a copy that broke off left behind nevertheless is named in one line and set aside
+(``set_aside``), so that it is made again.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+ReadT = TypeVar("ReadT")
+#: Before the name of what is set aside. A suffix would leave ``checkpoint-9`` a checkpoint to transformers, which counts them.
+DAMAGED = "damaged-"
+#: Suffix -> what a file ends with, blanks aside.
+_ENDS = {
+    ".html": (b"</html>",),
+    ".json": (b"}", b"]"),
+    ".jsonl": (b"}",),
+    ".parquet": (b"PAR1",),
+    ".pdf": (b"%%EOF",),
+    ".png": (b"IEND\xaeB`\x82",),
+}
+#: Files that are zip archives: torch's and NumPy's.
+_ARCHIVES = (".npz", ".pt", ".pth")
 
 
 @contextmanager
@@ -48,3 +68,76 @@ def write_json(path: Path, value: Any) -> None:
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write one JSON object a line."""
     write_text(path, "".join(json_text(row) + "\n" for row in rows))
+
+
+# ---------------------------------------------------------------------------------------------------------- damaged files
+
+
+def fault(path: Path) -> str | None:
+    """What is wrong with the form of a file, or with that of a file in a folder: it is empty, or cut off.
+
+    Seen from sizes, heads and ends: of gigabytes no more than a few pages are read. None: nothing, also where it is missing.
+    """
+    if path.is_dir():
+        faults = ((file, fault(file)) for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith("."))
+        return next((f"{file.relative_to(path)}: {why}" for file, why in faults if why is not None), None)
+    if not path.exists():
+        return None
+    size = path.stat().st_size
+    if size == 0:
+        return "found an empty file"
+    with path.open("rb") as stream:
+        if path.suffix == ".safetensors":
+            expected = _safetensors_size(stream.read(8), stream)
+            whole = expected == size
+        elif path.suffix in _ARCHIVES:
+            import zipfile  # 10 ms that a --help need not pay
+
+            whole = zipfile.is_zipfile(stream)
+        elif path.suffix in _ENDS:
+            stream.seek(max(0, size - 64))
+            whole = stream.read().rstrip().endswith(_ENDS[path.suffix])
+        else:
+            return None
+    return None if whole else f"found {size} bytes, which end within the file"
+
+
+def _safetensors_size(head: bytes, rest: Any) -> int | None:
+    """How long a safetensors file has to be: 8 bytes, the header that they give the length of, and the last tensor's end."""
+    length = int.from_bytes(head, "little")
+    try:
+        tensors = json.loads(rest.read(min(length, 100_000_000)))
+        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+        return 8 + length + max(ends, default=0)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Rename a file or folder that cannot be used, and say so in one line. One that was set aside before makes way."""
+    aside = path.with_name(DAMAGED + path.name)
+    if aside.is_dir():
+        shutil.rmtree(aside)
+    with suppress(FileNotFoundError):  # of two processes the other one was faster
+        path.replace(aside)
+    print(f"{path}: {why}; set aside as {aside.name}, made again", flush=True)
+
+
+def read_or_set_aside(path: Path, read: Callable[[Path], ReadT]) -> ReadT | None:
+    """What ``read`` makes of a file that can be made again. None: it is not there, or it was damaged and is set aside.
+
+    Args:
+        read: raises anything but OSError where the content is not what it should be.
+    """
+    if not path.exists():
+        return None
+    why = fault(path)
+    if why is None:
+        try:
+            return read(path)
+        except OSError:  # no fault of the content: no permission, a disk that does not answer
+            raise
+        except Exception as error:  # each library has errors of its own for what it cannot read
+            why = f"found content that cannot be used ({' '.join(str(error).split())[:200]})"
+    set_aside(path, why)
+    return None

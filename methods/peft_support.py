@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator
 
+from harness.files import write_text
+
 if TYPE_CHECKING:
     import torch
     from peft import PeftConfig, PeftModel
@@ -191,14 +193,14 @@ class OperationLog:
         self._started = False
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append ``record``. The first one of a process also drops the lines from its step on: after a resume these are
-        the events between the checkpoint and the kill, which now happen again."""
+        """Append ``record``. The first one of a process also drops the lines from its step on, and a last one that was cut
+        off: after a resume these are the events between the checkpoint and the kill, which now happen again."""
         if self._path is None:
             return
         if not self._started:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
-            self._path.write_text("".join(line for line in lines if json.loads(line)["step"] < record["step"]))
+            whole = [line for line in lines if line.endswith("\n")]
+            write_text(self._path, "".join(line for line in whole if json.loads(line)["step"] < record["step"]))
             self._started = True
         with self._path.open("a") as stream:
             stream.write(json.dumps(record, sort_keys=True) + "\n")

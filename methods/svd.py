@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.config import ConfigError
-from harness.files import replacing
+from harness.files import read_or_set_aside, replacing
 from methods.base import TrainingContext
 from methods.lora import Lora
 from methods.peft_support import ADAPTER, LoraFactors, adapted_layers, save_plain_lora
@@ -91,22 +91,25 @@ def write_extremes(extremes: Extremes, path: Path) -> None:
 
 
 def cached_decomposition(weight: torch.Tensor, *, r: int, name: str, model_hash: str, cache_dir: Path) -> Extremes:
-    """``decompose``, read from or written to its ``cache_file``, on weight's device.
-
-    Raises:
-        ConfigError: the file is not the decomposition of a weight of this shape.
-    """
+    """``decompose``, read from or written to its ``cache_file``, on weight's device. A file that is not the decomposition of a
+    weight of this shape is set aside."""
     from safetensors.torch import load_file
 
     path = cache_file(cache_dir, model_hash=model_hash, name=name, r=r)
-    if not path.exists():
+
+    def read(path: Path) -> Extremes:
+        tensors = load_file(path, device=str(weight.device))
+        shapes = (tuple(tensors["top.u"].shape), tuple(tensors["top.v"].shape))
+        expected = ((weight.shape[0], r), (weight.shape[1], r))
+        if shapes != expected:
+            raise ValueError(f"vectors of shapes {shapes}, expected {expected}")
+        return Extremes(top=_triplets(tensors, "top"), bottom=_triplets(tensors, "bottom"))
+
+    kept = read_or_set_aside(path, read)
+    if kept is None:
         write_extremes(decompose(weight, r=r), path)
-    tensors = load_file(path, device=str(weight.device))
-    shapes = (tuple(tensors["top.u"].shape), tuple(tensors["top.v"].shape))
-    expected = ((weight.shape[0], r), (weight.shape[1], r))
-    if shapes != expected:
-        raise ConfigError(f"{path}: found vectors of shapes {shapes}, expected {expected}; delete the file")
-    return Extremes(top=_triplets(tensors, "top"), bottom=_triplets(tensors, "bottom"))
+        kept = read(path)
+    return kept
 
 
 def _triplets(tensors: dict[str, torch.Tensor], part: Part) -> Triplets:

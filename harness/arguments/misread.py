@@ -45,6 +45,15 @@ def complaint(program: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
+def missing(arguments: Sequence[str]) -> str | None:
+    """The first configuration file on a command line of Snakemake that is not there, in words; None if all are."""
+    for option, length, start in _options(arguments):
+        for word in arguments[start : start + length]:
+            if option in _FILES and not Path(word).exists():
+                return f"{option}: found no file {word}, expected an experiment"
+    return None
+
+
 def _options(arguments: Sequence[str]) -> list[tuple[str, int, int]]:
     """(option, number of words after it, place of the first) of each option that takes files or keys."""
     options = []
@@ -65,6 +74,6 @@ def refuse(argv: Sequence[str]) -> None:
     Args:
         argv: as in ``sys.argv``.
     """
-    problem = complaint("snakemake", argv[1:])
+    problem = complaint("snakemake", argv[1:]) or missing(argv[1:])
     if problem is not None:
         raise SystemExit(f"error: {problem}")

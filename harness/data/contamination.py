@@ -133,7 +133,8 @@ def contamination_summary(
         name: cache_dir / f"overlap-{_key(data.format, training_sha256, tasks[name].format, rows)}.json"
         for name, rows in records.items()
     }
-    missing = {name: (tasks[name].format, rows) for name, rows in records.items() if not paths[name].is_file()}
+    found = {name: files.read_or_set_aside(path, _read_summary) for name, path in paths.items()}
+    missing = {name: (tasks[name].format, rows) for name, rows in records.items() if found[name] is None}
     if missing:
         if training is None:
             training = load_records(data.source, data_dir=data_dir, limit=data.limit)
@@ -145,7 +146,12 @@ def contamination_summary(
         for name, (asked, matches) in overlap.items():
             counts = task_overlap(asked, matches)
             files.write_json(paths[name], {**asdict(counts), "share": counts.share})
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
+    return {name: _read_summary(path) for name, path in paths.items()}
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {name: content[name] for name in ("n", "exact", "near", "ngram", "ids", "share")}
 
 
 def _key(training_format: str, training_sha256: str, format: str, records: Sequence[Record]) -> str:

@@ -11,7 +11,7 @@ from evaluation.sets.prompts import TEMPLATES, continuation
 from evaluation.sets.training import training_example
 from harness.config import ConfigError, TrainingData, content_hash
 from harness.data.load import load_records, source_fingerprint
-from harness.files import replacing
+from harness.files import read_or_set_aside, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -125,9 +125,13 @@ def training_set(
     records = load_records(data.source, data_dir=data_dir, limit=data.limit)
     fingerprint = source_fingerprint(records)
     path = tokens_file(data, tokenizer, fingerprint=fingerprint, cache_dir=cache_dir)
-    if path.is_file():
+
+    def read(path: Path) -> dict[str, torch.Tensor]:
         tensors = load_file(path)
-    else:
+        return {name: tensors[name] for name in ("input_ids", "labels", "offsets", "cut")}
+
+    tensors = read_or_set_aside(path, read)
+    if tensors is None:
         tensors = _tokenize(records, data, tokenizer)
         with replacing(path) as temporary:
             save_file(tensors, temporary)

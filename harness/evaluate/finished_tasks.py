@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation import sets
 from harness.config import TaskSpec, content_hash
-from harness.files import json_text, write_text
+from harness.files import json_text, read_or_set_aside, write_text
 from harness.provenance import versions
 from harness.source_files import source_hash
 
@@ -38,13 +38,13 @@ class FinishedTasks:
 
     def load(self, name: str, key: str) -> TaskResult | None:
         """The kept result of a task, or None where there is none with this key."""
-        try:
-            kept = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-            if kept["key"] == key:
-                return TaskResult(metrics=kept["metrics"], predictions=kept["predictions"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # a part of another release is worth nothing: the task is evaluated again
-        return None
+
+        def read(path: Path) -> tuple[str, TaskResult]:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            return kept["key"], TaskResult(metrics=kept["metrics"], predictions=kept["predictions"])
+
+        kept = read_or_set_aside(self.folder / f"{name}.json", read)
+        return kept[1] if kept is not None and kept[0] == key else None
 
     def save(self, name: str, key: str, result: TaskResult) -> None:
         """Keep a result."""

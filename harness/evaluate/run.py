@@ -19,7 +19,7 @@ from harness.evaluate.finished_tasks import FinishedTasks, task_key
 from harness.evaluate.task import check_task, evaluate_task
 from harness.files import write_json, write_jsonl
 from harness.provenance import file_sha256
-from harness.records.training import read_training
+from harness.records.training import read_training, require_artefact
 from harness.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
 
         record |= evaluate_tasks(
             spec.evaluation,
-            load=lambda: load_for_evaluation(spec, adapter_dir=run_dir / "adapter", models_dir=models_dir),
+            load=lambda: load_for_evaluation(spec, adapter_dir=require_artefact(run_dir, trained), models_dir=models_dir),
             # A training record is written once for each adapter, and holds times: another training, another record.
             weights=file_sha256(run_dir / "train.json"),
             folder=run_dir,

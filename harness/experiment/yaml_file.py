@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from harness.config import MAX_SEEDS, ConfigError, Frozen
+from harness.config import MAX_SEEDS, ConfigError, Frozen, TrainingSpec
 from harness.did_you_mean import suggestion
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -106,7 +106,10 @@ def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
     """Keys and message of one pydantic error, with the union tags taken out of the keys."""
     keys = [k for k in error["loc"] if k not in ("built", "hub", "local", "gguf", "generated", "files")]
     if error["type"] == "extra_forbidden":
-        near = suggestion(str(keys[-1]), _field_names())
+        key = str(keys[-1])
+        if key in TrainingSpec.model_fields:
+            return keys, f"found an unknown key; did you mean 'training.{key}'?"
+        near = suggestion(key, _field_names() - {key})
         return keys, f"found an unknown key{near and f'; {near}'}"
     if error["type"] == "missing":
         return keys, "found nothing, expected this key"

@@ -198,11 +198,14 @@ def _evaluate_fractions(
     limit_threads()
     records = {name: load_records(task.source, data_dir=data_dir, limit=task.limit) for name, task in tasks.items()}
     data = {name: source_fingerprint(rows) for name, rows in records.items()}
-    done: list[dict[str, Any]] = []
-    if part.exists():
-        content = json.loads(part.read_text(encoding="utf-8"))
-        done = content["done"] if content["data_sha256"] == data else []
-    subject = PrunableModel(spec, adapter_dir=run_dir / "adapter", models_dir=models_dir)
+
+    def read(path: Path) -> list[dict[str, Any]]:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["done"] if content["data_sha256"] == data else []
+
+    done = files.read_or_set_aside(part, read) or []
+    adapter = training.require_artefact(run_dir, training.read_training(run_dir))
+    subject = PrunableModel(spec, adapter_dir=adapter, models_dir=models_dir)
     for fraction in fractions[len(done) :]:
         done.append(_evaluate_fraction(subject, fraction, tasks, records, title=f"prune {spec.run_id}"))
         files.write_json(part, {"data_sha256": data, "done": done})

@@ -65,7 +65,11 @@ def measure_all(
     }
     # The record itself is the workflow's to delete; a part made under other conditions is never taken up.
     part = scratch_dir / f"timing-{content_hash(head)}.json"
-    done = [Measurement.model_validate(item) for item in json.loads(part.read_text())] if part.exists() else []
+
+    def read(path: Path) -> list[Measurement]:
+        return [Measurement.model_validate(item) for item in json.loads(path.read_text())]
+
+    done = files.read_or_set_aside(part, read) or []
     progress = Progress(f"time {experiment.name}", interval=0, whole_job=True)
     due = [
         (number, order, spec.methods[(number + order) % len(spec.methods)])

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from harness import cli
 from harness.config import BuiltModel, ConfigError, PretrainingSpec, content_hash
 from harness.experiment.runs import load_experiment
-from harness.files import replacing
+from harness.files import read_or_set_aside, replacing
 from harness.models.stand_in import build_tokenizer, model_config
 from harness.progress import Progress
 from harness.provenance import file_sha256, versions
@@ -107,10 +107,12 @@ class _Training:
         """Continue from the checkpoint; one of another recipe or of other text is left alone."""
         import torch
 
-        if not path.is_file():
-            return
-        state = torch.load(path, weights_only=True)
-        if state["fingerprint"] != fingerprint:
+        def read(path: Path) -> dict[str, Any]:
+            state = torch.load(path, weights_only=True)
+            return {name: state[name] for name in ("fingerprint", "model", "optimizer", "step", "seconds", "losses")}
+
+        state = read_or_set_aside(path, read)
+        if state is None or state["fingerprint"] != fingerprint:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import files
+from harness.config import ConfigError
+from harness.provenance import file_sha256
 from harness.records.versioned import Recipe, read_json
 
 FILE = "train.json"
@@ -21,3 +25,24 @@ def read_training(run_dir: Path) -> dict[str, Any]:
     if content.get("status") not in ("success", "diverged"):
         raise recipe.broken(path, f"status: found {content.get('status')!r}, expected success or diverged")
     return content
+
+
+def require_artefact(run_dir: Path, trained: Mapping[str, Any]) -> Path:
+    """The folder of a run's artefact, whose weights are the ones that were trained. Another one is set aside.
+
+    Args:
+        trained: the content of train.json.
+
+    Raises:
+        ConfigError: a file of weights is missing or has another hash than recorded.
+    """
+    folder = run_dir / "adapter"
+    for name, expected in trained["artefact"].items():
+        path = folder / name
+        found = f"sha256 {file_sha256(path)[:16]}..." if path.is_file() else "no such file"
+        if not path.is_file() or file_sha256(path) != expected:
+            why = f"{name}: found {found}, expected sha256 {expected[:16]}... as in {FILE}"
+            if folder.is_dir():
+                files.set_aside(folder, why)
+            raise ConfigError(f"{folder}: {why}; repeat the command, which trains the run again")
+    return folder

@@ -53,6 +53,23 @@ class Recipe:
         return RecordError(f"{path}: {fault}; make it again: {self.again}")
 
 
+def parse(path: Path, *, version: int = SCHEMA_VERSION) -> dict[str, Any]:
+    """A JSON object of this schema version.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is no JSON object, or has another schema version.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"found an incomplete record (cannot be read as JSON: {error})") from error
+    own = content.get("schema_version") if isinstance(content, dict) else None
+    if own != version:
+        raise ValueError(f"schema_version: found {own!r}, expected {version}")
+    return content
+
+
 def read_json(path: Path, recipe: Recipe, *, version: int = SCHEMA_VERSION) -> dict[str, Any]:
     """A JSON object of this schema version.
 
@@ -61,15 +78,13 @@ def read_json(path: Path, recipe: Recipe, *, version: int = SCHEMA_VERSION) -> d
         RecordError: it cannot be read, is no JSON object, or has another schema version.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return parse(path, version=version)
     except FileNotFoundError:
         raise recipe.missing(path) from None
-    except (OSError, ValueError) as error:
-        raise recipe.broken(path, f"found an incomplete record (cannot be read as JSON: {error})") from error
-    own = content.get("schema_version") if isinstance(content, dict) else None
-    if own != version:
-        raise recipe.broken(path, f"schema_version: found {own!r}, expected {version}")
-    return content
+    except OSError as error:
+        raise recipe.broken(path, f"found an incomplete record (cannot be read: {error})") from error
+    except ValueError as error:
+        raise recipe.broken(path, str(error)) from error
 
 
 def validated(path: Path, content: dict[str, Any], model: type[ModelT], recipe: Recipe) -> ModelT:

@@ -9,19 +9,16 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-
-from rich import box
-from rich.console import Console
-from rich.table import Table as Grid
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from harness import cli, overhead
-from harness.experiment.yaml_file import read_yaml
-from harness.tables import words as text
 from harness.tables.arguments import add_table_arguments
-from harness.tables.build import load_table
-from harness.tables.cells import Section, Table
-from harness.tables.render import WIDE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    from harness.tables.cells import Section, Table
 
 MAX_WIDTH = 120
 _STYLES = {"better": "green", "worse": "red"}
@@ -29,6 +26,13 @@ _STYLES = {"better": "green", "worse": "red"}
 
 def grid(table: Table, section: Section) -> Grid:
     """One model's levels: the paper's number (where it has one) / ours with its standard error."""
+    from rich import box
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    from harness.tables import words as text
+    from harness.tables.render import WIDE
+
     metric = table.metric
     paper = section.paper_label if metric == "accuracy" else None
     unit = "%" if metric == "accuracy" else "nats per token"
@@ -53,6 +57,8 @@ def grid(table: Table, section: Section) -> Grid:
 
 def next_commands(table: Table, config: cli.Config) -> list[tuple[str, str]]:
     """(command, what it does) for the likely next steps."""
+    from harness.experiment.yaml_file import read_yaml
+
     more = max(len(table.experiment.seeds) + 2, table.experiment.comparisons.min_seeds)
     target = f"reproduce_{table.name}"
     larger = replace(config, overrides={**config.overrides, "seeds": more})
@@ -82,6 +88,10 @@ def print_summary(
         config: the experiment, for the commands to run next.
         cost: of the workflow that has just made the table, where there was one.
     """
+
+    from rich.text import Text
+
+    from harness.tables import words as text
 
     def line(content: str, style: str = "") -> None:
         console.print(Text(content, style=style))
@@ -117,6 +127,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.tables.summary", description="Show a table in the terminal.")
     add_table_arguments(parser)
     args = parser.parse_args(argv)
+    from rich.console import Console
+
+    from harness.tables.build import load_table
+
     config = cli.parse_config(args)
     table = load_table(args.table, config, results=args.results_dir, allow_missing=args.allow_missing, rates=args.rates)
     console = Console(file=sys.stdout, highlight=False)

@@ -1,16 +1,17 @@
-"""Trainer checkpoints that are either complete or refused by name.
+"""Trainer checkpoints that are either whole or set aside by name.
 
-A checkpoint counts only when ``complete.json``, written last and atomically, lists every file with its size. A kill during a
-save therefore leaves a folder that is ignored, and the one before it is used.
+A checkpoint counts only when ``complete.json``, written last and atomically, lists every file with its size and SHA-256. A kill
+during a save, or damage later on, therefore leaves a folder that is set aside, and the one before it is used.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from harness import files
+from harness.provenance import file_sha256
 
 MARKER = "complete.json"
 
@@ -24,14 +25,18 @@ REQUIRED = {
 }
 
 
+def _describe(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+
+
 def mark_complete(checkpoint: Path) -> None:
-    """List the checkpoint's files and sizes in its marker, atomically."""
-    sizes = {
-        str(file.relative_to(checkpoint)): file.stat().st_size
+    """List the checkpoint's files, sizes and hashes in its marker, atomically."""
+    content = {
+        str(file.relative_to(checkpoint)): _describe(file)
         for file in sorted(checkpoint.rglob("*"))
         if file.is_file() and file.name != MARKER
     }
-    files.write_text(checkpoint / MARKER, json.dumps(sizes))
+    files.write_text(checkpoint / MARKER, json.dumps(content))
 
 
 def what_is_missing(checkpoint: Path) -> str | None:
@@ -44,20 +49,26 @@ def what_is_missing(checkpoint: Path) -> str | None:
             return f"{name} ({content}) is missing"
     if not list(checkpoint.glob("rng_state*.pth")):
         return "rng_state.pth (random streams) is missing"
-    for name, size in json.loads(marker.read_text()).items():
+    try:
+        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in json.loads(marker.read_text()).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MARKER} cannot be read ({error})"
+    for name, (size, digest) in listed.items():
         file = checkpoint / name
         actual = file.stat().st_size if file.is_file() else None
         if actual != size:
             return f"{name} has {actual} bytes, expected {size}"
+        if file_sha256(file) != digest:
+            return f"{name} has another SHA-256 than {MARKER} says"
     return None
 
 
-def latest_complete(folder: Path, *, report: Callable[[str], None]) -> Path | None:
-    """The newest usable ``checkpoint-N`` in ``folder``; each refused one is reported by name with the reason."""
+def take_latest(folder: Path) -> Path | None:
+    """The newest usable ``checkpoint-N`` in ``folder``; newer ones that cannot be used are set aside. In one process only."""
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
     for checkpoint in checkpoints:
         reason = what_is_missing(checkpoint)
         if reason is None:
             return checkpoint
-        report(f"refused {checkpoint}: {reason}")
+        files.set_aside(checkpoint, reason)
     return None

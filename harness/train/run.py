@@ -196,15 +196,12 @@ def _refuse_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
 
 
 def _fit(trainer: MethodTrainer, scratch: Path) -> None:
-    from harness.train.checkpoints import latest_complete
+    from harness.train.checkpoints import take_latest
 
-    def report(text: str) -> None:
-        if trainer.is_world_process_zero():
-            print(text, flush=True)
-
-    checkpoint = latest_complete(scratch, report=report)
-    if checkpoint is not None:
-        report(f"going on from {checkpoint}")
+    with trainer.args.main_process_first(local=False):  # which sets the others aside
+        checkpoint = take_latest(scratch)
+    if checkpoint is not None and trainer.is_world_process_zero():
+        print(f"going on from {checkpoint}", flush=True)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
@@ -240,4 +237,8 @@ def _write_results(
     size = sum(path.stat().st_size for path in adapter.glob("*.safetensors"))  # without the copies in other forms below it
     train_info = {**record["train_info"], "file_size": size}
     files.write_json(folders.output / "train.json", {**record, "artefact": artefact, "train_info": train_info})
-    shutil.rmtree(folders.scratch)
+    # Renamed first: a kill must not leave a whole checkpoint beside a log of operations that is gone.
+    done = folders.scratch.with_name(f"done-{folders.scratch.name}")
+    shutil.rmtree(done, ignore_errors=True)
+    folders.scratch.rename(done)
+    shutil.rmtree(done)

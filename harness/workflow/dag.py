@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -298,11 +299,17 @@ def hold_lock(experiment: str) -> IO[str]:
     workflow can simply be repeated (Snakemake's own lock files survive a kill).
 
     Raises:
-        ConfigError: another workflow holds it.
+        ConfigError: another workflow holds it, or nothing can be written there.
     """
     path = RESULTS / ".progress" / f"{experiment}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stream = path.open("w")
+    try:
+        for folder in (path.parent, RESULTS / experiment):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        stream = path.open("w")
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}, expected a folder that results can be written to") from error
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -256,9 +256,15 @@ def check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ConfigError(
-            f"{folder.resolve()}: found {free / 2**30:.1f} GiB of free disk space, expected at least "
-            f"{needed / 2**30:.1f} GiB for the adapters and checkpoints of these runs"
+            f"{folder.resolve()}: found {_size(free)} of free disk space, expected at least {_size(needed)} for the adapters "
+            "and checkpoints of these runs"
         )
+
+
+def _size(count: int) -> str:
+    """Bytes for a person, in the unit that gives them a digit before the point."""
+    unit = 2 if count >= 2**30 else 1 if count >= 2**20 else 0
+    return f"{count / 2 ** (10 * (unit + 1)):.1f} {('KiB', 'MiB', 'GiB')[unit]}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,9 +18,10 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 from snakemake.cli import get_argument_parser
 
-from harness import cli
+from harness import cli, progress
 from harness.arguments import overrides
 from harness.config import ConfigError
 from harness.experiment.runs import load_experiment
@@ -267,6 +270,44 @@ def test_timing_measures_the_experiment_that_it_was_asked_for(
 def test_preflight_names_the_file_that_it_checks(folder: Path, words: Sequence[str]) -> None:
     with pytest.raises(ConfigError, match=r"^config/other\.yaml: methods\.lora: rank: found 65"):
         preflight.main([*words, "--set", "methods.lora.settings.r=65", "--output", "preflight.json"])
+
+
+# ---- a disk that is full or cannot be written
+
+#: What torch, safetensors and Python raised on a full tmpfs, and Python on one that is read-only; and what is no fault of it.
+FULL = "found a full disk, with"
+DISK_ERRORS: list[tuple[Exception, float, str | None]] = [
+    (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 126336 vs 126224"), 0, FULL),
+    (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 2**30, FULL),
+    (OSError(errno.ENOSPC, "No space left on device"), 2**30, FULL),
+    (OSError(errno.EROFS, "Read-only file system", "results/x"), 2**30, "results/x: Read-only file system; put that right"),
+    (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 126336 vs 126224"), 2**30, None),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "results/x"), 2**30, None),
+]
+
+
+@pytest.mark.parametrize(("error", "free", "said"), DISK_ERRORS)
+def test_a_disk_that_fails_is_one_line(
+    error: Exception,
+    free: float,
+    said: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main(arguments: list[str] | None) -> int:
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setenv(progress.ENVIRONMENT_VARIABLE, "plan.json")
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main)
+    out, written = capsys.readouterr()
+    if said is None:
+        assert ended.value.code == 1 and "Traceback" in written and out.startswith("failed: ")
+    else:
+        assert ended.value.code == 2 and out == written and len(out.splitlines()) == 1 and said in out
 
 
 # ---- the workflow behind a job

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.config import ConfigError
 from methods.peft_support import ADAPTER, adapted_layers
 from methods.svd import cached_decomposition, decompose
 from tests.methods import toy
@@ -101,11 +100,20 @@ def test_cache_is_safe_to_fill_twice_at_once(tmp_path):
     assert [path.name for path in (tmp_path / "svd" / "h").iterdir()] == ["layer-r4.safetensors"]
 
 
-def test_a_cache_of_another_model_is_refused(tmp_path):
+@pytest.mark.parametrize("how", ["of another shape", "empty", "cut off"])
+def test_a_cache_that_cannot_be_used_is_named_and_made_again(tmp_path, how, capsys):
     arguments = {"r": 4, "name": "layer", "model_hash": "h", "cache_dir": tmp_path}
+    expected = decompose(matrix(48, 40).float(), r=4)
     cached_decomposition(matrix(48, 40).float(), **arguments)
-    with pytest.raises(ConfigError, match=r"layer-r4.safetensors: found vectors of shapes .* delete the file"):
+    path = tmp_path / "svd/h/layer-r4.safetensors"
+    if how == "of another shape":
+        path.unlink()
         cached_decomposition(matrix(40, 40).float(), **arguments)
+    else:
+        path.write_bytes(b"" if how == "empty" else path.read_bytes()[:-7])
+    again = cached_decomposition(matrix(48, 40).float(), **arguments)
+    assert torch.equal(again.top.u, expected.top.u) and torch.equal(again.bottom.v, expected.bottom.v)
+    assert f"set aside as damaged-{path.name}, made again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["pissa", "milora"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
+import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,13 @@ from typing import Any
 import pytest
 
 import methods
-from harness.config import RunSpec
+from harness.config import Experiment, RunSpec
 from harness.experiment.runs import load_run
 from harness.provenance import file_sha256
 from harness.records import importance
 from harness.train.run import Folders, train
 from harness.train.trainer import PrintProgress
 from tests.experiments import miniature, settings_of, write
-from tests.paths import ROOT
 
 STEPS = 16
 
@@ -125,44 +124,83 @@ def test_interrupted_runs_end_with_the_same_bits(
     assert not pieces.scratch.exists()
 
 
-def command(path: Path, spec: RunSpec, where: Folders) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "harness.train",
-        "--configfile",
-        str(path),
-        "--run",
-        spec.run_id,
-        "--run-dir",
-        str(where.output),
-        "--scratch",
-        str(where.scratch),
-        "--models-dir",
-        str(where.models),
-        "--cache-dir",
-        str(where.cache),
-    ]
+# ------------------------------------------------------------------------------------------------------- SIGKILL, anywhere
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["beamlora", "relora"])
-def test_a_real_sigkill_loses_nothing(
-    name: str, tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders]
+def start(spec: RunSpec, experiment: Experiment, where: Folders) -> int:
+    """Train in a process of its own, forked from this one; returns its id. Its exit status is 0 if it came to the end."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        train(spec, experiment, where)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of another process, by its clock (clock_getcpuclockid); on a busy machine it says how far a training is."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def kill_at(pid: int, seconds: float) -> bool:
+    """SIGKILL a process when it has taken so much CPU time; whether it was still running then."""
+    while cpu_seconds(pid) < seconds:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+def contents(where: Folders) -> dict[str, str]:
+    """SHA-256 of every file of the artefact: weights, configuration, tokenizer, the log of operations, the snapshots."""
+    adapter = where.output / "adapter"
+    return {str(path.relative_to(adapter)): file_sha256(path) for path in sorted(adapter.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def survived(request: pytest.FixtureRequest) -> Iterator[dict[str, list[bool]]]:
+    """Method -> for every point at which it was killed, whether it survived. Shown as a table at the end."""
+    points: dict[str, list[bool]] = {}
+    yield points
+    rows = [("method", "points tried", "survived")]
+    rows += [(name, str(len(ended)), str(sum(ended))) for name, ended in sorted(points.items())]
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print("\n" + "\n".join(f"{name:<12}{tried:>13}{ended:>10}" for name, tried, ended in rows))
+
+
+OWN_NAMES = sorted(name for name, named in methods.registry().items() if name == named.cls.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "points"),
+    [("beamlora", 1), *(pytest.param(name, 20, marks=pytest.mark.slow) for name in OWN_NAMES)],
+)
+def test_killed_at_random_points_the_same_command_ends_with_the_same_artefact(
+    name: str, points: int, tmp_path: Path, models_dir: Path, survived: dict[str, list[bool]]
 ) -> None:
+    """SIGKILL anywhere between the start and the last file; then the same training once more, to its end."""
     path = experiment_file(tmp_path, name)
-    _, spec = load_run([path], {}, f"math/llama-mini/{name}/seed0")
-    killed = folders(tmp_path, models_dir, "killed")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command(path, spec, killed), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    scratch = killed.scratch / spec.training_hash()
-    while not list(scratch.glob("checkpoint-*/complete.json")) and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = subprocess.run(command(path, spec, killed), cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert hashes(killed.output / "adapter") == hashes(uninterrupted(name).output / "adapter")
+    experiment, spec = load_run([path], {}, f"math/llama-mini/{name}/seed0")
+    whole = folders(tmp_path, models_dir, "whole")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert os.waitpid(start(spec, experiment, whole), 0)[1] == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    takes = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    chance = random.Random(name)
+    ended = survived.setdefault(name, [])
+    while len(ended) < points:
+        where = folders(tmp_path, models_dir, "killed")
+        if kill_at(start(spec, experiment, where), chance.uniform(0, takes)):
+            again = os.waitpid(start(spec, experiment, where), 0)[1]
+            ended.append(again == 0 and contents(where) == contents(whole) and not where.scratch.exists())
+        for folder in (where.output, where.scratch):
+            shutil.rmtree(folder, ignore_errors=True)
+    assert all(ended)
 
 
 def test_a_checkpoint_without_its_optimizer_is_refused_by_name_and_the_one_before_is_used(

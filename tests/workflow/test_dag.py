@@ -24,6 +24,7 @@ from tests.experiments import miniature
 from tests.paths import ROOT
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+DORA = "math/llama-mini/dora/seed0"
 SOURCES = ("Snakefile", "methods", "harness", "evaluation", "config", "profiles")
 
 
@@ -147,11 +148,16 @@ def test_it_ends_with_what_snakemake_and_the_starts_of_its_jobs_cost(finished: C
 
 
 def test_a_resumed_workflow_counts_what_is_left_of_its_target(unchanged: Copy) -> None:
-    """One of two runs is to be evaluated again, and no base model and no training is on the plan."""
-    for lost in ("math/llama-mini/dora/seed0/metrics.json", "tables/table1.md"):
-        (unchanged.root / "results/mini" / lost).unlink()
+    """One of two runs is to be evaluated again, since its record was cut off, and no base model and no training is on the
+    plan. The table is made again with it."""
+    record, table = (unchanged.root / "results/mini" / name for name in (f"{DORA}/metrics.json", "tables/table1.md"))
+    content, made = record.read_bytes(), table.stat().st_mtime_ns
+    record.write_bytes(content[: len(content) // 2])
     done = unchanged.snakemake("reproduce_table1")
     assert done.returncode == 0, done.stderr + done.stdout
+    half = f"results/mini/{DORA}/metrics.json: found {len(content) // 2} bytes, which end within the file"
+    assert f"{half}; set aside as damaged-metrics.json, made again\n" in done.stdout
+    assert json.loads(record.read_text())["status"] == "success" and table.stat().st_mtime_ns > made
     assert set(re.findall(r"\d of \d runs done", done.stdout)) == {"1 of 2 runs done"}
     plan = Plan.read(unchanged.root / "results/.progress/mini.json")
     assert [job.title for job in plan.jobs.values()] == ["evaluate math/llama-mini/dora/seed0"]
@@ -241,9 +247,9 @@ def test_bad_input_that_only_shows_on_disk_stops_before_any_training(unchanged: 
     unchanged.configure(**{"methods.lora.settings": {"r": 65}})
     done = unchanged.snakemake()
     assert done.returncode != 0
-    output = done.stderr + done.stdout
-    assert "methods.lora: rank: found 65, expected at most 64" in output
-    assert "harness.train" not in output
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: config/tiny.yaml: methods.lora: rank: found 65, expected at most 64")
+    assert "harness.train" not in done.stderr + done.stdout
 
 
 def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> None:
@@ -255,7 +261,8 @@ def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> No
     try:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         done = unchanged.snakemake()
-        assert done.returncode != 0 and "another workflow is running" in done.stderr + done.stdout
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith("error: results/.progress/mini.lock: another workflow is running")
     finally:
         holder.kill()
         holder.wait()
@@ -294,6 +301,42 @@ def test_killed_anywhere_and_repeated_it_finishes(tmp_path: Path) -> None:
     done = copy.snakemake()
     assert done.returncode == 0, done.stderr + done.stdout
     assert copy.planned() == {}
+
+
+@pytest.mark.slow
+def test_interrupted_while_a_run_trains_it_ends_within_seconds_with_one_line(tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal."""
+    copy = Copy(tmp_path)
+    command = [SNAKEMAKE, "--cores", "2", "--quiet", "rules", "host"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    environment = {**os.environ, "PYTHONPATH": str(copy.root)}
+    process = subprocess.Popen(command, cwd=copy.root, env=environment, start_new_session=True, **pipes)
+    while not list((copy.root / SCRATCH).glob("*/checkpoint-*")) and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert output.endswith("\ninterrupted; repeat the command to go on\n") and "Error" not in output
+    assert copy.snakemake().returncode == 0
+
+
+@pytest.mark.slow
+def test_an_adapter_of_other_weights_is_named_at_the_end_and_trained_again(tmp_path: Path) -> None:
+    copy = Copy(tmp_path)
+    assert copy.snakemake().returncode == 0
+    weights = copy.root / "results/mini" / DORA / "adapter/adapter_model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (weights.parents[1] / "metrics.json").unlink()
+    (copy.root / "results/mini/tables/table1.md").unlink()
+    failed = copy.snakemake("reproduce_table1")
+    assert failed.returncode == 1
+    blank, line, following = failed.stderr.splitlines()[-3:]
+    assert blank == "" and following.endswith("keeps what is finished: snakemake --cores 2 reproduce_table1")
+    named = f"failed: evaluate/{DORA}: results/mini/{DORA}/adapter: adapter_model.safetensors: found sha256 "
+    assert line.startswith(named) and f"(results/mini/logs/evaluate/{DORA}.log)" in line
+    assert copy.snakemake("reproduce_table1").returncode == 0
+    assert weights.read_bytes() == content
 
 
 # ------------------------------------------------------------------------------------------------ choosing an experiment

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.arguments.misread import complaint, targets
+from harness.arguments.misread import complaint, missing, targets
 
 FILE = "config/small.yaml"
 
@@ -61,3 +61,11 @@ def test_a_file_of_any_name_is_taken_but_no_result(tmp_path: Path, monkeypatch: 
     Path("results").mkdir()
     Path("results/metrics.json").touch()
     assert targets(["mine", "missing.yaml", "results/metrics.json", "missing"]) == ["results/metrics.json", "missing"]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").touch()
+    assert missing(shlex.split("--configfile my.yaml --config seeds=2")) is None
+    said = missing(shlex.split("reproduce_table1 --configfile my.yaml mine.yaml --cores 2"))
+    assert said == "--configfile: found no file mine.yaml, expected an experiment"

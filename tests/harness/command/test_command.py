@@ -34,16 +34,25 @@ def test_the_console_script_exists() -> None:
     assert callable(getattr(import_module(module), function))
 
 
-@pytest.mark.parametrize("words", [(), *((name,) for name in command.COMMANDS)])
-def test_help_imports_the_standard_library_alone(words: tuple[str, ...]) -> None:
+#: Commands of their own, as they stand after ``python -m``: those that ``beamlora`` has and those that it has not.
+MODULES = ("figures", "tables", "tables.summary", "claims", "plan", "report", "report.trace")
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [("command", ()), *(("command", (name,)) for name in command.COMMANDS), *((module, ()) for module in MODULES)],
+)
+def test_help_imports_the_standard_library_alone(module: str, words: tuple[str, ...]) -> None:
+    file = f"harness.{module}" if "." in module else f"harness.{module}.__main__"
     code = (
-        "import sys\nbefore = set(sys.modules)\nfrom harness.command.__main__ import main\n"
+        f"import sys\nbefore = set(sys.modules)\nfrom {file} import main\n"
         f"try: main({[*words, '--help']!r})\nexcept SystemExit:\n"
         "    loaded = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         f"    print(sorted(loaded - sys.stdlib_module_names - {OURS!r}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"usage: {' '.join(['beamlora', *words])} ") and done.stdout.endswith("[]\n")
+    program = "beamlora" if module == "command" else f"python -m harness.{module}"
+    assert done.stdout.startswith(f"usage: {' '.join([program, *words])} ") and done.stdout.endswith("[]\n")
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,7 @@ def run_with(spec, run_dir, monkeypatch, model, tokenizer, status: str = "succes
     tmp_cache = run_dir.with_name(f"{run_dir.name}-cache")
     trained_on = harness.data.load.source_fingerprint(RECORDS)
     record = {"schema_version": SCHEMA_VERSION, "status": status, "created_at": trained_at, "data": {"sha256": trained_on}}
+    record |= {"artefact": {}}
     (run_dir / "train.json").write_text(json.dumps(record))
     for module in (harness.data.load, harness.data.contamination):
         monkeypatch.setattr(module, "load_records", lambda source, *, data_dir, limit=None: RECORDS[:limit])

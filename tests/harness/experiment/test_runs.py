@@ -60,6 +60,18 @@ def test_unknown_key_is_named_with_its_line_and_a_suggestion(tmp_path: Path) -> 
     assert f"experiment.yaml:{line}:" in message
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("learning_rate", "learning_rate: found an unknown key; did you mean 'training.learning_rate'?"),
+        ("generator", "generator: found an unknown key"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_not_suggested_for_itself(tmp_path: Path, key: str, said: str) -> None:
+    message = refused(tmp_path, miniature(**{key: 3}))
+    assert said in message and f"mean '{key}'" not in message
+
+
 def test_misspelt_method_gets_a_suggestion(tmp_path: Path) -> None:
     message = refused(tmp_path, miniature(**{"methods": {"lora": {}, "dorra": {}}}))
     assert "unknown method 'dorra'; did you mean 'dora'" in message

@@ -11,6 +11,7 @@ import pytest
 
 from harness.config import ConfigError
 from harness.report import trace
+from harness.report.one_number import pick
 from harness.report.sources import Source
 from tests.harness import fake_runs
 from tests.harness.report import fake_report
@@ -82,7 +83,7 @@ def test_the_average_of_a_domain_goes_by_its_name(source: Source, capsys: pytest
 
 def test_a_name_that_two_go_by_is_refused() -> None:
     with pytest.raises(ConfigError, match="which 2 go by; expected one of a/x, b/x"):
-        trace.pick("x", {1: ["a/x", "x"], 2: ["b/x", "x"]}, what="test set")
+        pick("x", {1: ["a/x", "x"], 2: ["b/x", "x"]}, what="test set")
 
 
 def test_the_average_shows_every_task_and_both_comparisons(source: Source, capsys: pytest.CaptureFixture[str]) -> None:

@@ -213,3 +213,10 @@ def test_a_sweep_is_held_against_its_runs_too(tmp_path: Path, folder: Path) -> N
     changes = {"methods": {"lora": {}, "beamlora": {"settings": {"delta_t": 4}}}, "sweeps": {"delta_t": sweep}}
     path = with_local_model(tmp_path, folder, **changes, **{"tables.table1.methods": {"llama-mini": ["lora"]}})
     assert "methods.beamlora.delta_t=5000: delta_t: found 5000" in refused(tmp_path, path)
+
+
+def test_a_full_disk_is_said_in_a_unit_that_shows_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: namedtuple("Usage", "free")(3 * 2**19))
+    preflight.check_disk(tmp_path, 2**20)
+    with pytest.raises(ConfigError, match="found 1.5 MiB of free disk space, expected at least 2.0 GiB"):
+        preflight.check_disk(tmp_path, 2**31)
