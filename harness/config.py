@@ -325,6 +325,12 @@ class TrainingSpec(Frozen):
     gradient_accumulation_steps: int = Field(
         1, ge=1, description="micro-batches in one optimizer step, over all processes together: torchrun shares them out"
     )
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="most input tokens of one forward and backward pass, padding included, or one longer example: a larger "
+        "micro-batch is computed in parts, with the same batch and loss; null: whole",
+    )
     num_train_epochs: float | None = Field(None, gt=0, le=10**4)
     max_steps: int | None = Field(None, ge=1, le=10**8)
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import methods
 from harness.config import RunSpec
 from harness.experiment.runs import load_run
 from harness.provenance import file_sha256
 from harness.records import importance
+from harness.train import trainer as trainer_module
 from harness.train.run import Folders, train
 from harness.train.trainer import PrintProgress
 from tests.experiments import miniature, settings_of, write
@@ -28,7 +31,7 @@ from tests.paths import ROOT
 STEPS = 16
 
 
-def experiment_file(folder: Path, name: str) -> Path:
+def experiment_file(folder: Path, name: str, **training: Any) -> Path:
     content = miniature(
         **{
             # Small batches, and an epoch of 12 steps, so that some pieces go on in the second one.
@@ -40,6 +43,7 @@ def experiment_file(folder: Path, name: str) -> Path:
             "training.importance_every": 5,
             "methods": {name: {"settings": settings_of(name)}},
             "tables.table1.methods": {"llama-mini": [name]},
+            "overrides": [{"method": [name], "training": training}],
         }
     )
     return write(folder, content)
@@ -123,6 +127,39 @@ def test_interrupted_runs_end_with_the_same_bits(
     assert snapshots(pieces) == snapshots(whole)
     assert (snapshots(whole) is None) == (record["rank_importance"]["snapshots"] == 0)
     assert not pieces.scratch.exists()
+
+
+def test_what_did_not_fit_into_memory_is_in_the_checkpoint_and_in_the_record(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = experiment_file(tmp_path, "lora", max_steps=4)
+    experiment, spec = load_run([path], {}, "math/llama-mini/lora/seed0")
+    where = folders(tmp_path, models_dir, "run")
+    original = trainer_module.label_loss
+
+    def label_loss(hidden: torch.Tensor, head: Any, labels: torch.Tensor) -> torch.Tensor:
+        patch.setattr(trainer_module, "label_loss", original)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "label_loss", label_loss)
+        kill_after(patch, 4)
+        with pytest.raises(Killed):
+            train(spec, experiment, where)
+    train(spec, experiment, where)
+    (entry,) = json.loads((where.output / "train.json").read_text())["out_of_memory"]
+    assert entry["step"] == 1 and entry["micro_batch_tokens"] == entry["tokens"] // 2
+
+
+def test_gradient_checkpointing_of_a_run_changes_no_bit_of_fused_layers(
+    tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders]
+) -> None:
+    path = experiment_file(tmp_path, "beamlora", gradient_checkpointing=True)
+    experiment, spec = load_run([path], {}, "math/llama-mini/beamlora/seed0")
+    assert spec.training.gradient_checkpointing and spec.training.fused and spec.method.settings["lora_dropout"] > 0
+    where = folders(tmp_path, models_dir, "checkpointing")
+    train(spec, experiment, where)
+    assert hashes(where.output / "adapter") == hashes(uninterrupted("beamlora").output / "adapter")
 
 
 def command(path: Path, spec: RunSpec, where: Folders) -> list[str]:
