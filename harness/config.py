@@ -342,6 +342,12 @@ class TrainingSpec(Frozen):
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: float = Field(1e-8, gt=0)
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the base weights; adapters stay float32")
+    bf16_update: Literal["plain", "kahan", "float32"] = Field(
+        "plain",
+        description="how trained weights of dtype bfloat16 move (adapters are float32). plain: rounded at every step, which "
+        "loses most of a small rate; kahan: what rounding cuts off is kept beside them, 10 bytes a weight in all, for one GPU "
+        "(harness/train/optimizer.py); float32: they are kept in float32 and computed with in bfloat16, 16 bytes a weight",
+    )
     loss_normalization: Literal["token", "microbatch"] = Field(
         "token",
         description="token: mean over all label tokens of the global batch (transformers 5); "

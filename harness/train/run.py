@@ -145,6 +145,10 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
         model = method.wrap(base.model, context)
     except ValueError as error:
         raise ConfigError(f"methods.{spec.method.key}: {error}") from error
+    if spec.training.bf16_update == "float32":
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     if spec.training.fused:
         from methods.beamlora import fused
 
@@ -187,6 +191,11 @@ def _refuse_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
         raise ConfigError(
             f"training.importance_every: found {spec.training.importance_every} with sharded parameters (FSDP or DeepSpeed), "
             "expected null: the norms need whole ranks; launch with torchrun instead"
+        )
+    if sharded and spec.training.bf16_update == "kahan":
+        raise ConfigError(
+            "training.bf16_update: found 'kahan' with sharded parameters (FSDP or DeepSpeed), expected float32, which several "
+            "GPUs have the memory for"
         )
     if sharded and not trainer.method.supports_sharded_optimizer:
         raise ConfigError(

@@ -20,6 +20,7 @@ from harness.progress import Progress
 from harness.records.importance import ImportanceHistory
 from harness.train import checkpoints
 from harness.train.loss import hidden_states, label_loss, plain_head
+from harness.train.optimizer import KahanAdamW
 from methods.base import Method
 
 TENSORS_FILE = "trainable.safetensors"
@@ -67,7 +68,8 @@ class MethodTrainer(Trainer):
             parameters = [p for p in self.model.parameters() if p.requires_grad]
             groups = self.method.param_groups(self.model) or [{"params": parameters}]
             spec = self.spec
-            self.optimizer = torch.optim.AdamW(
+            compensated = spec.bf16_update == "kahan" and {p.dtype for p in parameters} == {torch.bfloat16}
+            self.optimizer = (KahanAdamW if compensated else torch.optim.AdamW)(
                 groups,
                 lr=spec.learning_rate,
                 betas=(spec.adam_beta1, spec.adam_beta2),
