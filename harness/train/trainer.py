@@ -232,7 +232,7 @@ class MethodTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         state = torch.load(folder / STATE_FILE, weights_only=True)
-        # The state first: it may decide which tensors training changes (ReLoRA's base weights, once merged into).
+        # The state first: it may decide which tensors training changes.
         self.method.load_state_dict(state["method"])
         self.tokens = state["tokens"]
         self.before = state["seconds"]

@@ -127,6 +127,19 @@ def test_a_full_disk_is_refused_before_it_is_full(tmp_path: Path, folder: Path, 
     assert "free disk space" in refused(tmp_path, with_local_model(tmp_path, folder))
 
 
+def test_relora_needs_disk_for_a_full_model_and_what_it_merged(tmp_path: Path, folder: Path) -> None:
+    def needed(method: str, **settings: object) -> int:
+        content = {"methods": {method: {"settings": settings}}, "tables.table1.methods": {"llama-mini": [method]}}
+        runs = all_runs(load_experiment([with_local_model(tmp_path, folder, **content)]))
+        return preflight.check_models(runs, models_dir=tmp_path)
+
+    full = needed("full-ft") // (1 + 3 * 3)
+    adapter = needed("lora", r=1) // (1 + 3 * 3)
+    # An artefact, and three checkpoints of the adapter with its moments and what nine merges added, or the weights.
+    assert needed("relora", r=1, merge_every=0.1) == full + 3 * (3 * adapter + min(10 * adapter, full))
+    assert needed("relora", r=1, merge_every=1) == full + 3 * (3 * adapter + full)
+
+
 def test_an_unreachable_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     spec = BaseModelSpec(label="x", stands_for=None, source=HubModel(kind="hub", model_name_or_path="nobody/no-such-model"))
