@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import methods
 from harness import files
 from harness.config import ConfigError, Experiment, RunSpec
+from harness.errors import Preempted
 from harness.records import importance
 from harness.threads import limit_threads
 
@@ -47,6 +48,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     Raises:
         ConfigError: the model, the data or a setting is wrong.
         methods.base.MechanismError: the method did not do what its settings ask for.
+        Preempted: SIGTERM came; a checkpoint is saved.
     """
     import torch
 
@@ -206,6 +208,7 @@ def _refuse_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
 
 def _fit(trainer: MethodTrainer, scratch: Path) -> None:
     from harness.train.checkpoints import latest_complete
+    from harness.train.preemption import SaveOnSigterm
 
     def report(text: str) -> None:
         if trainer.is_world_process_zero():
@@ -214,7 +217,12 @@ def _fit(trainer: MethodTrainer, scratch: Path) -> None:
     checkpoint = latest_complete(scratch, report=report)
     if checkpoint is not None:
         report(f"going on from {checkpoint}")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    preemption = SaveOnSigterm()
+    trainer.add_callback(preemption)
+    with preemption.listening():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if preemption.saved_at is not None:
+        raise Preempted(f"ended by SIGTERM after step {preemption.saved_at}: a checkpoint is saved")
 
 
 def _importance_record(trainer: MethodTrainer) -> dict[str, Any] | None:

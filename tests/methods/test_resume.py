@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -23,8 +24,10 @@ from harness.experiment.runs import load_run
 from harness.provenance import file_sha256
 from harness.records import importance
 from harness.train import trainer as trainer_module
+from harness.train.checkpoints import what_is_missing
 from harness.train.run import Folders, train
 from harness.train.trainer import PrintProgress
+from tests import preloaded
 from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
 
@@ -180,6 +183,43 @@ def command(path: Path, spec: RunSpec, where: Folders) -> list[str]:
         "--cache-dir",
         str(where.cache),
     ]
+
+
+#: The command, which gets a real SIGTERM in its 8th step.
+PREEMPTED = """
+import os, signal
+from harness.cli import run
+from harness.train.__main__ import main
+from harness.train.trainer import MethodTrainer
+
+original = MethodTrainer.compute_loss
+
+def compute_loss(self, *arguments, **keys):
+    if self.state.global_step == 7:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return original(self, *arguments, **keys)
+
+MethodTrainer.compute_loss = compute_loss
+run(main)
+"""
+
+
+def test_sigterm_saves_a_checkpoint_and_the_next_start_ends_with_the_same_bits(
+    tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders]
+) -> None:
+    path = experiment_file(tmp_path, "lora")
+    experiment, spec = load_run([path], {}, "math/llama-mini/lora/seed0")
+    where = folders(tmp_path, models_dir, "run")
+    arguments = command(path, spec, where)[3:]
+    ended = subprocess.run([preloaded.python(), "-c", PREEMPTED, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 143, ended.stderr
+    assert ended.stderr.endswith("ended by SIGTERM after step 8: a checkpoint is saved; repeat the command to go on\n")
+    scratch = where.scratch / spec.training_hash()
+    assert not (where.output / "train.json").exists() and what_is_missing(scratch / "checkpoint-8") is None
+    record = train(spec, experiment, dataclasses.replace(where, scratch=scratch))
+    assert hashes(where.output / "adapter") == hashes(uninterrupted("lora").output / "adapter")
+    expected = json.loads((uninterrupted("lora").output / "train.json").read_text())
+    assert [entry["loss"] for entry in record["loss_curve"]] == [entry["loss"] for entry in expected["loss_curve"]]
 
 
 @pytest.mark.slow
