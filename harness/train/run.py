@@ -109,8 +109,6 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base
         dtype=getattr(torch, spec.training.dtype),
         attn_implementation=spec.training.attn_implementation,
     )
-    if torch.cuda.is_available():
-        model.to("cuda")
     return Base(
         model=model,
         tokenizer=tokenizer,
