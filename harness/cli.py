@@ -210,8 +210,8 @@ def end_with_workflow() -> None:
 def run(main: Callable[[list[str] | None], int | None]) -> NoReturn:
     """Run a command's ``main`` and exit with its status.
 
-    Bad input becomes one line on stderr and exit status 2, a run that SIGTERM ended with a checkpoint one and 143 (128 + 15, what
-    schedulers take for its end); any other failure a traceback and exit status 1. In a workflow stderr goes to the job's log
+    Bad input becomes one line on stderr and exit status 2, a run that SIGTERM ended with a checkpoint one and 143 (128 + 15, as
+    of a process that it kills); any other failure a traceback and exit status 1. In a workflow stderr goes to the job's log
     file, so the line is repeated on stdout, where the user looks.
     """
     end_with_workflow()

@@ -560,6 +560,9 @@ class Experiment(Frozen):
     notes: tuple[str, ...] = Field((), description="sentences printed under every table")
     seeds: Seeds
     gpu: bool = Field(description="whether runs need a GPU")
+    report_to: Annotated[tuple[Literal["tensorboard", "trackio", "wandb"], ...], AfterValidator(_distinct)] = Field(
+        (), description="where training shows its loss while it runs, beside train.json: the Trainer's own integrations"
+    )
     data_dir: str | None = Field(None, description="folder with local copies of the public sets; null reads the hub")
     protocol: Protocol = Field("sound", description="of every domain that names none itself")
     models: dict[str, BaseModelSpec] = Field(min_length=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from harness.config import ConfigError, Experiment, RunSpec
 from harness.errors import Preempted
 from harness.records import importance
 from harness.threads import limit_threads
+from harness.train import reporting
 
 if TYPE_CHECKING:
     import torch
@@ -56,11 +57,14 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     from harness.train.record import training_record
 
     limit_threads()
+    reporting.check(experiment.report_to)
+    if "tensorboard" in experiment.report_to:  # else the Trainer puts it beside the checkpoints, which go
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.output / "tensorboard")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     git = git_state(Path(__file__).parent)  # of the code that is running, not of what the checkout holds at the end
     base = load_inputs(spec, experiment, folders)
-    trainer, stop = make_trainer(spec, base, folders)
+    trainer, stop = make_trainer(spec, base, folders, report_to=experiment.report_to)
     _refuse_sharding(trainer, spec)
     _fit(trainer, folders.scratch)
     diverged = stop.reason is not None
@@ -156,8 +160,14 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
     return method, model, total_steps
 
 
-def make_trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTrainer, StopWhenDiverged]:
-    """The Trainer of this run, and the callback that knows whether it diverged."""
+def make_trainer(
+    spec: RunSpec, base: Base, folders: Folders, *, report_to: Sequence[str] = ()
+) -> tuple[MethodTrainer, StopWhenDiverged]:
+    """The Trainer of this run, and the callback that knows whether it diverged.
+
+    Args:
+        report_to: ``Experiment.report_to``.
+    """
     from transformers import PrinterCallback
 
     from harness.data.batches import PackedCollator, PaddedCollator
@@ -177,7 +187,13 @@ def make_trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTra
         train_dataset=base.dataset,
         data_collator=collator,
         args=training_arguments(
-            training, total_steps=total_steps, world_size=world_size, output_dir=folders.scratch, seed=spec.seed
+            training,
+            total_steps=total_steps,
+            world_size=world_size,
+            output_dir=folders.scratch,
+            seed=spec.seed,
+            report_to=report_to,
+            run_name=f"{spec.experiment}/{spec.run_id}",
         ),
         callbacks=[*method.callbacks(), stop, PrintProgress(f"train {spec.run_id}"), CompleteCheckpoints()],
     )

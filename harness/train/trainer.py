@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -346,10 +347,22 @@ class PrintProgress(TrainerCallback):
 
 
 def training_arguments(
-    spec: TrainingSpec, *, total_steps: int, world_size: int, output_dir: Path, seed: int
+    spec: TrainingSpec,
+    *,
+    total_steps: int,
+    world_size: int,
+    output_dir: Path,
+    seed: int,
+    report_to: Sequence[str] = (),
+    run_name: str | None = None,
 ) -> TrainingArguments:
     """The Trainer's arguments. Precision and parallelism come from the spec and the launcher, nothing from defaults that
-    change between releases."""
+    change between releases.
+
+    Args:
+        report_to: ``Experiment.report_to``.
+        run_name: what the run is called there.
+    """
     warmup = spec.warmup_steps if spec.warmup_steps is not None else math.ceil(spec.warmup_ratio * total_steps)
     batch_size, accumulation = spec.per_process(world_size)
     return TrainingArguments(
@@ -370,7 +383,8 @@ def training_arguments(
         save_total_limit=2,
         seed=seed,
         data_seed=seed,
-        report_to="none",
+        report_to=list(report_to),
+        run_name=run_name,
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=0,

@@ -19,6 +19,7 @@ import methods
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError, DataSource, Experiment, LocalModel, RunSpec, TaskSpec, TrainingData, canonical_json
 from harness.experiment.runs import all_runs, load_experiment
+from harness.train import reporting
 from harness.train.steps import method_schedule, step_counts
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     runs = all_runs(experiment)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        reporting.check(experiment.report_to)
         needed = check_models(runs, models_dir=args.models_dir)
         check_disk(args.output.parent, needed)
         rows = check_data(experiment, runs)

@@ -154,6 +154,44 @@ def test_what_did_not_fit_into_memory_is_in_the_checkpoint_and_in_the_record(
     assert entry["step"] == 1 and entry["micro_batch_tokens"] == entry["tokens"] // 2
 
 
+#: A package that the Trainer takes for TensorBoard's where that is not installed.
+WRITER = """
+import pathlib
+
+class SummaryWriter:
+    def __init__(self, log_dir):
+        self.file = pathlib.Path(log_dir, "scalars")
+        self.file.parent.mkdir(parents=True)
+
+    def add_scalar(self, name, value, step):
+        with self.file.open("a") as file:
+            print(name, value, step, file=file)
+
+    def add_text(self, *_): pass
+    def flush(self): pass
+    def close(self): pass
+"""
+
+
+def test_a_dashboard_sees_the_loss_and_changes_neither_hash_nor_bits(
+    tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorboardX.py").write_text(WRITER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "elsewhere")
+    path = experiment_file(tmp_path, "lora")
+    _, plain = load_run([path], {}, "math/llama-mini/lora/seed0")
+    experiment, spec = load_run([path], {"report_to": ["tensorboard"]}, "math/llama-mini/lora/seed0")
+    assert spec.training_hash() == plain.training_hash()
+    where = folders(tmp_path, models_dir, "reported")
+    record = train(spec, experiment, where)
+    assert hashes(where.output / "adapter") == hashes(uninterrupted("lora").output / "adapter")
+    seen = [line.split() for line in (where.output / "tensorboard" / "scalars").read_text().splitlines()]
+    losses = [(float(value), int(step)) for name, value, step in seen if name == "train/loss"]
+    assert losses == [(entry["loss"], entry["step"]) for entry in record["loss_curve"]]
+
+
 def test_gradient_checkpointing_of_a_run_changes_no_bit_of_fused_layers(
     tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders]
 ) -> None:
