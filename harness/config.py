@@ -343,6 +343,12 @@ class TrainingSpec(Frozen):
     gradient_accumulation_steps: int = Field(
         1, ge=1, description="micro-batches in one optimizer step, over all processes together: torchrun shares them out"
     )
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="most input tokens of one forward and backward pass, padding included, or one longer example: a larger "
+        "micro-batch is computed in parts, with the same batch and loss; null: whole",
+    )
     num_train_epochs: float | None = Field(None, gt=0, le=10**4)
     max_steps: int | None = Field(None, ge=1, le=10**8)
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
@@ -354,6 +360,12 @@ class TrainingSpec(Frozen):
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: float = Field(1e-8, gt=0)
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the base weights; adapters stay float32")
+    bf16_update: Literal["plain", "kahan", "float32"] = Field(
+        "plain",
+        description="how trained weights of dtype bfloat16 move (adapters are float32). plain: rounded at every step, which "
+        "loses most of a small rate; kahan: what rounding cuts off is kept beside them, 10 bytes a weight in all, for one GPU "
+        "(harness/train/optimizer.py); float32: they are kept in float32 and computed with in bfloat16, 16 bytes a weight",
+    )
     loss_normalization: Literal["token", "microbatch"] = Field(
         "token",
         description="token: mean over all label tokens of the global batch (transformers 5); "
@@ -563,6 +575,9 @@ class Experiment(Frozen):
     notes: tuple[str, ...] = Field((), description="sentences printed under every table")
     seeds: Seeds
     gpu: bool = Field(description="whether runs need a GPU")
+    report_to: Annotated[tuple[Literal["tensorboard", "trackio", "wandb"], ...], AfterValidator(_distinct)] = Field(
+        (), description="where training shows its loss while it runs, beside train.json: the Trainer's own integrations"
+    )
     data_dir: str | None = Field(None, description="folder with local copies of the public sets; null reads the hub")
     protocol: Protocol = Field("sound", description="of every domain that names none itself")
     models: dict[str, BaseModelSpec] = Field(min_length=1)

@@ -119,6 +119,15 @@ class Method(ABC, Generic[SettingsT]):
         in place. The default is the trainable parameters; a method that edits frozen weights or buffers adds them."""
         return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
+    def disk_parameters(self, *, adapter: int, base: int) -> tuple[int, int]:
+        """How many numbers lie on disk at most: in the artefact, and in one checkpoint with its two moments.
+
+        Args:
+            adapter: trained parameters; all of the base model's for a method without adapter.
+            base: parameters of the base model.
+        """
+        return adapter, 3 * adapter
+
     def state_dict(self) -> dict[str, Any]:
         """State beside the model and the optimizer (snapshots, averages, counters), as nested dicts of tensors and plain
         values that ``torch.save`` / ``torch.load(weights_only=True)`` round-trip."""

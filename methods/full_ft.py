@@ -17,7 +17,8 @@ class FullFineTuning(Method[MethodSettings]):
     """Full-FT. It has no settings of its own.
 
     From the paper (A.2), and set in the experiment's training section: learning rate 2e-5 for LLaMA2-7B and 5e-6 for
-    Mistral-7B, batch 128, 3 epochs. Weights and moments have the base's dtype; small learning rates need float32.
+    Mistral-7B, batch 128, 3 epochs. Weights and moments have the base's dtype; at such rates bfloat16 alone would lose most of
+    the update, and ``training.bf16_update`` says how it does not.
     """
 
     name = "full-ft"

@@ -24,6 +24,7 @@ from methods.peft_support import (
 
 if TYPE_CHECKING:
     import torch
+    from peft.tuners.lora import LoraLayer
     from transformers import TrainerCallback
 
 
@@ -56,6 +57,7 @@ class Relora(Lora):
 
     On a base that is not float32 merging would round most of the update away: a float32 copy of the target weights is then
     kept in host memory (4 bytes per parameter) and the base is its rounded image.
+    A checkpoint holds A and B of each merge, at 7B 0.6 GB each, and a resumed run merges them again.
     The artefact is the full merged model: the sum of the cycles' updates is not a rank-r adapter.
     """
 
@@ -87,6 +89,9 @@ class Relora(Lora):
             raise ConfigError(f"restart_warmup: found {self.warmup} steps, expected fewer than merge_every ({self.cycle})")
         self.merge_steps: list[int] = []
         self._model = super().wrap(model, context)
+        #: Module -> (A, B) of each merge so far, from which a resumed run makes the weights again; without the modules whose
+        #: weights are smaller by now.
+        self._factors: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in adapted_layers(self._model)}
         self._masters = {
             name: layer.get_base_layer().weight.detach().float().cpu()
             for name, layer in adapted_layers(self._model).items()
@@ -134,6 +139,7 @@ class Relora(Lora):
 
     def restart(self, optimizer: torch.optim.Optimizer, *, step: int) -> None:
         """Merge, draw A anew, and reset the moments of A and B inside the existing optimizer. Same on every process."""
+        self._keep_factors()
         norm = self._merge()
         self.merge_steps.append(step)
         for name, layer in adapted_layers(self._model).items():
@@ -145,37 +151,66 @@ class Relora(Lora):
                 _reset_moments(optimizer, parameter, settings=self.settings, generator=private_generator(*identity))
         self._log.write({"operation": "merge", "step": step, "update_norm": norm})
 
+    def _keep_factors(self) -> None:
+        for name, layer in adapted_layers(self._model).items():
+            if name not in self._factors:
+                continue
+            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            merges = len(self._factors[name]) + 1
+            if merges * (a.numel() + b.numel()) < layer.get_base_layer().weight.numel():
+                self._factors[name].append((a.detach().cpu().clone(), b.detach().cpu().clone()))
+            else:
+                del self._factors[name]
+
     def _merge(self) -> float:
         """W += s B A in float32 for every target; returns the Frobenius norm of the whole update."""
+        return math.sqrt(
+            sum(
+                self._add(name, layer, layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight)
+                for name, layer in adapted_layers(self._model).items()
+            )
+        )
+
+    def _add(self, name: str, layer: LoraLayer, a: torch.Tensor, b: torch.Tensor) -> float:
+        """W += s B A in float32 for one target; returns the square of the update's norm."""
         import torch
 
-        squares = 0.0
+        weight = layer.get_base_layer().weight
         with torch.no_grad():
-            for name, layer in adapted_layers(self._model).items():
-                weight = layer.get_base_layer().weight
-                a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-                update = layer.scaling[ADAPTER] * (b.float() @ a.float())
-                squares += float(update.square().sum())
-                if name in self._masters:
-                    self._masters[name] += update.cpu()
-                    weight.copy_(self._masters[name])
-                else:
-                    weight += update
-        return math.sqrt(squares)
+            update = layer.scaling[ADAPTER] * (b.float() @ a.float())
+            if name in self._masters:
+                self._masters[name] += update.cpu()
+                weight.copy_(self._masters[name])
+            else:
+                weight += update
+        return float(update.square().sum())
 
-    def checkpoint_tensors(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """A and B, and the target weights once a merge has changed them."""
-        changed = [layer.get_base_layer().weight for layer in adapted_layers(model).values()] if self.merge_steps else []
-        wanted = {id(parameter) for parameter in changed}
-        return {name: p for name, p in model.named_parameters() if p.requires_grad or id(p) in wanted}
+    def disk_parameters(self, *, adapter: int, base: int) -> tuple[int, int]:
+        """A full model; in a checkpoint the factors of each merge, or the weights where these are smaller."""
+        cycle = self.settings.merge_every
+        merged = int(1 / cycle) * adapter if isinstance(cycle, float) else base
+        return base, 3 * adapter + min(merged, base)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"merge_steps": list(self.merge_steps), "masters": dict(self._masters) if self.merge_steps else {}}
+        """What was merged; the base itself is the model's own, and its image in another dtype follows from it."""
+        weights = {
+            name: self._masters.get(name, layer.get_base_layer().weight.detach().cpu())
+            for name, layer in adapted_layers(self._model).items()
+            if name not in self._factors
+        }
+        return {"merge_steps": list(self.merge_steps), "factors": self._factors, "weights": weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.merge_steps = list(state["merge_steps"])
-        for name, master in state["masters"].items():
-            self._masters[name].copy_(master)
+        self._factors = state["factors"]
+        for name, layer in adapted_layers(self._model).items():
+            weight = layer.get_base_layer().weight
+            for a, b in self._factors.get(name, []):
+                self._add(name, layer, a.to(weight.device), b.to(weight.device))
+            if name in state["weights"]:
+                if name in self._masters:
+                    self._masters[name].copy_(state["weights"][name])
+                weight.data.copy_(state["weights"][name])
 
     def evidence(self, model: torch.nn.Module) -> dict[str, Any]:
         """When the adapter was merged."""

@@ -92,6 +92,8 @@ def measure(bench: Bench, candidate: Candidate, *, folder: Path, rate: float | N
     trainer.add_callback(meter)
     reset_peak_memory()
     trainer.train()
+    if isinstance(trainer, MethodTrainer) and trainer.out_of_memory:
+        raise torch.OutOfMemoryError(f"{trainer.out_of_memory[0]['tokens']} tokens did not fit")
     if not meter.peak:
         raise RuntimeError(f"training ended after {len(meter.seconds)} steps, expected {len(meter.plan)}")
     steps = meter.steps()

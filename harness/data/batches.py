@@ -11,6 +11,24 @@ if TYPE_CHECKING:
     import torch
 
 
+def within(lengths: Sequence[int], *, most_tokens: int, padded: bool) -> list[slice]:
+    """Examples that follow one another, in groups of at most ``most_tokens`` tokens; a longer example is a group by itself.
+
+    Args:
+        lengths: tokens of each example.
+        padded: whether every example counts as long as the longest of its group.
+    """
+    groups: list[slice] = []
+    start = 0
+    for end in range(1, len(lengths) + 1):
+        group = lengths[start : end + 1]
+        tokens = max(group) * len(group) if padded else sum(group)
+        if end == len(lengths) or tokens > most_tokens:
+            groups.append(slice(start, end))
+            start = end
+    return groups
+
+
 class PackedCollator:
     """Joins the examples of a batch end to end: shape (1, total tokens), no padding.
 
@@ -45,6 +63,21 @@ class PackedCollator:
             batch["segment_lengths"] = lengths
         return batch
 
+    def split(self, batch: Mapping[str, Any], *, most_tokens: int) -> list[dict[str, Any]]:
+        """The batch in parts of at most ``most_tokens`` tokens, or of one longer example."""
+        import torch
+
+        if batch["input_ids"].numel() <= most_tokens:
+            return [dict(batch)]
+        lengths = batch["cu_seq_lens_q"].diff().tolist() if self.flash else batch["segment_lengths"]
+        ids = batch["input_ids"][0]
+        labels = torch.full_like(ids, IGNORE_INDEX)
+        labels[batch["logits_to_keep"] + 1] = batch["labels"]
+        examples = [
+            {"input_ids": own, "labels": answer} for own, answer in zip(ids.split(lengths), labels.split(lengths), strict=True)
+        ]
+        return [self(examples[group]) for group in within(lengths, most_tokens=most_tokens, padded=False)]
+
 
 class PaddedCollator:
     """Pads the examples of a batch on the right: shape (batch, longest), with the true attention mask."""
@@ -62,3 +95,13 @@ class PaddedCollator:
             "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             "labels": pad_sequence([example["labels"] for example in examples], batch_first=True, padding_value=IGNORE_INDEX),
         }
+
+    def split(self, batch: Mapping[str, Any], *, most_tokens: int) -> list[dict[str, Any]]:
+        """The batch in parts of at most ``most_tokens`` tokens with their padding, or of one longer example."""
+        if batch["input_ids"].numel() <= most_tokens:
+            return [dict(batch)]
+        lengths = batch["attention_mask"].sum(1).tolist()
+        return [
+            {name: tensor[group, : max(lengths[group])] for name, tensor in batch.items()}
+            for group in within(lengths, most_tokens=most_tokens, padded=True)
+        ]

@@ -42,7 +42,7 @@ class PrunableModel:
 
     For each share the update of the ranks that stay is added to the base weights in float32 and cast once, as
     ``load_for_evaluation`` does: with nothing pruned the weights are the same to the bit. The original weights of the adapted
-    modules stay in host memory, 4 bytes per parameter.
+    modules stay in host memory.
     """
 
     def __init__(self, spec: RunSpec, *, adapter_dir: Path, models_dir: Path) -> None:
@@ -56,13 +56,17 @@ class PrunableModel:
         from methods.peft_support import adapted_layers
 
         base, self.tokenizer = load_base(
-            spec.model_key, spec.model, models_dir=models_dir, dtype=torch.float32, attn_implementation="sdpa"
+            spec.model_key,
+            spec.model,
+            models_dir=models_dir,
+            dtype=getattr(torch, spec.training.dtype),
+            attn_implementation="sdpa",
         )
         wrapped = PeftModel.from_pretrained(base, str(served_adapter(adapter_dir)))
         #: Module name -> importances of its ranks, shape (r,), float32.
         self.importance: dict[str, torch.Tensor] = importance_by_module(wrapped)
         self._layers = adapted_layers(wrapped)
-        self._original = {name: layer.get_base_layer().weight.data for name, layer in self._layers.items()}
+        self._original = {name: layer.get_base_layer().weight.data.cpu() for name, layer in self._layers.items()}
         self._dtype = getattr(torch, spec.evaluation.dtype)
         unwrapped: PreTrainedModel = wrapped.unload()
         cast_weights(unwrapped, self._dtype)
@@ -88,9 +92,9 @@ class PrunableModel:
             least = order[: ranks_to_prune(fraction, len(order))]
             gone += len(least)
             with torch.no_grad(), _without(layer, least):
-                weight = self._original[name] + layer.get_delta_weight("default")
+                weight = self._original[name].to(self.model.device).float() + layer.get_delta_weight("default")
             # A new tensor, since on the CPU the module's own may be the original.
-            self.model.get_submodule(name).weight.data = weight.to(device=self.model.device, dtype=self._dtype)
+            self.model.get_submodule(name).weight.data = weight.to(self._dtype)
         return gone
 
 

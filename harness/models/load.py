@@ -16,6 +16,7 @@ from harness.provenance import file_sha256, folder_sha256
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 #: Keys of config.json that say how the file came to be rather than what the model computes.
@@ -178,7 +179,8 @@ def load_tokenizer(key: str, spec: BaseModelSpec, *, models_dir: Path) -> PreTra
 def load_base(
     key: str, spec: BaseModelSpec, *, models_dir: Path, dtype: torch.dtype, attn_implementation: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model and its tokenizer. Weights are read from safetensors or GGUF and cast to ``dtype`` once.
+    """The base model, on the accelerator if there is one, and its tokenizer. Weights are read from safetensors or GGUF and cast
+    to ``dtype`` once.
 
     Raises:
         ConfigError: the model is missing, unreachable, gated or unreadable.
@@ -190,7 +192,9 @@ def load_base(
         check_folder(key, folder)
     name, arguments = _load_arguments(key, spec, models_dir=models_dir)
     with _named_failures(key, name):
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=attn_implementation, **arguments)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, attn_implementation=attn_implementation, device_map=_device_map(), **arguments
+        )
     if isinstance(spec.source, GgufModel):
         _forget_quantisation(model)
     model.config.use_cache = model.generation_config.use_cache = True
@@ -237,26 +241,51 @@ def load_for_evaluation(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The fine-tuned model with its adapter merged into the weights, in evaluation mode, on the accelerator if there is one.
 
-    ``adapter_dir`` holds what ``Method.finalize`` wrote: a full model, or an adapter for the original base. Merging happens in
-    float32, the weights of the result are cast once to ``spec.evaluation.dtype``.
+    ``adapter_dir`` holds what ``Method.finalize`` wrote: a full model, or an adapter for the original base. The base has the
+    dtype that it was trained in; each update is added to it in float32, and the sum cast once to ``spec.evaluation.dtype``.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    exported = served_adapter(adapter_dir)
+    exported, dtype = served_adapter(adapter_dir), getattr(torch, spec.evaluation.dtype)
     if (exported / "adapter_config.json").is_file():
         from peft import PeftModel
 
         model, tokenizer = load_base(
-            spec.model_key, spec.model, models_dir=models_dir, dtype=torch.float32, attn_implementation="sdpa"
+            spec.model_key,
+            spec.model,
+            models_dir=models_dir,
+            dtype=getattr(torch, spec.training.dtype),
+            attn_implementation="sdpa",
         )
-        model = PeftModel.from_pretrained(model, str(exported)).merge_and_unload(safe_merge=True)
+        model = merged(PeftModel.from_pretrained(model, str(exported)), dtype)
+        cast_weights(model, dtype)
     else:
         tokenizer = load_tokenizer(spec.model_key, spec.model, models_dir=models_dir)
-        model = AutoModelForCausalLM.from_pretrained(adapter_dir, dtype=torch.float32, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(
+            adapter_dir, dtype=dtype, attn_implementation="sdpa", device_map=_device_map()
+        )
         model.config.use_cache = model.generation_config.use_cache = True
-    cast_weights(model, getattr(torch, spec.evaluation.dtype))
     return for_answering(model), tokenizer
+
+
+def merged(model: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with each update added to its weights in float32 and the sum cast to ``dtype``, one module after another."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in [module for module in model.modules() if isinstance(module, BaseTunerLayer)]:
+        base = layer.get_base_layer()
+        base.weight.data = base.weight.data.float()
+        layer.merge(safe_merge=True)
+        base.weight.data = base.weight.data.to(dtype)
+    return model.unload()
+
+
+def _device_map() -> dict[str, str] | None:
+    """Where ``from_pretrained`` puts each weight as it reads it: the accelerator if there is one."""
+    import torch
+
+    return {"": f"cuda:{torch.cuda.current_device()}"} if torch.cuda.is_available() else None
 
 
 def load_base_for_evaluation(

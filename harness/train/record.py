@@ -59,6 +59,7 @@ def training_record(
         "trainable_parameters": trainable,
         "base_parameters": base["parameters"],
         "steps": trainer.state.global_step,
+        "out_of_memory": trainer.out_of_memory,
         "loss_curve": history,
         "tokens": tokens,
         "tokens_per_second": tokens["input"] / seconds["wall"],

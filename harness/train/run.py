@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import methods
 from harness import files
 from harness.config import ConfigError, Experiment, RunSpec
+from harness.errors import Preempted
 from harness.records import importance
 from harness.threads import limit_threads
+from harness.train import reporting
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +49,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     Raises:
         ConfigError: the model, the data or a setting is wrong.
         methods.base.MechanismError: the method did not do what its settings ask for.
+        Preempted: SIGTERM came; a checkpoint is saved.
     """
     import torch
 
@@ -54,11 +57,14 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     from harness.train.record import training_record
 
     limit_threads()
+    reporting.check(experiment.report_to)
+    if "tensorboard" in experiment.report_to:  # else the Trainer puts it beside the checkpoints, which go
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.output / "tensorboard")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     git = git_state(Path(__file__).parent)  # of the code that is running, not of what the checkout holds at the end
     base = load_inputs(spec, experiment, folders)
-    trainer, stop = make_trainer(spec, base, folders)
+    trainer, stop = make_trainer(spec, base, folders, report_to=experiment.report_to)
     _refuse_sharding(trainer, spec)
     _fit(trainer, folders.scratch)
     diverged = stop.reason is not None
@@ -107,8 +113,6 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base
         dtype=getattr(torch, spec.training.dtype),
         attn_implementation=spec.training.attn_implementation,
     )
-    if torch.cuda.is_available():
-        model.to("cuda")
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -145,6 +149,10 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
         model = method.wrap(base.model, context)
     except ValueError as error:
         raise ConfigError(f"methods.{spec.method.key}: {error}") from error
+    if spec.training.bf16_update == "float32":
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     if spec.training.fused:
         from methods.beamlora import fused
 
@@ -152,8 +160,14 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
     return method, model, total_steps
 
 
-def make_trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTrainer, StopWhenDiverged]:
-    """The Trainer of this run, and the callback that knows whether it diverged."""
+def make_trainer(
+    spec: RunSpec, base: Base, folders: Folders, *, report_to: Sequence[str] = ()
+) -> tuple[MethodTrainer, StopWhenDiverged]:
+    """The Trainer of this run, and the callback that knows whether it diverged.
+
+    Args:
+        report_to: ``Experiment.report_to``.
+    """
     from transformers import PrinterCallback
 
     from harness.data.batches import PackedCollator, PaddedCollator
@@ -173,7 +187,13 @@ def make_trainer(spec: RunSpec, base: Base, folders: Folders) -> tuple[MethodTra
         train_dataset=base.dataset,
         data_collator=collator,
         args=training_arguments(
-            training, total_steps=total_steps, world_size=world_size, output_dir=folders.scratch, seed=spec.seed
+            training,
+            total_steps=total_steps,
+            world_size=world_size,
+            output_dir=folders.scratch,
+            seed=spec.seed,
+            report_to=report_to,
+            run_name=f"{spec.experiment}/{spec.run_id}",
         ),
         callbacks=[*method.callbacks(), stop, PrintProgress(f"train {spec.run_id}"), CompleteCheckpoints()],
     )
@@ -188,6 +208,11 @@ def _refuse_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
             f"training.importance_every: found {spec.training.importance_every} with sharded parameters (FSDP or DeepSpeed), "
             "expected null: the norms need whole ranks; launch with torchrun instead"
         )
+    if sharded and spec.training.bf16_update == "kahan":
+        raise ConfigError(
+            "training.bf16_update: found 'kahan' with sharded parameters (FSDP or DeepSpeed), expected float32, which several "
+            "GPUs have the memory for"
+        )
     if sharded and not trainer.method.supports_sharded_optimizer:
         raise ConfigError(
             f"methods.{spec.method.key}: found a sharded optimizer (FSDP or DeepSpeed), expected whole optimizer "
@@ -197,12 +222,18 @@ def _refuse_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
 
 def _fit(trainer: MethodTrainer, scratch: Path) -> None:
     from harness.train.checkpoints import take_latest
+    from harness.train.preemption import SaveOnSigterm
 
     with trainer.args.main_process_first(local=False):  # which sets the others aside
         checkpoint = take_latest(scratch)
     if checkpoint is not None and trainer.is_world_process_zero():
         print(f"going on from {checkpoint}", flush=True)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    preemption = SaveOnSigterm()
+    trainer.add_callback(preemption)
+    with preemption.listening():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if preemption.saved_at is not None:
+        raise Preempted(f"ended by SIGTERM after step {preemption.saved_at}: a checkpoint is saved")
 
 
 def _importance_record(trainer: MethodTrainer) -> dict[str, Any] | None:

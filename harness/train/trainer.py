@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from harness.config import TrainingSpec
+from harness.config import ConfigError, TrainingSpec
 from harness.data.tokens import IGNORE_INDEX
 from harness.progress import Progress
 from harness.records.importance import ImportanceHistory
 from harness.train import checkpoints
 from harness.train.loss import hidden_states, label_loss, plain_head
+from harness.train.optimizer import KahanAdamW
 from methods.base import Method
 
 TENSORS_FILE = "trainable.safetensors"
@@ -47,6 +49,10 @@ class MethodTrainer(Trainer):
         self.importance = None if spec.importance_every is None else RecordImportance(method, every=spec.importance_every)
         #: Processed so far on this process: input tokens, label tokens, and padding.
         self.tokens = {"input": 0, "label": 0, "padding": 0}
+        #: Label tokens of the micro-batch that is computed in parts; None: the part is the whole.
+        self.labels_in_all_parts: int | None = None
+        #: Each time that memory ran out: the optimizer step, the tokens that did not fit, and how many are tried from then on.
+        self.out_of_memory: list[dict[str, int]] = []
         #: Wall and CPU seconds of training in earlier, interrupted attempts, up to the checkpoint that is resumed.
         self.before = {"wall": 0.0, "cpu": 0.0}
         self.started = {"wall": time.monotonic(), "cpu": time.process_time()}
@@ -63,7 +69,8 @@ class MethodTrainer(Trainer):
             parameters = [p for p in self.model.parameters() if p.requires_grad]
             groups = self.method.param_groups(self.model) or [{"params": parameters}]
             spec = self.spec
-            self.optimizer = torch.optim.AdamW(
+            compensated = spec.bf16_update == "kahan" and {p.dtype for p in parameters} == {torch.bfloat16}
+            self.optimizer = (KahanAdamW if compensated else torch.optim.AdamW)(
                 groups,
                 lr=spec.learning_rate,
                 betas=(spec.adam_beta1, spec.adam_beta2),
@@ -80,8 +87,84 @@ class MethodTrainer(Trainer):
         count = torch.tensor(sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in batches), device=device)
         if self.args.world_size > 1:
             count = self.accelerator.gather(count).sum()
-        self.micro_batches, self.penalised = len(batches), False
+        self.micro_batches = len(batches)
+        self._begin_step()
         return batches, count
+
+    def _begin_step(self) -> None:
+        """Before the first micro-batch of an optimizer step: none is computed yet, and the regulariser neither."""
+        self.computed: list[dict[str, Any]] = []
+        self.penalised = False
+        self.tokens_before = dict(self.tokens)
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """One micro-batch, forward and backward, in parts of at most ``most_tokens`` tokens; returns its share of the loss.
+
+        Out of memory, the tokens of a part are halved and the optimizer step begins again, with the same batch: whatever the
+        gradients hold by then is dropped.
+
+        Raises:
+            ConfigError: out of memory with one example, or with several processes, which would have to agree.
+        """
+        again = list(self.computed)
+        loss = self._in_parts(model, inputs, num_items_in_batch)
+        while loss is None:
+            model.zero_grad()
+            self.tokens = dict(self.tokens_before)
+            self._begin_step()
+            for micro_batch in [*again, inputs]:
+                loss = self._in_parts(model, micro_batch, num_items_in_batch)
+                if loss is None:
+                    break
+        return loss
+
+    def _in_parts(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor | None:
+        """The micro-batch's share of the loss, its gradients added; None if memory ran out, and ``most_tokens`` is halved."""
+        bound = self.most_tokens
+        parts = [inputs] if bound is None else self.data_collator.split(inputs, most_tokens=bound)
+        self.labels_in_all_parts = None if len(parts) == 1 else int((inputs["labels"] != IGNORE_INDEX).sum())
+        losses: list[torch.Tensor] = []
+        for part in parts:
+            last = len(losses) == len(parts) - 1
+            try:
+                with nullcontext() if last else self.accelerator.no_sync(model):
+                    losses.append(super().training_step(model, part, num_items_in_batch))
+            except torch.OutOfMemoryError as error:
+                self._halve(part, error)
+                break
+        else:
+            self.computed.append(inputs)
+            return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        # Only here, where nothing of the failed part is referred to any more.
+        torch.cuda.empty_cache()
+        return None
+
+    def _halve(self, part: dict[str, Any], error: torch.OutOfMemoryError) -> None:
+        """Let parts have half the tokens of this one."""
+        tokens = part["input_ids"].numel()
+        found = f"{tokens} tokens, which did not fit into memory at step {self.state.global_step + 1}"
+        reason = str(error).split(". ")[0]
+        if self.args.world_size > 1:
+            raise ConfigError(
+                f"training.micro_batch_tokens: found {found} of one of several processes ({reason}), expected fewer"
+            ) from error
+        if len(self.data_collator.split(part, most_tokens=1)) == 1:
+            raise ConfigError(
+                f"training.gradient_checkpointing: found {self.spec.gradient_checkpointing}, and an example of {found} "
+                f"({reason}); expected true, a smaller max_length of the data, or a larger GPU"
+            ) from error
+        entry = {"step": self.state.global_step + 1, "tokens": tokens, "micro_batch_tokens": tokens // 2}
+        self.out_of_memory.append(entry)
+        print(f"out of memory with {tokens} tokens at step {entry['step']}: going on with {tokens // 2}", flush=True)
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Of a part of a micro-batch: what fitted last, or what the spec says; None: no bound."""
+        return self.out_of_memory[-1]["micro_batch_tokens"] if self.out_of_memory else self.spec.micro_batch_tokens
 
     def compute_loss(
         self,
@@ -111,7 +194,7 @@ class MethodTrainer(Trainer):
         if self.spec.loss_normalization == "token":
             loss = total * self.args.world_size / num_items_in_batch
         else:
-            loss = total / len(labels) / self.micro_batches
+            loss = total / (self.labels_in_all_parts or len(labels)) / self.micro_batches
         if self.penalised or not self.is_world_process_zero():
             return loss
         self.penalised = True
@@ -137,7 +220,12 @@ class MethodTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = self.method.checkpoint_tensors(self.model)
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS_FILE)
-        state = {"method": self.method.state_dict(), "tokens": self.tokens, "seconds": self.seconds}
+        state = {
+            "method": self.method.state_dict(),
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "out_of_memory": self.out_of_memory,
+        }
         if self.importance is not None:
             state["importance"] = self.importance.state_dict()
         torch.save(state, folder / STATE_FILE)
@@ -145,10 +233,11 @@ class MethodTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         state = torch.load(folder / STATE_FILE, weights_only=True)
-        # The state first: it may decide which tensors training changes (ReLoRA's base weights, once merged into).
+        # The state first: it may decide which tensors training changes.
         self.method.load_state_dict(state["method"])
         self.tokens = state["tokens"]
         self.before = state["seconds"]
+        self.out_of_memory = state["out_of_memory"]
         if self.importance is not None:
             self.importance.load_state_dict(state["importance"])
         saved = load_file(folder / TENSORS_FILE)
@@ -258,10 +347,22 @@ class PrintProgress(TrainerCallback):
 
 
 def training_arguments(
-    spec: TrainingSpec, *, total_steps: int, world_size: int, output_dir: Path, seed: int
+    spec: TrainingSpec,
+    *,
+    total_steps: int,
+    world_size: int,
+    output_dir: Path,
+    seed: int,
+    report_to: Sequence[str] = (),
+    run_name: str | None = None,
 ) -> TrainingArguments:
     """The Trainer's arguments. Precision and parallelism come from the spec and the launcher, nothing from defaults that
-    change between releases."""
+    change between releases.
+
+    Args:
+        report_to: ``Experiment.report_to``.
+        run_name: what the run is called there.
+    """
     warmup = spec.warmup_steps if spec.warmup_steps is not None else math.ceil(spec.warmup_ratio * total_steps)
     batch_size, accumulation = spec.per_process(world_size)
     return TrainingArguments(
@@ -282,7 +383,8 @@ def training_arguments(
         save_total_limit=2,
         seed=seed,
         data_seed=seed,
-        report_to="none",
+        report_to=list(report_to),
+        run_name=run_name,
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=0,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,8 +43,18 @@ def run_in_slot(command: Sequence[str], devices: Sequence[str], *, lock_dir: Pat
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
-                return subprocess.run(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": device}).returncode
+                return _run(command, device)
         time.sleep(poll_seconds)
+
+
+def _run(command: Sequence[str], device: str) -> int:
+    """Run the command on the device; a SIGTERM is the command's, whose training saves a checkpoint."""
+    process = subprocess.Popen(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": device})
+    before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> int:

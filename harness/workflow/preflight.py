@@ -34,13 +34,14 @@ from harness.config import (
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.lock import lock_file, read_lock
 from harness.experiment.runs import all_runs, load_experiment
+from harness.train import reporting
 from harness.train.steps import method_schedule, step_counts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-#: Copies of a run's trained tensors on disk while it trains: two checkpoints with two Adam moments each, and the artefact.
-_COPIES_WHILE_TRAINING = 7
+#: Checkpoints of a run on disk while it trains: two are kept while the next one is written.
+_CHECKPOINTS = 3
 
 
 def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int]:
@@ -240,10 +241,11 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
             total[spec.model_key] = sum(i * o for i, o in layers[spec.model_key].values())
             configs[spec.model_key] = config
         check_attention(spec, configs[spec.model_key])
-        settings = methods.of(spec.method).settings
-        parameters = check_adapter(spec.method.key, settings, layers[spec.model_key]) or total[spec.model_key]
-        needed += 4 * parameters
-        largest = max(largest, 4 * parameters * _COPIES_WHILE_TRAINING)
+        method, base = methods.of(spec.method), total[spec.model_key]
+        adapter = check_adapter(spec.method.key, method.settings, layers[spec.model_key]) or base
+        artefact, checkpoint = method.disk_parameters(adapter=adapter, base=base)
+        needed += 4 * artefact
+        largest = max(largest, 4 * checkpoint * _CHECKPOINTS)
     return needed + largest
 
 
@@ -280,6 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
         check_hub(experiment, config)
+        reporting.check(experiment.report_to)
         needed = check_models(runs, models_dir=args.models_dir)
         check_disk(args.output.parent, needed)
         rows = check_data(experiment, runs)

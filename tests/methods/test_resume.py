@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -14,20 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import methods
 from harness.config import Experiment, RunSpec
 from harness.experiment.runs import load_run
 from harness.provenance import file_sha256
 from harness.records import importance
+from harness.train import trainer as trainer_module
+from harness.train.checkpoints import what_is_missing
 from harness.train.run import Folders, train
 from harness.train.trainer import PrintProgress
+from tests import preloaded
 from tests.experiments import miniature, settings_of, write
+from tests.paths import ROOT
 
 STEPS = 16
 
 
-def experiment_file(folder: Path, name: str) -> Path:
+def experiment_file(folder: Path, name: str, **training: Any) -> Path:
     content = miniature(
         **{
             # Small batches, and an epoch of 12 steps, so that some pieces go on in the second one.
@@ -39,6 +48,7 @@ def experiment_file(folder: Path, name: str) -> Path:
             "training.importance_every": 5,
             "methods": {name: {"settings": settings_of(name)}},
             "tables.table1.methods": {"llama-mini": [name]},
+            "overrides": [{"method": [name], "training": training}],
         }
     )
     return write(folder, content)
@@ -122,6 +132,117 @@ def test_interrupted_runs_end_with_the_same_bits(
     assert snapshots(pieces) == snapshots(whole)
     assert (snapshots(whole) is None) == (record["rank_importance"]["snapshots"] == 0)
     assert not pieces.scratch.exists()
+
+
+def test_what_did_not_fit_into_memory_is_in_the_checkpoint_and_in_the_record(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = experiment_file(tmp_path, "lora", max_steps=4)
+    experiment, spec = load_run([path], {}, "math/llama-mini/lora/seed0")
+    where = folders(tmp_path, models_dir, "run")
+    original = trainer_module.label_loss
+
+    def label_loss(hidden: torch.Tensor, head: Any, labels: torch.Tensor) -> torch.Tensor:
+        patch.setattr(trainer_module, "label_loss", original)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "label_loss", label_loss)
+        kill_after(patch, 4)
+        with pytest.raises(Killed):
+            train(spec, experiment, where)
+    train(spec, experiment, where)
+    (entry,) = json.loads((where.output / "train.json").read_text())["out_of_memory"]
+    assert entry["step"] == 1 and entry["micro_batch_tokens"] == entry["tokens"] // 2
+
+
+#: A package that the Trainer takes for TensorBoard's where that is not installed.
+WRITER = """
+import pathlib
+
+class SummaryWriter:
+    def __init__(self, log_dir):
+        self.file = pathlib.Path(log_dir, "scalars")
+        self.file.parent.mkdir(parents=True)
+
+    def add_scalar(self, name, value, step):
+        with self.file.open("a") as file:
+            print(name, value, step, file=file)
+
+    def add_text(self, *_): pass
+    def flush(self): pass
+    def close(self): pass
+"""
+
+
+def test_a_dashboard_sees_the_loss_and_changes_neither_hash_nor_bits(
+    tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorboardX.py").write_text(WRITER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "elsewhere")
+    path = experiment_file(tmp_path, "lora")
+    _, plain = load_run([path], {}, "math/llama-mini/lora/seed0")
+    experiment, spec = load_run([path], {"report_to": ["tensorboard"]}, "math/llama-mini/lora/seed0")
+    assert spec.training_hash() == plain.training_hash()
+    where = folders(tmp_path, models_dir, "reported")
+    record = train(spec, experiment, where)
+    assert hashes(where.output / "adapter") == hashes(uninterrupted("lora").output / "adapter")
+    seen = [line.split() for line in (where.output / "tensorboard" / "scalars").read_text().splitlines()]
+    losses = [(float(value), int(step)) for name, value, step in seen if name == "train/loss"]
+    assert losses == [(entry["loss"], entry["step"]) for entry in record["loss_curve"]]
+
+
+def test_gradient_checkpointing_of_a_run_changes_no_bit_of_fused_layers(
+    tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders]
+) -> None:
+    path = experiment_file(tmp_path, "beamlora", gradient_checkpointing=True)
+    experiment, spec = load_run([path], {}, "math/llama-mini/beamlora/seed0")
+    assert spec.training.gradient_checkpointing and spec.training.fused and spec.method.settings["lora_dropout"] > 0
+    where = folders(tmp_path, models_dir, "checkpointing")
+    train(spec, experiment, where)
+    assert hashes(where.output / "adapter") == hashes(uninterrupted("beamlora").output / "adapter")
+
+
+#: The command, which gets a real SIGTERM in its 8th step.
+PREEMPTED = """
+import os, signal
+from harness.cli import run
+from harness.train.__main__ import main
+from harness.train.trainer import MethodTrainer
+
+original = MethodTrainer.compute_loss
+
+def compute_loss(self, *arguments, **keys):
+    if self.state.global_step == 7:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return original(self, *arguments, **keys)
+
+MethodTrainer.compute_loss = compute_loss
+run(main)
+"""
+
+
+def test_sigterm_saves_a_checkpoint_and_the_next_start_ends_with_the_same_bits(
+    tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders]
+) -> None:
+    path = experiment_file(tmp_path, "lora")
+    experiment, spec = load_run([path], {}, "math/llama-mini/lora/seed0")
+    where = folders(tmp_path, models_dir, "run")
+    arguments = [
+        *("--configfile", str(path), "--run", spec.run_id, "--run-dir", str(where.output), "--scratch", str(where.scratch)),
+        *("--models-dir", str(where.models), "--cache-dir", str(where.cache)),
+    ]
+    ended = subprocess.run([preloaded.python(), "-c", PREEMPTED, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 143, ended.stderr
+    assert ended.stderr.endswith("ended by SIGTERM after step 8: a checkpoint is saved; repeat the command to go on\n")
+    scratch = where.scratch / spec.training_hash()
+    assert not (where.output / "train.json").exists() and what_is_missing(scratch / "checkpoint-8") is None
+    record = train(spec, experiment, dataclasses.replace(where, scratch=scratch))
+    assert hashes(where.output / "adapter") == hashes(uninterrupted("lora").output / "adapter")
+    expected = json.loads((uninterrupted("lora").output / "train.json").read_text())
+    assert [entry["loss"] for entry in record["loss_curve"]] == [entry["loss"] for entry in expected["loss_curve"]]
 
 
 # ------------------------------------------------------------------------------------------------------- SIGKILL, anywhere

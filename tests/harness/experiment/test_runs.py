@@ -169,13 +169,21 @@ def test_layers_of_settings_win_in_order(tmp_path: Path) -> None:
         **{
             "domains.math.training": {"learning_rate": 0.2},
             "methods.dora.training": {"learning_rate": 0.3},
-            "overrides": [{"method": ["dora"], "domain": ["math"], "settings": {"lora_rank": 4}}],
+            "overrides": [
+                {
+                    "method": ["dora"],
+                    "domain": ["math"],
+                    "settings": {"lora_rank": 4},
+                    "training": {"gradient_checkpointing": True},
+                }
+            ],
         }
     )
     by_id = specs(load(tmp_path, content))
     lora, dora = by_id["math/llama-mini/lora/seed0"], by_id["math/llama-mini/dora/seed0"]
     assert (lora.training.learning_rate, dora.training.learning_rate) == (0.2, 0.3)
     assert (lora.method.settings["r"], dora.method.settings["r"]) == (8, 4)
+    assert (lora.training.gradient_checkpointing, dora.training.gradient_checkpointing) == (False, True)
 
 
 def test_a_methods_setting_changes_only_its_own_runs(tmp_path: Path) -> None:

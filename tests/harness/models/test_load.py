@@ -80,3 +80,19 @@ def test_casting_gives_what_loading_in_that_dtype_gives(tied: bool, tmp_path: Pa
     assert tensors.keys() == expected.keys()
     assert all(tensors[name].dtype == other.dtype and torch.equal(tensors[name], other) for name, other in expected.items())
     assert (wide.lm_head.weight is wide.model.embed_tokens.weight) is tied
+
+
+@pytest.mark.parametrize("trained_in", ["float32", "bfloat16"])
+def test_an_update_is_added_in_float32_to_the_base_it_was_trained_on_and_the_sum_rounded_once(
+    spec: RunSpec, tmp_path: Path, trained_in: str
+) -> None:
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update={"dtype": trained_in})})
+    base = _base(spec, tmp_path, getattr(torch, trained_in))
+    adapted = peft.PeftModel.from_pretrained(_base(spec, tmp_path, torch.float32), tmp_path / "adapter")
+    name = "model.layers.0.self_attn.q_proj"
+    update = adapted.base_model.model.get_submodule(name).get_delta_weight("default")
+    expected = (base.get_submodule(name).weight.float() + update).bfloat16()
+    model = _merged(spec, tmp_path)
+    assert torch.equal(model.get_submodule(name).weight, expected)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert not any("lora" in name for name, _ in model.named_modules())

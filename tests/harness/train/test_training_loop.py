@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import TrainerCallback
+from transformers.models.llama.modeling_llama import LlamaMLP
 
-from harness.config import TrainingSpec
+from harness.config import ConfigError, TrainingSpec
 from harness.data.batches import PackedCollator, PaddedCollator
 from harness.data.tokens import IGNORE_INDEX
 from harness.train import attention
+from harness.train import trainer as trainer_module
 from harness.train.steps import step_counts
 from harness.train.trainer import MethodTrainer, StopWhenDiverged, training_arguments
 from methods.base import Method, MethodSettings
@@ -114,8 +117,9 @@ def test_the_loss_is_the_mean_over_label_tokens(tmp_path: Path) -> None:
         {"fused": False, "packing": False, "attn_implementation": "sdpa"},
         {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
         {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
+        {"gradient_checkpointing": True},
     ],
-    ids=["padded", "logits", "padded, logits", "2 micro-batches", "8 micro-batches"],
+    ids=["padded", "logits", "padded, logits", "2 micro-batches", "8 micro-batches", "checkpointing"],
 )
 def test_packing_and_accumulation_change_neither_loss_nor_update(tmp_path: Path, changes: dict) -> None:
     reference, other = train(tmp_path / "a"), train(tmp_path / "b", **changes)
@@ -137,6 +141,105 @@ def test_microbatch_normalisation_differs_and_is_the_mean_of_means(tmp_path: Pat
         means.append(float(cross_entropy(logits, row["labels"][1:], ignore_index=IGNORE_INDEX)))
     assert_same_loss(by_batch, sum(means) / len(means))
     assert abs(by_batch - by_token) > 1e-4
+
+
+def gradients(folder: Path, **settings: Any) -> tuple[MethodTrainer, dict[str, torch.Tensor]]:
+    """A trainer after one step, and the gradients that the optimizer got."""
+    kept: dict[str, torch.Tensor] = {}
+
+    class Keep(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+            kept.update({name: p.grad.clone() for name, p in model.named_parameters()})
+
+    return train(folder, callbacks=(Keep(),), max_grad_norm=1e9, **settings), kept
+
+
+def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], model: torch.nn.Module) -> None:
+    sums = sums_of(model)
+    for name, gradient in expected.items():
+        largest = float(gradient.abs().max())
+        assert_equal_but_for_rounding(found[name], gradient, terms=sums["terms"], layers=2 * sums["layers"], magnitude=largest)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [
+        ({}, 1),
+        ({}, 60),
+        ({"packing": False, "attn_implementation": "sdpa"}, 60),
+        ({"loss_normalization": "microbatch"}, 60),
+    ],
+    ids=["one example", "packed", "padded", "microbatch"],
+)
+def test_parts_of_a_micro_batch_have_its_loss_and_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], tokens: int
+) -> None:
+    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, **settings}
+    computed = []
+    whole, expected = gradients(tmp_path / "a", **settings)
+    original = MethodTrainer.compute_loss
+
+    def compute_loss(self: MethodTrainer, model: Any, inputs: dict[str, Any], *more: Any, **keys: Any) -> torch.Tensor:
+        computed.append(inputs["input_ids"].numel())
+        return original(self, model, inputs, *more, **keys)
+
+    monkeypatch.setattr(MethodTrainer, "compute_loss", compute_loss)
+    parted, found = gradients(tmp_path / "b", **settings, micro_batch_tokens=tokens)
+    assert len(computed) > 2 and (max(computed) <= tokens or len(computed) == 8)
+    assert_same_loss(first(parted, "loss"), first(whole, "loss"))
+    assert_same_gradients(found, expected, whole.model)
+    assert {key: parted.tokens[key] for key in ("input", "label")} == {key: whole.tokens[key] for key in ("input", "label")}
+    assert parted.tokens["padding"] <= whole.tokens["padding"]
+
+
+def out_of_memory_above(monkeypatch: pytest.MonkeyPatch, positions: int) -> None:
+    """Let memory run out, after a part of the backward pass, wherever more than ``positions`` labels are computed at once."""
+    original = trainer_module.label_loss
+
+    def label_loss(hidden: torch.Tensor, head: Any, labels: torch.Tensor) -> torch.Tensor:
+        loss = original(hidden, head, labels)
+        if len(labels) > positions:
+            loss.backward(retain_graph=True)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return loss
+
+    monkeypatch.setattr(trainer_module, "label_loss", label_loss)
+
+
+@pytest.mark.numeric
+def test_out_of_memory_halves_the_parts_and_begins_the_step_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    whole, expected = gradients(tmp_path / "a", **settings)
+    with monkeypatch.context() as patch:
+        out_of_memory_above(patch, 35)
+        small, found = gradients(tmp_path / "b", **settings)
+    assert_same_gradients(found, expected, whole.model)
+    assert small.tokens == whole.tokens and small.state.global_step == 1
+    assert [entry["step"] for entry in small.out_of_memory] == [1] * len(small.out_of_memory) and small.out_of_memory
+    assert all(entry["micro_batch_tokens"] == entry["tokens"] // 2 for entry in small.out_of_memory)
+    assert "out of memory with" in capsys.readouterr().out
+
+
+def test_out_of_memory_with_one_example_names_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out_of_memory_above(monkeypatch, 3)
+    with pytest.raises(ConfigError, match=r"gradient_checkpointing: found False, and an example of \d+ tokens"):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize(("checkpointing", "passes"), [(False, 1), (True, 2)])
+def test_gradient_checkpointing_computes_each_layer_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpointing: bool, passes: int
+) -> None:
+    original, calls = LlamaMLP.forward, []
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: (calls.append(1), original(self, x))[1])
+    model = llama(attn_implementation="packed_sdpa")
+    in_training = len(calls)
+    train(tmp_path, model=model, gradient_checkpointing=checkpointing)
+    layers = model.config.num_hidden_layers
+    assert len(calls) - in_training - layers == passes * layers  # the other one asks which head the model has
 
 
 @pytest.mark.numeric

@@ -48,6 +48,18 @@ def test_a_busy_device_is_passed_over_and_waited_for(tmp_path: Path) -> None:
     holder.wait()
 
 
+def test_a_sigterm_is_handed_to_the_command(tmp_path: Path) -> None:
+    command = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(9)); print(1, flush=True); time.sleep(60)"
+    slot = (
+        "import sys; from pathlib import Path; from harness.workflow.gpu_slot import run_in_slot; "
+        f"sys.exit(run_in_slot([sys.executable, '-c', {command!r}], ['0'], lock_dir=Path({str(tmp_path)!r})))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", slot], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "1\n"
+    process.terminate()
+    assert process.wait() == 9
+
+
 def test_without_a_gpu_the_command_runs_as_it_is() -> None:
     command = [sys.executable, "-m", "harness.workflow.gpu_slot", sys.executable, "-c", "raise SystemExit(7)"]
     assert subprocess.run(command, env={"CUDA_VISIBLE_DEVICES": "", "PATH": ""}).returncode == 7

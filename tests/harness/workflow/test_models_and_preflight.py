@@ -12,6 +12,7 @@ import pytest
 from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel
 from harness.experiment.runs import all_runs, load_experiment
 from harness.models.load import gguf_path, ignored_config_fields, load_config
+from harness.train import reporting
 from harness.workflow import preflight
 from tests.experiments import miniature, write
 from tests.paths import ROOT
@@ -125,6 +126,28 @@ def test_a_full_disk_is_refused_before_it_is_full(tmp_path: Path, folder: Path, 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1000))
     assert "free disk space" in refused(tmp_path, with_local_model(tmp_path, folder))
+
+
+def test_relora_needs_disk_for_a_full_model_and_what_it_merged(tmp_path: Path, folder: Path) -> None:
+    def needed(method: str, **settings: object) -> int:
+        content = {"methods": {method: {"settings": settings}}, "tables.table1.methods": {"llama-mini": [method]}}
+        runs = all_runs(load_experiment([with_local_model(tmp_path, folder, **content)]))
+        return preflight.check_models(runs, models_dir=tmp_path)
+
+    full = needed("full-ft") // (1 + 3 * 3)
+    adapter = needed("lora", r=1) // (1 + 3 * 3)
+    # An artefact, and three checkpoints of the adapter with its moments and what nine merges added, or the weights.
+    assert needed("relora", r=1, merge_every=0.1) == full + 3 * (3 * adapter + min(10 * adapter, full))
+    assert needed("relora", r=1, merge_every=1) == full + 3 * (3 * adapter + full)
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
+def test_a_dashboard_whose_package_is_missing_is_refused(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(reporting.importlib.util, "find_spec", lambda package: None)
+    message = refused(tmp_path, with_local_model(tmp_path, folder, report_to=[name]))
+    assert f"report_to: found {name!r}, but its package is not installed; expected another, or: pip install {name}" in message
 
 
 def test_an_unreachable_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
