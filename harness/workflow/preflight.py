@@ -2,7 +2,8 @@
 
 ``python -m harness.workflow.preflight --configfile FILE --models-dir DIR --output FILE`` reads every data set, loads every
 model's configuration, and holds limits and batches against rows, lengths against positions, ranks against module sizes,
-schedules against the lengths of runs, and the needed disk space against the free one. Weights are not loaded.
+schedules against the lengths of runs, and the needed disk space against the free one; where there is a GPU, the predicted peak
+of every run against its memory. Weights are not loaded.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
-from harness.cli import add_config_arguments, add_models_argument, parse_config, run
+from harness.cli import add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError, DataSource, Experiment, LocalModel, RunSpec, TaskSpec, TrainingData, canonical_json
 from harness.experiment.runs import all_runs, load_experiment
+from harness.models.architecture import Architecture, architecture
+from harness.plan.cost import COPIES_WHILE_TRAINING, RESERVED, as_gib, fits
+from harness.plan.peaks import Peaks, largest_batch, remedy
 from harness.train.steps import method_schedule, step_counts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-#: Copies of a run's trained tensors on disk while it trains: two checkpoints with two Adam moments each, and the artefact.
-_COPIES_WHILE_TRAINING = 7
 
 
 def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int]:
@@ -191,7 +192,7 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
         settings = methods.of(spec.method).settings
         parameters = check_adapter(spec.method.key, settings, layers[spec.model_key]) or total[spec.model_key]
         needed += 4 * parameters
-        largest = max(largest, 4 * parameters * _COPIES_WHILE_TRAINING)
+        largest = max(largest, 4 * parameters * COPIES_WHILE_TRAINING)
     return needed + largest
 
 
@@ -209,11 +210,43 @@ def check_disk(folder: Path, needed: int) -> None:
         )
 
 
+def check_memory(runs: Iterable[RunSpec], *, models_dir: Path, cache_dir: Path) -> None:
+    """Hold the predicted peak of every run against the smallest GPU that torch finds; without one, do nothing.
+
+    Raises:
+        ConfigError: names the first run that does not fit, and the setting with which it does.
+    """
+    import torch
+
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    if not found:
+        return
+    smallest = min(found, key=lambda device: device.total_memory)
+    print(f"preflight · memory on {smallest.name}: seconds for each kind of run, kept in {cache_dir}", flush=True)
+    peaks = Peaks(cache_dir, gpu=True)
+    for spec in runs:
+        base = architecture(spec, models_dir=models_dir)
+        peak = None if base is None else peaks.of(spec, base, lengths=largest_batch(spec))
+        if base is None or peak is None or fits(peak, smallest.total_memory):
+            continue
+
+        def would_fit(changed: RunSpec, base: Architecture = base) -> bool:
+            predicted = peaks.of(changed, base, lengths=largest_batch(changed))
+            return predicted is not None and fits(predicted, smallest.total_memory)
+
+        most, whole = as_gib(smallest.total_memory - RESERVED), as_gib(smallest.total_memory)
+        raise ConfigError(
+            f"{spec.run_id}: found a predicted peak of {as_gib(peak):.1f} GiB in its largest micro-batch, expected at most "
+            f"{most:.1f} of the {whole:.1f} GiB of {smallest.name}; it fits with {remedy(spec, would_fit)}"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line: writes what was found as JSON; exit status 2 and one line for anything wrong."""
     parser = argparse.ArgumentParser(prog="python -m harness.workflow.preflight", description=__doc__.split("\n")[0])
     add_config_arguments(parser)
     add_models_argument(parser)
+    add_cache_argument(parser)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(arguments)
     config = parse_config(args)
@@ -224,6 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
         needed = check_models(runs, models_dir=args.models_dir)
         check_disk(args.output.parent, needed)
         rows = check_data(experiment, runs)
+        if experiment.gpu:
+            check_memory(runs, models_dir=args.models_dir, cache_dir=args.cache_dir)
     except ConfigError as error:
         raise ConfigError(f"{config.files[-1]}: {error}") from error
     args.output.write_text(canonical_json({"runs": len(runs), "rows": rows, "disk_bytes": needed}) + "\n")
