@@ -130,7 +130,7 @@ def measure(bench: Bench, candidate: Candidate, *, folder: Path, rate: float | N
     )
 
 
-def predicted(bench: Bench, run: RunSpec, lengths: list[int]) -> int:
+def predicted(bench: Bench, run: RunSpec, lengths: list[int]) -> int | None:
     """The harness's prediction of the peak of a run on this model, with a largest micro-batch of these lengths."""
     base = Architecture(fields={"model_type": "llama", **bench.scale.model})
     return peak_bytes(run, base, lengths=lengths, gpu=bench.device.type == "cuda")

@@ -1,8 +1,8 @@
 """How much memory the training step of a run takes: the run's own model, method, loss and optimizer on tensors without content.
 
-Nothing is downloaded and no GPU is needed. Two steps run in PyTorch's FakeTensorMode while the bytes of all live storages are
-counted. A model whose layers are all alike is built with one and with two of them: the peak of each phase is linear in their
-number, since what a layer keeps for the backward pass is kept until the last layer has run.
+Nothing is downloaded and no GPU is needed. One optimizer step runs in PyTorch's FakeTensorMode while the bytes of all live
+storages are counted. A model whose layers are all alike is built with one and with two of them: the peak of each phase is
+linear in their number, since what a layer keeps for the backward pass is kept until the last layer has run.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
-from accelerate.utils import convert_outputs_to_fp32
-from torch._subclasses.fake_tensor import FakeTensorMode
+from accelerate.utils import convert_outputs_to_fp32  # type: ignore[import-untyped]
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, TrainerControl, TrainerState
@@ -62,7 +62,8 @@ def without_memory(
         base_model_hash="",
         log_dir=None,
     )
-    options = {"dtype": getattr(torch, training.dtype), "attn_implementation": training.attn_implementation}
+    # flash attention keeps what packed_sdpa keeps, and wants a GPU to be built
+    options = {"dtype": getattr(torch, training.dtype), "attn_implementation": attention.NAME}
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
         model = AutoModelForCausalLM.from_config(config, **options)
@@ -116,8 +117,9 @@ class _Rehearsal(MethodTrainer):
         return True
 
 
-def peak_bytes(run: RunSpec, base: Architecture, *, lengths: Sequence[int], gpu: bool) -> int:
-    """The largest number of bytes that live tensors take in training, on one device.
+def peak_bytes(run: RunSpec, base: Architecture, *, lengths: Sequence[int], gpu: bool) -> int | None:
+    """The largest number of bytes that live tensors take in training on packed batches, on one device. None: the method or the
+    model asks for the values of tensors, which have none here.
 
     Not counted are what lies outside of PyTorch's tensors (the CUDA context, the work space of its libraries, gaps between
     tensors) and the initialisation of a method.
@@ -128,15 +130,19 @@ def peak_bytes(run: RunSpec, base: Architecture, *, lengths: Sequence[int], gpu:
         gpu: compute as on a GPU: dropout keeps one byte an element, and the optimizer updates all tensors at a time. Else as
             on the CPU.
     """
-    if not base.is_uniform or base.layers <= _DEEP:
-        return max(_rehearse(run, base, lengths, gpu=gpu))
-    peaks = (_rehearse(run, base.of_depth(depth), lengths, gpu=gpu) for depth in (_SHALLOW, _DEEP))
+    depths = (_SHALLOW, _DEEP) if base.is_uniform and base.layers > _DEEP else (base.layers,)
+    try:
+        peaks = [_rehearse(run, base.of_depth(depth), lengths, gpu=gpu) for depth in depths]
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        return None
+    if len(peaks) == 1:
+        return max(peaks[0])
     further = (base.layers - _SHALLOW) / (_DEEP - _SHALLOW)
     return max(round(shallow + further * (deep - shallow)) for shallow, deep in zip(*peaks, strict=True))
 
 
 def _rehearse(run: RunSpec, base: Architecture, lengths: Sequence[int], *, gpu: bool) -> list[int]:
-    """The peaks of forward pass, backward pass and optimizer step, each with moments and accumulated gradients there."""
+    """The peak of each phase of a step (``_phases``)."""
     training = run.training
     method = methods.of(run.method)
     meta: Any = without_memory(run, method, base.config(), total_steps=_STEPS, steps_per_epoch=_STEPS // 3)[1]
@@ -158,39 +164,40 @@ def _rehearse(run: RunSpec, base: Architecture, lengths: Sequence[int], *, gpu: 
             model.forward = convert_outputs_to_fp32(autocast(model.forward))
         trainer = _Rehearsal(run, method, model.train())
         with patch.object(fused, "_is_frozen", _is_frozen), _as_on_gpu() if gpu else nullcontext():
-            return list(_steps(trainer, live, lengths, gpu=gpu))
+            return list(_phases(trainer, live, lengths, gpu=gpu))
 
 
-def _steps(trainer: _Rehearsal, live: LiveBytes, lengths: Sequence[int], *, gpu: bool) -> Iterator[int]:
+def _phases(trainer: _Rehearsal, live: LiveBytes, lengths: Sequence[int], *, gpu: bool) -> Iterator[int]:
+    """The peak of each phase. The optimizer's step stands first, on gradients of zero, so that its moments are there; the
+    second micro-batch finds the gradients of the first, which alone has the regulariser."""
     model, tokens = trainer.model, sum(lengths)
     optimizer = trainer.create_optimizer()
     for group in optimizer.param_groups:
         group["foreach"] = gpu  # AdamW's own choice, which it makes by the device of real tensors
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
     callbacks = trainer.method.callbacks()
     args, state, control = SimpleNamespace(), TrainerState(), TrainerControl()
+    live.peak = live.now
+    torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.spec.max_grad_norm, foreach=gpu)
+    for callback in callbacks:
+        callback.on_pre_optimizer_step(args, state, control, model=model, optimizer=optimizer)
+    optimizer.step()
+    for callback in callbacks:
+        callback.on_optimizer_step(args, state, control, model=model, optimizer=optimizer)
+    yield live.peak
+    optimizer.zero_grad()
     ids = torch.zeros(1, tokens, dtype=torch.long)
     batch = {"input_ids": ids, "position_ids": ids, "labels": ids[0], "logits_to_keep": ids[0]}
-    for first in (True, False):
-        trainer.micro_batches, trainer.penalised = 1, False
+    trainer.micro_batches, trainer.penalised = 2, False
+    for _ in range(min(2, trainer.spec.gradient_accumulation_steps)):
         live.peak = live.now
-        loss = trainer.compute_loss(model, batch | {"segment_lengths": list(lengths)}, num_items_in_batch=tokens)
+        loss = trainer.compute_loss(model, batch | {"segment_lengths": list(lengths)}, num_items_in_batch=2 * tokens)
         yield live.peak
         live.peak = live.now
         loss.backward()
         yield live.peak
-        if not first:
-            return
         del loss
-        live.peak = live.now
-        torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.spec.max_grad_norm, foreach=gpu)
-        for callback in callbacks:
-            callback.on_pre_optimizer_step(args, state, control, model=model, optimizer=optimizer)
-        optimizer.step()
-        for callback in callbacks:
-            callback.on_optimizer_step(args, state, control, model=model, optimizer=optimizer)
-        yield live.peak
-        if trainer.spec.gradient_accumulation_steps == 1:  # else the later micro-batches find the gradients of the first
-            optimizer.zero_grad()
 
 
 def _is_frozen(base: torch.nn.Module) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.config import ConfigError, Experiment, RunSpec, TaskSpec, used_rows
+from harness.config import ConfigError, Experiment, TaskSpec, used_rows
 from harness.experiment.runs import table_runs
 from harness.models.architecture import Architecture
 from harness.records import gpu7b
@@ -65,7 +65,7 @@ def flops_per_token(*, products: int, adapter: int, hidden: int, layers: int, le
     return math.fsum([4 * products, 6 * adapter, attention]) if adapter else math.fsum([6 * products, attention])
 
 
-def training_flops(run: RunSpec, base: Architecture, *, trainable: int, length: float) -> float:
+def training_flops(base: Architecture, *, trainable: int, length: float) -> float:
     """``flops_per_token`` of a run; without the norms of the base model."""
     return flops_per_token(
         products=base.block_products + base.head_products,
@@ -84,8 +84,6 @@ class Speed:
     #: Method, by its registered name -> measured operations a second.
     measured: Mapping[str, float] = field(default_factory=dict)
     decoding_s: float = DECODING_S
-    #: The file behind ``measured``.
-    source: Path | None = None
 
     @property
     def assumed(self) -> float:
@@ -106,25 +104,22 @@ def speed(gpu: Gpu, *, results: Path) -> Speed:
     Raises:
         harness.records.versioned.RecordError: a record is broken.
     """
-    found = [(record.started_at, path, record) for path, record in _records(results) if gpu.name in record.device.name]
+    found = [record for record in _records(results) if gpu.name in record.device.name]
     if not found:
         return Speed(gpu=gpu)
-    _, path, record = max(found, key=lambda one: one[0])
-    results_of = [part.result for part in record.parts]
+    results_of = [part.result for part in max(found, key=lambda record: record.started_at).parts]
     training = [r for r in results_of if isinstance(r, gpu7b.Training) and r.implementation == "project"]
     decoding = [r.seconds / r.new_tokens for r in results_of if isinstance(r, gpu7b.Generation) and r.num_beams == 1]
     # Of two records of a method the faster is as the experiments run it; the other one is not fused.
     measured: dict[str, float] = {}
     for one in training:
         measured[one.method] = max(measured.get(one.method, 0.0), one.flops_per_token * one.tokens_per_second)
-    return Speed(gpu=gpu, measured=measured, decoding_s=decoding[0] if decoding else DECODING_S, source=path)
+    return Speed(gpu=gpu, measured=measured, decoding_s=decoding[0] if decoding else DECODING_S)
 
 
-def _records(results: Path) -> Iterable[tuple[Path, gpu7b.Gpu7bRecord]]:
-    for path in sorted((results / "gpu7b").glob("*.json")):
-        record = gpu7b.read(path)
-        if not record.smoke:
-            yield path, record
+def _records(results: Path) -> Iterable[gpu7b.Gpu7bRecord]:
+    records = map(gpu7b.read, sorted((results / "gpu7b").glob("*.json")))
+    return (record for record in records if not record.smoke)
 
 
 def evaluation_seconds(tasks: Iterable[TaskSpec], *, decoding_s: float) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import methods
 from harness.config import RunSpec, canonical_json
@@ -37,7 +38,7 @@ class Peaks:
         self.folder, self.gpu = cache_dir / "memory", gpu
 
     def of(self, run: RunSpec, base: Architecture, *, lengths: Sequence[int], predict: bool = True) -> int | None:
-        """``memory.peak_bytes``; None for batches with padding, whose shapes depend on their content, and, unless it may be
+        """``rehearsal.peak_bytes``; None for batches with padding, whose shapes depend on their content, and, unless it may be
         predicted now, for what was not asked before."""
         if not run.training.packing:
             return None
@@ -49,7 +50,8 @@ class Peaks:
         from harness.measure.rehearsal import peak_bytes
 
         peak = peak_bytes(run, base, lengths=lengths, gpu=self.gpu)
-        write_json(path, {"peak_bytes": peak, "run": run.run_id, "lengths": lengths})
+        if peak is not None:
+            write_json(path, {"peak_bytes": peak, "run": run.run_id, "lengths": lengths})
         return peak
 
     def _path(self, run: RunSpec, base: Architecture, lengths: Sequence[int]) -> Path:
@@ -81,8 +83,10 @@ def remedy(run: RunSpec, fits: Callable[[RunSpec], bool]) -> str:
     training = run.training
     size, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
     sizes = [size // parts for parts in range(2, size + 1) if size % parts == 0]
-    smaller = [{"per_device_train_batch_size": part, "gradient_accumulation_steps": steps * size // part} for part in sizes]
-    checkpointing = {"gradient_checkpointing": True}
+    smaller: list[dict[str, Any]] = [
+        {"per_device_train_batch_size": part, "gradient_accumulation_steps": steps * size // part} for part in sizes
+    ]
+    checkpointing: dict[str, Any] = {"gradient_checkpointing": True}
     for change in (checkpointing, *smaller, *(checkpointing | change for change in smaller)):
         if fits(run.model_copy(update={"training": training.model_copy(update=change)})):
             return "training: {" + ", ".join(f"{name}: {json.dumps(value)}" for name, value in change.items()) + "}"

@@ -203,7 +203,7 @@ class Planner:
         elif self.experiment.gpu and base is not None and base.is_uniform and parameters is not None and tokens is not None:
             lengths = self._lengths_of_set(run)
             length = sum(lengths) / len(lengths) if lengths else run.data.max_length * cost.LENGTH_SHARE
-            flops = cost.training_flops(run, base, trainable=parameters.trainable, length=length)
+            flops = cost.training_flops(base, trainable=parameters.trainable, length=length)
             seconds = tokens.likely * flops / self._speed.of(run.method.name)
             how = "measured" if self._speed.measured else "estimated"
         else:

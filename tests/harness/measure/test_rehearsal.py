@@ -17,6 +17,7 @@ from harness.models.architecture import architecture
 from harness.models.stand_in import model_config
 from harness.train import attention
 from harness.train.run import Base, Folders, make_trainer
+from methods.lora import Lora
 from tests.experiments import SETTINGS, miniature, write
 from tests.tiny_models import byte_tokenizer
 
@@ -97,5 +98,14 @@ def test_within_five_percent_of_the_profiler(tmp_path: Path, method: str, traini
     assert base is not None
     predicted = peak_bytes(run, base, lengths=[LENGTH] * SIZE, gpu=False)
     found = reported(run, tmp_path)
-    print(f"predicted {predicted}, reported {found}: {predicted / found - 1:+.3%}")
     assert predicted == pytest.approx(found, rel=0.05)
+
+
+def test_a_method_that_asks_for_values_has_no_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = spec_of(tmp_path, "lora")
+    base = architecture(run, models_dir=tmp_path)
+    assert base is not None
+    monkeypatch.setattr(Lora, "regularizer", lambda self, model: next(model.parameters()).sum() * bool(model.training))
+    assert peak_bytes(run, base, lengths=[8], gpu=True) is not None
+    monkeypatch.setattr(Lora, "regularizer", lambda self, model: float(next(model.parameters()).sum()))
+    assert peak_bytes(run, base, lengths=[8], gpu=True) is None
