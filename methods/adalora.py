@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,10 @@ class Adalora(Method[AdaloraSettings]):
     label = "AdaLoRA"
     Settings = AdaloraSettings
     supports_sharded_optimizer = False
+
+    def trained_parameters(self, base: int, layers: Iterable[tuple[int, int]]) -> int:
+        """A, E and B of the largest rank, which is allocated from the start."""
+        return sum(self.settings.largest_rank * (inputs + outputs + 1) for inputs, outputs in layers)
 
     def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
         """Add the adapter.

@@ -10,7 +10,7 @@ This module imports neither torch nor PEFT: the Snakefile reads method settings 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -96,6 +96,11 @@ class Method(ABC, Generic[SettingsT]):
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
+
+    def trained_parameters(self, base: int, layers: Iterable[tuple[int, int]]) -> int | None:
+        """How many parameters ``wrap`` lets train, of a base model of ``base`` parameters whose targets have these sizes,
+        (inputs, outputs): for a plan, which loads no model. None, the default: a plan builds the model to count them."""
+        return None
 
     @abstractmethod
     def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:

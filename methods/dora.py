@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from methods.lora import Lora
@@ -23,6 +24,10 @@ class Dora(Lora):
     name = "dora"
     label = "DoRA"
     prunable = False
+
+    def trained_parameters(self, base: int, layers: Iterable[tuple[int, int]]) -> int:
+        """LoRA's, and a magnitude for each output."""
+        return sum(self.settings.r * (inputs + outputs) + outputs for inputs, outputs in layers)
 
     def peft_options(self) -> dict[str, Any]:
         return {"use_dora": True}

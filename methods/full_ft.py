@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ class FullFineTuning(Method[MethodSettings]):
     name = "full-ft"
     label = "Full-FT"
     Settings = MethodSettings
+
+    def trained_parameters(self, base: int, layers: Iterable[tuple[int, int]]) -> int:
+        """All."""
+        return base
 
     def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
         """Make every parameter trainable."""

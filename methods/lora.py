@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ class Lora(Method[AdapterSettings]):
     def peft_options(self) -> dict[str, Any]:
         """Arguments of ``peft.LoraConfig`` in which a variant of LoRA differs from LoRA."""
         return {}
+
+    def trained_parameters(self, base: int, layers: Iterable[tuple[int, int]]) -> int:
+        """A and B."""
+        return sum(self.settings.r * (inputs + outputs) for inputs, outputs in layers)
 
     def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
         """Add the adapter to every target module and freeze the rest."""

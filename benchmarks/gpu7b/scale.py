@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from harness.config import RunSpec
 from harness.experiment.runs import load_experiment, timing_runs
+from harness.plan import cost
 
 CONFIGFILE = Path(__file__).resolve().parent.parent.parent / "config" / "paper.yaml"
 
@@ -102,17 +102,17 @@ def timed_runs(scale: Scale) -> dict[str, RunSpec]:
 
 
 def flops_per_token(scale: Scale, *, parameters: int, adapter: int) -> float:
-    """Floating-point operations of the forward and backward pass for each token of the examples.
-
-    A product costs 2 for each parameter and token forwards, 2 for the gradient of its input and 2 for that of its weight: 4 for
-    the frozen weights (embeddings, a look-up, not counted), 6 for trained ones; and 3 x 2 hidden_size x length for the causal
-    attention of each layer. LLaMA2-7B with LoRA of rank 64: 27.6 G. Neither recomputation nor padding counts.
+    """``harness.plan.cost.flops_per_token`` at this scale.
 
     Args:
         parameters: of the base model.
         adapter: of the adapter; 0: the base itself is trained.
     """
     hidden = scale.model["hidden_size"]
-    products = parameters - scale.model["vocab_size"] * hidden
-    attention = 6 * hidden * scale.mean_length * scale.model["num_hidden_layers"]
-    return math.fsum([4 * products, 6 * adapter, attention]) if adapter else math.fsum([6 * products, attention])
+    return cost.flops_per_token(
+        products=parameters - scale.model["vocab_size"] * hidden,
+        adapter=adapter,
+        hidden=hidden,
+        layers=scale.model["num_hidden_layers"],
+        length=scale.mean_length,
+    )

@@ -17,7 +17,9 @@ from benchmarks.gpu7b.bench import MODEL_HASH, Bench
 from benchmarks.gpu7b.scale import flops_per_token
 from harness.config import RunSpec
 from harness.data.batches import PaddedCollator
+from harness.measure.rehearsal import peak_bytes
 from harness.measure.time_lapse import PlannedStep, TimeLapse, peak_memory, reset_peak_memory
+from harness.models.architecture import Architecture
 from harness.records.gpu7b import Logged, Step, Training
 from harness.train.run import Base, Folders, make_trainer
 from harness.train.steps import step_counts
@@ -42,6 +44,8 @@ class Candidate:
     attn_implementation: str
     #: Makes the Trainer from a new base model; it may write to the folder.
     trainer: Callable[[Bench, PreTrainedModel, Path], Trainer]
+    #: What is trained, by the harness's own loop; None by another.
+    run: RunSpec | None = None
 
 
 class StepMeter(TimeLapse):
@@ -53,11 +57,14 @@ class StepMeter(TimeLapse):
         self.deadline = deadline
         #: Tokens of the examples and of padding, in each step so far.
         self.tokens: list[tuple[int, int]] = []
+        #: Tokens of the examples in the largest packed micro-batch so far.
+        self.largest: list[int] = []
         self._inputs: list[tuple[int, torch.Tensor | int]] = []
         model.register_forward_pre_hook(self._note_inputs, with_kwargs=True)
 
     def _note_inputs(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         size, mask = kwargs["input_ids"].numel(), kwargs.get("attention_mask")
+        self.largest = max(self.largest, kwargs.get("segment_lengths", []), key=sum)
         self._inputs.append((size, size if mask is None else mask.sum()))  # on the device: read when the step is over
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
@@ -121,7 +128,14 @@ def measure(bench: Bench, candidate: Candidate, *, folder: Path, rate: float | N
         loaded_bytes=loaded,
         peak_bytes=meter.peak["bytes"],
         reserved_bytes=meter.peak["reserved"],
+        predicted_bytes=None if before is None or candidate.run is None else predicted(bench, candidate.run, meter.largest),
     )
+
+
+def predicted(bench: Bench, run: RunSpec, lengths: list[int]) -> int | None:
+    """The harness's prediction of the peak of a run on this model, with a largest micro-batch of these lengths."""
+    base = Architecture(fields={"model_type": "llama", **bench.scale.model})
+    return peak_bytes(run, base, lengths=lengths, gpu=bench.device.type == "cuda")
 
 
 def _adapter_parameters(model: torch.nn.Module) -> int:
@@ -179,6 +193,7 @@ def harness_candidate(bench: Bench, method: str, *, fused: bool = True) -> Candi
         note=PISSA_NOTE if method == "pissa" else "",
         attn_implementation=spec.training.attn_implementation,
         trainer=trainer,
+        run=spec,
     )
 
 

@@ -1,7 +1,7 @@
 """``python -m harness.plan [--json] [TARGET]``: the runs behind a target, what each costs, and what is done.
 
-Nothing is downloaded, trained or written. TARGET is reproduce_table1, reproduce_all (the default), the name of a figure, and
-so on, as for Snakemake.
+Nothing is downloaded or trained, and nothing but predictions in the cache (``--memory``) is written. TARGET is
+reproduce_table1, reproduce_all (the default), the name of a figure, and so on, as for Snakemake.
 """
 
 from __future__ import annotations
@@ -20,20 +20,32 @@ if TYPE_CHECKING:
     from harness.plan.settings import Setting
     from harness.plan.work import PlannedRun
 
-DESCRIPTION = "The runs behind a target, what each costs, and what is done. Nothing is downloaded, trained or written."
+DESCRIPTION = "The runs behind a target, what each costs, and what is done. Nothing is downloaded or trained."
 
 
-def as_json(experiment: Experiment, target: str, runs: Sequence[PlannedRun], settings: Sequence[Setting], table4: Any) -> str:
+def as_json(
+    experiment: Experiment,
+    target: str,
+    runs: Sequence[PlannedRun],
+    settings: Sequence[Setting],
+    table4: Any,
+    *,
+    budget: float | None = None,
+) -> str:
     """Everything that the text shows, and the settings at their defaults."""
     from harness.files import json_text
-    from harness.plan.work import totals
+    from harness.plan import cost
+    from harness.plan.work import hours_of_seeds, kinds, totals
 
+    out = [] if budget is None else cost.left_out(kinds(runs, experiment), budget=budget)
     return json_text(
         {
             "experiment": experiment.name,
             "target": target,
             "runs": [asdict(run) for run in runs],
             "total": totals(runs),
+            "hours_of_seeds": {str(seeds): hours_of_seeds(runs, seeds) for seeds in (1, 3, 5)},
+            "left_out": [asdict(kind) for kind in out],
             "table4": table4,
             "settings": [asdict(setting) | {"source": str(setting.source)} for setting in settings],
         },
@@ -47,6 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cli.add_models_argument(parser)
     parser.add_argument("--results-dir", type=Path, default=cli.RESULTS, metavar="DIR", help="default: %(default)s")
     cli.add_cache_argument(parser)
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="predict the peak memory of each kind of run: seconds each, then kept in the cache",
+    )
+    parser.add_argument("--gpu", choices=("A100", "H100", "H200"), default="H100", help="whose hours (default: %(default)s)")
+    parser.add_argument(
+        "--gpu-memory", type=float, metavar="GIB", help="mark what does not fit a GPU of this memory; implies --memory"
+    )
+    parser.add_argument("--budget", metavar="HOURS", help="hours of one GPU, such as 200h: name what to leave out")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "target", nargs="?", default="reproduce_all", metavar="TARGET", help="as for Snakemake (default: %(default)s)"
@@ -57,27 +79,39 @@ def execute(args: argparse.Namespace) -> int:
     """Print what is behind the target that parsed arguments name."""
     from harness import reported
     from harness.experiment.runs import load_experiment, unique
+    from harness.plan import cost
     from harness.plan.settings import table4_check, used_settings
     from harness.plan.text import print_plan
     from harness.plan.work import Planner
     from harness.workflow.targets import target_runs
 
     config = cli.parse_config(args)
+    budget = None if args.budget is None else cost.hours(args.budget)
+    memory = None if args.gpu_memory is None else round(args.gpu_memory * 2**30)
+    gpu = cost.GPUS[args.gpu]
     experiment = load_experiment(config.files, config.overrides)
     try:
         specs = target_runs(experiment, args.target)
         if not specs:
             raise ConfigError(f"{args.target}: the experiment {experiment.name!r} plans no runs for it")
-        planner = Planner(experiment, models_dir=args.models_dir, cache_dir=args.cache_dir, results=args.results_dir)
+        planner = Planner(
+            experiment,
+            models_dir=args.models_dir,
+            cache_dir=args.cache_dir,
+            results=args.results_dir,
+            gpu=gpu,
+            predict_memory=args.memory or memory is not None,
+        )
+        planner.learn_rates(specs)
         runs = [planner.plan(spec) for spec in unique(specs)]
     except ConfigError as error:
         raise ConfigError(f"{config.files[-1]}: {error}") from error
     settings = used_settings(experiment, specs, config.files, config.overrides)
     table4 = table4_check(specs, reported.settings())
     if args.json:
-        print(as_json(experiment, args.target, runs, settings, table4))
+        print(as_json(experiment, args.target, runs, settings, table4, budget=budget))
     else:
-        print_plan(experiment, args.target, runs, settings, table4)
+        print_plan(experiment, args.target, runs, settings, table4, gpu=gpu, memory=memory, budget=budget)
     return 0
 
 

@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.config import Experiment
+from harness.plan.cost import DEFAULT_GPU, Gpu
+from harness.plan.cost_text import print_cost
 from harness.plan.settings import Setting
 from harness.plan.work import PlannedRun, totals
 
@@ -25,13 +27,18 @@ def print_plan(
     runs: Sequence[PlannedRun],
     settings: Sequence[Setting],
     table4: Sequence[dict[str, Any]],
+    *,
+    gpu: Gpu = DEFAULT_GPU,
+    memory: int | None = None,
+    budget: float | None = None,
 ) -> None:
-    """Runs, totals, settings with their sources, and the comparison with Table 4."""
+    """Runs, totals, cost (``print_cost``), settings with their sources, and the comparison with Table 4."""
     console = Console(highlight=False, width=_WIDTH)
     console.print(f"[bold]{target}[/] of {experiment.name}: {experiment.title}")
     _print_runs(console, runs)
     console.print(_total_line(runs), markup=False)
     _print_notes(console, runs)
+    print_cost(console, experiment, runs, gpu=gpu, memory=memory, budget=budget)
     console.print()
     console.print(_setting_table(settings))
     defaults = {setting.name for setting in settings if setting.is_default}

@@ -1,12 +1,14 @@
-"""What each run of a target takes, and whether it is done: rows, steps, tokens, parameters, operations."""
+"""What each run of a target takes, and whether it is done: rows, steps, tokens, parameters, operations, memory, time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import methods
 from harness.config import (
     BuiltModel,
     ConfigError,
@@ -19,7 +21,10 @@ from harness.config import (
     local_file,
     used_rows,
 )
-from harness.plan.parameter_counts import Parameters, architecture, count
+from harness.models.architecture import Architecture, architecture
+from harness.plan import cost
+from harness.plan.parameter_counts import Parameters, count
+from harness.plan.peaks import Peaks, largest_batch
 from harness.records.read import StaleRecord, load_record, run_folder
 from harness.records.training import read_training
 from harness.records.versioned import MissingRecord, RecordError
@@ -38,6 +43,27 @@ class Tokens:
     count: int
     how: str
 
+    @property
+    def likely(self) -> float:
+        """What the cost is worked out from: the share of a bound that examples are assumed to use."""
+        return self.count * cost.LENGTH_SHARE if self.how == "at most" else self.count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hours:
+    """Hours of one GPU, or of the CPU where the experiment needs none.
+
+    ``how`` training's are known: ``recorded`` by the finished run, ``measured`` on a run of the same method and model or by
+    ``benchmarks.gpu7b``, or ``estimated`` from floating-point operations. Evaluation: of generation alone; None: unknown."""
+
+    training: float
+    evaluation: float | None
+    how: str
+
+    @property
+    def total(self) -> float:
+        return self.training + (self.evaluation or 0.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
@@ -55,6 +81,9 @@ class PlannedRun:
     operations: tuple[int, ...]
     pruning: tuple[int, ...]
     tokens: Tokens | None
+    #: Largest predicted bytes of tensors in training on one device; None also where nothing is predicted yet.
+    peak_bytes: int | None
+    hours: Hours | None
     #: done, diverged, trained (the evaluation is left), stale (made with other settings), broken, or missing.
     state: str
 
@@ -66,13 +95,28 @@ class PlannedRun:
 class Planner:
     """Works out runs of one experiment; what runs share is worked out once."""
 
-    def __init__(self, experiment: Experiment, *, models_dir: Path, cache_dir: Path, results: Path) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        models_dir: Path,
+        cache_dir: Path,
+        results: Path,
+        gpu: cost.Gpu = cost.DEFAULT_GPU,
+        predict_memory: bool = False,
+    ) -> None:
+        """Memory that no earlier plan has predicted is predicted only on request: it takes seconds for each kind of run."""
         self.experiment = experiment
         self.models_dir, self.cache_dir, self.results = models_dir, cache_dir, results
+        self.gpu, self.predict_memory = gpu, predict_memory
+        self.peaks = Peaks(cache_dir, gpu=experiment.gpu)
+        self._speed: cost.Speed | None = None
+        self._rates: dict[tuple[str, str], float] = {}
+        self._records: dict[str, dict[str, Any] | None] = {}
         self._rows: dict[str, int | None] = {}
-        self._architectures: dict[str, Any] = {}
+        self._architectures: dict[str, Architecture | None] = {}
         self._parameters: dict[str, Parameters | None] = {}
-        self._set_tokens: dict[str, int | None] = {}
+        self._lengths: dict[str, list[int] | None] = {}
 
     def plan(self, run: RunSpec) -> PlannedRun:
         """Work out one run.
@@ -85,18 +129,22 @@ class Planner:
         if run.training.max_steps is not None:
             steps = run.training.max_steps
         schedule = _schedule(run, steps, per_epoch)
+        parameters = self.parameters(run, steps=steps, per_epoch=per_epoch)
+        tokens = self.tokens(run, rows=rows, steps=steps)
         return PlannedRun(
             run_id=run.run_id,
             domain=run.domain,
             model=run.model_key,
             method=run.method.key,
             seed=run.seed,
-            parameters=self.parameters(run, steps=steps, per_epoch=per_epoch),
+            parameters=parameters,
             rows=rows,
             steps=steps,
             operations=schedule.all,
             pruning=schedule.pruning,
-            tokens=self.tokens(run, rows=rows, steps=steps),
+            tokens=tokens,
+            peak_bytes=self.peak(run),
+            hours=self.hours(run, parameters, tokens),
             state=self.state(run),
         )
 
@@ -116,18 +164,53 @@ class Planner:
             rows = len(load_records(data.source, data_dir=self.experiment.data_dir, limit=data.limit))
         return rows
 
-    def parameters(self, run: RunSpec, *, steps: int | None, per_epoch: int | None) -> Parameters | None:
-        """What the run trains. Runs that differ in seed, data or length only are counted once."""
+    def base(self, run: RunSpec) -> Architecture | None:
+        """The sizes of the run's base model, where they are known."""
         if run.model_key not in self._architectures:
             self._architectures[run.model_key] = architecture(run, models_dir=self.models_dir)
-        config = self._architectures[run.model_key]
+        return self._architectures[run.model_key]
+
+    def parameters(self, run: RunSpec, *, steps: int | None, per_epoch: int | None) -> Parameters | None:
+        """What the run trains. Runs that differ in seed, data or length only are counted once."""
+        base = self.base(run)
         key = canonical_json([run.model_key, run.method.name, run.method.settings])
         if key not in self._parameters:
             total = steps or _ASSUMED_STEPS
             epoch = per_epoch or max(1, total // 3)
-            counted = None if config is None else count(run, config, total_steps=total, steps_per_epoch=epoch)
+            counted = None if base is None else count(run, base, total_steps=total, steps_per_epoch=epoch)
             self._parameters[key] = counted
         return self._parameters[key]
+
+    def peak(self, run: RunSpec) -> int | None:
+        """The predicted peak of memory."""
+        base = self.base(run)
+        if base is None:
+            return None
+        lengths = largest_batch(run, sorted(self._lengths_of_set(run) or (), reverse=True))
+        return self.peaks.of(run, base, lengths=lengths, predict=self.predict_memory)
+
+    def hours(self, run: RunSpec, parameters: Parameters | None, tokens: Tokens | None) -> Hours | None:
+        """What the run takes on one GPU; None where nothing says it."""
+        base = self.base(run)
+        if self._speed is None:
+            self._speed = cost.speed(self.gpu, results=self.results)
+        evaluation = cost.evaluation_seconds(run.evaluation.tasks.values(), decoding_s=self._speed.decoding_s)
+        record = self._record(run)
+        rate = self._rates.get((run.model_key, run.method.name))
+        if record is not None and "wall_time_s" in record:
+            seconds, how = record["wall_time_s"], "recorded"
+        elif tokens is not None and rate is not None:
+            seconds, how = tokens.likely / rate, "measured"
+        elif self.experiment.gpu and base is not None and base.is_uniform and parameters is not None and tokens is not None:
+            lengths = self._lengths_of_set(run)
+            length = sum(lengths) / len(lengths) if lengths else run.data.max_length * cost.LENGTH_SHARE
+            flops = cost.training_flops(base, trainable=parameters.trainable, length=length)
+            seconds = tokens.likely * flops / self._speed.of(run.method.name)
+            how = "measured" if self._speed.measured else "estimated"
+        else:
+            return None
+        answering = None if evaluation is None or not self.experiment.gpu else evaluation / 3600
+        return Hours(training=seconds / 3600, evaluation=answering, how=how)
 
     def tokens(self, run: RunSpec, *, rows: int | None, steps: int | None) -> Tokens | None:
         """How many tokens the run reads; padding is not counted."""
@@ -139,26 +222,41 @@ class Planner:
         batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps
         epochs = run.training.num_train_epochs
         examples = steps * batch if epochs is None else rows * epochs
-        in_set = self._tokens_of_set(run)
-        if in_set is not None:
-            return Tokens(count=round(in_set * examples / rows), how="measured")
+        lengths = self._lengths_of_set(run)
+        if lengths is not None:
+            return Tokens(count=round(sum(lengths) * examples / rows), how="measured")
         return Tokens(count=round(run.data.max_length * examples), how="at most")
 
     def _recorded_tokens(self, run: RunSpec) -> int | None:
-        try:
-            record = read_training(run_folder(run, results=self.results))
-            return record["tokens"]["input"] if record["training_hash"] == run.training_hash() else None
-        except (ConfigError, KeyError, TypeError):
-            return None  # ``state`` says what is wrong with the record
+        record = self._record(run)
+        return None if record is None else record["tokens"]["input"]
 
-    def _tokens_of_set(self, run: RunSpec) -> int | None:
-        """Tokens of the whole training set, where it is at hand and its tokens are in the cache."""
+    def _record(self, run: RunSpec) -> dict[str, Any] | None:
+        """The record of this very training, where it is whole. ``state`` says what is wrong with another."""
+        if run.run_id not in self._records:
+            try:
+                record = read_training(run_folder(run, results=self.results))
+                whole = record["training_hash"] == run.training_hash() and record["tokens"]["input"]
+            except (ConfigError, KeyError, TypeError):
+                whole = False
+            self._records[run.run_id] = record if whole else None
+        return self._records[run.run_id]
+
+    def learn_rates(self, runs: Iterable[RunSpec]) -> None:
+        """Take tokens a second from the finished runs among these, for others of their model and method."""
+        for run in runs:
+            record = self._record(run)
+            if record is not None and "wall_time_s" in record:
+                self._rates[run.model_key, run.method.name] = record["tokens"]["input"] / record["wall_time_s"]
+
+    def _lengths_of_set(self, run: RunSpec) -> list[int] | None:
+        """Tokens of each example of the training set, where it is at hand and its tokens are in the cache."""
         key = canonical_json([run.model_key, run.data])
-        if key not in self._set_tokens:
-            self._set_tokens[key] = self._cached_tokens(run)
-        return self._set_tokens[key]
+        if key not in self._lengths:
+            self._lengths[key] = self._cached_lengths(run)
+        return self._lengths[key]
 
-    def _cached_tokens(self, run: RunSpec) -> int | None:
+    def _cached_lengths(self, run: RunSpec) -> list[int] | None:
         from safetensors import safe_open
 
         from harness.data.load import load_records, source_fingerprint
@@ -176,8 +274,9 @@ class Planner:
         path = tokens_file(run.data, tokenizer, fingerprint=source_fingerprint(records), cache_dir=self.cache_dir)
         if not path.is_file():
             return None
-        with safe_open(path, framework="pt") as stream:
-            return int(stream.get_tensor("offsets")[-1])
+        with safe_open(path, framework="numpy") as stream:
+            offsets: list[int] = stream.get_tensor("offsets").tolist()
+        return [end - start for start, end in pairwise(offsets)]
 
     def state(self, run: RunSpec) -> str:
         """Whether the run is done, by its records."""
@@ -206,6 +305,9 @@ def totals(runs: Sequence[PlannedRun]) -> dict[str, Any]:
     def total(values: Sequence[int | None]) -> int | None:
         return None if None in values else sum(value for value in values if value is not None)
 
+    def hours(runs: Sequence[PlannedRun]) -> float | None:
+        return None if any(run.hours is None for run in runs) else sum(run.hours.total for run in runs if run.hours)
+
     left = [run for run in runs if not run.finished]
     states = {state: sum(run.state == state for run in runs) for state in dict.fromkeys(run.state for run in runs)}
     return {
@@ -217,4 +319,45 @@ def totals(runs: Sequence[PlannedRun]) -> dict[str, Any]:
         "tokens": total([None if run.tokens is None else run.tokens.count for run in runs]),
         "tokens_left": total([None if run.tokens is None else run.tokens.count for run in left]),
         "tokens_how": sorted({run.tokens.how for run in runs if run.tokens}),
+        "hours": hours(runs),
+        "hours_left": hours(left),
+        "hours_how": sorted({run.hours.how for run in runs if run.hours}),
+        "disk_bytes": cost.disk_bytes(_written(run.run, run.parameters) for run in runs if run.parameters),
     }
+
+
+def _written(run: RunSpec, parameters: Parameters) -> tuple[int, int]:
+    """The numbers in a run's artefact and in one of its checkpoints."""
+    adapter = parameters.trainable
+    base = adapter if adapter == parameters.total else parameters.total - adapter
+    return methods.of(run.method).disk_parameters(adapter=adapter, base=base)
+
+
+def kinds(runs: Sequence[PlannedRun], experiment: Experiment) -> list[cost.Kind]:
+    """What is left of each kind of run, where its hours are known."""
+    priorities = cost.priorities(experiment)
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for run in runs:
+        if run.hours is not None and not run.finished:
+            groups.setdefault((run.domain, run.model, run.method), []).append(run.hours.total)
+    return [
+        cost.Kind(
+            domain=key[0],
+            model=key[1],
+            method=key[2],
+            runs=len(hours),
+            hours=sum(hours),
+            priority=priorities.get(key, 2),
+        )
+        for key, hours in groups.items()
+    ]
+
+
+def hours_of_seeds(runs: Sequence[PlannedRun], seeds: int) -> float | None:
+    """What every kind of these runs would take with this many seeds."""
+    means: dict[tuple[str, str, str], list[float]] = {}
+    for run in runs:
+        if run.hours is None:
+            return None
+        means.setdefault((run.domain, run.model, run.method), []).append(run.hours.total)
+    return seeds * sum(sum(hours) / len(hours) for hours in means.values())

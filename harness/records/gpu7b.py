@@ -96,7 +96,8 @@ class Training(Measured):
     peak_bytes: int
     #: Largest reserved by the accelerator's allocator; None without one.
     reserved_bytes: int | None
-    #: The harness's own prediction of ``peak_bytes``; None while it makes none.
+    #: The harness's own prediction of ``peak_bytes`` (``harness.measure.rehearsal``) for the largest micro-batch of these
+    #: steps; None for other loops, and without an accelerator.
     predicted_bytes: int | None = None
 
     @model_validator(mode="after")

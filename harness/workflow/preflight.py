@@ -2,9 +2,9 @@
 
 ``python -m harness.workflow.preflight --configfile FILE --models-dir DIR --output FILE`` reads every data set, loads every
 model's configuration and tokenizer, and holds limits and batches against rows, lengths against positions, ranks against module
-sizes, schedules against the lengths of runs, and the needed disk space against the free one. What comes from the hub is at a
-commit, and in the local cache of the size that the lock says; weights must be there where jobs may not download them. They are
-not loaded.
+sizes, schedules against the lengths of runs, and the needed disk space against the free one; where there is a GPU, the
+predicted peak of every run against its memory. What comes from the hub is at a commit, and in the local cache of the size that
+the lock says; weights must be there where jobs may not download them. They are not loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
-from harness.cli import Config, add_config_arguments, add_models_argument, parse_config, run
+from harness.cli import Config, add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import (
     ConfigError,
     DataSource,
@@ -34,14 +34,14 @@ from harness.config import (
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.lock import lock_file, read_lock
 from harness.experiment.runs import all_runs, load_experiment
+from harness.models.architecture import Architecture, architecture
+from harness.plan.cost import RESERVED, as_gib, disk_bytes, fits
+from harness.plan.peaks import Peaks, largest_batch, remedy
 from harness.train import reporting
 from harness.train.steps import method_schedule, step_counts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-#: Checkpoints of a run on disk while it trains: two are kept while the next one is written.
-_CHECKPOINTS = 3
 
 
 def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int]:
@@ -229,7 +229,7 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
     layers: dict[str, dict[str, tuple[int, int]]] = {}
     configs: dict[str, PretrainedConfig] = {}
     total = {}
-    needed = largest = 0
+    written: list[tuple[int, int]] = []
     for spec in runs:
         if spec.model_key not in layers:
             if isinstance(spec.model.source, LocalModel):
@@ -243,10 +243,8 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
         check_attention(spec, configs[spec.model_key])
         method, base = methods.of(spec.method), total[spec.model_key]
         adapter = check_adapter(spec.method.key, method.settings, layers[spec.model_key]) or base
-        artefact, checkpoint = method.disk_parameters(adapter=adapter, base=base)
-        needed += 4 * artefact
-        largest = max(largest, 4 * checkpoint * _CHECKPOINTS)
-    return needed + largest
+        written.append(method.disk_parameters(adapter=adapter, base=base))
+    return disk_bytes(written)
 
 
 def check_disk(folder: Path, needed: int) -> None:
@@ -269,11 +267,43 @@ def _size(count: int) -> str:
     return f"{count / 2 ** (10 * (unit + 1)):.1f} {('KiB', 'MiB', 'GiB')[unit]}"
 
 
+def check_memory(runs: Iterable[RunSpec], *, models_dir: Path, cache_dir: Path) -> None:
+    """Hold the predicted peak of every run against the smallest GPU that torch finds; without one, do nothing.
+
+    Raises:
+        ConfigError: names the first run that does not fit, and the setting with which it does.
+    """
+    import torch
+
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    if not found:
+        return
+    smallest = min(found, key=lambda device: device.total_memory)
+    print(f"preflight · memory on {smallest.name}: seconds for each kind of run, kept in {cache_dir}", flush=True)
+    peaks = Peaks(cache_dir, gpu=True)
+    for spec in runs:
+        base = architecture(spec, models_dir=models_dir)
+        peak = None if base is None else peaks.of(spec, base, lengths=largest_batch(spec))
+        if base is None or peak is None or fits(peak, smallest.total_memory):
+            continue
+
+        def would_fit(changed: RunSpec, base: Architecture = base) -> bool:
+            predicted = peaks.of(changed, base, lengths=largest_batch(changed))
+            return predicted is not None and fits(predicted, smallest.total_memory)
+
+        most, whole = as_gib(smallest.total_memory - RESERVED), as_gib(smallest.total_memory)
+        raise ConfigError(
+            f"{spec.run_id}: found a predicted peak of {as_gib(peak):.1f} GiB in its largest micro-batch, expected at most "
+            f"{most:.1f} of the {whole:.1f} GiB of {smallest.name}; it fits with {remedy(spec, would_fit)}"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line: writes what was found as JSON; exit status 2 and one line for anything wrong."""
     parser = argparse.ArgumentParser(prog="python -m harness.workflow.preflight", description=__doc__.split("\n")[0])
     add_config_arguments(parser)
     add_models_argument(parser)
+    add_cache_argument(parser)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(arguments)
     config = parse_config(args)
@@ -286,6 +316,8 @@ def main(arguments: list[str] | None = None) -> int:
         needed = check_models(runs, models_dir=args.models_dir)
         check_disk(args.output.parent, needed)
         rows = check_data(experiment, runs)
+        if experiment.gpu:
+            check_memory(runs, models_dir=args.models_dir, cache_dir=args.cache_dir)
     except ConfigError as error:
         raise ConfigError(f"{config.files[-1]}: {error}") from error
     args.output.write_text(canonical_json({"runs": len(runs), "rows": rows, "disk_bytes": needed}) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,10 @@ class BeamLoRA(Method[BeamLoRASettings]):
         super().__init__(settings)
         self._callback: BeamLoraCallback | None = None
         self._schedule: Schedule | None = None
+
+    def trained_parameters(self, base: int, layers: Iterable[tuple[int, int]]) -> int:
+        """A, B and the scores."""
+        return sum(self.settings.r * (inputs + outputs + 1) for inputs, outputs in layers)
 
     def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
         """Add the adapter.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +119,10 @@ class IncreLora(Method[IncreLoraSettings]):
     label = "IncreLoRA"
     Settings = IncreLoraSettings
     supports_sharded_optimizer = False
+
+    def trained_parameters(self, base: int, layers: Iterable[tuple[int, int]]) -> int:
+        """A, E and B of the largest rank, which is allocated from the start."""
+        return sum(self.settings.largest_rank * (inputs + outputs + 1) for inputs, outputs in layers)
 
     def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
         """Replace every target module by an IncreLoRA layer and freeze the rest.

@@ -22,7 +22,7 @@ from benchmarks.gpu7b.bench import Bench, random_llama, synthetic_set
 from benchmarks.gpu7b.checks import compare_operation, operate
 from benchmarks.gpu7b.parts import Circumstances, PlannedPart, attempt
 from benchmarks.gpu7b.scale import LLAMA2_7B, PAPER, SMOKE, flops_per_token, timed_runs
-from benchmarks.gpu7b.training import harness_candidate, measure
+from benchmarks.gpu7b.training import harness_candidate, measure, predicted
 from harness import files
 from harness.config import ConfigError, TrainingSpec
 from harness.data.tokens import IGNORE_INDEX
@@ -231,6 +231,14 @@ def test_time_that_is_up_ends_a_method_after_one_timed_step(bench: Bench, tmp_pa
     result = measure(bench, harness_candidate(bench, "lora"), folder=tmp_path, rate=None, deadline=time.monotonic())
     assert (len(result.warmup), len(result.timed), result.mfu) == (SMOKE.warmup_steps, 1, None)
     assert result.seconds_per_step == result.timed[0].seconds and result.peak_bytes > 0
+    assert result.predicted_bytes is None, "the peak is the process's, with all that it loads"
+
+
+def test_the_peak_of_a_step_is_predicted(bench: Bench) -> None:
+    """More than weights, and more with more tokens."""
+    weights = 2 * sum(p.numel() for p in bench.model(attn_implementation="packed_sdpa").parameters())
+    few, many = (predicted(bench, bench.runs["lora"], [length] * 4) for length in (8, 64))
+    assert few is not None and many is not None and weights < few < many
 
 
 def test_one_flipped_bit_is_found(bench: Bench, tmp_path: Path) -> None:

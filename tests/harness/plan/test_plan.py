@@ -15,15 +15,15 @@ import methods
 from harness import reported
 from harness.config import SCHEMA_VERSION, ConfigError
 from harness.experiment.runs import all_runs, load_experiment, table_runs
+from harness.models.architecture import Architecture, architecture
 from harness.models.stand_in import model_config
-from harness.plan import parameter_counts
 from harness.plan.__main__ import main
 from harness.plan.parameter_counts import count
 from harness.plan.settings import table4_check, used_settings
 from harness.plan.text import print_plan
 from harness.plan.work import PlannedRun, Planner
 from harness.workflow.targets import target_runs
-from methods.base import OperationSteps, TrainingContext
+from methods.base import Method, OperationSteps, TrainingContext
 from methods.lora import Lora
 from tests.experiments import miniature, write
 from tests.paths import ROOT
@@ -61,7 +61,9 @@ def test_counts_are_those_of_the_built_model(tmp_path: Path, name: str) -> None:
     experiment = load_experiment([write(tmp_path, content)])
     (run,) = table_runs(experiment, "table1")
     config = model_config(run.model.source)
-    counted = count(run, config, total_steps=240, steps_per_epoch=120)
+    sizes = architecture(run, models_dir=tmp_path)
+    assert sizes is not None
+    counted = count(run, sizes, total_steps=240, steps_per_epoch=120)
     named = methods.get(name)
     context = TrainingContext(
         total_steps=240,
@@ -86,15 +88,24 @@ def test_counts_are_those_of_the_built_model(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLE1)
-def test_two_shallow_models_give_the_counts_of_a_deep_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_sizes_give_the_counts_of_the_methods_own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     settings = {"delta_t": 4} if name == "beamlora" else {}
     content = miniature(**{"methods": {name: {"settings": settings}}, "tables.table1.methods": {"llama-mini": [name]}})
     (run,) = table_runs(load_experiment([write(tmp_path, content)]), "table1")
-    config = model_config(run.model.source)
-    config.num_hidden_layers = 7
-    counted = count(run, config, total_steps=240, steps_per_epoch=120)
-    monkeypatch.setattr(parameter_counts, "UNIFORM", ())
-    assert count(run, config, total_steps=240, steps_per_epoch=120) == counted
+    base = architecture(run, models_dir=tmp_path)
+    assert base is not None
+    counted = count(run, base.of_depth(3), total_steps=240, steps_per_epoch=120)
+    monkeypatch.setattr(Architecture, "is_uniform", False)
+    assert count(run, base.of_depth(3), total_steps=240, steps_per_epoch=120) == counted
+
+
+def test_a_method_that_does_not_say_what_it_trains_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run, _) = table_runs(load_experiment([write(tmp_path, miniature())]), "table1")
+    base = architecture(run, models_dir=tmp_path)
+    assert base is not None
+    counted = count(run, base, total_steps=240, steps_per_epoch=120)
+    monkeypatch.setattr(Lora, "trained_parameters", Method.trained_parameters)
+    assert count(run, base, total_steps=240, steps_per_epoch=120) == counted
 
 
 def test_the_papers_column_of_parameters(table1: list[PlannedRun]) -> None:

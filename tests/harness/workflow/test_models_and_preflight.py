@@ -6,11 +6,13 @@ import json
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel
+from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel, RunSpec
 from harness.experiment.runs import all_runs, load_experiment
+from harness.models.architecture import Architecture
 from harness.models.load import gguf_path, ignored_config_fields, load_config
 from harness.train import reporting
 from harness.workflow import preflight
@@ -34,7 +36,8 @@ def with_local_model(tmp_path: Path, path: Path, **changes: object) -> Path:
 
 
 def check(tmp_path: Path, experiment_file: Path) -> None:
-    preflight.main(["--configfile", str(experiment_file), "--models-dir", str(tmp_path), "--output", str(tmp_path / "ok.json")])
+    folders = ["--models-dir", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]
+    preflight.main(["--configfile", str(experiment_file), *folders, "--output", str(tmp_path / "ok.json")])
 
 
 def refused(tmp_path: Path, experiment_file: Path) -> str:
@@ -148,6 +151,35 @@ def test_a_dashboard_whose_package_is_missing_is_refused(
     monkeypatch.setattr(reporting.importlib.util, "find_spec", lambda package: None)
     message = refused(tmp_path, with_local_model(tmp_path, folder, report_to=[name]))
     assert f"report_to: found {name!r}, but its package is not installed; expected another, or: pip install {name}" in message
+
+
+def test_a_run_that_does_not_fit_the_gpu_is_refused_with_the_setting_that_fits(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smallest of the machine's GPUs counts. Without one, and for an experiment that needs none, nothing is predicted."""
+    asked: list[str] = []
+
+    def peak_bytes(run: RunSpec, base: Architecture, *, lengths: list[int], gpu: bool) -> int:
+        asked.append(run.run_id)
+        assert gpu
+        return (14 if run.method.name == "dora" else 10) * len(lengths) << 27
+
+    def properties(index: int) -> SimpleNamespace:
+        return SimpleNamespace(name=f"Card {index}", total_memory=(30 - 14 * index) << 30)
+
+    monkeypatch.setattr("harness.measure.rehearsal.peak_bytes", peak_bytes)
+    check(tmp_path, with_local_model(tmp_path, folder, gpu=True))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_properties", properties)
+    (tmp_path / "ok.json").unlink()
+    check(tmp_path, with_local_model(tmp_path, folder))
+    assert asked == []
+    (tmp_path / "ok.json").unlink()
+    message = refused(tmp_path, with_local_model(tmp_path, folder, gpu=True))
+    assert "math/llama-mini/dora/seed0: found a predicted peak of 14.0 GiB in its largest micro-batch" in message
+    assert "expected at most 13.7 of the 16.0 GiB of Card 1" in message
+    assert "it fits with training: {per_device_train_batch_size: 4, gradient_accumulation_steps: 2}" in message
+    assert asked[0] == "math/llama-mini/lora/seed0"
 
 
 def test_an_unreachable_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,218 @@
+"""GPU hours: from measured speeds where a record has some, else from floating-point operations. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.config import ConfigError, Experiment, TaskSpec, used_rows
+from harness.experiment.runs import table_runs
+from harness.models.architecture import Architecture
+from harness.records import gpu7b
+
+#: Share of a length limit that rows are assumed to use where nothing is measured [ours]: MetaMathQA's examples have about 250
+#: tokens under a limit of 512.
+LENGTH_SHARE = 0.5
+#: Share of a GPU's peak that training is assumed to reach where nothing is measured: plain LoRA in transformers on LLaMA2-7B
+#: [LLaMA-Factory's published comparison on an A100: 2,392 tokens/s].
+UTILISATION = 0.21
+#: Seconds in which one batch of an evaluation grows by one token, where nothing is measured: the loop is bound by launches
+#: [estimate: 20 to 30 ms for LLaMA2-7B].
+DECODING_S = 0.025
+
+#: Checkpoints of a run on disk while it trains: two are kept while the next one is written.
+_CHECKPOINTS = 3
+#: Bytes of a GPU that no tensor gets: the CUDA context, the libraries' work space, gaps between tensors [estimate: 83 of the
+#: 85.5 GB of an H100 are usable].
+RESERVED = int(2.5e9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A GPU by its vendor's data sheet: dense bfloat16 operations a second, and memory in bytes."""
+
+    name: str
+    flops: float
+    memory: int
+
+
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu(name="A100", flops=312e12, memory=80 << 30),
+        Gpu(name="H100", flops=989e12, memory=80 << 30),
+        Gpu(name="H200", flops=989e12, memory=141 << 30),
+    )
+}
+DEFAULT_GPU = GPUS["H100"]
+
+
+def flops_per_token(*, products: int, adapter: int, hidden: int, layers: int, length: float) -> float:
+    """Floating-point operations of the forward and backward pass for each token of the examples.
+
+    A product costs 2 for each parameter and token forwards, 2 for the gradient of its input and 2 for that of its weight: 4 for
+    the frozen weights (embeddings, a look-up, not counted), 6 for trained ones; and 3 x 2 hidden x length for the causal
+    attention of each layer. LLaMA2-7B with LoRA of rank 64: 27.6 G. Neither recomputation nor padding counts.
+
+    Args:
+        products: parameters of the base model without its embeddings.
+        adapter: of the adapter; 0: the base itself is trained.
+        length: mean tokens of an example.
+    """
+    attention = 6 * hidden * length * layers
+    return math.fsum([4 * products, 6 * adapter, attention]) if adapter else math.fsum([6 * products, attention])
+
+
+def training_flops(base: Architecture, *, trainable: int, length: float) -> float:
+    """``flops_per_token`` of a run; without the norms of the base model."""
+    return flops_per_token(
+        products=base.block_products + base.head_products,
+        adapter=0 if trainable == base.parameters else trainable,
+        hidden=int(base.fields["hidden_size"]),
+        layers=base.layers,
+        length=length,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Operations a second that training reaches on one GPU, and the seconds of a decoding step; by records or assumed."""
+
+    gpu: Gpu
+    #: Method, by its registered name -> measured operations a second.
+    measured: Mapping[str, float] = field(default_factory=dict)
+    decoding_s: float = DECODING_S
+
+    @property
+    def assumed(self) -> float:
+        """For a method that is not measured: the median of those that are, else the stated utilisation."""
+        if not self.measured:
+            return UTILISATION * self.gpu.flops
+        values = sorted(self.measured.values())
+        return values[len(values) // 2]
+
+    def of(self, method: str) -> float:
+        """Operations a second."""
+        return self.measured.get(method, self.assumed)
+
+
+def speed(gpu: Gpu, *, results: Path) -> Speed:
+    """What the newest record of ``benchmarks.gpu7b`` on this kind of GPU, below ``results``, measured.
+
+    Raises:
+        harness.records.versioned.RecordError: a record is broken.
+    """
+    found = [record for record in _records(results) if gpu.name in record.device.name]
+    if not found:
+        return Speed(gpu=gpu)
+    results_of = [part.result for part in max(found, key=lambda record: record.started_at).parts]
+    training = [r for r in results_of if isinstance(r, gpu7b.Training) and r.implementation == "project"]
+    decoding = [r.seconds / r.new_tokens for r in results_of if isinstance(r, gpu7b.Generation) and r.num_beams == 1]
+    # Of two records of a method the faster is as the experiments run it; the other one is not fused.
+    measured: dict[str, float] = {}
+    for one in training:
+        measured[one.method] = max(measured.get(one.method, 0.0), one.flops_per_token * one.tokens_per_second)
+    return Speed(gpu=gpu, measured=measured, decoding_s=decoding[0] if decoding else DECODING_S)
+
+
+def _records(results: Path) -> Iterable[gpu7b.Gpu7bRecord]:
+    records = map(gpu7b.read, sorted((results / "gpu7b").glob("*.json")))
+    return (record for record in records if not record.smoke)
+
+
+def evaluation_seconds(tasks: Iterable[TaskSpec], *, decoding_s: float) -> float | None:
+    """Seconds of generation for these sets, rows answering with the assumed share of their limit; None where the rows of a set
+    are not stated."""
+    seconds = 0.0
+    for task in tasks:
+        rows = used_rows(task.source, limit=task.limit)
+        if rows is None:
+            return None
+        seconds += math.ceil(rows / task.batch_size) * LENGTH_SHARE * task.max_new_tokens * decoding_s
+    return seconds
+
+
+# ------------------------------------------------------------------------------------------------------------------- budget
+
+
+def hours(text: str) -> float:
+    """``200h`` or ``200`` as hours, for a command line.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        value = float(text.removesuffix("h"))
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise ConfigError(f"--budget: found {text!r}, expected hours of one GPU, such as 200h")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Runs that differ in their seed only."""
+
+    domain: str
+    model: str
+    method: str
+    runs: int
+    #: Of all its runs together.
+    hours: float
+    #: 0 for what the experiment's first family of comparisons needs, 1 for the other rows of tables, 2 for the rest.
+    priority: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.domain}/{self.model}/{self.method}"
+
+
+def priorities(experiment: Experiment) -> Mapping[tuple[str, str, str], int]:
+    """(domain, model, method) -> the priority of every row of the tables."""
+    first = next(iter(experiment.comparisons.families.values()), None)
+    ranks: dict[tuple[str, str, str], int] = {}
+    for table in experiment.tables:
+        for run in table_runs(experiment, table):
+            needed = (
+                first is not None
+                and table in first.tables
+                and (first.methods is None or run.method.key in (*first.methods, first.against))
+            )
+            key = (run.domain, run.model_key, run.method.key)
+            ranks[key] = min(ranks.get(key, 1), 0 if needed else 1)
+    return ranks
+
+
+def left_out(kinds: Iterable[Kind], *, budget: float) -> list[Kind]:
+    """What to leave out so that the rest fits into ``budget`` hours: of the least priority first, and there the dearest."""
+    out, spent = [], 0.0
+    for kind in sorted(kinds, key=lambda kind: (kind.priority, kind.hours)):
+        if spent + kind.hours > budget:
+            out.append(kind)
+        else:
+            spent += kind.hours
+    return out
+
+
+def disk_bytes(written: Iterable[tuple[int, int]]) -> int:
+    """What runs need at most: the artefacts of all, and the checkpoints of the one that needs most while it trains.
+
+    Args:
+        written: of each run the float32 numbers in its artefact and in one checkpoint (``Method.disk_parameters``).
+    """
+    pairs = list(written)
+    artefacts = sum(artefact for artefact, _ in pairs)
+    return 4 * (artefacts + _CHECKPOINTS * max((checkpoint for _, checkpoint in pairs), default=0))
+
+
+def as_gib(value: float) -> float:
+    """Bytes in GiB."""
+    return value / 2**30
+
+
+def fits(peak: int, memory: int) -> bool:
+    """Whether a run of this predicted peak fits a GPU of this memory, in bytes."""
+    return peak + RESERVED <= memory

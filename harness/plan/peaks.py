@@ -1,0 +1,93 @@
+"""Predicted peaks of memory, each worked out once and kept below the cache. No torch until one has to be worked out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import methods
+from harness.config import RunSpec, canonical_json
+from harness.files import write_json
+from harness.models.architecture import Architecture
+from harness.source_files import source_hash
+
+#: Settings of training on which no tensor's size depends.
+_WITHOUT_SIZE = {
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "warmup_steps",
+    "divergence_factor",
+    "logging_steps",
+    "save_steps",
+    "importance_every",
+}
+
+
+class Peaks:
+    """The peaks of runs on a GPU, or on the CPU."""
+
+    def __init__(self, cache_dir: Path, *, gpu: bool) -> None:
+        self.folder, self.gpu = cache_dir / "memory", gpu
+
+    def of(self, run: RunSpec, base: Architecture, *, lengths: Sequence[int], predict: bool = True) -> int | None:
+        """``rehearsal.peak_bytes``; None for batches with padding, whose shapes depend on their content, and, unless it may be
+        predicted now, for what was not asked before."""
+        if not run.training.packing:
+            return None
+        path = self._path(run, base, lengths)
+        if path.is_file():
+            return int(json.loads(path.read_text(encoding="utf-8"))["peak_bytes"])
+        if not predict:
+            return None
+        from harness.measure.rehearsal import peak_bytes
+
+        peak = peak_bytes(run, base, lengths=lengths, gpu=self.gpu)
+        if peak is not None:
+            write_json(path, {"peak_bytes": peak, "run": run.run_id, "lengths": lengths})
+        return peak
+
+    def _path(self, run: RunSpec, base: Architecture, lengths: Sequence[int]) -> Path:
+        training = run.training.model_dump(mode="json", exclude=_WITHOUT_SIZE)
+        training["gradient_accumulation_steps"] = training["gradient_accumulation_steps"] > 1
+        content = [dict(base.fields), run.method.name, run.method.settings, training, list(lengths), self.gpu, _code()]
+        return self.folder / f"{hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]}.json"
+
+
+@cache
+def _code() -> list[str]:
+    """What else a prediction depends on: its source, that of the methods, and the libraries'."""
+    modules = sorted({named.cls.__module__ for named in methods.registry().values()})
+    return [
+        source_hash("harness.measure.rehearsal", *modules),
+        *(metadata.version(name) for name in ("torch", "transformers", "peft")),
+    ]
+
+
+def largest_batch(run: RunSpec, longest: Sequence[int] = ()) -> list[int]:
+    """Lengths of the examples in the largest micro-batch that a run can meet: of its set's longest examples, by falling length,
+    where they are known, else of max_length each."""
+    size = run.training.per_device_train_batch_size
+    return list(longest[:size]) or [run.data.max_length] * size
+
+
+def remedy(run: RunSpec, fits: Callable[[RunSpec], bool]) -> str:
+    """The first setting with which a run fits: one that keeps its numbers, then smaller micro-batches, then both."""
+    training = run.training
+    size, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    sizes = [size // parts for parts in range(2, size + 1) if size % parts == 0]
+    smaller: list[dict[str, Any]] = [
+        {"per_device_train_batch_size": part, "gradient_accumulation_steps": steps * size // part} for part in sizes
+    ]
+    checkpointing: dict[str, Any] = {"gradient_checkpointing": True}
+    for change in (checkpointing, *smaller, *(checkpointing | change for change in smaller)):
+        if fits(run.model_copy(update={"training": training.model_copy(update=change)})):
+            return "training: {" + ", ".join(f"{name}: {json.dumps(value)}" for name, value in change.items()) + "}"
+    return "several GPUs: no size of micro-batch makes it fit, with gradient_checkpointing or without"

@@ -1,0 +1,190 @@
+"""What a plan says a run costs: hours, seeds, budget, and the memory that it is held against."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import SCHEMA_VERSION, ConfigError, RunSpec
+from harness.experiment.runs import load_experiment, table_runs
+from harness.models.architecture import KNOWN, Architecture, architecture
+from harness.plan import cost
+from harness.plan.__main__ import main
+from harness.plan.peaks import Peaks, largest_batch, remedy
+from harness.records import gpu7b
+from tests.experiments import miniature, write
+from tests.paths import ROOT
+
+PAPER = ROOT / "config/paper.yaml"
+LLAMA2_7B = Architecture(fields=KNOWN["meta-llama/Llama-2-7b-hf"])
+
+
+def run_of(folder: Path, **changes: Any) -> RunSpec:
+    return table_runs(load_experiment([write(folder, miniature(**changes))]), "table1")[0]
+
+
+def plan(capsys: pytest.CaptureFixture[str], path: Path, *arguments: str) -> dict[str, Any]:
+    folders = ["--models-dir", "/nonexistent", "--cache-dir", str(path.parent / "cache"), "--results-dir", str(path.parent)]
+    main([*arguments, "--json", "--configfile", str(path), *folders])
+    return json.loads(capsys.readouterr().out)
+
+
+# ---------------------------------------------------------------------------------------------------------------- hours
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("meta-llama/Llama-2-7b-hf", 6_738_415_616),
+        ("meta-llama/Llama-2-13b-hf", 13_015_864_320),
+        ("mistralai/Mistral-7B-v0.1", 7_241_732_096),
+        ("HuggingFaceTB/SmolLM2-135M", 134_515_008),
+    ],
+)
+def test_the_sizes_of_known_models(name: str, parameters: int) -> None:
+    """As published for these checkpoints."""
+    assert Architecture(fields=KNOWN[name]).parameters == parameters
+
+
+def test_operations_of_a_token_on_llama2_7b() -> None:
+    """4.2 N with LoRA of rank 64, 6 N and attention for all parameters."""
+    lora = cost.training_flops(LLAMA2_7B, trainable=159_907_840, length=250)
+    full = cost.training_flops(LLAMA2_7B, trainable=LLAMA2_7B.parameters, length=250)
+    assert lora == pytest.approx(27.6e9, rel=0.005) and full / lora == pytest.approx(1.44, rel=0.01)
+
+
+def test_the_papers_first_table_by_operations(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """11 hours for LoRA in math at 21 % of an H100. A budget keeps what the first family of comparisons needs."""
+    path = tmp_path / "paper.yaml"
+    path.write_text(PAPER.read_text())
+    content = plan(capsys, path, "reproduce_table1", "--budget", "100")
+    hours = {run["run_id"]: run["hours"] for run in content["runs"]}
+    lora = hours["math/llama2-7b/lora/seed0"]
+    assert lora["how"] == "estimated" and lora["training"] == pytest.approx(11.2, abs=0.1)
+    assert hours["math/llama2-7b/full-ft/seed0"]["training"] / lora["training"] == pytest.approx(1.44, abs=0.01)
+    total = content["total"]["hours"]
+    assert content["hours_of_seeds"] == {
+        "1": pytest.approx(total),
+        "3": pytest.approx(3 * total),
+        "5": pytest.approx(5 * total),
+    }
+    out = {(kind["method"], kind["priority"]) for kind in content["left_out"]}
+    assert ("full-ft", 1) in out and not {priority for method, priority in out if method in ("lora", "beamlora")}
+    left = total - sum(kind["hours"] for kind in content["left_out"])
+    assert 80 < left <= 100
+
+
+def test_speeds_of_a_gpu_record_come_before_assumptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = cost.GPUS["H100"]
+    assert cost.speed(gpu, results=tmp_path).of("lora") == pytest.approx(0.21 * 989e12)
+    assert cost.speed(cost.GPUS["A100"], results=tmp_path).of("lora") == pytest.approx(0.21 * 312e12)
+    training = {"implementation": "project", "flops_per_token": 2e10, "kind": "training"}
+    results = [
+        gpu7b.Training.model_construct(**training, method="lora", tokens_per_second=10_000.0),
+        gpu7b.Training.model_construct(**training, method="lora", tokens_per_second=7_000.0),
+        gpu7b.Training.model_construct(**training, method="dora", tokens_per_second=5_000.0),
+        gpu7b.Generation.model_construct(seconds=5.0, new_tokens=250, num_beams=1),
+    ]
+    parts = tuple(gpu7b.Part.model_construct(result=result) for result in results)
+    device = gpu7b.Device.model_construct(name="NVIDIA H100 80GB HBM3")
+    record = gpu7b.Gpu7bRecord.model_construct(smoke=False, started_at="2026", device=device, parts=parts)
+    monkeypatch.setattr(gpu7b, "read", lambda path: record)
+    (tmp_path / "gpu7b").mkdir()
+    (tmp_path / "gpu7b/one.json").touch()
+    measured = cost.speed(gpu, results=tmp_path)
+    assert (measured.of("lora"), measured.of("dora"), measured.decoding_s) == (2e14, 1e14, 0.02)
+    assert measured.of("pissa") == 2e14, "not measured: the median of the others"
+    assert cost.speed(cost.GPUS["A100"], results=tmp_path).measured == {}, "another GPU"
+
+
+def test_a_finished_run_gives_its_hours_and_those_of_its_kind(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(tmp_path, miniature(seeds=[0, 1]))
+    assert {run["hours"] for run in plan(capsys, path)["runs"]} == {None}, "no GPU and no record: nothing says it"
+    run = table_runs(load_experiment([path]), "table1")[0]
+    file = tmp_path / "mini" / run.run_id / "train.json"
+    file.parent.mkdir(parents=True)
+    content = {"schema_version": SCHEMA_VERSION, "status": "success", "training_hash": run.training_hash()}
+    file.write_text(json.dumps({**content, "tokens": {"input": 12 * 8 * 64}, "wall_time_s": 36.0}))
+    first, second, *others = plan(capsys, path)["runs"]
+    assert first["hours"] == {"training": 0.01, "evaluation": None, "how": "recorded"}
+    assert second["hours"] == {"training": pytest.approx(0.02), "evaluation": None, "how": "measured"}, "half of 12 x 8 x 256"
+    assert {run["hours"] for run in others} == {None}, "another method"
+
+
+@pytest.mark.parametrize(("text", "value"), [("200h", 200.0), ("7.5", 7.5)])
+def test_a_budget_in_hours(text: str, value: float) -> None:
+    assert cost.hours(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3h", "two days", "nan"])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--budget: found .*, expected hours of one GPU"):
+        cost.hours(text)
+
+
+def test_a_plan_loads_no_torch() -> None:
+    """It answers within seconds because of that."""
+    code = "import sys; from harness.plan.__main__ import main; main(); sys.exit('torch' in sys.modules)"
+    paper = ["--configfile", str(PAPER), "--models-dir", "/nonexistent", "--cache-dir", "/nonexistent"]
+    command = [sys.executable, "-c", code, "reproduce_table1", *paper]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Cost on one H100" in done.stdout, done.stderr
+
+
+# --------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_a_peak_is_predicted_once_and_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(tmp_path)
+    base = architecture(run, models_dir=tmp_path)
+    assert base is not None
+    asked: list[Any] = []
+    monkeypatch.setattr("harness.measure.rehearsal.peak_bytes", lambda run, base, **how: asked.append(how) or 7)
+    peaks = Peaks(tmp_path, gpu=True)
+    assert peaks.of(run, base, lengths=[3], predict=False) is None and asked == []
+    assert [peaks.of(run, base, lengths=[3]), peaks.of(run, base, lengths=[3], predict=False)] == [7, 7]
+    assert asked == [{"lengths": [3], "gpu": True}]
+
+    def changed(**training: Any) -> RunSpec:
+        return run.model_copy(update={"training": run.training.model_copy(update=training)})
+
+    assert peaks.of(changed(learning_rate=1.0), base, lengths=[3], predict=False) == 7, "no tensor depends on it"
+    assert peaks.of(changed(gradient_checkpointing=True), base, lengths=[3], predict=False) is None
+    assert peaks.of(run, base, lengths=[4], predict=False) is None
+    assert Peaks(tmp_path, gpu=False).of(run, base, lengths=[3], predict=False) is None
+    assert peaks.of(changed(packing=False), base, lengths=[3]) is None and len(asked) == 1, "padding: not predicted"
+
+
+def test_the_largest_batch_is_of_the_longest_examples(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    assert largest_batch(run) == [256] * 8
+    assert largest_batch(run, [30, 20, 20, 10, 9, 8, 7, 6, 5, 4]) == [30, 20, 20, 10, 9, 8, 7, 6]
+
+
+def test_the_first_setting_that_makes_a_run_fit(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    assert remedy(run, lambda changed: changed.training.gradient_checkpointing) == "training: {gradient_checkpointing: true}"
+    by_size = remedy(run, lambda changed: changed.training.per_device_train_batch_size <= 2)
+    assert by_size == "training: {per_device_train_batch_size: 2, gradient_accumulation_steps: 4}"
+    assert remedy(run, lambda changed: False).startswith("several GPUs")
+
+
+def test_what_does_not_fit_is_marked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "harness.measure.rehearsal.peak_bytes", lambda run, base, **_: (9 if run.method.name == "dora" else 5) << 30
+    )
+    path = write(tmp_path, miniature())
+    content = plan(capsys, path, "--gpu-memory", "8")
+    assert [run["peak_bytes"] for run in content["runs"]] == [5 << 30, 9 << 30]
+    main(
+        ["--gpu-memory", "8", "--configfile", str(path), "--models-dir", "/nonexistent", "--cache-dir", str(tmp_path / "cache")]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.rstrip().endswith("does not fit")] == ["math/llama-mini/dora"]
