@@ -12,6 +12,7 @@ from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
 from harness.figures.catalogue import figures
 from harness.workflow.dag import Dag, code_of, figure_code, hold_lock, method_code, read_config, set_code
+from harness.workflow.jobs import Jobs
 from harness.workflow.targets import TABLE_TARGETS
 from harness.workflow.watch import watch
 
@@ -19,7 +20,8 @@ from harness.workflow.watch import watch
 container: "docker://python:3.11-slim-bookworm"
 
 
-shell.prefix(f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; ")
+JOBS = Jobs()
+shell.prefix(JOBS.prefix())
 
 try:
     PLAN = Dag(read_config(workflow.config_settings.configfiles, workflow.config_settings.config_args))
@@ -347,6 +349,8 @@ onstart:
     # second, 15 to 25 % of a core. Jobs on this machine are limited by its cores.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
+        JOBS.preload(PLAN.folder / "logs/preloaded.log", gpu=PLAN.experiment.gpu)
+        shell.prefix(JOBS.prefix())
     watch(PLAN, workflow)
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
     shell(
@@ -357,6 +361,6 @@ onstart:
 
 onsuccess:
     if not workflow.dryrun and workflow.local_exec:
-        CLOCK.stop()
+        CLOCK.stop(preloading_s=JOBS.stop())
     if not workflow.dryrun and os.path.exists(f"{FOLDER}/tables/table1.md"):
         shell("python -m harness.tables.summary table1 {PLAN.arguments}")
