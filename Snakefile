@@ -16,6 +16,7 @@ from harness.figures.catalogue import figures
 from harness.workflow.damage import set_aside_damaged
 from harness.workflow.dag import Dag, code_of, figure_code, hold_lock, method_code, read_config, set_code
 from harness.workflow.ending import Failures, end_when_interrupted, last_words, or_refuse, refuse
+from harness.workflow.jobs import Jobs
 from harness.workflow.targets import TABLE_TARGETS
 from harness.workflow.watch import watch
 
@@ -23,7 +24,8 @@ from harness.workflow.watch import watch
 container: "docker://python:3.11-slim-bookworm"
 
 
-shell.prefix(f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; ")
+JOBS = Jobs()
+shell.prefix(JOBS.prefix())
 
 try:
     DAMAGED = set()
@@ -365,6 +367,8 @@ onstart:
     # second, 15 to 25 % of a core. Jobs on this machine are limited by its cores.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
+        JOBS.preload(PLAN.folder / "logs/preloaded.log", gpu=PLAN.experiment.gpu)
+        shell.prefix(JOBS.prefix())
     watch(PLAN, workflow)
     logger.addHandler(Failures(Path(f"{FOLDER}/logs")))
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
@@ -379,6 +383,6 @@ onstart:
 
 onsuccess:
     if not workflow.dryrun and workflow.local_exec:
-        CLOCK.stop()
+        CLOCK.stop(preloading_s=JOBS.stop())
     if not workflow.dryrun and os.path.exists(f"{FOLDER}/tables/table1.md"):
         shell("python -m harness.tables.summary table1 {PLAN.arguments}")

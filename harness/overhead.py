@@ -1,8 +1,9 @@
 """What a workflow costs beside its work: the CPU time of Snakemake itself, and of process starts and imports.
 
 The Snakefile names a file in ``BEAMLORA_CPU_TIMES``. Every command that runs below it appends a line of its own (``counted``,
-called by ``cli.run``), Snakemake's process the last one. CPU time is user and system time in seconds, and per process, so
-that it means the same on a busy machine; jobs on other machines are not measured.
+called by ``cli.run``), Snakemake's process the last ones: one for the process that imported for the jobs forked from it, and
+one for itself. CPU time is user and system time in seconds, and per process, so that it means the same on a busy machine; jobs
+on other machines are not measured.
 """
 
 from __future__ import annotations
@@ -96,8 +97,14 @@ class WorkflowClock:
         self._wall = time.monotonic()
         self._jobs = _children()
 
-    def stop(self) -> None:
-        """Write down what Snakemake and all processes below it took."""
+    def stop(self, *, preloading_s: float = 0.0) -> None:
+        """Write down what Snakemake and all processes below it took.
+
+        Args:
+            preloading_s: CPU time of the process that imported for the jobs that were forked from it; it has ended.
+        """
+        if preloading_s:
+            _append(self._path, {"start_s": preloading_s, "imports_s": 0.0})
         line = {
             "wall_s": time.monotonic() - self._wall,
             "snakemake_start_s": self._start,

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,7 @@ FIRST = ("tests/workflow/", "tests/methods/", "tests/benchmarks/", "tests/harnes
 def pytest_configure(config: pytest.Config) -> None:
     """One server of preloaded processes for all workers of pytest-xdist."""
     if not hasattr(config, "workerinput"):
-        folder = tempfile.TemporaryDirectory(prefix="preloaded-")
-        config.add_cleanup(folder.cleanup)
-        config.add_cleanup(preloaded.start(Path(folder.name)).communicate)
+        config.add_cleanup(preloaded.start().close)
 
 
 @pytest.hookimpl(trylast=True)

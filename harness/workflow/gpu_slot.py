@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -61,9 +62,13 @@ def main() -> int:
     """The command line: exit status of the command."""
     command = sys.argv[1:]
     devices = [] if "WORLD_SIZE" in os.environ or has_own_allocation() else visible_devices()
-    if not devices:
+    if devices:
+        return run_in_slot(command, devices, lock_dir=Path(tempfile.gettempdir()) / f"beamlora-gpu-slots-{os.getuid()}")
+    if command[:2] != ["python", "-m"]:
         os.execvp(command[0], command)
-    return run_in_slot(command, devices, lock_dir=Path(tempfile.gettempdir()) / f"beamlora-gpu-slots-{os.getuid()}")
+    sys.argv = command[2:]  # in this interpreter, which is that python: another start would buy nothing
+    runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+    return 0
 
 
 if __name__ == "__main__":

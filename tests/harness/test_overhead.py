@@ -96,6 +96,13 @@ def test_the_sentence_states_shares_of_wall_time() -> None:
     )
 
 
+def test_imports_made_once_for_all_jobs_are_a_start_among_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(overhead.ENVIRONMENT_VARIABLE, "")  # put back afterwards
+    overhead.WorkflowClock(tmp_path / "cpu.jsonl").stop(preloading_s=7.5)
+    spent = overhead.measured()
+    assert spent is not None and (spent.starts_s, spent.processes) == (7.5, 1)
+
+
 def test_outside_a_workflow_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(overhead.ENVIRONMENT_VARIABLE, raising=False)
     before = builtins.__import__

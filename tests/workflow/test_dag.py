@@ -45,7 +45,7 @@ class Copy:
         (self.root / "config/tiny.yaml").write_text(yaml.safe_dump(miniature(**changes)))
 
     def snakemake(self, *arguments: str, cores: tuple[str, ...] = ("--cores", "2")) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(self.root)}
+        environment = {**os.environ, "PYTHONPATH": str(self.root), "CUDA_VISIBLE_DEVICES": ""}
         command = [preloaded.python(), SNAKEMAKE, *cores, *arguments]
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
 
@@ -103,6 +103,22 @@ def test_it_leaves_records_predictions_artefacts_and_the_table(finished: Copy) -
         assert (finished.root / f"results/mini/tables/table1.{suffix}").stat().st_size > 0
 
 
+def test_a_job_of_the_workflow_trains_as_any_other_process(finished: Copy, tmp_path: Path) -> None:
+    """This one, which imported for itself. See also test_forked_jobs.py."""
+    import torch
+
+    from harness.train.__main__ import main
+
+    if torch.cuda.is_available():
+        pytest.skip("this process would train on the GPU")
+    arguments = ["--configfile", str(finished.root / "config/tiny.yaml"), "--run", "math/llama-mini/lora/seed0"]
+    arguments += ["--run-dir", str(tmp_path / "run"), "--models-dir", str(finished.root / "results/.models")]
+    main([*arguments, "--scratch", str(tmp_path / "scratch"), "--cache-dir", str(tmp_path / "cache")])
+    run = finished.root / "results/mini/math/llama-mini/lora/seed0"
+    ours, forked = (json.loads((folder / "train.json").read_text()) for folder in (tmp_path / "run", run))
+    assert ours["artefact"] == forked["artefact"] and ours["loss_curve"] == forked["loss_curve"]
+
+
 def test_the_record_has_the_blocks_that_pefts_comparison_reads(finished: Copy) -> None:
     """The keys that peft's method_comparison/processing.py takes from each result file."""
     record = json.loads((finished.root / "results/mini/math/llama-mini/dora/seed0/train.json").read_text())
@@ -136,10 +152,11 @@ def test_it_shows_progress_and_ends_with_the_table(finished: Copy) -> None:
 
 
 def test_it_ends_with_what_snakemake_and_the_starts_of_its_jobs_cost(finished: Copy) -> None:
-    """Preflight, base model, two trainings, two evaluations and the table start; the summary itself is not in. What the jobs
-    take is not here: preloaded, they are no children of Snakemake's (see tests/harness/test_overhead.py)."""
+    """Preflight, base model, two trainings, two evaluations and the table start, and before them the process that they are
+    forked from; the summary itself is not in. What the jobs take is not here: under the tests' own preloaded processes they are
+    no children of Snakemake's (see tests/harness/test_overhead.py)."""
     said = re.search(r"Overhead: .*? their\s+work .*?\)\.", finished.output, flags=re.DOTALL)
-    assert said is not None and "starts and imports of 7 processes" in " ".join(said[0].split())
+    assert said is not None and "starts and imports of 8 processes" in " ".join(said[0].split())
     snakemake, starts = (float(share) for share in re.findall(r"([\d.]+)\s+% \(\d", said[0])[:2])
     assert snakemake > 0 and starts > 0 and snakemake + starts < 100 * os.cpu_count()
     lines = (finished.root / "results/.progress/mini.cpu.jsonl").read_text().splitlines()

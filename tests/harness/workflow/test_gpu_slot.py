@@ -12,6 +12,7 @@ import pytest
 
 from harness import cli
 from harness.workflow.gpu_slot import run_in_slot, visible_devices
+from tests.paths import ROOT
 
 PRINT_DEVICE = "import os; open(r'{file}', 'a').write(os.environ['CUDA_VISIBLE_DEVICES'])"
 
@@ -63,6 +64,15 @@ def test_a_sigterm_is_handed_to_the_command(tmp_path: Path) -> None:
 def test_without_a_gpu_the_command_runs_as_it_is() -> None:
     command = [sys.executable, "-m", "harness.workflow.gpu_slot", sys.executable, "-c", "raise SystemExit(7)"]
     assert subprocess.run(command, env={"CUDA_VISIBLE_DEVICES": "", "PATH": ""}).returncode == 7
+
+
+def test_without_a_gpu_a_module_runs_in_the_same_process(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("import os, sys; print(__name__, os.getpid(), *sys.argv[1:]); sys.exit(7)")
+    command = [sys.executable, "-m", "harness.workflow.gpu_slot", "python", "-m", "module", "--here", "7"]
+    environment = {"CUDA_VISIBLE_DEVICES": "", "PATH": "", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.communicate()[0] == f"__main__ {process.pid} --here 7\n"
+    assert process.returncode == 7
 
 
 def test_two_jobs_that_a_scheduler_gave_a_device_each_run_side_by_side(tmp_path: Path) -> None:
