@@ -105,8 +105,10 @@ def test_artefact_equals_the_trained_model(name, plain):
         assert_equal_but_for_rounding(toy.logits(model), trained.logits, **sums_of(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_the_same_run_twice_gives_the_same_files(name, whole, tmp_path):
+    """As does the run that is resumed below, in the default tests too."""
     again = train(name, tmp_path, **with_dropout(name))
     assert toy.folder_hash(again.output) == toy.folder_hash(whole(name).output)
 
@@ -170,9 +172,9 @@ def test_checkpoints_hold_everything_that_changes(name, plain):
 
 @pytest.mark.parametrize("name", EACH)
 def test_runs_on_a_bfloat16_base(name, tmp_path):
-    """Adapters stay float32 and the losses finite."""
+    """Adapters stay float32 and the losses finite, past the first operation of each method that has any."""
     method, base = toy.make(name), toy.base_model().to(torch.bfloat16)
-    loop = toy.Loop(method, base, toy.context(tmp_path)).run()
+    loop = toy.Loop(method, base, toy.context(tmp_path)).run(8)
     dtypes = {p.dtype for p in loop.model.parameters() if p.requires_grad}
     assert dtypes == {torch.bfloat16 if name == "full-ft" else torch.float32}
     assert all(0 < loss < 10 for loss in loop.losses)
