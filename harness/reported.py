@@ -130,6 +130,7 @@ def _rows() -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(stream))
 
 
+@cache
 def _plain(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 import weakref
 from pathlib import Path
@@ -32,6 +31,7 @@ from harness.figures import style
 from harness.records import gpu7b
 from harness.records.gpu7b import Gpu7bRecord, MatmulRate, Part
 from harness.train.trainer import training_arguments
+from tests import preloaded
 from tests.paths import ROOT
 
 NAMES = [
@@ -41,7 +41,7 @@ NAMES = [
 ]  # fmt: skip
 #: Absent where the check is meant to run; it must not need them.
 ABSENT = ("datasets", "snakemake", "gguf", "math_verify", "rich", "matplotlib")
-#: Runs the module without the packages named on its command line.
+#: Runs the module without the packages named on its command line, loaded or not.
 WITHOUT = """
 import runpy, sys
 
@@ -56,6 +56,8 @@ class Without:
         return getattr(self.finder, name)
 
 names, sys.argv = set(sys.argv[1].split(",")), sys.argv[1:]
+for name in [name for name in sys.modules if name.partition(".")[0] in names]:
+    del sys.modules[name]
 sys.meta_path[:] = [Without(finder, names) for finder in sys.meta_path]
 runpy.run_module("benchmarks.gpu7b", run_name="__main__")
 """
@@ -68,7 +70,7 @@ runpy.run_module("benchmarks.gpu7b", run_name="__main__")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The record of a smoke run in a process of its own, without the packages that are absent elsewhere."""
     path = tmp_path_factory.mktemp("gpu7b") / "record.json"
-    command = [sys.executable, "-c", WITHOUT, ",".join(ABSENT), "--smoke", "--output", str(path)]
+    command = [preloaded.python(), "-c", WITHOUT, ",".join(ABSENT), "--smoke", "--output", str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

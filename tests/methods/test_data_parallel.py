@@ -17,8 +17,10 @@ from tests import preloaded
 from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
 
+#: Between processes they differ from LoRA in nothing: each process has the averaged gradients, and draws nothing.
+LIKE_LORA = ("dora", "full-ft", "milora", "pissa", "relora")
 NAMES = [
-    pytest.param(name, marks=pytest.mark.slow if name in ("milora", "pissa", "relora") else ())
+    pytest.param(name, marks=pytest.mark.slow if name in LIKE_LORA else ())
     for name in sorted({named.cls.name for named in methods.registry().values()})
 ]
 STEPS = 12

@@ -221,11 +221,14 @@ def test_the_limits_of_a_run_are_recorded() -> None:
     assert "input_min_s" not in grade("humaneval", examples("humaneval", [HUMANEVAL]), [""]).limits
 
 
-@pytest.mark.parametrize("record", [PLUS, HUMANEVAL])
+ODD = ["", " \n", "\x00", "\ud800 def f(x): return sum(x)", "def f(x): return '\udfff'", "```python\n" * 100, "(" * 100_000]
+ODD += ["x = 1\n" * 170_000, "def f(x):\n    return 3\n\n" + "é" * 1_000_000]
+
+
 @pytest.mark.parametrize(
-    "completion",
-    ["", " \n", "\x00", "\ud800 def f(x): return sum(x)", "def f(x): return '\udfff'", "```python\n" * 100, "(" * 100_000]
-    + ["x = 1\n" * 170_000, "def f(x):\n    return 3\n\n" + "é" * 1_000_000],
+    ("completion", "record"),
+    # What a record's tests are changes how a program is run, not how it is found: one of each kind for the second form.
+    [*((completion, PLUS) for completion in ODD), *((ODD[i], HUMANEVAL) for i in (0, 4, 6))],
 )
 def test_odd_completions_are_wrong_and_never_a_crash(completion: str, record: dict) -> None:
     assert set(plus_verdicts(completion, record).values()) <= {False}

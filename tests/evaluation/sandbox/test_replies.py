@@ -14,7 +14,7 @@ BEYOND_S = 3.0
 
 #: Takes the token of the request from the frame that answers it, and replies in its place.
 FORGE = """
-import os, struct, sys
+import os, struct, sys, time
 def reply_with(value):
     frame = sys._getframe()
     while not {"request", "channel"} <= set(frame.f_locals):
@@ -24,7 +24,7 @@ def reply_with(value):
     while data:
         data = data[os.write(int(sys.argv[1]), data):]
     while True:
-        pass
+        time.sleep(1)
 SIZE = 127 << 20
 EQUAL = [b'["int","%x"]' % (n * (2**61 - 1)) for n in range(60_000)]
 """

@@ -97,43 +97,44 @@ def test_every_wrong_printed_number_is_named_and_nothing_else(copy: Source) -> N
     assert sorted(line.partition(":")[0] for line in mismatches(copy)) == sorted(PRINTED)
 
 
-def test_a_wrong_word_is_named(copy: Source) -> None:
-    key = "table1|llama-tiny|adalora|accuracy|math/avg|verdict"
-    edit(copy, lambda text: text.replace(f'data-number="{key}">worse<', f'data-number="{key}">better<', 1))
-    (line,) = mismatches(copy)
-    assert line.startswith(f"{key}: the page says 'better', the records say worse")
+#: Key of a printed word or sentence -> what is printed there, and what a wrong page might say.
+WORDS = {
+    "table1|llama-tiny|adalora|accuracy|math/avg|verdict": ("worse<", "better<"),
+    "table1|llama-tiny|adalora|accuracy|math/avg|sentence": (", worse, 5 seeds", ", equivalent, 5 seeds"),
+    "table1|llama-tiny|dora|accuracy|math/avg|sentence": (", not decided (4 seeds)", ", better, 4 seeds"),
+    "claim|better_than_lora/math/llama-tiny|verdict": ("undecided", "supported"),
+}
+#: Printed only where something is decided.
+MADE_UP = "table1|llama-tiny|beamlora|accuracy|math/gsm8k|verdict"
 
 
-@pytest.mark.parametrize(
-    ("key", "said", "wrong"),
-    [
-        ("table1|llama-tiny|adalora|accuracy|math/avg|sentence", ", worse, 5 seeds", ", equivalent, 5 seeds"),
-        ("table1|llama-tiny|dora|accuracy|math/avg|sentence", ", not decided (4 seeds)", ", better, 4 seeds"),
-        ("table1|llama-tiny|dora|accuracy|math/avg|sentence", ", not decided (4 seeds)", ", not decided (3 seeds)"),
-    ],
-)
-def test_a_wrong_word_in_a_sentence_is_named(copy: Source, key: str, said: str, wrong: str) -> None:
+def reword(text: str, key: str, said: str, wrong: str) -> str:
+    start = text.index(said, text.index(f'data-number="{key}">'))
+    return text[:start] + wrong + text[start + len(said) :]
+
+
+def test_every_wrong_word_is_named_and_nothing_else(copy: Source) -> None:
     def change(text: str) -> str:
-        start = text.index(said, text.index(f'data-number="{key}">'))
-        return text[:start] + wrong + text[start + len(said) :]
+        for key, (said, wrong) in WORDS.items():
+            text = reword(text, key, said, wrong)
+        return text.replace("<tbody>", f'<tbody><span data-number="{MADE_UP}">better</span>', 1)
 
     edit(copy, change)
+    named = {line.partition(": ")[0]: line.partition(": ")[2] for line in mismatches(copy)}
+    assert sorted(named) == sorted([*WORDS, MADE_UP])
+    assert all(line.startswith("the page says ") for line in named.values())
+    assert named["table1|llama-tiny|adalora|accuracy|math/avg|verdict"].startswith(
+        "the page says 'better', the records say worse"
+    )
+    assert "the page says 'supported', the records say undecided" in named["claim|better_than_lora/math/llama-tiny|verdict"]
+    assert "the page says 'better', the records have no such number" in named[MADE_UP]
+
+
+def test_a_wrong_number_of_seeds_in_a_sentence_is_named(copy: Source) -> None:
+    key = "table1|llama-tiny|dora|accuracy|math/avg|sentence"
+    edit(copy, lambda text: reword(text, key, ", not decided (4 seeds)", ", not decided (3 seeds)"))
     (line,) = mismatches(copy)
     assert line.startswith(f"{key}: the page says ")
-
-
-def test_a_word_for_what_is_only_described_is_named(copy: Source) -> None:
-    made_up = '<span data-number="table1|llama-tiny|beamlora|accuracy|math/gsm8k|verdict">better</span>'
-    edit(copy, lambda text: text.replace("<tbody>", f"<tbody>{made_up}", 1))
-    (line,) = mismatches(copy)
-    assert "the page says 'better', the records have no such number" in line
-
-
-def test_a_wrong_verdict_on_a_claim_is_named(copy: Source) -> None:
-    mark = 'data-number="claim|better_than_lora/math/llama-tiny|verdict">'
-    edit(copy, lambda text: text.replace(f"{mark}undecided", f"{mark}supported", 1))
-    (line,) = mismatches(copy)
-    assert "the page says 'supported', the records say undecided" in line
 
 
 def test_a_number_left_out_or_made_up_is_named(copy: Source) -> None:
@@ -200,17 +201,14 @@ def test_a_page_older_than_its_records_fails(copy: Source) -> None:
     assert any(line.startswith("table1|llama-tiny|beamlora|accuracy|math/gsm8k|mean: the page says") for line in lines)
 
 
-def test_a_record_that_contradicts_itself_is_named(copy: Source) -> None:
+def test_a_record_that_contradicts_itself_is_gone_or_new_is_named(copy: Source) -> None:
     path = copy.folder / "math/llama-tiny/beamlora/seed0/predictions/gsm8k.jsonl"
     rows = [json.loads(line) | {"correct": True} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert any("gsm8k.jsonl: found accuracy 1" in line for line in mismatches(copy))
-
-
-def test_a_record_that_is_gone_or_new_is_named(copy: Source) -> None:
     (copy.folder / "timing.json").rename(copy.folder / "elsewhere.json")
     (copy.folder / "math/llama-tiny/adalora/seed0/pruning.json").write_text("{}")
     lines = mismatches(copy)
+    assert any("gsm8k.jsonl: found accuracy 1" in line for line in lines)
     assert "timing.json: the page was written from it, and it is gone" in lines
     assert any(line.startswith("math/llama-tiny/adalora/seed0/pruning.json: is newer than the page") for line in lines)
 

@@ -48,8 +48,7 @@ def fused_layers(model: nn.Module) -> list[nn.Module]:
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize(("dropout", "dtype"), [(0.0, torch.float32), (0.3, torch.float32), (0.3, torch.float64)], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_and_gradients_are_those_of_the_chain(name: str, dropout: float, dtype: torch.dtype, tmp_path: Path) -> None:
     plain, one = (model.to(dtype) for model in pair(name, tmp_path, lora_dropout=dropout))
@@ -63,12 +62,12 @@ def test_loss_and_gradients_are_those_of_the_chain(name: str, dropout: float, dt
         assert (value - actual[key]).norm() <= each * value.norm(), key
 
 
-@pytest.mark.parametrize("steps", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [8, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_has_the_losses_of_the_chain_and_repeats_to_the_bit(name: str, steps: int, tmp_path: Path) -> None:
     losses = []
     for place, fuse in enumerate((False, True, True)):
-        ctx = toy.context(tmp_path / str(place), total_steps=steps)
+        ctx = toy.context(tmp_path / str(place), total_steps=max(steps, 20))  # 8 of 20 hold an operation of each method
         loop = toy.Loop(toy.make(name, lora_dropout=0.1), toy.base_model(), ctx)
         if fuse:
             fused.install(loop.model)

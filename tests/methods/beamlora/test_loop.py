@@ -140,7 +140,7 @@ def test_resume_is_bit_identical(tmp_path: Path, step: int) -> None:
     run(whole, optimizer, beam, range(step))
     saved = {"model": adapter_tensors(whole), "optimizer": optimizer.state_dict(), "beam": beam.state_dict()}
     torch.save(saved, tmp_path / "saved.pt")
-    run(whole, optimizer, beam, range(step, 24))
+    run(whole, optimizer, beam, range(step, 13))  # two operations
 
     saved = torch.load(tmp_path / "saved.pt", weights_only=True)
     resumed = beam_model(seed=7)
@@ -153,7 +153,7 @@ def test_resume_is_bit_identical(tmp_path: Path, step: int) -> None:
     resumed.load_state_dict(saved["model"], strict=False)
     optimizer.load_state_dict(saved["optimizer"])
     again.load_state_dict(saved["beam"])
-    run(resumed, optimizer, again, range(step, 24))
+    run(resumed, optimizer, again, range(step, 13))
     assert equal(adapter_tensors(resumed), adapter_tensors(whole)) and again.records == beam.records
 
 

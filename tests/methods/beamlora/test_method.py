@@ -54,7 +54,7 @@ def method(name: str = "beamlora", **settings: Any) -> BeamLoRA:
 
 
 class Observer(BeamLoraCallback):
-    """Keeps what the adapter was before and after each operation."""
+    """Keeps what the adapter was before and after each operation; ends the run after step ``stop``."""
 
     def on_step_end(self, args, state, control, **kwargs: Any) -> None:
         operation = self.beam.schedule.is_operation_step(state.global_step)
@@ -62,18 +62,20 @@ class Observer(BeamLoraCallback):
         super().on_step_end(args, state, control, **kwargs)
         if operation:
             self.seen = [*getattr(self, "seen", []), (before, snapshot, self._copies())]
+        control.should_training_stop |= state.global_step == self.stop
 
     def _copies(self) -> dict[str, dict[str, torch.Tensor]]:
         return {n: {k: t.clone() for k, t in m.items()} for n, m in self.beam.adapter.items()}
 
 
-def train(folder: Path, name: str = "beamlora", **settings: Any) -> tuple[BeamLoRA, Any, Observer]:
-    """Wrap, train 24 steps in a stock Trainer, return method, model and the observing callback."""
+def train(folder: Path, name: str = "beamlora", *, stop: int | None = None, **settings: Any) -> tuple[BeamLoRA, Any, Observer]:
+    """Wrap, train in a stock Trainer 24 steps, or the first ``stop`` of them; method, model and the observing callback."""
     folder.mkdir(exist_ok=True)
     beam = method(name, **settings)
     model = beam.wrap(tiny_llama(), context(folder))
     callback = beam.callbacks()[0]
     callback.__class__ = Observer
+    callback.stop = stop
     torch.manual_seed(3)
     Trainer(model=model, args=training_arguments(folder), train_dataset=TokenData(), callbacks=[callback]).train()
     return beam, model, callback
@@ -136,7 +138,7 @@ def test_horizon_comes_from_the_context(tmp_path: Path) -> None:
 
 
 def test_state_round_trips_through_torch_save(tmp_path: Path) -> None:
-    beam, _, callback = train(tmp_path)
+    beam, _, callback = train(tmp_path, stop=7)
     callback.beam.snapshot, callback.beam.snapshot_step = callback.seen[0][1], 4
     torch.save(beam.state_dict(), tmp_path / "state.pt")
     other = method()
@@ -267,6 +269,12 @@ def test_released_has_one_top_p_and_leaves_moments_alone(runs: dict) -> None:
 # ---- every setting of the adapter and the schedule changes a run
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The adapter one step after the first operation."""
+    return adapter_tensors(train(tmp_path_factory.mktemp("usual"), stop=7)[1])
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -284,16 +292,16 @@ def test_released_has_one_top_p_and_leaves_moments_alone(runs: dict) -> None:
     ],
     ids=str,
 )
-def test_setting_changes_the_trained_adapter(runs: dict, tmp_path: Path, changes: dict) -> None:
-    _, model, _ = train(tmp_path, **changes)
-    changed, default = adapter_tensors(model), adapter_tensors(runs["beamlora"][1])
+def test_setting_changes_the_trained_adapter(usual: dict[str, torch.Tensor], tmp_path: Path, changes: dict) -> None:
+    _, model, _ = train(tmp_path, stop=7, **changes)
+    changed, default = adapter_tensors(model), usual
     assert any(changed[key].shape != default[key].shape or not torch.equal(changed[key], default[key]) for key in default)
 
 
 def test_the_same_settings_give_the_same_adapter_file(tmp_path: Path) -> None:
     files = []
     for name in ("one", "two"):
-        beam, model, _ = train(tmp_path / name)
+        beam, model, _ = train(tmp_path / name, stop=7)
         beam.finalize(model, tmp_path / name / "adapter")
         files.append((tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes())
     assert files[0] == files[1]

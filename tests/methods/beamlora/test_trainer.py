@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,6 +32,9 @@ from tests.methods.beamlora.beam_fixtures import (
 )
 from tests.paths import ROOT
 
+#: Arguments of a run that is resumed.
+SAVED = {"save_strategy": "steps", "save_steps": 5, "max_steps": 12}
+
 
 class RecordingCallback(BeamLoraCallback):
     """Notes after how many optimizer steps snapshots and operations take place, counted by the optimizer itself."""
@@ -55,6 +59,22 @@ class RecordingCallback(BeamLoraCallback):
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "operations.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """What 12 steps with an operation after the sixth leave: the folder, with the checkpoints of steps 5, 10 and 12, and the
+    adapter."""
+    folder = tmp_path_factory.mktemp("saved")
+    trainer = beam_trainer(folder, **SAVED)
+    trainer.train()
+    return folder, adapter_tensors(trainer.model)
+
+
+@pytest.fixture
+def checkpoint(saved: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> Path:
+    """A copy of that run's checkpoint of step 5, between snapshot and operation."""
+    return shutil.copytree(saved[0] / "checkpoint-5", tmp_path / "checkpoint-5")
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -100,7 +120,7 @@ def test_operation_copies_the_snapshot_and_its_moments(tmp_path: Path) -> None:
                 self.after = {n: {k: t.clone() for k, t in m.items()} for n, m in self.beam.adapter.items()}
 
     spy = Spy()
-    beam_trainer(tmp_path, callback=spy).train()
+    beam_trainer(tmp_path, callback=spy, max_steps=12).train()
     for module in spy.records[0]["modules"]:
         pruned, sources = module["pruned"], module["sources"]
         before, old, after = (part[module["name"]] for part in (spy.before, spy.old, spy.after))
@@ -155,19 +175,16 @@ def test_resume_is_bit_identical_from_every_kind_of_step(tmp_path: Path) -> None
         assert read_log(tmp_path) == log
 
 
-def test_the_snapshot_matters_to_a_resumed_run(tmp_path: Path) -> None:
+def test_the_snapshot_matters_to_a_resumed_run(saved: tuple, checkpoint: Path, tmp_path: Path) -> None:
     """The test above would notice: with another snapshot the result is another."""
-    settings = {"save_strategy": "steps", "save_steps": 5}
-    whole = beam_trainer(tmp_path, **settings)
-    whole.train()
-    path = tmp_path / "checkpoint-5" / "beam_state.pt"
+    path = checkpoint / "beam_state.pt"
     contents = torch.load(path, weights_only=True)
     for tensors in contents["snapshot"].values():
         tensors["A"].add_(0.01)
     torch.save(contents, path)
-    resumed = beam_trainer(tmp_path, **settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
-    expected, actual = adapter_tensors(whole.model), adapter_tensors(resumed.model)
+    resumed = beam_trainer(tmp_path, **SAVED)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    expected, actual = saved[1], adapter_tensors(resumed.model)
     assert not all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
@@ -192,18 +209,15 @@ def test_what_the_snapshots_take_is_given_back(tmp_path: Path, comparison: str) 
     assert pruned == ([6] if comparison == "exceeds" else [6, 12])
 
 
-def test_resume_without_or_with_a_foreign_state_is_refused(tmp_path: Path) -> None:
-    settings = {"save_strategy": "steps", "save_steps": 5}
-    beam_trainer(tmp_path / "a", **settings).train()
-    beam_trainer(tmp_path / "b", config={"lora_dropout": 0.1}, **settings).train()
-    path = tmp_path / "a" / "checkpoint-5"
+def test_resume_without_or_with_a_foreign_state_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    beam_trainer(tmp_path / "b", config={"lora_dropout": 0.1}, **SAVED).train()
     with pytest.raises(ValueError, match="state of other weights"):
-        beam_trainer(tmp_path / "b", **settings).train(resume_from_checkpoint=str(path))
-    named = beam_trainer(tmp_path / "b", resume_from_checkpoint=str(path), **settings)
-    named.train(resume_from_checkpoint=str(path))
-    (path / "beam_state.pt").unlink()
+        beam_trainer(tmp_path / "b", **SAVED).train(resume_from_checkpoint=str(checkpoint))
+    named = beam_trainer(tmp_path / "b", resume_from_checkpoint=str(checkpoint), **SAVED)
+    named.train(resume_from_checkpoint=str(checkpoint))
+    (checkpoint / "beam_state.pt").unlink()
     with pytest.raises(FileNotFoundError, match="beam_state.pt: found no such file, expected .* step 5"):
-        beam_trainer(tmp_path / "a", **settings).train(resume_from_checkpoint=str(path))
+        beam_trainer(tmp_path, **SAVED).train(resume_from_checkpoint=str(checkpoint))
 
 
 @pytest.mark.parametrize(
@@ -219,16 +233,19 @@ def test_resume_without_or_with_a_foreign_state_is_refused(tmp_path: Path) -> No
     ids=str,
 )
 def test_resume_with_another_setting_is_refused_before_the_first_step(
-    tmp_path: Path, config: dict[str, Any], seed: int | None, name: str
+    checkpoint: Path, tmp_path: Path, config: dict[str, Any], seed: int | None, name: str
 ) -> None:
-    settings = {"save_strategy": "steps", "save_steps": 5, "max_steps": 16}
-    beam_trainer(tmp_path, **{**settings, "max_steps": 12}).train()
-    resumed = beam_trainer(tmp_path, callback=BeamLoraCallback(seed=seed), config=config, **settings)
+    resumed = beam_trainer(tmp_path, callback=BeamLoraCallback(seed=seed), config=config, **{**SAVED, "max_steps": 16})
     with pytest.raises(ValueError, match=f"checkpoint-5/beam_state.pt: .*{name}"):
-        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+        resumed.train(resume_from_checkpoint=str(checkpoint))
     assert resumed.state.global_step == 5
-    longer = beam_trainer(tmp_path, **settings)  # more steps are no other setting: the horizon is what it was
-    longer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+
+
+def test_more_steps_are_no_other_setting(checkpoint: Path, tmp_path: Path) -> None:
+    """The horizon is what it was."""
+    longer = beam_trainer(tmp_path, **{**SAVED, "max_steps": 16})
+    longer.train(resume_from_checkpoint=str(checkpoint))
+    assert longer.state.global_step == 16
 
 
 def test_scores_without_operations_resume_with_their_temperature(tmp_path: Path) -> None:
@@ -240,16 +257,14 @@ def test_scores_without_operations_resume_with_their_temperature(tmp_path: Path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "list"])
-def test_a_torn_state_is_named(tmp_path: Path, damage: str) -> None:
-    settings = {"save_strategy": "steps", "save_steps": 5, "max_steps": 12}
-    beam_trainer(tmp_path, **settings).train()
-    path = tmp_path / "checkpoint-5" / "beam_state.pt"
+def test_a_torn_state_is_named(checkpoint: Path, tmp_path: Path, damage: str) -> None:
+    path = checkpoint / "beam_state.pt"
     whole = path.read_bytes()
     path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"not a zip", "list": b""}[damage])
     if damage == "list":
         torch.save([1], path)
     with pytest.raises(ValueError, match="checkpoint-5/beam_state.pt: found a (torn or foreign file|list), expected BeamLoRA"):
-        beam_trainer(tmp_path, **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+        beam_trainer(tmp_path, **SAVED).train(resume_from_checkpoint=str(checkpoint))
 
 
 class Trial(dict):
@@ -312,25 +327,23 @@ def test_a_trainer_that_saves_elsewhere_and_an_adapter_of_another_name(tmp_path:
     assert (tmp_path / "elsewhere" / "checkpoint-5" / "mine" / "adapter_config.json").is_file()
 
 
-def test_an_operation_never_uses_a_missing_or_stale_snapshot(tmp_path: Path) -> None:
-    settings = {"save_strategy": "steps", "save_steps": 5}
-    beam_trainer(tmp_path, **settings).train()
+def test_an_operation_never_uses_a_missing_or_stale_snapshot(checkpoint: Path, tmp_path: Path) -> None:
     forgetful = BeamLoraCallback(save_with_checkpoints=False)
-    trainer = beam_trainer(tmp_path, callback=forgetful, **settings)
+    trainer = beam_trainer(tmp_path, callback=forgetful, **SAVED)
     with pytest.raises(RuntimeError, match="after step 6: found a snapshot of step None, expected one of step 4"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+        trainer.train(resume_from_checkpoint=str(checkpoint))
     forgetful.load_state_dict({"snapshot": None})
     with pytest.raises(ValueError, match="records"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+        trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
 def test_a_callback_used_twice_starts_afresh(tmp_path: Path) -> None:
     callback = BeamLoraCallback()
-    settings = {"config": {"max_prune_fraction": 1.0, "p_init": 0.5}}
+    settings = {"config": {"max_prune_fraction": 1.0, "p_init": 0.5}, "max_steps": 18}
     beam_trainer(tmp_path / "one", callback=callback, seed=3, **settings).train()
     first = read_log(tmp_path / "one")
     beam_trainer(tmp_path / "two", callback=callback, seed=4, **settings).train()
-    assert [record["step"] for record in callback.records] == [6, 12, 18]
+    assert [record["step"] for record in callback.records] == [6, 12]
     assert read_log(tmp_path / "one") == first != read_log(tmp_path / "two") == callback.records
     alone = beam_trainer(tmp_path / "three", seed=4, **settings)
     alone.train()
@@ -343,7 +356,8 @@ def test_a_callback_used_twice_starts_afresh(tmp_path: Path) -> None:
 def test_same_seed_same_result_and_the_seed_draws_the_pairing(tmp_path: Path) -> None:
     def run(**arguments: Any) -> tuple[dict[str, torch.Tensor], list]:
         callback = BeamLoraCallback(**arguments)
-        trainer = beam_trainer(tmp_path, callback=callback, config={"max_prune_fraction": 1.0, "p_init": 0.5})
+        config = {"max_prune_fraction": 1.0, "p_init": 0.5}
+        trainer = beam_trainer(tmp_path, callback=callback, config=config, max_steps=12)
         trainer.train()
         return adapter_tensors(trainer.model), [m["sources"] for m in callback.records[0]["modules"]]
 
@@ -386,7 +400,8 @@ def test_sharded_or_flattened_parameters_are_refused() -> None:
 
 def test_wrappers_of_model_and_optimizer_are_taken_off() -> None:
     model = beam_model()
-    assert unwrap(nn.DataParallel(model)) is model and unwrap(torch.compile(model)) is model
+    compiled = torch.compile(model, backend="eager")  # the same wrapper, without the import of a compiler
+    assert unwrap(nn.DataParallel(model)) is model and unwrap(compiled) is model
     assert trainable_adapter(nn.DataParallel(model))[0] == "default"
 
     class Wrapper(torch.optim.Optimizer):
