@@ -75,6 +75,8 @@ class PlannedRun:
     method: str
     seed: int
     parameters: Parameters | None
+    #: Numbers in the artefact, and in one checkpoint (``Method.disk_parameters``).
+    written: tuple[int, int] | None
     rows: int | None
     steps: int | None
     #: Optimizer steps after which the method operates on ranks, and those of them at which it prunes (``Method.schedule``).
@@ -138,6 +140,7 @@ class Planner:
             method=run.method.key,
             seed=run.seed,
             parameters=parameters,
+            written=None if parameters is None else _written(run, parameters),
             rows=rows,
             steps=steps,
             operations=schedule.all,
@@ -322,7 +325,7 @@ def totals(runs: Sequence[PlannedRun]) -> dict[str, Any]:
         "hours": hours(runs),
         "hours_left": hours(left),
         "hours_how": sorted({run.hours.how for run in runs if run.hours}),
-        "disk_bytes": cost.disk_bytes(_written(run.run, run.parameters) for run in runs if run.parameters),
+        "disk_bytes": cost.disk_bytes(run.written for run in runs if run.written),
     }
 
 
