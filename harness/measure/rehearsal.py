@@ -112,6 +112,7 @@ class _Rehearsal(MethodTrainer):
         self.optimizer = None
         self.args = SimpleNamespace(world_size=1)
         self.tokens = {"input": 0, "label": 0, "padding": 0}
+        self.labels_in_all_parts = None
 
     def is_world_process_zero(self) -> bool:
         return True
@@ -153,6 +154,10 @@ def _rehearse(run: RunSpec, base: Architecture, lengths: Sequence[int], *, gpu: 
         for name, value in vars(method).items():  # what it keeps beside the model
             if isinstance(value, torch.Tensor):
                 setattr(method, name, torch.empty_like(value, device="cpu"))
+        if training.bf16_update == "float32":
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
         for tensor in (*model.parameters(), *model.buffers()):
             live.add(tensor)
         if training.fused:
@@ -190,7 +195,8 @@ def _phases(trainer: _Rehearsal, live: LiveBytes, lengths: Sequence[int], *, gpu
     ids = torch.zeros(1, tokens, dtype=torch.long)
     batch = {"input_ids": ids, "position_ids": ids, "labels": ids[0], "logits_to_keep": ids[0]}
     trainer.micro_batches, trainer.penalised = 2, False
-    for _ in range(min(2, trainer.spec.gradient_accumulation_steps)):
+    several = trainer.spec.gradient_accumulation_steps > 1 or len(lengths) < trainer.spec.per_device_train_batch_size
+    for _ in range(2 if several else 1):
         live.peak = live.now
         loss = trainer.compute_loss(model, batch | {"segment_lengths": list(lengths)}, num_items_in_batch=2 * tokens)
         yield live.peak

@@ -72,22 +72,27 @@ def _code() -> list[str]:
 
 
 def largest_batch(run: RunSpec, longest: Sequence[int] = ()) -> list[int]:
-    """Lengths of the examples in the largest micro-batch that a run can meet: of its set's longest examples, by falling length,
-    where they are known, else of max_length each."""
-    size = run.training.per_device_train_batch_size
-    return list(longest[:size]) or [run.data.max_length] * size
+    """Lengths of the examples in the largest part of a micro-batch that a run can meet: of the longest ones of its set, by
+    falling length, where they are known, else of max_length each; cut where micro_batch_tokens is reached."""
+    size, left = run.training.per_device_train_batch_size, run.training.micro_batch_tokens
+    lengths: list[int] = []
+    for length in list(longest[:size]) or [run.data.max_length] * size:
+        if left is not None:
+            if left <= 0:
+                break
+            length = length if not lengths else min(length, left)
+            left -= length
+        lengths.append(length)
+    return lengths
 
 
 def remedy(run: RunSpec, fits: Callable[[RunSpec], bool]) -> str:
-    """The first setting with which a run fits: one that keeps its numbers, then smaller micro-batches, then both."""
-    training = run.training
-    size, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    sizes = [size // parts for parts in range(2, size + 1) if size % parts == 0]
-    smaller: list[dict[str, Any]] = [
-        {"per_device_train_batch_size": part, "gradient_accumulation_steps": steps * size // part} for part in sizes
-    ]
+    """The first setting with which a run fits; all keep its numbers: checkpointing, micro-batches in parts, both."""
+    training, longest = run.training, run.data.max_length
+    parts: list[dict[str, Any]] = [{"micro_batch_tokens": sum(largest_batch(run)) // 2**n} for n in range(1, 16)]
+    parts = [change for change in parts if change["micro_batch_tokens"] >= longest]
     checkpointing: dict[str, Any] = {"gradient_checkpointing": True}
-    for change in (checkpointing, *smaller, *(checkpointing | change for change in smaller)):
+    for change in (checkpointing, *parts, *(checkpointing | change for change in parts)):
         if fits(run.model_copy(update={"training": training.model_copy(update=change)})):
             return "training: {" + ", ".join(f"{name}: {json.dumps(value)}" for name, value in change.items()) + "}"
-    return "several GPUs: no size of micro-batch makes it fit, with gradient_checkpointing or without"
+    return "several GPUs: neither gradient_checkpointing nor one example at a time makes it fit"

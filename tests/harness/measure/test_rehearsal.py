@@ -15,6 +15,7 @@ from harness.experiment.runs import load_experiment, table_runs
 from harness.measure.rehearsal import peak_bytes
 from harness.models.architecture import architecture
 from harness.models.stand_in import model_config
+from harness.plan.peaks import largest_batch
 from harness.train import attention
 from harness.train.run import Base, Folders, make_trainer
 from methods.lora import Lora
@@ -87,6 +88,9 @@ def reported(run: RunSpec, folder: Path) -> int:
                 ("pissa", {}),
                 ("full-ft", {"layers": 3}),
                 ("full-ft", {"gradient_accumulation_steps": 1, "dtype": "bfloat16"}),
+                ("full-ft", {"dtype": "bfloat16", "bf16_update": "kahan"}),
+                ("full-ft", {"dtype": "bfloat16", "bf16_update": "float32"}),
+                ("lora", {"micro_batch_tokens": 2 * LENGTH, "gradient_accumulation_steps": 1}),
             ]
         ),
     ],
@@ -96,7 +100,7 @@ def test_within_five_percent_of_the_profiler(tmp_path: Path, method: str, traini
     run = spec_of(tmp_path, method, **training)
     base = architecture(run, models_dir=tmp_path)
     assert base is not None
-    predicted = peak_bytes(run, base, lengths=[LENGTH] * SIZE, gpu=False)
+    predicted = peak_bytes(run, base, lengths=largest_batch(run), gpu=False)
     found = reported(run, tmp_path)
     assert predicted == pytest.approx(found, rel=0.05)
 

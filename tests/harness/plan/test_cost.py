@@ -169,8 +169,8 @@ def test_the_largest_batch_is_of_the_longest_examples(tmp_path: Path) -> None:
 def test_the_first_setting_that_makes_a_run_fit(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     assert remedy(run, lambda changed: changed.training.gradient_checkpointing) == "training: {gradient_checkpointing: true}"
-    by_size = remedy(run, lambda changed: changed.training.per_device_train_batch_size <= 2)
-    assert by_size == "training: {per_device_train_batch_size: 2, gradient_accumulation_steps: 4}"
+    in_parts = remedy(run, lambda changed: len(largest_batch(changed)) <= 2)
+    assert in_parts == "training: {micro_batch_tokens: 512}"
     assert remedy(run, lambda changed: False).startswith("several GPUs")
 
 
