@@ -111,7 +111,7 @@ def check_hub(experiment: Experiment, config: Config) -> None:
     from harness.hub.network import offline, require_answer
 
     sources, lock = hub_sources(experiment), read_lock(config.files)
-    fetch = shlex.join(["beamlora", "fetch", *config.short_arguments])
+    fetch = f"beamlora fetch {shlex.join(config.short_arguments)}".rstrip()
     for source in sources:
         if not hub.is_commit(source.revision):
             raise ConfigError(

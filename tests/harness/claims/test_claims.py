@@ -14,6 +14,7 @@ import pytest
 from harness.claims import __main__ as command
 from harness.claims import catalogue
 from harness.claims.evidence import Evidence
+from harness.claims.ledger import load_claims
 from harness.claims.verdicts import Claim, Part, Quantity, Range, combine, judged, of_difference
 from harness.cli import Config
 from harness.config import ConfigError, Experiment, MarginSpec, RunSpec
@@ -167,7 +168,7 @@ def verdicts(tmp_path: Path, accuracy: Callable[[RunSpec], float], **changes: An
     file = write(tmp_path, content(**changes))
     experiment = load_experiment([file])
     fill(experiment, tmp_path / "results", accuracy)
-    _, claims = command.load_claims(Config(files=(file,)), results=tmp_path / "results")
+    _, claims = load_claims(Config(files=(file,)), results=tmp_path / "results")
     return {claim.key: claim.verdict for claim in claims}
 
 
@@ -226,7 +227,7 @@ def test_what_a_table_decides_is_said_by_the_ledger_in_the_same_words(tmp_path: 
     experiment, results = load_experiment([file]), tmp_path / "results"
     gain = {"lora": 0.5, "beamlora": 0.54, "full-ft": 0.52, "adalora": 0.45, "beamlora-no-expansion": 0.5}
     fill(experiment, results, lambda run: gain[run.method.name])
-    _, claims = command.load_claims(Config(files=(file,)), results=results)
+    _, claims = load_claims(Config(files=(file,)), results=results)
     parts = {claim.key: claim.parts[0] for claim in claims}
     pairs = {
         ("table1", "beamlora", False): "better_than_lora/math/llama-mini",
@@ -257,11 +258,11 @@ def test_missing_runs_are_an_error_that_names_the_command(tmp_path: Path) -> Non
     lost = run_folder(pruning_runs(experiment)[0], tmp_path / "results") / "pruning.json"
     lost.unlink()
     with pytest.raises(ConfigError, match=r"pruning.json: found no such file; make it: snakemake"):
-        command.load_claims(Config(files=(file,)), results=tmp_path / "results")
-    _, claims = command.load_claims(Config(files=(file,)), results=tmp_path / "results", allow_missing=True)
+        load_claims(Config(files=(file,)), results=tmp_path / "results")
+    _, claims = load_claims(Config(files=(file,)), results=tmp_path / "results", allow_missing=True)
     assert {claim.key: claim.verdict for claim in claims}["gain_at_every_rank"] == "supported"
     with pytest.raises(ConfigError, match="make the first: snakemake"):
-        command.load_claims(Config(files=(file,)), results=tmp_path / "nothing")
+        load_claims(Config(files=(file,)), results=tmp_path / "nothing")
 
 
 def test_a_difference_in_a_claim_is_that_of_the_answers(tmp_path: Path) -> None:
@@ -290,7 +291,7 @@ def test_methods_that_answered_other_examples_are_not_compared(tmp_path: Path) -
         if run.method.name == "lora" and path.exists():
             path.write_text(path.read_text().replace('"gsm8k/0"', '"gsm8k/other"'))
     with pytest.raises(ConfigError, match="gsm8k.jsonl: found other examples than .*/predictions/gsm8k.jsonl"):
-        command.load_claims(Config(files=(file,)), results=tmp_path / "results")
+        load_claims(Config(files=(file,)), results=tmp_path / "results")
 
 
 def test_files_name_stand_ins_and_are_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from harness.cli import Config
 from harness.config import Experiment
 from harness.figures import catalogue, style
 from harness.records.versioned import MissingRecord
-from harness.report import page, trace
+from harness.report import one_number, page
 from harness.report.check import check
 from harness.report.recompute import Raw, TableNumbers
 from harness.report.sources import Source, open_source
@@ -270,7 +270,7 @@ def test_another_answer_of_the_base_model_is_noticed(copy: Made) -> None:
 
 @pytest.mark.parametrize(("task", "name"), [("gsm8k", "gold NLL"), ("arc_easy", "accuracy")])
 def test_a_number_is_traced_by_its_own_metric(made: Made, task: str, name: str) -> None:
-    number = trace.find(made.table(), model="llama-tiny", method="lora", task=task)
-    lines, agree = trace.trace(made.source, number)
+    number = one_number.find(made.table(), model="llama-tiny", method="lora", task=task)
+    lines, agree = one_number.trace(made.source, number)
     assert lines[1].startswith(name) and agree
     assert sum(f"predictions/{task}.jsonl" in line for line in lines) == 5

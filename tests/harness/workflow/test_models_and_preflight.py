@@ -178,7 +178,7 @@ def test_a_run_that_does_not_fit_the_gpu_is_refused_with_the_setting_that_fits(
     message = refused(tmp_path, with_local_model(tmp_path, folder, gpu=True))
     assert "math/llama-mini/dora/seed0: found a predicted peak of 14.0 GiB in its largest micro-batch" in message
     assert "expected at most 13.7 of the 16.0 GiB of Card 1" in message
-    assert "it fits with training: {per_device_train_batch_size: 4, gradient_accumulation_steps: 2}" in message
+    assert "it fits with training: {micro_batch_tokens: 1024}" in message
     assert asked[0] == "math/llama-mini/lora/seed0"
 
 

@@ -116,7 +116,11 @@ def test_a_call_costs_its_caller_next_to_nothing(parent: Parent) -> None:
 
 
 def test_an_interrupt_reaches_the_process_unless_the_caller_ignores_it(parent: Parent) -> None:
-    client, process = sleeping(parent.program)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background may ignore it
+    try:
+        client, process = sleeping(parent.program)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     client.send_signal(signal.SIGINT)
     assert client.wait() == 1 and ends(process)  # a KeyboardInterrupt
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
