@@ -17,7 +17,7 @@ from harness.experiment.runs import all_runs, base_evaluations
 from harness.records.versioned import RecordError
 from harness.report import recompute
 from harness.report.recompute import Raw, TableNumbers, mean, read_rows
-from harness.report.sources import CLAIMS, OPERATIONS, Source, state
+from harness.report.sources import CLAIMS, OPERATIONS, Source, due_files, state
 from harness.statistics import stats
 from harness.tables import words as text
 
@@ -163,6 +163,7 @@ def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
     from harness.tables.build import load_table
 
     expected: dict[str, Expected] = {}
+    whole = load_table(table.name, source.config, results=source.results, allow_missing=True)
     for key, model, method, metric, column in table.cells():
         expected |= _expected_cell(table, key, model, method, metric, column)
     for model, method in table.rows:
@@ -173,7 +174,8 @@ def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
         }  # fmt: skip
         expected |= {f"{table.name}|{model}|{method}|||{name}": write[name](value) for name, value in facts.items()}
     expected[f"{table.name}|tally"] = table.tally()
-    whole = load_table(table.name, source.config, results=source.results, allow_missing=True)
+    if (margin := getattr(source.experiment.comparisons.margin, whole.metric)) is not None:
+        expected[f"{table.name}|margin"] = ((100 if whole.metric == "accuracy" else 1) * margin,)
     return expected | {f"{table.name}|note|{i}": note for i, note in enumerate(text.notes(whole))}
 
 
@@ -204,7 +206,10 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
     statuses = list(raw.status.values())
     left = len(planned) - len(statuses)
     counts = (len(planned), statuses.count("success"), statuses.count("diverged"), *((left,) if left else ()))
-    return expected | {"made|Runs": tuple(map(float, counts))}
+    for name, paths in due_files(source).items():
+        lacking = sum(not path.is_file() for path in paths)
+        expected[f"partial|{name}"] = (lacking, len(paths)) if len(paths) > 1 else ()
+    return expected | {"partial|planned runs": (left, len(planned)), "made|Runs": tuple(map(float, counts))}
 
 
 def _single(raw: Raw, key: str) -> Expected | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.config import Metric, RunSpec
 from harness.experiment.runs import Asked, BaseEvaluation
@@ -18,6 +21,10 @@ from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
 BASE_COLOUR = "#8a8a8a"
 #: Width of an interval bar, in its own units; zero lies in the middle.
 BAR = 100.0
+#: An interval that reaches beyond this many times the median one is cut in a forest plot, so that the others can be told apart.
+CUT = 4.0
+#: Sentences that tell nothing apart fold away from this many on.
+LONG = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +40,11 @@ class Bar:
     """An interval as a picture: positions from 0 to ``BAR``, ``BAR / 2`` is zero."""
 
     low: float
-    middle: float
+    #: None where it lies beyond the ends.
+    middle: float | None
     high: float
+    #: Whether the interval goes on beyond 0, and beyond ``BAR``.
+    cut: tuple[bool, bool]
     verdict: str
     label: str
 
@@ -100,9 +110,61 @@ class Sentence:
     key: str
     family: str
     text: str
+    #: better, worse, equivalent, undecided, not decided, not run.
+    ended: str
+    #: Its first word, or failed: how it looks.
     verdict: str
     link: str
     colour: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForestRow:
+    """A method's difference to another as an interval; its colour and the view behind it."""
+
+    label: str
+    colour: str
+    link: str
+    versus: Versus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """The rows of one model in one column that have a difference to the same other row, in the order of the table."""
+
+    column: str
+    other: str
+    rows: tuple[ForestRow, ...]
+    #: Methods without a difference, and why.
+    absent: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What all panels of a table share."""
+
+    #: Such as "Accuracy, percentage points".
+    unit: str
+    #: Labels of its two ends.
+    ends: tuple[str, str]
+    #: Which end is the better one.
+    better: Literal["left", "right"]
+    #: Positions of the equivalence margin, and how it is written; None without one.
+    margin: tuple[float, float, Shown] | None
+    #: Whether some interval is cut.
+    cut: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a table says of one model: as a picture, in sentences, and in those that tell nothing apart."""
+
+    heading: str
+    panels: tuple[Panel, ...]
+    sentences: tuple[Sentence, ...]
+    rest: tuple[Sentence, ...]
+    #: How those of ``rest`` ended, in words.
+    rest_ended: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +176,9 @@ class TableView:
     tally: Shown
     #: That the table decides nothing, where it does.
     nothing: str
-    #: (heading, sentences) of each model.
-    sentences: tuple[tuple[str, tuple[Sentence, ...]], ...]
+    axis: Axis
+    #: Of each model.
+    answers: tuple[Answer, ...]
 
 
 def cell_key(table: Table, section: Section, row: Row, metric: Metric, column: Column) -> str:
@@ -137,6 +200,11 @@ def _reach(table: Table, metric: Metric) -> float:
     return max((max(abs(d.low), abs(d.high)) for d in differences), default=0.0)
 
 
+def _place(value: float, reach: float) -> float:
+    """Where a difference lies on a bar whose half width is ``reach``: beyond it, at the bar's end."""
+    return round(BAR / 2 * (1 + (max(-1.0, min(value / reach, 1.0)) if reach else 0.0)), 2)
+
+
 def _versus(key: str, comparison: Comparison | None, other: str, metric: Metric, reach: float, prefix: str) -> Versus | None:
     if comparison is None:
         return None
@@ -144,9 +212,6 @@ def _versus(key: str, comparison: Comparison | None, other: str, metric: Metric,
 
     def shown(name: str, words: str) -> Shown:
         return Shown(key=f"{key}|{prefix}{name}", text=words)
-
-    def place(value: float) -> float:
-        return round(BAR / 2 * (1 + (value / reach if reach else 0.0)), 2)
 
     return Versus(
         other=other,
@@ -157,9 +222,10 @@ def _versus(key: str, comparison: Comparison | None, other: str, metric: Metric,
         p=None if comparison.p_adjusted is None else shown("p", text.p_value(comparison.p_adjusted)),
         verdict=None if comparison.word is None else shown("verdict", comparison.word),
         bar=Bar(
-            low=place(d.low),
-            middle=place(d.mean),
-            high=place(d.high),
+            low=_place(d.low, reach),
+            middle=_place(d.mean, reach) if abs(d.mean) <= reach else None,
+            high=_place(d.high, reach),
+            cut=(d.low < -reach, d.high > reach),
             verdict=comparison.outcome or "none",
             label=text.interval(d.low, d.high, metric, with_sign=True),
         ),
@@ -245,6 +311,10 @@ def _grid(table: Table, metric: Metric) -> Grid:
 # ----------------------------------------------------------------------------------------------------------- sentences
 
 
+#: How sentences look that tell no two methods apart; not: decided, or run.
+_NO_DIFFERENCE = ("equivalent", "undecided", "not")
+
+
 def _sentences(table: Table, section: Section) -> Iterator[Sentence]:
     for one in table.decisions():
         if one.section == section:
@@ -254,15 +324,105 @@ def _sentences(table: Table, section: Section) -> Iterator[Sentence]:
                 key=f"{key}|{'parent_' if one.parent else ''}sentence",
                 family=one.family.name if one.family else "",
                 text=text.sentence(one),
+                ended=ended,
                 verdict="failed" if one.comparison is None and one.cell.n_diverged else ended.split()[0],
                 link=link_of(key),
                 colour=colour_of(one.row.method_key),
             )
 
 
+# -------------------------------------------------------------------------------------------------------------- forest
+
+
+def _drawn(table: Table) -> list[tuple[Section, Row, Column, bool]]:
+    """What a forest plot compares, run or not: rows with the baseline, or (True) with their full method."""
+    return [
+        (section, row, column, parent)
+        for section in table.sections
+        for column in table.columns
+        for parent in (False, True)
+        for row in section.rows
+        if column.decides and (row.parent is not None if parent else not row.is_baseline)
+    ]
+
+
+def _nice(value: float) -> float:
+    """The next larger number with few digits."""
+    size = 10.0 ** math.floor(math.log10(value))
+    return next(step * size for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if value <= step * size * (1 + 1e-9))
+
+
+def _forest_reach(table: Table, margin: float | None) -> float:
+    """The half width of a table's axis: it has room for the margin, and for all intervals but extreme ones."""
+    found = [row.cells[table.metric, column.key].compared(parent=parent) for _, row, column, parent in _drawn(table)]
+    reaches = [max(abs(c.difference.low), abs(c.difference.high)) for c in found if c is not None]
+    widest = min(max(reaches), CUT * statistics.median(reaches)) if reaches else 0.0
+    return _nice(max(widest, 1.25 * (margin or 0.0)) or 1.0)
+
+
+def _panels(table: Table, section: Section, reach: float) -> Iterator[Panel]:
+    metric = table.metric
+    grouped: dict[tuple[str, str | None], list[tuple[Row, Column, bool]]] = {}
+    for own, row, column, parent in _drawn(table):
+        if own == section:
+            other = row.parent if parent else text.baseline_label(section)
+            grouped.setdefault((text.heading(column), other), []).append((row, column, parent))
+    for (heading, other), compared in grouped.items():
+        rows, absent = [], []
+        for row, column, parent in compared:
+            key, cell = cell_key(table, section, row, metric, column), row.cells[metric, column.key]
+            versus = _versus(key, cell.compared(parent=parent), other or "", metric, reach, "parent_" if parent else "")
+            if versus is None:
+                absent.append(f"{row.label} ({_absent(cell)})")
+            else:
+                rows.append(ForestRow(label=row.label, colour=colour_of(row.method_key), link=link_of(key), versus=versus))
+        if rows:
+            yield Panel(column=heading, other=other or "", rows=tuple(rows), absent=tuple(absent))
+
+
+def _absent(cell: Cell) -> str:
+    """Why a row has no difference; a row that has run may lack a seed in common with the other."""
+    return _empty(cell) if cell.ours is None else "no seed in common"
+
+
+def _axis(table: Table, reach: float, margin: float | None, panels: Sequence[Panel]) -> Axis:
+    metric = table.metric
+    accuracy = metric == "accuracy"
+    band = None
+    if margin is not None:
+        shown = Shown(key=f"{table.name}|margin", text=text.amount(margin, metric))
+        band = (_place(-margin, reach), _place(margin, reach), shown)
+    return Axis(
+        unit="Accuracy, percentage points" if accuracy else "NLL of the gold answer, nats per token",
+        ends=(text.signed(-reach, metric), text.signed(reach, metric)),
+        better="right" if accuracy else "left",
+        margin=band,
+        cut=any(any(row.versus.bar.cut) for panel in panels for row in panel.rows),
+    )
+
+
+def _answer(table: Table, section: Section, panels: tuple[Panel, ...]) -> Answer:
+    """Sentences of the first family stay, and those that tell apart; a long list of others folds away."""
+    first = table.families[0].name if table.families else None
+    sentences = tuple(_sentences(table, section))
+    rest = [s for s in sentences if s.verdict in _NO_DIFFERENCE and (s.family != first or s.ended == "not run")]
+    if len(rest) < LONG:
+        rest = []
+    counts = Counter(s.ended for s in rest)
+    return Answer(
+        heading=section.title,
+        panels=panels,
+        sentences=tuple(s for s in sentences if s not in rest),
+        rest=tuple(rest),
+        rest_ended=", ".join(f"{count} {word}" for word, count in counts.items()),
+    )
+
+
 def table_view(table: Table) -> TableView:
     """Everything that the page shows of a table."""
-    sentences = tuple((section.title, tuple(_sentences(table, section))) for section in table.sections)
+    margin = getattr(table.experiment.comparisons.margin, table.metric)
+    reach = _forest_reach(table, margin)
+    panels = {section.model_key: tuple(_panels(table, section, reach)) for section in table.sections}
     return TableView(
         name=table.name,
         title=text.file_title(table),
@@ -270,7 +430,8 @@ def table_view(table: Table) -> TableView:
         notes=tuple(Shown(key=f"{table.name}|note|{i}", text=note) for i, note in enumerate(text.notes(table))),
         tally=Shown(key=f"{table.name}|tally", text=" ".join(text.tallies(table))),
         nothing=" ".join(text.decides_nothing(table)),
-        sentences=sentences,
+        axis=_axis(table, reach, margin, [panel for own in panels.values() for panel in own]),
+        answers=tuple(_answer(table, section, panels[section.model_key]) for section in table.sections),
     )
 
 

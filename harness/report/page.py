@@ -23,8 +23,8 @@ from harness.figures.style import METHOD_COLOURS
 from harness.files import json_text
 from harness.records.read import Loaded, load_records
 from harness.report import made, others, runs
-from harness.report.numbers import TableView, details, table_view
-from harness.report.sources import Source, require_complete, state
+from harness.report.numbers import Shown, TableView, details, table_view
+from harness.report.sources import Source, due_files, require_complete, state
 from harness.tables.base_row import load_base_answers
 from harness.tables.build import build_table
 
@@ -118,6 +118,27 @@ def _tables(source: Source, loaded: Loaded, *, allow_missing: bool) -> tuple[lis
     return views, numbers
 
 
+@dataclass(frozen=True, kw_only=True)
+class Partial:
+    """What a report lacks, in counts; and the runs without a usable record."""
+
+    missing: tuple[Shown, ...]
+    runs: tuple[str, ...]
+
+
+def _partial(source: Source, entries: Sequence[dict[str, Any]]) -> Partial:
+    """From the entries of ``runs.run_entries``, and from what else there is."""
+    left = [entry["id"] for entry in entries if entry["status"] in ("missing", "stale")]
+    counts = {"planned runs": (len(left), len(all_runs(source.experiment)))}
+    counts |= {name: (sum(not path.is_file() for path in paths), len(paths)) for name, paths in due_files(source).items()}
+    missing = tuple(
+        Shown(key=f"partial|{name}", text=f"{lacking} of {due} {name}" if due > 1 else f"the {name}")
+        for name, (lacking, due) in counts.items()
+        if lacking
+    )
+    return Partial(missing=missing, runs=tuple(left))
+
+
 def pack(content: dict[str, Any]) -> str:
     """JSON, compressed (RFC 1950) and in base64: no character of it means anything in HTML."""
     return base64.b64encode(zlib.compress(json_text(content).encode(), 9)).decode()
@@ -168,7 +189,7 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
         "figures": _figures(source),
         "claims": others.claim_views(source),
         "made": made.made(source, entries),
-        "missing": [entry["id"] for entry in entries if entry["status"] in ("missing", "stale")],
+        "partial": _partial(source, entries),
         "failed": [entry for entry in entries if entry["status"] == "diverged"],
         "entries": entries,
         "script": script,

@@ -68,6 +68,17 @@ def open_source(config: Config, *, results: Path, figures: Path | None = None) -
     return Source(experiment=experiment, config=config, results=results, figures=figures or FIGURES / experiment.name)
 
 
+def due_files(source: Source) -> dict[str, list[Path]]:
+    """What a complete report needs beside the runs' records, made or not: what it is -> its files."""
+    return {
+        "scores after pruning": [source.run_folder(run) / pruning.FILE for run in pruning_runs(source.experiment)],
+        "scores of base models": [source.folder / base.folder / "metrics.json" for base in base_evaluations(source.experiment)],
+        "step times": [source.folder / timing.FILE] if source.experiment.timing else [],
+        "tests of the claims": [source.folder / CLAIMS],
+        "figures": _pictures(source),
+    }
+
+
 def require_complete(source: Source) -> None:
     """Refuse to render an experiment that has not been run to its end.
 
@@ -77,11 +88,7 @@ def require_complete(source: Source) -> None:
     """
     target = "reproduce_all"
     load_records(all_runs(source.experiment), results=source.results, command=source.command, target=target)
-    due = [source.run_folder(run) / pruning.FILE for run in pruning_runs(source.experiment)]
-    due += [source.folder / base.folder / "metrics.json" for base in base_evaluations(source.experiment)]
-    due += [source.folder / timing.FILE] if source.experiment.timing else []
-    due += [source.folder / CLAIMS]
-    due += _pictures(source)
+    due = [path for paths in due_files(source).values() for path in paths]
     missing = [path for path in due if not path.is_file()]
     if missing:
         names = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")

@@ -33,7 +33,20 @@
   /** On paper nothing can be opened: what explains the tables is printed open. */
   function printing() {
     window.addEventListener("beforeprint", () => {
-      for (const details of document.querySelectorAll("details.printed")) details.open = true;
+      for (const details of document.querySelectorAll("details.printed, details.chapter")) details.open = true;
+    });
+  }
+
+  const chapter = (element) => element?.closest("section")?.querySelector(":scope > details.chapter");
+
+  /** On a phone the chapters are closed until one asks for them: the page opens with the verdicts, and then with its contents. */
+  function folding() {
+    if (matchMedia("(max-width: 40rem)").matches) for (const details of document.querySelectorAll("details.chapter")) details.open = false;
+    // Also for the address where the reader already is, of which the browser reports no change.
+    document.addEventListener("click", (event) => {
+      const address = event.target.closest?.("a")?.getAttribute("href") ?? "";
+      const folded = address.startsWith("#") ? chapter(document.getElementById(address.slice(1))) : null;
+      if (folded) folded.open = true;
     });
   }
 
@@ -122,6 +135,8 @@
       document.title = data.title;
       if (kind === "flips" && rest.length === 5) showFlips(...rest);
       const target = document.getElementById(kind);
+      const folded = chapter(target);
+      if (folded) folded.open = true;
       if (back && (kind === "tables" || location.hash === left)) window.scrollTo(0, place);
       else if (target) target.scrollIntoView();
     };
@@ -133,6 +148,7 @@
     theme();
     copying();
     printing();
+    folding();
     for (const table of document.querySelectorAll("table.data")) if (table.tBodies[0].rows.length > 3) Report.sortable(table);
     const data = prepare(await Report.load());
     data.title = document.title;

@@ -117,10 +117,10 @@ def test_the_filter_leaves_what_matches(opened: Any) -> None:
 
 def test_every_number_is_in_the_long_list(opened: Any) -> None:
     opened.locator("#all-numbers > summary").click()
-    assert "of 88 entries" in opened.locator("#all-numbers .dt-info").inner_text()
+    assert "of 116 entries" in opened.locator("#all-numbers .dt-info").inner_text()
     opened.locator("#all-numbers .dt-search input").fill("Full-FT")
     rows = opened.locator("#numbers-table tbody tr")
-    sync_api.expect(rows).to_have_count(10)
+    sync_api.expect(rows).to_have_count(14)
     assert all("Full-FT" in row for row in rows.all_inner_texts())
 
 
@@ -320,10 +320,29 @@ def test_a_phone_does_not_scroll_sideways(phone: Any, path: Path, address: str) 
     assert phone.evaluate("document.documentElement.scrollWidth <= 390")
 
 
+def test_a_phone_opens_with_the_verdicts_and_closed_chapters(phone: Any) -> None:
+    assert phone.evaluate("document.documentElement.scrollHeight") < 4500
+    chapters = phone.locator("details.chapter")
+    assert chapters.count() == 6 and phone.locator("details.chapter[open]").count() == 0
+    assert phone.locator("#verdicts table.forest").first.is_visible() and phone.locator(TABLE).is_hidden()
+    phone.locator("nav a", has_text="Tables").click()
+    sync_api.expect(phone.locator(TABLE)).to_be_visible()
+    assert phone.locator("details.chapter[open]").count() == 1
+    phone.locator("#tables summary", has=phone.locator("h2")).click()
+    phone.locator("nav a", has_text="Tables").click()
+    sync_api.expect(phone.locator(TABLE)).to_be_visible()
+
+
+def test_the_axes_of_a_forest_plot_lie_below_each_other(opened: Any) -> None:
+    plots = "[...document.querySelectorAll('svg.forest-bar')].map((e) => e.getBoundingClientRect())"
+    edges = opened.evaluate(f"{plots}.map((box) => [box.left, box.width, box.height])")
+    assert len(edges) > 8 and len({tuple(round(value) for value in edge) for edge in edges}) == 1 and edges[0][1] > 150
+
+
 def test_print_hides_what_only_works_on_a_screen(opened: Any) -> None:
     opened.emulate_media(media="print")
     assert opened.locator("header").is_hidden() and opened.locator("#flips").is_hidden()
-    assert opened.locator("#verdicts").is_visible() and opened.locator(TABLE).is_visible()
+    assert opened.locator("#verdicts svg.forest-bar").first.is_visible() and opened.locator(TABLE).is_visible()
     opened.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert opened.get_by_text("± is one standard error over seeds").first.is_visible()
 
@@ -333,4 +352,5 @@ def test_without_javascript_the_numbers_are_there(browser: Any, path: Path) -> N
     page = context.new_page()
     page.goto(path.as_uri())
     assert page.locator(TABLE).is_visible() and "BeamLoRA − LoRA" in page.locator("#verdicts").inner_text()
+    assert page.locator("#verdicts svg.forest-bar").first.is_visible()
     context.close()

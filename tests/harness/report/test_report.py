@@ -20,8 +20,11 @@ from harness.experiment.runs import all_runs
 from harness.figures.style import colour_of
 from harness.records.read import load_records, run_folder
 from harness.report import __main__ as command
-from harness.report import others, page, runs, sources
+from harness.report import numbers, others, page, runs, sources
 from harness.report.sources import Source
+from harness.statistics import stats
+from harness.statistics.comparison import Comparison
+from harness.tables.build import load_table
 from tests.harness import fake_runs
 from tests.harness.report import fake_report
 from tests.paths import ROOT
@@ -94,6 +97,50 @@ def test_opens_with_the_verdicts_in_words(text: str) -> None:
     said = r"[+−]\d+\.\d \[[+−]\d+\.\d, [+−]\d+\.\d\], df \d+\.\d, (undecided|better|worse|equivalent).*, 5 seeds"
     assert re.match(rf"BeamLoRA − LoRA on Math average†: {said}", text[first:])
     assert first < text.index('id="tables"') < text.index('id="figures"') < text.index('id="claims"') < text.index('id="made"')
+
+
+def test_the_forest_plot_shows_the_numbers_beside_it(source: Source, text: str) -> None:
+    whole = load_table("table1", source.config, results=source.results, allow_missing=False)
+    view = numbers.table_view(whole)
+    first = view.answers[0].panels[0]
+    assert (first.column, first.other) == ("Math average†", "LoRA")
+    labels = [row.label for row in whole.sections[0].rows if not row.is_baseline]
+    assert [row.label for row in first.rows] == labels == ["Full-FT", "DoRA", "AdaLoRA", "BeamLoRA"]
+    assert [row.colour for row in first.rows] == list(map(colour_of, ("full-ft", "dora", "adalora", "beamlora")))
+    reach = float(view.axis.ends[1])
+    assert view.axis.ends[0] == view.axis.ends[1].replace("+", "−") and view.axis.margin is not None
+    assert view.axis.margin[:2] == pytest.approx((50 - 50 * 5 / reach, 50 + 50 * 5 / reach), abs=0.01)
+    for row in first.rows:
+        for place, shown in ((row.versus.bar.low, row.versus.low), (row.versus.bar.high, row.versus.high)):
+            assert place == pytest.approx(50 + 50 * float(shown.text.replace("−", "-")) / reach, abs=0.1)
+    verdicts = text[text.index('<section id="verdicts"') : text.index('<section id="tables"')]
+    assert verdicts.index("<caption>Math average†, minus LoRA</caption>") < verdicts.index("BeamLoRA − LoRA on Math average†: ")
+    for shown in (first.rows[0].versus.mean, first.rows[0].versus.low, view.axis.margin[2]):
+        assert f'data-number="{shown.key}">{shown.text}</span>' in verdicts
+
+
+def test_an_extreme_interval_is_cut_and_says_so() -> None:
+    def bar(low: float, mean: float, high: float) -> numbers.Bar:
+        spread = dict.fromkeys(("stderr", "seed_stderr", "example_stderr"), 0.1)
+        difference = stats.Difference(mean=mean, low=low, high=high, n_seeds=5, n_examples=9, **spread)
+        versus = numbers._versus("key", Comparison(difference=difference), "LoRA", "accuracy", 0.1, "")
+        assert versus is not None
+        return versus.bar
+
+    within, half, beyond = bar(-0.05, 0.0, 0.1), bar(-0.2, -0.1, 0.0), bar(-0.9, -0.6, -0.3)
+    assert (within.low, within.middle, within.high, within.cut) == (25, 50, 100, (False, False))
+    assert (half.low, half.middle, half.cut) == (0, 0, (True, False))
+    assert (beyond.low, beyond.middle, beyond.high, beyond.cut) == (0, None, 0, (True, False))
+
+
+def test_what_tells_nothing_apart_folds_away(text: str) -> None:
+    verdicts = text[text.index('<section id="verdicts"') : text.index('<section id="tables"')]
+    (folded,) = re.findall(r'<details class="printed"><summary>(.*?)</summary>(.*?)</details>', verdicts, re.DOTALL)
+    endings = re.findall(r'<li class="(\w+)">', folded[1])
+    assert folded[0] == "4 more that tell nothing apart: 3 undecided, 1 not decided"
+    assert sorted(endings) == ["family", "not", "undecided", "undecided", "undecided"]
+    shown = verdicts.replace(folded[1], "")
+    assert "BeamLoRA − LoRA on Math average†: " in shown and 'class="worse"' in shown
 
 
 def test_a_table_of_three_seeds_says_that_it_decides_nothing(tmp_path: Path) -> None:
@@ -243,7 +290,9 @@ def test_allow_missing_says_what_is_missing(copy: Source, tmp_path: Path) -> Non
     (tmp_path / "results/fake/claims.json").unlink()
     (tmp_path / "figures/pareto.png").unlink()
     text = page.render_page(copy, allow_missing=True)
-    assert "1 planned runs have no usable record: math/llama-tiny/lora/seed0" in text
+    said = re.sub("<[^>]+>", "", text[text.index("Partial report.") :][:2000])
+    assert re.match(r"Partial report. Missing: 1 of \d+ planned runs, the tests of the claims, 1 of \d+ figures. Make", said)
+    assert "Which runsmath/llama-tiny/lora/seed0" in said
     assert "Not drawn: found no" in text and "Not tested: make them" in text
     entry = next(run for run in page.unpack(Tags(text).packed)["runs"] if run["id"] == "math/llama-tiny/lora/seed0")
     assert entry["status"] == "missing"
@@ -257,7 +306,7 @@ def test_a_record_of_other_settings_is_not_shown_as_this_experiments(copy: Sourc
     with pytest.raises(ConfigError, match="stale"):
         page.render_page(copy)
     text = page.render_page(copy, allow_missing=True)
-    assert "1 planned runs have no usable record" in text
+    assert re.search(r"Missing: <span[^>]*>1 of \d+ planned runs</span>\. Make", text)
 
 
 def test_the_command_writes_the_page_and_the_same_records_give_the_same_bytes(
