@@ -254,6 +254,7 @@ class _Builder:
             seeds=tuple(seed for seed in seeds if outcomes[seed] == "success"),
             n_diverged=values.count("diverged"),
             n_missing=values.count("missing"),
+            n_collapsed=self.scores.n_collapsed(model, method, column, seeds) if metric == "accuracy" else 0,
         )
 
     def _reported(self, model: str, method: str, column: Column) -> Reported | None:

@@ -326,6 +326,19 @@ def test_diverged_seed_is_shown_and_in_no_mean(tmp_path: Path) -> None:
     assert "diverged (1 of 3)" in text and "2 of 3" in text and "Diverged runs are shown as such" in text
 
 
+def test_collapsed_seed_is_marked_and_stays_in_the_mean(tmp_path: Path) -> None:
+    """One seed of LoRA answers PIQA no better than a constant, and ARC-Easy as the others do."""
+    made, correct = fake_runs.closed_questions(tmp_path)
+    data, text = frame(build(made, tmp_path)), render.markdown(build(made, tmp_path))
+    lora = data[(data["method_key"] == "lora") & (data["metric"] == "accuracy")].set_index("task")
+    assert lora["n_collapsed"].to_dict() == {"piqa": 1, "arc_easy": 0, "avg": 1}
+    assert lora.loc["piqa", "mean"] == pytest.approx(np.mean(correct["piqa"])) and lora.loc["piqa", "n_seeds"] == 3
+    assert data.loc[data["method_key"].eq("beamlora"), "n_collapsed"].eq(0).all()
+    assert data.loc[data["metric"].eq("gold_nll"), "n_collapsed"].eq(0).all()
+    rows = [line for line in text.splitlines() if line.startswith("| LoRA")]
+    assert rows[0].count("1 of 3 collapsed") == 2 and "Collapsed runs are in every mean" in text
+
+
 def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
     experiment = small()
     runs = fake_runs.runs(experiment)
