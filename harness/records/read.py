@@ -69,6 +69,7 @@ class TaskMetrics(_Record):
     gold_nll_stderr: float | None = None
     floor: float | None = Field(None, ge=0, le=1, description="null: open answers")
     grader: str | None
+    sources: dict[str, str] | None = Field(None, description="hashes of the graders' code and of the metric's, where recorded")
 
 
 class MetricsRecord(_Record):

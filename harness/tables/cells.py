@@ -168,6 +168,8 @@ class Table:
     cost: Cost
     missing: tuple[str, ...]
     stale: tuple[str, ...]
+    #: Labels of the test sets that records were graded on by other code than this.
+    graded_otherwise: tuple[str, ...] = ()
 
     @property
     def metric(self) -> Metric:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from statsmodels.stats.multitest import multipletests
 
 from harness import reported
 from harness.config import Experiment, RunSpec
+from harness.records.grader_sources import grader_sources
 from harness.records.versioned import MissingRecord, RecordError
 from harness.tables import render, summary
 from harness.tables.build import Table
@@ -337,6 +339,23 @@ def test_collapsed_seed_is_marked_and_stays_in_the_mean(tmp_path: Path) -> None:
     assert data.loc[data["metric"].eq("gold_nll"), "n_collapsed"].eq(0).all()
     rows = [line for line in text.splitlines() if line.startswith("| LoRA")]
     assert rows[0].count("1 of 3 collapsed") == 2 and "Collapsed runs are in every mean" in text
+
+
+def test_a_number_of_another_grader_says_so(tmp_path: Path) -> None:
+    experiment = small()
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    before = render.markdown(build(experiment, tmp_path))
+    path = fake_runs.run_folder(run_of(experiment, "lora", 1), tmp_path) / "metrics.json"
+    content = json.loads(path.read_text())
+    content["tasks"]["gsm8k"]["sources"] = grader_sources("gsm8k")
+    content["tasks"]["math"]["sources"] = grader_sources("math")
+    fake_runs.write_json(path, content)
+    assert render.markdown(build(experiment, tmp_path)) == before
+    content["tasks"]["gsm8k"]["sources"] = {**grader_sources("gsm8k"), "grader": "0" * 64}
+    fake_runs.write_json(path, content)
+    after = render.markdown(build(experiment, tmp_path)).splitlines()
+    (note,) = [line for line in after if line not in before.splitlines()]
+    assert note.startswith("- Graded by other sources") and note.endswith("as recorded: GSM8K.")
 
 
 def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
