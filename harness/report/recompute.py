@@ -10,7 +10,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class Raw:
         self._values: dict[tuple[str, str], dict[str, np.ndarray | None]] = {}
         #: Of (run, task): the share of the commonest gold answer.
         self._commonest: dict[tuple[str, str], float] = {}
+        self._collapsed: dict[str, frozenset[str]] = {}
 
     def rows(self, folder: str, task: str) -> list[dict[str, Any]]:
         """Predictions of a run, or of a base evaluation, by its folder below the experiment's."""
@@ -102,17 +103,19 @@ class Raw:
             self._commonest[run_id, task] = max(Counter(str(row.get("gold")) for row in rows).values()) / len(rows)
         return self._values[run_id, task][metric]
 
-    @cache  # noqa: B019 (one for each check of a page)
     def collapsed(self, run_id: str) -> frozenset[str]:
         """The tasks with choices, by the run's record, whose answers are worth no more than a constant, by its predictions."""
+        if run_id in self._collapsed:
+            return self._collapsed[run_id]
         content = json.loads((self.source.folder / run_id / "metrics.json").read_text(encoding="utf-8"))
         closed = [task for task, scores in content["tasks"].items() if scores.get("floor") is not None]
         correct = {task: self.values(run_id, task, "accuracy") for task in closed}
-        return frozenset(
+        self._collapsed[run_id] = frozenset(
             task
             for task, own in correct.items()
             if own is not None and is_at_floor(mean(own.tolist()), self._commonest[run_id, task], len(own))
         )
+        return self._collapsed[run_id]
 
     def matrices(self, ids: Sequence[Sequence[str]], tasks: Sequence[str], metric: str) -> list[np.ndarray] | None:
         """One (seeds, examples) matrix per task from the run ids of each task; None without any, or where not measured."""
