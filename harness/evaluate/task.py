@@ -17,6 +17,7 @@ from evaluation.sets.prompts import CONTINUATION, TEMPLATE_NAMES
 from harness.cli import CACHE
 from harness.config import ConfigError, TaskSpec
 from harness.evaluate.finished_tasks import TaskResult
+from harness.records.grader_sources import grader_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -197,7 +198,8 @@ def _metrics(
     are worth, of right and wrong ones the binomial one. ``gold_nll`` is the mean over examples of nats per token of the
     reference response, ``gold_nll_stderr`` its standard error over examples (null for a single one). ``floor`` is what the
     best constant answer would score: the share of the commonest label (null for open answers). ``ties`` has for each grader of
-    choices the share of examples whose best choices score exactly alike."""
+    choices the share of examples whose best choices score exactly alike. ``sources`` are hashes of the code behind verdicts and
+    metrics."""
     n = len(rows)
     offers_choices = sets.get(task.format).statement is not None
     answered = task.grader is not None
@@ -210,6 +212,7 @@ def _metrics(
         "stderr": None if accuracy is None else math.sqrt(_share(rows, lambda row: (row["correct"] - accuracy) ** 2) / n),
         "n": n,
         "grader": task.grader,
+        "sources": grader_sources(task.format),
         "graders": {name: sum(row["verdicts"][name] for row in rows) / n for name in rows[0]["verdicts"]},
         "ties": {name: sum(len(verdict.best) > 1 for verdict in column) / n for name, column in chosen.items()},
         "floor": max(Counter(row["gold"] for row in rows).values()) / n if offers_choices and answered else None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,6 +23,7 @@ import methods
 from harness import cli
 from harness.config import ConfigError, EvaluationSpec, Metric, RunSpec
 from harness.records.versioned import MissingRecord, Recipe, RecordError, read_json, validated
+from harness.statistics.collapse import is_at_floor
 
 DEFAULT_RESULTS = cli.RESULTS
 SNAKEMAKE = "snakemake --cores all"
@@ -66,7 +67,9 @@ class TaskMetrics(_Record):
     timed_out: float | None = None
     gold_nll: float | None = None
     gold_nll_stderr: float | None = None
+    floor: float | None = Field(None, ge=0, le=1, description="null: open answers")
     grader: str | None
+    sources: dict[str, str] | None = Field(None, description="hashes of the graders' code and of the metric's, where recorded")
 
 
 class MetricsRecord(_Record):
@@ -108,6 +111,11 @@ class RunRecord:
     @property
     def diverged(self) -> bool:
         return self.train.status == "diverged"
+
+    def collapsed_on(self, tasks: Iterable[str]) -> list[str]:
+        """Those of the tasks that it answers no better than a constant."""
+        scores = {task: self.metrics.tasks[task] for task in tasks if task in self.metrics.tasks}
+        return [task for task, own in scores.items() if is_at_floor(own.accuracy, own.floor, own.n)]
 
 
 @dataclass(frozen=True, kw_only=True)

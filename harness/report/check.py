@@ -143,6 +143,8 @@ def _expected_cell(table: TableNumbers, key: str, model: str, method: str, metri
         plain, whole = estimate
         expected |= {f"{key}|mean": (scale * plain,), f"{key}|stderr": (scale * whole.stderr,)}
         expected |= {f"{key}|low": (scale * whole.low,), f"{key}|high": (scale * whole.high,)}
+    if collapsed := table.collapsed(model, method, column, metric):
+        expected[f"{key}|collapsed"] = (collapsed, len(table.seeds(model, method, column)))
     if (paper := table.paper(model, method, metric, column)) is not None:
         expected[f"{key}|paper"] = (100 * paper,)
     for parent, prefix in ((False, ""), (True, "parent_")):
@@ -273,7 +275,7 @@ def _check_words(source: Source, raw: Raw, tables: Mapping[str, TableNumbers], p
         elif not agrees(words, value):
             yield f"{key}: the page says {words!r}, the records say {value}"
     for key in expected.keys() - seen:
-        if key.endswith(("|mean", "|difference", "|verdict", "|paper")):
+        if key.endswith(("|mean", "|difference", "|verdict", "|paper", "|collapsed")):
             yield f"{key}: the records say {expected[key]}, the page has no such number"
 
 
@@ -343,6 +345,8 @@ def _check_run(raw: Raw, entry: dict[str, Any], data: dict[str, Any]) -> Iterabl
                 yield f"{entry['id']}: {task}: {group['ids'][position]}: the page shows another completion than the predictions"
     if entry["id"] not in raw.status:
         return
+    if sorted(entry["collapsed"]) != sorted(raw.collapsed(entry["id"])):
+        yield f"{entry['id']}: the page says that it collapsed on other tasks than the predictions"
     train = raw.train(entry["id"])
     if not same(entry["train"], {name: train.get(name) for name in entry["train"]}):
         yield f"{entry['id']}: the page's data say something else than train.json"

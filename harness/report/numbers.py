@@ -79,6 +79,8 @@ class CellView:
     paper: Shown | None
     empty: str
     failed: str
+    #: None where no seed has collapsed.
+    collapsed: Shown | None
     versus: tuple[Versus, ...]
 
 
@@ -269,6 +271,7 @@ def _cell(table: Table, section: Section, row: Row, metric: Metric, column: Colu
         else None,
         empty="" if ours is not None else _empty(cell),
         failed=_failed(cell),
+        collapsed=Shown(key=f"{key}|collapsed", text=text.collapsed(cell)) if cell.n_collapsed else None,
         versus=tuple(v for v in versus if v is not None),
     )
 
@@ -504,6 +507,7 @@ def details(
                         "method_key": row.method_key, "column": text.heading(column), "metric": metric,
                         "task": None if column.task == AVERAGE else column.task, "ours": _ours(cell.ours),
                         "seeds": list(cell.seeds), "failed": _failed(cell), "missing": cell.n_missing,
+                        "collapsed": text.collapsed(cell),
                         "versus": _comparison(cell.comparison, text.baseline_label(section)),
                         "parent": _comparison(cell.parent_comparison, row.parent),
                         "paper": _paper(cell), "runs": behind, "trace": commands.get(key),

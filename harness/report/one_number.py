@@ -104,6 +104,7 @@ def _score(cell: Cell, metric: Metric) -> str:
     limits = text.interval(ours.low, ours.high, metric)
     lost = f"; {cell.n_diverged} of {cell.n_seeds_planned} diverged" if cell.n_diverged else ""
     lost += f"; {cell.n_missing} of {cell.n_seeds_planned} not run" if cell.n_missing else ""
+    lost += f"; {text.collapsed(cell)}" if cell.n_collapsed else ""
     plural, unit = "" if ours.n_seeds == 1 else "s", "%" if metric == "accuracy" else "nats per token"
     return (
         f"{text.level(ours.mean, metric)} ± {text.level(ours.stderr, metric)} {unit}, 95 % interval {limits}, "

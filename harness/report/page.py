@@ -191,6 +191,7 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
         "made": made.made(source, entries),
         "partial": _partial(source, entries),
         "failed": [entry for entry in entries if entry["status"] == "diverged"],
+        "collapsed": [entry for entry in entries if entry.get("collapsed")],
         "entries": entries,
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -25,6 +25,7 @@ from harness.records import timing
 from harness.records.read import load_records
 from harness.report.sources import Source
 from harness.statistics import stats
+from harness.statistics.collapse import is_at_floor
 from harness.tables.base_row import KEY as BASE
 from harness.tables.base_row import load_base_answers
 
@@ -81,6 +82,9 @@ class Raw:
         self.status = {record.run.run_id: record.train.status for record in loaded.records}
         #: Of (run, task): its scores by metric. Not its texts: those of a large experiment do not fit in memory.
         self._values: dict[tuple[str, str], dict[str, np.ndarray | None]] = {}
+        #: Of (run, task): the share of the commonest gold answer.
+        self._commonest: dict[tuple[str, str], float] = {}
+        self._collapsed: dict[str, frozenset[str]] = {}
 
     def rows(self, folder: str, task: str) -> list[dict[str, Any]]:
         """Predictions of a run, or of a base evaluation, by its folder below the experiment's."""
@@ -96,7 +100,22 @@ class Raw:
             by_metric = {name: [row.get(field) for row in rows] for name, field in FIELDS.items()}
             arrays = {name: None if None in scores else np.array(scores, dtype=float) for name, scores in by_metric.items()}
             self._values[run_id, task] = arrays
+            self._commonest[run_id, task] = max(Counter(str(row.get("gold")) for row in rows).values()) / len(rows)
         return self._values[run_id, task][metric]
+
+    def collapsed(self, run_id: str) -> frozenset[str]:
+        """The tasks with choices, by the run's record, whose answers are worth no more than a constant, by its predictions."""
+        if run_id in self._collapsed:
+            return self._collapsed[run_id]
+        content = json.loads((self.source.folder / run_id / "metrics.json").read_text(encoding="utf-8"))
+        closed = [task for task, scores in content["tasks"].items() if scores.get("floor") is not None]
+        correct = {task: self.values(run_id, task, "accuracy") for task in closed}
+        self._collapsed[run_id] = frozenset(
+            task
+            for task, own in correct.items()
+            if own is not None and is_at_floor(mean(own.tolist()), self._commonest[run_id, task], len(own))
+        )
+        return self._collapsed[run_id]
 
     def matrices(self, ids: Sequence[Sequence[str]], tasks: Sequence[str], metric: str) -> list[np.ndarray] | None:
         """One (seeds, examples) matrix per task from the run ids of each task; None without any, or where not measured."""
@@ -171,6 +190,14 @@ class TableNumbers:
         planned = sorted({run.seed for run in self.runs_of(model, method)})
         status = self.raw.status
         return [s for s in planned if all(status.get(f"{d}/{model}/{method}/seed{s}") == "success" for d in domains)]
+
+    def collapsed(self, model: str, method: str, column: Column, metric: str) -> int:
+        """How many of the seeds behind an accuracy collapsed on one of its sets."""
+        if method == BASE or metric != "accuracy":
+            return 0
+        seeds = self.seeds(model, method, column)
+        runs = [[(f"{domain}/{model}/{method}/seed{seed}", task) for domain, task in self.parts[column]] for seed in seeds]
+        return sum(any(task in self.raw.collapsed(run) for run, task in parts) for parts in runs)
 
     def matrices(self, model: str, method: str, column: Column, seeds: Sequence[int], metric: str) -> list[np.ndarray] | None:
         parts = self.parts[column]

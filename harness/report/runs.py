@@ -115,7 +115,7 @@ def _entry(source: Source, run: RunSpec, status: str) -> dict[str, Any]:
 
 def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
     """Every planned run in the order of the plan, finished, failed or not run."""
-    done = {record.run.run_id for record in loaded.records}
+    done = {record.run.run_id: record for record in loaded.records}
     stale = {run.run_id for run in loaded.stale}
     entries = []
     for run in all_runs(source.experiment):
@@ -130,6 +130,7 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
         entry["operations"] = _operations(folder / OPERATIONS)
         entry["pruning"] = _pruned(source, folder / pruning.FILE)
         entry["contamination"] = metrics.get("contamination")
+        entry["collapsed"] = done[run.run_id].collapsed_on(metrics["tasks"])
         entry["tasks"] = {name: {key: task.get(key) for key in _METRICS} for name, task in metrics["tasks"].items()}
         entries.append(entry)
     return entries

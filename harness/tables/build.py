@@ -17,6 +17,7 @@ from harness import reported
 from harness.cli import Config
 from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, judged_by
 from harness.experiment.runs import load_experiment, table_runs
+from harness.records.grader_sources import grader_sources
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family, decide
@@ -137,6 +138,13 @@ def _cost(records: Sequence[RunRecord]) -> Cost:
     )
 
 
+def _graded_otherwise(column: Column, records: Sequence[RunRecord]) -> bool:
+    """Whether a record of a test set was graded by other code than this; older records do not say by which."""
+    own = [r.metrics.tasks[column.task] for r in records if r.run.domain == column.domain and not r.diverged]
+    known = [task.sources for task in own if task.sources is not None]
+    return bool(known) and column.spec is not None and any(one != grader_sources(column.spec.format) for one in known)
+
+
 #: Model, method, metric, column, and whether the comparison is with the full method of a variant and not with the baseline.
 ComparisonKey = tuple[str, str, Metric, str, bool]
 
@@ -254,6 +262,7 @@ class _Builder:
             seeds=tuple(seed for seed in seeds if outcomes[seed] == "success"),
             n_diverged=values.count("diverged"),
             n_missing=values.count("missing"),
+            n_collapsed=self.scores.n_collapsed(model, method, column, seeds) if metric == "accuracy" else 0,
         )
 
     def _reported(self, model: str, method: str, column: Column) -> Reported | None:
@@ -334,6 +343,7 @@ def build_table(
         cost=_cost(loaded.records),
         missing=tuple(r.run_id for r in loaded.missing),
         stale=tuple(r.run_id for r in loaded.stale),
+        graded_otherwise=tuple(c.label for c in builder.scores.tasks if _graded_otherwise(c, loaded.records)),
     )
 
 

@@ -72,6 +72,8 @@ class Cell:
     #: In which the comparisons are decided, run or not; None where they are only described.
     family: Family | None = None
     parent_family: Family | None = None
+    #: How many of the seeds answer one of the sets no better than a constant; they are in ours.
+    n_collapsed: int = 0
 
     @property
     def n_seeds_planned(self) -> int:
@@ -166,6 +168,8 @@ class Table:
     cost: Cost
     missing: tuple[str, ...]
     stale: tuple[str, ...]
+    #: Labels of the test sets that records were graded on by other code than this.
+    graded_otherwise: tuple[str, ...] = ()
 
     @property
     def metric(self) -> Metric:
@@ -297,6 +301,15 @@ class Scores:
             diverged = any(r is not None and r.diverged for r in records)
             outcomes[seed] = "diverged" if diverged else "missing" if None in records else "success"
         return outcomes
+
+    def n_collapsed(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> int:
+        """How many finished seeds are at the floor of one of a column's sets."""
+        done = self._done(model, method, column, seeds)
+        at_floor = [
+            any(self._records[model, method, part.domain, seed].collapsed_on([part.task]) for part in self.parts(column))
+            for seed in done
+        ]
+        return sum(at_floor)
 
     def estimate(self, model: str, method: str, column: Column, seeds: Sequence[int], metric: Metric) -> stats.Estimate | None:
         """The mean over finished seeds; None where there are none, or one did not measure the metric."""

@@ -309,6 +309,7 @@ def _csv_line(table: Table, section: Section, row: Row, column: Column, metric: 
         "seeds": " ".join(map(str, cell.seeds)),
         "n_diverged": cell.n_diverged,
         "n_missing": cell.n_missing,
+        "n_collapsed": cell.n_collapsed,
     }
     line |= {name: getattr(cell.ours, name, None) for name in parts}
     line |= {f"difference_{name}": getattr(difference, name, None) for name in parts}

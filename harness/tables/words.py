@@ -86,15 +86,21 @@ def ours(cell: Cell, metric: Metric) -> str:
 
     At 0 or all of n no variance shows, and "± 0" would claim certainty where there is none: there the interval takes its place.
     """
-    diverged = f"diverged ({cell.n_diverged} of {cell.n_seeds_planned})" if cell.n_diverged else ""
+    failed = [f"diverged ({cell.n_diverged} of {cell.n_seeds_planned})"] if cell.n_diverged else []
     if cell.ours is None:
-        return diverged or ("not run" if cell.n_missing else NOTHING)
+        return "".join(failed) or ("not run" if cell.n_missing else NOTHING)
+    failed += [collapsed(cell)] if cell.n_collapsed else []
     text = level(cell.ours.mean, metric)
     if cell.ours.stderr > 0:
         text += f" ± {level(cell.ours.stderr, metric)}"
     else:
         text += f" {interval(cell.ours.low, cell.ours.high, metric)}"
-    return f"{text}; {diverged}" if diverged else text
+    return "; ".join([text, *failed])
+
+
+def collapsed(cell: Cell) -> str:
+    """How many of the seeds behind ours have collapsed; empty if none has."""
+    return f"{cell.n_collapsed} of {len(cell.seeds)} collapsed" if cell.n_collapsed else ""
 
 
 def comparison(compared: Comparison | None, metric: Metric) -> list[str]:
@@ -222,6 +228,17 @@ def context(table: Table) -> list[str]:
     lines += [_test_sets(table), *_rates(table)]
     if table.cost.diverged:
         lines.append("Diverged runs are shown as such and are in no mean, difference or interval.")
+    if any(cell.n_collapsed for s in table.sections for row in s.rows for cell in row.cells.values()):
+        lines.append(
+            "Collapsed: a seed whose accuracy on a set of choices is at most one binomial standard error above what the best "
+            "constant answer scores there; in an average, on one of its sets or more. Collapsed runs are in every mean, "
+            "difference and interval: leaving them out would flatter a method."
+        )
+    if table.graded_otherwise:
+        lines.append(
+            "Graded by other sources of the grader or the metric than this code's, and shown as recorded: "
+            f"{', '.join(table.graded_otherwise)}."
+        )
     for what, names in (("have no record", table.missing), ("have a record of other settings, left out", table.stale)):
         if names:
             listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -74,7 +74,7 @@
         column("Paper", (e) => e.paper?.value, (v) => (100 * v).toFixed(2)),
         column("Ours", (e) => e.ours?.mean, (v, e) => Report.level(v, e.metric)),
         column("95 % interval", (e) => e.ours?.low, (_, e) => Report.interval(e.ours, e.metric, Report.level)),
-        column("Seeds", (e) => e.seeds.length, (v, e) => (e.failed ? `${v} (${e.failed})` : v)),
+        column("Seeds", (e) => e.seeds.length, (v, e) => [v, ...[e.failed, e.collapsed].filter(Boolean).map((words) => `(${words})`)].join(" ")),
         column("n", (e) => e.ours?.n_examples),
         column("Minus", (e) => versus(e)?.other),
         column("Difference", (e) => versus(e)?.mean, (v, e) => `${Report.signed(v, e.metric)} ${Report.interval(versus(e), e.metric, Report.signed)}`),

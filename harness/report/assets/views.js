@@ -67,7 +67,7 @@
         ["Table", `${entry.table}: ${metric === "accuracy" ? "accuracy" : "NLL of the gold answer"}`],
         ["Base model", entry.model],
         ["Ours", ours ? `${level(ours.mean, metric)} ± ${level(ours.stderr, metric)}${unit}, 95 % interval ${interval(ours, metric, level)}` : nothing],
-        ["Seeds", `${entry.seeds.join(", ")}${entry.failed ? `; ${entry.failed}` : ""}${entry.missing ? `; ${entry.missing} not run` : ""}`],
+        ["Seeds", [entry.seeds.join(", "), entry.failed, entry.collapsed, entry.missing ? `${entry.missing} not run` : ""].filter(Boolean).join("; ")],
         ["Examples", ours ? String(ours.n_examples) : null],
       ]),
     );
@@ -226,6 +226,7 @@
       return view;
     }
     if (run.status === "diverged") view.append(make("p", { class: "note warn" }, `This run failed: ${run.train.reason ?? "it diverged"}. It has no numbers and is in no mean.`));
+    if (run.collapsed?.length) view.append(make("p", { class: "note warn" }, `This run collapsed: it answers ${run.collapsed.join(", ")} no better than a constant. It is in the means.`));
     view.append(facts(run));
     if (Object.keys(run.train.evidence ?? {}).length) view.append(make("h2", {}, "Proof that the method acted"), proof(run.train.evidence));
     if (Object.keys(run.tasks).length) view.append(...scores(run));

@@ -16,6 +16,7 @@ from harness.config import ConfigError, TaskSpec
 from harness.evaluate.generate import choice_loglikelihoods
 from harness.evaluate.task import evaluate_task
 from harness.protocols import with_defaults
+from harness.records.grader_sources import grader_sources
 from harness.synthetic import GENERATORS
 from tests.harness.evaluate.byte_models import SIZES
 from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
@@ -43,6 +44,7 @@ def test_closed_questions_are_graded_three_ways_and_have_a_floor(model, tokenize
     assert set(metrics["graders"]) == {"label", "llm_adapters", "loglikelihood"}
     golds = [record["answer"] for record in records]
     assert metrics["floor"] == max(map(golds.count, golds)) / 6
+    assert metrics["sources"] == grader_sources("siqa")
     for row in rows:
         scores = row["choice_loglikelihoods"]
         assert tuple(scores) == ("answer1", "answer2", "answer3")

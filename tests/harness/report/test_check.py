@@ -187,6 +187,22 @@ def test_wrong_data_behind_the_page_is_named_and_nothing_else(copy: Source) -> N
     assert [line for line in lines if not any(said in line for said in CHANGES)] == []
 
 
+def test_a_collapsed_run_is_shown_and_a_page_that_hides_it_fails(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    made, _ = fake_runs.closed_questions(results)
+    path = tmp_path / "fake.yaml"
+    path.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
+    report = sources.open_source(Config(files=(path,)), results=results, figures=tmp_path / "figures")
+    (report.folder / "report.html").write_text(page.render_page(report, allow_missing=True))
+    assert mismatches(report) == []
+    key = "table1|llama-tiny|lora|accuracy|commonsense/piqa|collapsed"
+    edit(report, lambda text: reword(text, key, "1 of 3 collapsed", "2 of 3 collapsed"))
+    repack(report, lambda data: next(run for run in data["runs"] if run["id"].endswith("/lora/seed1")).update(collapsed=[]))
+    assert [line.partition(": ")[0] for line in mismatches(report)] == [key, "commonsense/llama-tiny/lora/seed1"]
+    edit(report, lambda text: text.replace(f'data-number="{key}"', ""))
+    assert f"{key}: the records say (1, 3), the page has no such number" in mismatches(report)
+
+
 def test_a_page_older_than_its_records_fails(copy: Source) -> None:
     """A run answered otherwise after the page was written: the file and the numbers that changed are named."""
     folder = copy.folder / "math/llama-tiny/beamlora/seed0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from statsmodels.stats.multitest import multipletests
 
 from harness import reported
 from harness.config import Experiment, RunSpec
+from harness.records.grader_sources import grader_sources
 from harness.records.versioned import MissingRecord, RecordError
 from harness.tables import render, summary
 from harness.tables.build import Table
@@ -324,6 +326,36 @@ def test_diverged_seed_is_shown_and_in_no_mean(tmp_path: Path) -> None:
     assert beam["mean"] == before["mean"] and beam["difference_mean"] != before["difference_mean"]
     text = render.markdown(table)
     assert "diverged (1 of 3)" in text and "2 of 3" in text and "Diverged runs are shown as such" in text
+
+
+def test_collapsed_seed_is_marked_and_stays_in_the_mean(tmp_path: Path) -> None:
+    """One seed of LoRA answers PIQA no better than a constant, and ARC-Easy as the others do."""
+    made, correct = fake_runs.closed_questions(tmp_path)
+    data, text = frame(build(made, tmp_path)), render.markdown(build(made, tmp_path))
+    lora = data[(data["method_key"] == "lora") & (data["metric"] == "accuracy")].set_index("task")
+    assert lora["n_collapsed"].to_dict() == {"piqa": 1, "arc_easy": 0, "avg": 1}
+    assert lora.loc["piqa", "mean"] == pytest.approx(np.mean(correct["piqa"])) and lora.loc["piqa", "n_seeds"] == 3
+    assert data.loc[data["method_key"].eq("beamlora"), "n_collapsed"].eq(0).all()
+    assert data.loc[data["metric"].eq("gold_nll"), "n_collapsed"].eq(0).all()
+    rows = [line for line in text.splitlines() if line.startswith("| LoRA")]
+    assert rows[0].count("1 of 3 collapsed") == 2 and "Collapsed runs are in every mean" in text
+
+
+def test_a_number_of_another_grader_says_so(tmp_path: Path) -> None:
+    experiment = small()
+    fake_runs.populate(fake_runs.runs(experiment), tmp_path)
+    before = render.markdown(build(experiment, tmp_path))
+    path = fake_runs.run_folder(run_of(experiment, "lora", 1), tmp_path) / "metrics.json"
+    content = json.loads(path.read_text())
+    content["tasks"]["gsm8k"]["sources"] = grader_sources("gsm8k")
+    content["tasks"]["math"]["sources"] = grader_sources("math")
+    fake_runs.write_json(path, content)
+    assert render.markdown(build(experiment, tmp_path)) == before
+    content["tasks"]["gsm8k"]["sources"] = {**grader_sources("gsm8k"), "grader": "0" * 64}
+    fake_runs.write_json(path, content)
+    after = render.markdown(build(experiment, tmp_path)).splitlines()
+    (note,) = [line for line in after if line not in before.splitlines()]
+    assert note.startswith("- Graded by other sources") and note.endswith("as recorded: GSM8K.")
 
 
 def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
