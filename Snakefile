@@ -15,13 +15,14 @@ from harness.config import ConfigError, canonical_json
 from harness.figures.catalogue import figures
 from harness.workflow.damage import set_aside_damaged
 from harness.workflow.dag import Dag, code_of, figure_code, hold_lock, method_code, read_config, set_code
-from harness.workflow.ending import Failures, end_when_interrupted, last_words, or_refuse, refuse
+from harness.workflow.ending import Failures, end_when_interrupted, last_words, leave_interrupts_to_snakemake, or_refuse, refuse
 from harness.workflow.jobs import Jobs
 from harness.workflow.targets import TABLE_TARGETS
 from harness.workflow.watch import watch
 
 
-container: "docker://python:3.11-slim-bookworm"
+# The image of the Dockerfile, built here and used with --sdm apptainer alone (docs/clusters.md).
+container: "beamlora.sif"
 
 
 JOBS = Jobs()
@@ -369,6 +370,8 @@ onstart:
         workflow.scheduler.job_rate_limiter = None
         JOBS.preload(PLAN.folder / "logs/preloaded.log", gpu=PLAN.experiment.gpu)
         shell.prefix(JOBS.prefix())
+    else:
+        leave_interrupts_to_snakemake()
     watch(PLAN, workflow)
     logger.addHandler(Failures(Path(f"{FOLDER}/logs")))
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.

@@ -56,6 +56,11 @@ def end_when_interrupted() -> None:
     signal.signal(signal.SIGINT, interrupted)
 
 
+def leave_interrupts_to_snakemake() -> None:
+    """Let Ctrl-C end the jobs of a cluster, which outlive this process: Snakemake asks its scheduler to cancel them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def last_words(log: Path) -> str:
     """What a command that failed said last, in its log: ``cli.run``'s line, or that of an exception."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""

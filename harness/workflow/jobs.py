@@ -10,6 +10,9 @@ from pathlib import Path
 from harness.workflow.gpu_slot import visible_devices
 from harness.workflow.preloaded import PACKAGES, Parent
 
+#: A folder that each container of Apptainer has, and nothing else.
+CONTAINER = "/.singularity.d"
+
 
 class Jobs:
     """The interpreter of the rules' commands: this one, or the program of a ``preloaded.Parent`` once there is one."""
@@ -35,10 +38,12 @@ class Jobs:
                 print(f"{error}: each job starts, and imports, by itself; see {log}", flush=True)
 
     def prefix(self) -> str:
-        """What every shell command begins with: end at the first error; which ``python`` it means."""
+        """What every shell command begins with: end at the first error; on SIGTERM, which Slurm sends to each process of a job,
+        let the command end first, since with the shell goes the job, and with the job whatever still saves a checkpoint; which
+        ``python`` is meant, but in a container of Apptainer, which has its own."""
         programs = [sys.executable] if self._parent is None else [self._parent.program, sys.executable]
         folders = ":".join(shlex.quote(os.path.dirname(program)) for program in programs)
-        return f"set -euo pipefail; export PATH={folders}:$PATH; "
+        return f"set -euo pipefail; trap : TERM; [ -d {shlex.quote(CONTAINER)} ] || export PATH={folders}:$PATH; "
 
     def stop(self) -> float:
         """End the parent, if there is one, and return the CPU time that it took by itself, in seconds."""

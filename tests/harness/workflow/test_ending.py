@@ -16,7 +16,14 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from harness.errors import ConfigError
 from harness.workflow.dag import hold_lock
-from harness.workflow.ending import NOTHING_SAID, Failures, last_words, or_refuse
+from harness.workflow.ending import (
+    NOTHING_SAID,
+    Failures,
+    end_when_interrupted,
+    last_words,
+    leave_interrupts_to_snakemake,
+    or_refuse,
+)
 from tests.paths import ROOT
 
 REFUSED = (
@@ -102,6 +109,17 @@ def test_ctrl_c_ends_at_once_with_one_line() -> None:
     out, error = process.communicate(timeout=5)
     os.kill(job, signal.SIGKILL)
     assert (process.returncode, out, error) == (130, "", "\ninterrupted; repeat the command to go on\n")
+
+
+def test_on_a_cluster_ctrl_c_is_left_to_snakemake() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        end_when_interrupted()
+        leave_interrupts_to_snakemake()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("folder", ["results", "results/.progress", "results/mini"])

@@ -64,3 +64,21 @@ def test_where_no_parent_can_start_one_line_says_so(
     assert capsys.readouterr().out == f"{said} {log}\n"
     assert "AF_UNIX path too long" in log.read_text()
     assert which(own.prefix()).parent == Path(sys.executable).parent
+
+
+def test_a_shell_that_gets_sigterm_lets_its_command_end_first() -> None:
+    command = jobs.Jobs().prefix() + "echo started; sleep 0.3; echo saved"
+    with subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None and shell.stdout.readline() == "started\n"
+        shell.terminate()
+        assert shell.stdout.read() == "saved\n"
+        assert shell.wait() == 0
+
+
+def test_in_a_container_python_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    outside = jobs.Jobs().prefix()
+    monkeypatch.setattr(jobs, "CONTAINER", str(tmp_path))
+    prefixes = (outside, jobs.Jobs().prefix())
+    said = [subprocess.run(["bash", "-c", one + "echo $PATH"], capture_output=True, text=True).stdout for one in prefixes]
+    assert [one.strip() for one in said] == [f"{Path(sys.executable).parent}:/usr/bin:/bin", "/usr/bin:/bin"]
