@@ -18,7 +18,7 @@ python -c "import snakemake_executor_plugin_slurm" 2>/dev/null || fail "found no
 
 STATE=$(mktemp -d) HOST=$(hostname) MUNGED='' WORKFLOW=''
 cleanup() {
-    [ -z "$WORKFLOW" ] || kill -INT "$WORKFLOW" 2>/dev/null && wait "$WORKFLOW" || true
+    [ -z "$WORKFLOW" ] || { kill -INT "$WORKFLOW" && wait "$WORKFLOW"; } 2>/dev/null || true
     scontrol shutdown 2>/dev/null && sleep 2 || true
     [ -z "$MUNGED" ] || kill "$MUNGED"
     rm -rf /etc/slurm/slurm.conf /etc/slurm/gres.conf "$STATE"
