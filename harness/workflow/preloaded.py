@@ -247,6 +247,8 @@ def run(call: Call, *, executable: str) -> None:
     for target, file in enumerate(call.files):
         os.dup2(file, target)
         os.close(file)
+    # Also where the parent ignores it: the client passes on what it hears itself.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(call.folder)
     os.environ.clear()
     os.environ.update(call.environment)
