@@ -31,11 +31,14 @@ shell.prefix(JOBS.prefix())
 try:
     DAMAGED = set()
     PLAN = Dag(read_config(workflow.config_settings.configfiles, workflow.config_settings.config_args))
-    if workflow.is_main_process and not workflow.dryrun:
-        end_when_interrupted()
-        LOCK = hold_lock(PLAN.experiment.name)
-        CLOCK = PLAN.lead()
-        DAMAGED = set_aside_damaged(PLAN)
+    # workflow.dryrun knows it only when the Snakefile has been read.
+    DRY_RUN = workflow.output_settings.dryrun
+    if workflow.is_main_process:
+        if not DRY_RUN:
+            end_when_interrupted()
+            LOCK = hold_lock(PLAN.experiment.name)
+            CLOCK = PLAN.lead()
+        DAMAGED = set_aside_damaged(PLAN, dry_run=DRY_RUN)
 except ConfigError as error:
     refuse(error)
 

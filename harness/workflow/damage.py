@@ -39,18 +39,18 @@ def _outputs(dag: Dag) -> Iterator[Path]:
     yield from map(Path, dag.timing)
 
 
-def set_aside_damaged(dag: Dag) -> set[str]:
-    """Set aside what is damaged, each named in one line.
+def set_aside_damaged(dag: Dag, *, dry_run: bool) -> set[str]:
+    """Set aside what is damaged, each named in one line; in a dry run, nothing.
 
     Returns:
-        The outputs that were set aside, now or by a workflow that did not come to make them again. Snakemake has to be told:
-        for one that is missing it makes nothing as long as what was made from it is there.
+        The damaged outputs, and those that a workflow set aside which did not come to make them again. Snakemake has to be
+        told: for one that is missing it makes nothing as long as what was made from it is there.
     """
     due = set()
     for path in _outputs(dag):
         why = fault(path)
-        if why is not None:
+        if why is not None and not dry_run:
             files.set_aside(path, why)
-        if not path.exists() and path.with_name(files.DAMAGED + path.name).exists():
+        if why is not None or (not path.exists() and path.with_name(files.DAMAGED + path.name).exists()):
             due.add(str(path))
     return due

@@ -172,6 +172,8 @@ def test_a_resumed_workflow_counts_what_is_left_of_its_target(unchanged: Copy) -
     record, table = (unchanged.root / "results/mini" / name for name in (f"{DORA}/metrics.json", "tables/table1.md"))
     content, made = record.read_bytes(), table.stat().st_mtime_ns
     record.write_bytes(content[: len(content) // 2])
+    assert unchanged.planned("reproduce_table1") == {"evaluate": 1, "table": 1}
+    assert record.stat().st_size == len(content) // 2, "a dry run sets nothing aside"
     done = unchanged.snakemake("reproduce_table1")
     assert done.returncode == 0, done.stderr + done.stdout
     half = f"results/mini/{DORA}/metrics.json: found {len(content) // 2} bytes, which end within the file"
@@ -284,6 +286,7 @@ def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> No
         done = unchanged.snakemake()
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1].startswith("error: results/.progress/mini.lock: another workflow is running")
+        assert unchanged.planned() == {}, "a dry run disturbs nobody"
     finally:
         holder.kill()
         holder.wait()

@@ -37,7 +37,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dag:
 
 def test_nothing_is_due_of_what_is_whole_or_was_never_made(finished: Dag, capsys: pytest.CaptureFixture[str]) -> None:
     Path(LORA, "train.json").unlink()
-    assert set_aside_damaged(finished) == set() and capsys.readouterr().out == ""
+    assert set_aside_damaged(finished, dry_run=False) == set() and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -57,24 +57,26 @@ def test_a_damaged_output_is_named_set_aside_and_due(
     file, path = Path(LORA, damaged), Path(LORA, output)
     content = file.read_bytes()
     file.write_bytes(b"" if how == "empty" else content[: len(content) // 2 - 3])
-    assert set_aside_damaged(finished) == {str(path)}
+    assert set_aside_damaged(finished, dry_run=True) == {str(path)}
+    assert path.exists() and capsys.readouterr().out == ""
+    assert set_aside_damaged(finished, dry_run=False) == {str(path)}
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{path}: ") and line.endswith(f"; set aside as damaged-{output}, made again")
     assert not path.exists() and path.with_name(f"damaged-{output}").exists()
     # A workflow that ends before the output is made again leaves it due.
-    assert set_aside_damaged(finished) == {str(path)} and capsys.readouterr().out == ""
+    assert set_aside_damaged(finished, dry_run=False) == {str(path)} and capsys.readouterr().out == ""
     path.with_name(f"damaged-{output}").rename(path)
     file.write_bytes(content)
-    assert set_aside_damaged(finished) == set()
+    assert set_aside_damaged(finished, dry_run=False) == set()
 
 
 def test_a_damaged_base_model_is_due(finished: Dag) -> None:
     (base,) = map(Path, finished.base_model("llama-mini"))
     (base / "model.safetensors").write_bytes(b"")
-    assert set_aside_damaged(finished) == {str(base)}
+    assert set_aside_damaged(finished, dry_run=False) == {str(base)}
 
 
 def test_a_record_of_another_schema_is_due(finished: Dag, capsys: pytest.CaptureFixture[str]) -> None:
     write_json(Path(LORA, "metrics.json"), {"schema_version": 0})
-    assert set_aside_damaged(finished) == {f"{LORA}/metrics.json"}
+    assert set_aside_damaged(finished, dry_run=False) == {f"{LORA}/metrics.json"}
     assert f"schema_version: found 0, expected {SCHEMA_VERSION}; set aside" in capsys.readouterr().out
