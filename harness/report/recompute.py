@@ -85,6 +85,7 @@ class Raw:
         #: Of (run, task): the share of the commonest gold answer.
         self._commonest: dict[tuple[str, str], float] = {}
         self._collapsed: dict[str, frozenset[str]] = {}
+        self._graded: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
 
     def rows(self, folder: str, task: str) -> list[dict[str, Any]]:
         """Predictions of a run, or of a base evaluation, by its folder below the experiment's."""
@@ -116,6 +117,16 @@ class Raw:
             if own is not None and is_at_floor(mean(own.tolist()), self._commonest[run_id, task], len(own))
         )
         return self._collapsed[run_id]
+
+    def graded(self, place: str, model: str, task: str) -> list[tuple[float, float]]:
+        """What the sound grader and Math-Verify gave every answer to a task after fine-tuning on a domain, or in a base
+        evaluation's folder."""
+        key = place, model, task
+        if key not in self._graded:
+            runs = [run for run, status in self.status.items() if status == "success" and run.startswith(f"{place}/{model}/")]
+            verdicts = [row["verdicts"] for folder in runs or [place] for row in self.rows(folder, task)]
+            self._graded[key] = [(float(one["sound"]), float(one["math_verify"])) for one in verdicts]
+        return self._graded[key]
 
     def matrices(self, ids: Sequence[Sequence[str]], tasks: Sequence[str], metric: str) -> list[np.ndarray] | None:
         """One (seeds, examples) matrix per task from the run ids of each task; None without any, or where not measured."""
@@ -391,9 +402,7 @@ def rate_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...] | None:
 def grader_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...]:
     """A number of the graders' table by the parts of its key: place, model, task, quantity."""
     place, model, task, quantity = parts
-    runs = [run for run, status in raw.status.items() if status == "success" and run.startswith(f"{place}/{model}/")]
-    rows = [row for folder in runs or [place] for row in raw.rows(folder, task)]
-    pairs = [(float(row["verdicts"]["sound"]), float(row["verdicts"]["math_verify"])) for row in rows]
+    pairs = raw.graded(place, model, task)
     counts = {
         "agreement": 100 * sum(ours == theirs for ours, theirs in pairs) / len(pairs),
         "sound": sum(ours > theirs for ours, theirs in pairs),
