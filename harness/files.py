@@ -30,6 +30,11 @@ _ENDS = {
 _ARCHIVES = (".npz", ".pt", ".pth")
 
 
+def nearest_existing(path: Path) -> Path:
+    """The file or folder, or the nearest folder above it that is there."""
+    return next(one for one in (path, *path.absolute().parents) if one.exists())
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness import cli
+from harness.files import nearest_existing
 from harness.hub.network import reachable
 from harness.source_files import ROOT
 
@@ -228,14 +229,9 @@ def check_hub() -> Finding:
 # ------------------------------------------------------------------------------------------------------------------ disk
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
-
-
 def check_disk(results: Path) -> Finding:
     """Space for results."""
-    free = shutil.disk_usage(_existing(results)).free / 2**30
+    free = shutil.disk_usage(nearest_existing(results)).free / 2**30
     seen = f"{free:.1f} GiB free for {results}/ (each experiment's own need is checked before its first run)"
     if free >= LEAST_FREE_GIB:
         return Finding(name="disk", status="ok", found=seen)
@@ -244,7 +240,7 @@ def check_disk(results: Path) -> Finding:
 
 def check_results(results: Path) -> Finding:
     """Whether results can be written. Found by writing: permissions alone say nothing about a read-only file system."""
-    folder = _existing(results)
+    folder = nearest_existing(results)
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.experiment.hub_sources import HubSource
 from harness.experiment.lock import LockedFile, LockedRepository
+from harness.files import nearest_existing
 from harness.hub import repositories as hub
 from harness.hub.network import named_failures, offline
 from harness.hub.repositories import RemoteFile
@@ -93,8 +94,7 @@ def _hold_against_lock(source: HubSource, locked: LockedRepository, found: Mappi
 def _check_space(source: HubSource, absent: Mapping[str, RemoteFile]) -> None:
     from huggingface_hub import constants
 
-    cache = Path(constants.HF_HUB_CACHE)
-    folder = next(path for path in (cache, *cache.absolute().parents) if path.exists())
+    folder = nearest_existing(Path(constants.HF_HUB_CACHE))
     wanted, free = sum(file.size for file in absent.values()), shutil.disk_usage(folder).free
     if wanted > free:
         raise ConfigError(
