@@ -27,6 +27,7 @@ import methods
 from harness.config import ConfigError, RunSpec
 from harness.models.architecture import Architecture
 from harness.train import attention
+from harness.train.optimizer import train_in_float32
 from harness.train.trainer import MethodTrainer
 from methods.base import Method, TrainingContext
 from methods.beamlora import fused
@@ -155,9 +156,7 @@ def _rehearse(run: RunSpec, base: Architecture, lengths: Sequence[int], *, gpu: 
             if isinstance(value, torch.Tensor):
                 setattr(method, name, torch.empty_like(value, device="cpu"))
         if training.bf16_update == "float32":
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.float()
+            train_in_float32(model)
         for tensor in (*model.parameters(), *model.buffers()):
             live.add(tensor)
         if training.fused:

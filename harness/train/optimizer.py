@@ -1,10 +1,17 @@
-"""AdamW for weights of dtype bfloat16 that loses no update, though weights and moments are bfloat16."""
+"""How trained weights of dtype bfloat16 move without losing their updates (``TrainingSpec.bf16_update``)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+
+
+def train_in_float32(model: torch.nn.Module) -> None:
+    """Give the trained weights of a model dtype float32; frozen ones keep theirs."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 class KahanAdamW(torch.optim.AdamW):

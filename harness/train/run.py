@@ -150,9 +150,9 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
     except ValueError as error:
         raise ConfigError(f"methods.{spec.method.key}: {error}") from error
     if spec.training.bf16_update == "float32":
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        from harness.train.optimizer import train_in_float32
+
+        train_in_float32(model)
     if spec.training.fused:
         from methods.beamlora import fused
 
