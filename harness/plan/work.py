@@ -140,7 +140,7 @@ class Planner:
             method=run.method.key,
             seed=run.seed,
             parameters=parameters,
-            written=None if parameters is None else _written(run, parameters),
+            written=self.written(run, parameters),
             rows=rows,
             steps=steps,
             operations=schedule.all,
@@ -183,6 +183,13 @@ class Planner:
             counted = None if base is None else count(run, base, total_steps=total, steps_per_epoch=epoch)
             self._parameters[key] = counted
         return self._parameters[key]
+
+    def written(self, run: RunSpec, parameters: Parameters | None) -> tuple[int, int] | None:
+        """Numbers in the artefact, and in one checkpoint."""
+        base = self.base(run)
+        if base is None or parameters is None:
+            return None
+        return methods.of(run.method).disk_parameters(adapter=parameters.trainable, base=base.parameters)
 
     def peak(self, run: RunSpec) -> int | None:
         """The predicted peak of memory."""
@@ -327,13 +334,6 @@ def totals(runs: Sequence[PlannedRun]) -> dict[str, Any]:
         "hours_how": sorted({run.hours.how for run in runs if run.hours}),
         "disk_bytes": cost.disk_bytes(run.written for run in runs if run.written),
     }
-
-
-def _written(run: RunSpec, parameters: Parameters) -> tuple[int, int]:
-    """The numbers in a run's artefact and in one of its checkpoints."""
-    adapter = parameters.trainable
-    base = adapter if adapter == parameters.total else parameters.total - adapter
-    return methods.of(run.method).disk_parameters(adapter=adapter, base=base)
 
 
 def kinds(runs: Sequence[PlannedRun], experiment: Experiment) -> list[cost.Kind]:
