@@ -128,12 +128,12 @@ def test_ranks_grow_monotonically_to_the_target(tmp_path):
     assert evidence["mean_rank"] == 4.0 and len(set(evidence["ranks"].values())) > 1
     assert all(layer.reserve == 0 and layer.rank <= layer.r_max for layer in layers(loop))
     lines = [json.loads(line) for line in (tmp_path / "log" / "operations.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["total_rank"]) for line in lines] == [(2, 35), (4, 42), (6, 49), (8, 56)]
+    assert [(line["step"], line["total_rank"]) for line in lines] == [(2, 18), (4, 22), (6, 26), (8, 28)]
 
 
 def test_ranks_that_did_not_grow_are_an_error(tmp_path):
     loop = toy.start("increlora", tmp_path).run(2)
-    with pytest.raises(MechanismError, match="ended with 28 ranks after 0 growths, expected 56"):
+    with pytest.raises(MechanismError, match="ended with 14 ranks after 0 growths, expected 28"):
         loop.method.evidence(loop.model)
 
 

@@ -60,7 +60,7 @@ def test_update_gains_rank(tmp_path):
     loop = toy.start("relora", tmp_path, r=2).run()
     loop.method.finalize(loop.model, tmp_path / "out")
     trained, base = toy.reload(tmp_path / "out"), toy.base_model()
-    for name in ("model.layers.0.mlp.up_proj", "model.layers.1.self_attn.q_proj"):
+    for name in ("model.layers.0.mlp.up_proj", "model.layers.0.self_attn.q_proj"):
         update = (trained.get_submodule(name).weight - base.get_submodule(name).weight).detach()
         singular = torch.linalg.svdvals(update)
         assert int((singular > 1e-3 * singular[0]).sum()) > 4

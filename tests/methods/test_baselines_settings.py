@@ -37,7 +37,7 @@ CHANGES = {
         "init_r": 1,
         "r_max": 5,
         "incre_rank_num": 2,
-        "top_h": 4,
+        "top_h": 0.9,
         "growth_start": 6,
         "growth_end": 15,
         "restart_warmup": 3,
@@ -47,8 +47,13 @@ CHANGES = {
     },
 }
 
-#: What must be set for another setting to say anything.
-BESIDE = {"reset_choice": {"reset_fraction": 0.9}}
+#: What must be set for another setting to say anything. Smoothing changes which module is first, not which three of seven.
+ONE_A_STEP = {"top_h": 1, "growth_end": 18}
+BESIDE = {
+    ("relora", "reset_choice"): {"reset_fraction": 0.9},
+    ("increlora", "beta1"): ONE_A_STEP,
+    ("increlora", "beta2"): ONE_A_STEP,
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[float]
 
 @pytest.mark.parametrize(("name", "setting"), [(name, key) for name, changes in CHANGES.items() for key in changes])
 def test_setting_has_an_effect(name, setting, usual, tmp_path):
-    given = BESIDE.get(setting, {})
+    given = BESIDE.get((name, setting), {})
     changed, expected = toy.start(name, tmp_path, **given, **{setting: CHANGES[name][setting]}), usual(name, **given)
     # Up to the first loss that differs, which is the second or third for what no schedule puts off.
     while changed.losses == expected[: len(changed.losses)] and len(changed.losses) < len(expected):

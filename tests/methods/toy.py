@@ -15,8 +15,8 @@ import methods
 from methods.base import Method, TrainingContext
 
 VOCABULARY = 64
-#: The target modules of the toy model: 2 layers of 7.
-MODULES = 14
+#: The target modules of the toy model: one layer of 7.
+MODULES = 7
 #: Settings for all low-rank methods, and those that fit a method's schedule into 20 steps.
 ADAPTER = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -26,14 +26,14 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
-def base_model(seed: int = 0) -> LlamaForCausalLM:
-    """A random Llama with two layers; weights large enough that every module matters."""
+def base_model(seed: int = 0, *, layers: int = 1) -> LlamaForCausalLM:
+    """A random Llama, of one layer unless more are named; weights large enough that every module matters."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=64,
@@ -181,13 +181,13 @@ def start(name: str, folder: Path, *, accumulation: int = 1, ctx: dict[str, Any]
     return Loop(make(name, **settings), base, given, accumulation=accumulation)
 
 
-def reload(folder: Path, *, merge: bool = False) -> torch.nn.Module:
+def reload(folder: Path, *, merge: bool = False, layers: int = 1) -> torch.nn.Module:
     """The artefact in ``folder``: an adapter on a fresh base model (merged into it on request), or a full model."""
     from peft import PeftModel
 
     if not (folder / "adapter_config.json").exists():
         return LlamaForCausalLM.from_pretrained(folder).eval()
-    model = PeftModel.from_pretrained(base_model(), str(folder)).eval()
+    model = PeftModel.from_pretrained(base_model(layers=layers), str(folder)).eval()
     return model.merge_and_unload() if merge else model
 
 
