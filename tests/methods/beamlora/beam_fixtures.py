@@ -19,7 +19,7 @@ SIZES = {
     "vocab_size": VOCAB,
     "hidden_size": 32,
     "intermediate_size": 48,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
@@ -27,7 +27,7 @@ SIZES = {
 
 
 def tiny_llama(seed: int = 0, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
-    """A random Llama with two layers and 14 linear modules."""
+    """A random Llama with one layer and 7 linear modules."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(LlamaConfig(**SIZES)).to(dtype)
 

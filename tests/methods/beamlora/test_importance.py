@@ -18,7 +18,7 @@ def test_beamlora_importance_is_the_norm_of_each_ranks_matrix() -> None:
     randomize(model)
     importance = rank_importance(model)
     modules = dict(beam_modules(model, "default"))
-    assert importance.keys() == modules.keys() and len(importance) == 14
+    assert importance.keys() == modules.keys() and len(importance) == len(TARGETS)
     for name, module in modules.items():
         scores = module.rank_scores("default")
         parts = [

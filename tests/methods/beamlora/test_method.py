@@ -91,8 +91,8 @@ def counts(callback: BeamLoraCallback) -> list[list[int]]:
 def test_wrap_starts_as_the_base_model_with_the_counted_parameters(tmp_path: Path) -> None:
     model = method().wrap(tiny_llama(), context(tmp_path))
     assert torch.equal(logits(model), logits(tiny_llama()))
-    lora = 2 * 8 * (2 * (32 + 32) + 2 * (32 + 16) + 2 * (32 + 48) + (48 + 32))
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == lora + 14 * 8
+    lora = 8 * (2 * (32 + 32) + 2 * (32 + 16) + 2 * (32 + 48) + (48 + 32))
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == lora + len(TARGETS) * 8
 
 
 @pytest.mark.numeric
@@ -100,8 +100,8 @@ def test_evidence_says_what_happened_and_finalize_writes_both_adapters(tmp_path:
     beam, model, _ = train(tmp_path)
     evidence = json.loads(json.dumps(beam.evidence(model)))
     assert (evidence["operations"], evidence["pruning_operations"], evidence["steps"]) == (3, 2, [6, 12, 18])
-    assert evidence["operated_ranks"][0] >= 14 and evidence["operated_ranks"][2] == 0
-    assert evidence["operated_share"][0] == evidence["operated_ranks"][0] / (14 * 8)
+    assert evidence["operated_ranks"][0] >= len(TARGETS) and evidence["operated_ranks"][2] == 0
+    assert evidence["operated_share"][0] == evidence["operated_ranks"][0] / (len(TARGETS) * 8)
     assert 0 < evidence["mean_score_entropy"] < 1
     log = [json.loads(line) for line in (tmp_path / "operations.jsonl").read_text().splitlines()]
     assert [sum(m["K"] for m in record["modules"]) for record in log] == evidence["operated_ranks"]
