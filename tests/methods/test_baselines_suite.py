@@ -180,8 +180,8 @@ def test_runs_on_a_bfloat16_base(name, tmp_path):
     assert all(0 < loss < 10 for loss in loop.losses)
 
 
-#: Losses of the first five steps of two layers, float32, dropout 0, with an operation of each method that has any: ReLoRA merges after
-#: steps 2 and 4, AdaLoRA masks in steps 3 and 4, IncreLoRA grows in steps 2 and 4 (counted from 0).
+#: Losses of the first five steps of two layers, float32, dropout 0, with an operation of each method that has any: ReLoRA
+#: merges after steps 2 and 4, AdaLoRA masks in steps 3 and 4, IncreLoRA grows in steps 2 and 4 (counted from 0).
 #: test_baselines_reference computes the losses of six of the methods a second way.
 GOLDEN: dict[str, list[float]] = {
     "full-ft": [4.216808, 4.200803, 4.288401, 3.961117, 4.026613],
