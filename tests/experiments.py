@@ -25,7 +25,7 @@ MINIATURE: dict[str, Any] = {
                 "architecture": "llama",
                 "hidden_size": 64,
                 "intermediate_size": 128,
-                "num_hidden_layers": 2,
+                "num_hidden_layers": 1,
                 "num_attention_heads": 4,
                 "num_key_value_heads": 4,
                 "pretraining": {"max_steps": 10, "learning_rate": 3e-3, "corpus_documents": 400},

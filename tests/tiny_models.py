@@ -17,7 +17,7 @@ SIZES = {
     "vocab_size": 260,
     "hidden_size": 32,
     "intermediate_size": 64,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
 }

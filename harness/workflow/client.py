@@ -38,6 +38,10 @@ def ask(parent: socket.socket, arguments: list[str]) -> int | None:
     return process[0] if process else None
 
 
+#: What would end this program, and is its process's to hear.
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
 def send(process: int, number: int) -> None:
     """A signal to a process, unless it has ended."""
     try:
@@ -48,7 +52,7 @@ def send(process: int, number: int) -> None:
 
 def pass_signals_on(process: int) -> None:
     """To a process: whatever would end this one and is not ignored here, as under nohup."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for number in PASSED_ON:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda number, _: send(process, number))
 
@@ -81,18 +85,22 @@ def main(address: str, python: str, arguments: list[str]) -> NoReturn:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of this program
     process = None
+    waiting = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # what comes while the process is forked is passed on as well
     try:
         parent = socket.socket(socket.AF_UNIX)
         parent.connect(address)
         process = ask(parent, arguments)
         if process is None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
             run(python, arguments)
         pass_signals_on(process)
+        signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
         end(wait(parent))
     except OSError:
         if process is not None:
             send(process, signal.SIGKILL)
             select.select([process], [], [])
+    signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
     try:
         os.unlink(address)  # one of the jobs says it
         print("the process that starts jobs is gone: from now on each job starts, and imports, by itself", flush=True)

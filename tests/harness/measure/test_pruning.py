@@ -92,7 +92,7 @@ def test_with_everything_pruned_it_is_the_base_model_to_the_bit(trained: Trained
         trained.spec.model_key, trained.spec.model, models_dir=trained.models, dtype=torch.float32, attn_implementation="sdpa"
     )
     subject = trained.load()
-    assert subject.prune(1.0) == subject.ranks == 14 * 8
+    assert subject.prune(1.0) == subject.ranks == 7 * 8
     assert_equal(weights(subject.model), weights(base))
 
 
@@ -110,7 +110,7 @@ def test_the_least_important_ranks_of_every_module_go(trained: Trained) -> None:
     """What pruning half of the ranks takes from a weight has the rank and the norms of the least important ones."""
     subject = trained.load()
     whole = weights(subject.model)
-    assert subject.prune(0.5) == 14 * 4
+    assert subject.prune(0.5) == 7 * 4
     for name, values in subject.importance.items():
         removed = (whole[f"{name}.weight"] - subject.model.get_submodule(name).weight).double()
         layer = subject._layers[name]
@@ -151,7 +151,7 @@ def test_the_record_holds_every_answer_and_agrees_with_the_evaluation(trained: T
     metrics = evaluate_run(trained.spec, run_dir=trained.folder, models_dir=trained.models, data_dir=None)["tasks"]["gsm8k"]
     record = prune(trained, tmp_path)
     assert json.loads((trained.folder / FILE).read_text()) == record
-    assert record["pruned_ranks"] == [0, 56, 112] and record["ranks"] == 112
+    assert record["pruned_ranks"] == [0, 28, 56] and record["ranks"] == 56
     task = record["tasks"]["gsm8k"]
     assert (task["n"], len(task["ids"])) == (8, 8)
     assert (task["accuracy"][0], task["gold_nll"][0]) == (metrics["accuracy"], metrics["gold_nll"])
