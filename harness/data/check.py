@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluation import sets
+from evaluation.sets.columns import Format
 from harness.config import BaseModelSpec, BuiltModel, ConfigError, Experiment, FileData, RunSpec
 from harness.data.contamination import LISTED_IDS, find_overlap, repetitions, task_overlap
 from harness.data.load import load_records, source_fingerprint
@@ -54,7 +55,7 @@ def _check_domain(
     with _named(f"domains.{domain}.train"):
         training = load_records(data.source, data_dir=experiment.data_dir, limit=data.limit)
         repeated = repetitions(training, data.format)
-    tasks: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+    tasks: dict[str, tuple[Format, list[dict[str, Any]]]] = {}
     for name, task in experiment.domains[domain].evaluation.tasks.items():
         with _named(f"domains.{domain}.evaluation.tasks.{name}"):
             tasks[name] = (task.format, load_records(task.source, data_dir=experiment.data_dir, limit=task.limit))
@@ -86,7 +87,7 @@ def _check_domain(
     }
 
 
-def _all_splits(experiment: Experiment, *, say: Callable[[str], None]) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+def _all_splits(experiment: Experiment, *, say: Callable[[str], None]) -> dict[str, tuple[Format, list[dict[str, Any]]]]:
     """All splits of the sets that have them read (``EvaluationSet.all_splits``), where the experiment is evaluated on the real
     set: it reads a part of it itself."""
     tasks = [task for domain in experiment.domains.values() for task in domain.evaluation.tasks.values()]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from evaluation.sets.columns import Columns
 from harness.config import MAX_SEEDS, ConfigError, Frozen, TrainingSpec
 from harness.did_you_mean import suggestion
 
@@ -94,7 +95,7 @@ def located(paths: Sequence[Path], keys: Sequence[Any], message: str) -> ConfigE
 def _field_names() -> set[str]:
     """Every key that some model of the schema has: what an unknown key is compared with."""
     names: set[str] = set()
-    pending: list[type[BaseModel]] = [Frozen]
+    pending: list[type[BaseModel]] = [Frozen, Columns]
     while pending:
         model = pending.pop()
         names |= set(model.model_fields)
@@ -104,7 +105,8 @@ def _field_names() -> set[str]:
 
 def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
     """Keys and message of one pydantic error, with the union tags taken out of the keys."""
-    keys = [k for k in error["loc"] if k not in ("built", "hub", "local", "gguf", "generated", "files")]
+    loc = error["loc"]
+    keys = [k for place, k in enumerate(loc) if not (place and k in _TAGS.get(loc[place - 1], ()))]
     if error["type"] == "extra_forbidden":
         key = str(keys[-1])
         if key in TrainingSpec.model_fields:
@@ -119,6 +121,8 @@ def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
     return keys, f"found {error['input']!r}, expected {expected or error['msg'].removeprefix('Input should be ')}"
 
 
+#: A key whose value is one of several kinds -> what pydantic calls these, after the key.
+_TAGS = {"source": ("built", "hub", "local", "gguf", "generated", "files"), "format": ("name", "columns")}
 #: What pydantic's types of errors expect, in the words of all other messages.
 _EXPECTED = {
     "greater_than": "> {gt}",
@@ -149,7 +153,9 @@ def validate(
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        keys, message = _describe(error.errors()[0])
+        # A misspelt key is missing too.
+        errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        keys, message = _describe(errors[0])
         origin = (origins or {}).get(keys[0]) if keys else None
         raise located(paths, [*at, *keys] if origin is None else [*origin, *keys[1:]], message) from None
 

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
+from evaluation.sets.columns import Format
 from harness.cli import Config, add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import (
     ConfigError,
     DataSource,
     Experiment,
     HubModel,
+    LocalData,
     LocalModel,
     RunSpec,
     TaskSpec,
@@ -43,6 +45,8 @@ from harness.train.steps import method_schedule, step_counts
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+    from evaluation.example import Example
+
 
 def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int]:
     """Read every set once and convert its records; hold limits, batches and schedules against their number.
@@ -59,20 +63,26 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     from harness.evaluate.task import check_task
 
     rows: dict[str, int] = {}
-    counts: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, Format], int] = {}
 
-    def read(key: str, source: DataSource, format_: str, *, training: bool) -> int:
+    def read(key: str, source: DataSource, format_: Format, *, training: bool) -> int:
         try:
             records = load_records(source, data_dir=experiment.data_dir)
             if not records:
                 raise ConfigError("found no rows, expected at least one")
+        except ConfigError as error:
+            raise ConfigError(f"{key}.source: {error}") from error
+        own = f"{source.path}: " if isinstance(source, LocalData) else ""
+        try:
             if training:
                 for row, record in enumerate(records):
                     training_example(format_, record, row=row)
             else:
-                examples(format_, records)
+                asked = examples(format_, records)
+                if own:
+                    check_distinct(asked)
         except ValueError as error:
-            raise ConfigError(f"{key}.source: {error}") from error
+            raise ConfigError(f"{key}.source: {own}{error}") from error
         rows[f"{key}.source"] = len(records)
         return len(records)
 
@@ -98,6 +108,18 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
             check_task(name, task)
             check(f"base_evaluation.tasks.{name}", task)
     return rows
+
+
+def check_distinct(asked: Iterable[Example]) -> None:
+    """Hold the rows of a test set of one's own against each other.
+
+    Raises:
+        ConfigError: a question stands there twice, and would count twice, or has two answers.
+    """
+    rows: dict[str, int] = {}
+    for row, example in enumerate(asked):
+        if rows.setdefault(example.query, row) != row:
+            raise ConfigError(f"row {row}: found the question of row {rows[example.query]} again, expected each once")
 
 
 def check_hub(experiment: Experiment, config: Config) -> None:
