@@ -45,7 +45,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _some_seeds(value: Any) -> Any:
     """A number of seeds has become a list of them where it is one (``as_seeds``)."""
-    if isinstance(value, int):
+    if not isinstance(value, list | tuple):
         raise ValueError(f"found {value!r}, expected a number of seeds from 1 to {MAX_SEEDS}, or a list of seeds")
     return value
 
@@ -524,7 +524,7 @@ class PruningSpec(Frozen):
     methods: Names
     seeds: Seeds | None = Field(None, description="null: the experiment's")
     tasks: Names | None = Field(None, description="null: every test task of the domain")
-    fractions: tuple[float, ...] = Field(
+    fractions: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], AfterValidator(_distinct)] = Field(
         (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), min_length=2, description="shares of ranks to prune"
     )
     limit: int | None = Field(None, ge=1, description="evaluate the first rows only; null: the task's own limit")
@@ -655,7 +655,7 @@ class Experiment(Frozen):
                 for key, names in (("against", (family.against,)), ("methods", family.methods or ())):
                     for row in names:
                         if row not in rows:
-                            raise ValueError(f"{at}: {key}: found no row of {table} {row!r}; {hint(row, rows)}")
+                            raise ValueError(f"{at}: {key}: found no row of {table} {row!r}; {hint(row, sorted(rows))}")
         return self
 
 

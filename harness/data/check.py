@@ -66,7 +66,7 @@ def _check_domain(
     length = {}
     for key, model in models.items():
         say(f"{domain}: tokens of {key}")
-        tokenizer = _tokenizer(key, model, models_dir=models_dir)
+        tokenizer = planned_tokenizer(key, model, models_dir=models_dir)
         with _named(f"domains.{domain}.train"):
             tokens = training_set(data, tokenizer, data_dir=experiment.data_dir, cache_dir=cache_dir)
         length[key] = {
@@ -120,7 +120,7 @@ def _named(key: str) -> Iterator[None]:
         raise ConfigError(f"{key}: {error}") from error
 
 
-def _tokenizer(key: str, model: BaseModelSpec, *, models_dir: Path) -> Any:
+def planned_tokenizer(key: str, model: BaseModelSpec, *, models_dir: Path) -> Any:
     """The model's tokenizer; for a stand-in that is not built yet, the one it will have."""
     from harness.models.load import load_tokenizer, local_folder
 

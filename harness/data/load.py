@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.config import ConfigError, DataSource, FileData, GeneratedData, LocalData, local_file
-from harness.did_you_mean import suggestion
+from harness.did_you_mean import hint, suggestion
 from harness.hub.network import named_failures
 from harness.hub.repositories import dataset_folder
 from harness.provenance import file_sha256
@@ -30,7 +30,7 @@ def load_records(source: DataSource, *, data_dir: str | None, limit: int | None 
         from harness.synthetic import GENERATORS
 
         if source.generator not in GENERATORS:
-            raise ConfigError(f"generator: found {source.generator!r}, expected one of {', '.join(sorted(GENERATORS))}")
+            raise ConfigError(f"generator: found unknown {source.generator!r}; {hint(source.generator, sorted(GENERATORS))}")
         records = GENERATORS[source.generator](source.rows, source.seed)
     else:
         path = local_file(source, data_dir=data_dir)

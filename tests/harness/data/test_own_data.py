@@ -120,12 +120,12 @@ def test_the_columns_are_in_the_spec_and_the_files_behind_the_jobs(tmp_path: Pat
             {f"{TASK}.format": {"prompt": "q", "answer": "a", "choces": "c"}},
             f"{TASK}.format.choces: found an unknown key; did you mean 'choices'?",
         ),
-        ({f"{TASK}.format": {"prompt": "q", "answer": 3}}, f"{TASK}.format.answer: found 3, expected a valid string"),
+        ({f"{TASK}.format": {"prompt": "q", "answer": 3}}, f"{TASK}.format.answer: found 3, expected text"),
         ({f"{TASK}.format": "gsm"}, f"{TASK}.format: unknown evaluation set 'gsm'; did you mean 'gsm8k'?"),
         ({f"{TASK}.source.paht": "x"}, f"{TASK}.source.paht: found an unknown key; did you mean 'path'?"),
         (
             {f"{TASK}.source": {"kind": "files", "hub_id": "a/b", "split": "test", "local": 3}},
-            f"{TASK}.source.local: found 3, expected a valid string",
+            f"{TASK}.source.local: found 3, expected text",
         ),
     ],
 )  # fmt: skip
