@@ -17,7 +17,7 @@ from harness.workflow.damage import set_aside_damaged
 from harness.workflow.dag import Dag, code_of, figure_code, hold_lock, method_code, read_config, set_code
 from harness.workflow.ending import Failures, end_when_interrupted, last_words, leave_interrupts_to_snakemake, or_refuse, refuse
 from harness.workflow.jobs import Jobs
-from harness.workflow.targets import TABLE_TARGETS
+from harness.workflow.targets import TABLE_TARGETS, check_targets
 from harness.workflow.watch import watch
 
 
@@ -365,6 +365,13 @@ rule report:
         "python -m harness.report --configfile {input.config} {resources.overrides} 2> {log}"
 
 
+if workflow.is_main_process:
+    try:
+        check_targets(sys.argv[1:], [rule.name for rule in workflow.rules], PLAN.experiment)
+    except ConfigError as error:
+        refuse(error)
+
+
 onstart:
     # Snakemake allows 100 job starts a second and no option lifts that limit. While it holds and jobs wait, every job that ends
     # sets off a timer that wakes the scheduler each second from then on: after 90 jobs, 90 passes over all waiting jobs each
@@ -375,13 +382,15 @@ onstart:
         shell.prefix(JOBS.prefix())
     else:
         leave_interrupts_to_snakemake()
+    ELSEWHERE = "" if workflow.local_exec else "--jobs-elsewhere"
     watch(PLAN, workflow)
     logger.addHandler(Failures(Path(f"{FOLDER}/logs")))
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
     try:
         shell(
             "mkdir -p {FOLDER}/logs; "
-            "python -m harness.workflow.preflight {PLAN.arguments} --output {FOLDER}/preflight.json 2> {FOLDER}/logs/preflight.log"
+            "python -m harness.workflow.preflight {PLAN.arguments} {ELSEWHERE} --output {FOLDER}/preflight.json"
+            " 2> {FOLDER}/logs/preflight.log"
         )
     except CalledProcessError:
         refuse(last_words(Path(f"{FOLDER}/logs/preflight.log")))

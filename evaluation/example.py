@@ -1,9 +1,11 @@
-"""One evaluation example, and reading the fields of the record that it comes from. Standard library only."""
+"""One evaluation example, and reading the fields of the record that it comes from. No torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+from harness.did_you_mean import suggestion
 
 Record = dict[str, Any]
 
@@ -43,7 +45,8 @@ def field(record: Record, name: str, where: str) -> Any:
         return record[name]
     except (KeyError, TypeError):
         present = ", ".join(sorted(record)) if isinstance(record, dict) else type(record).__name__
-        raise ValueError(f"{where}: field {name!r} is missing, found {present or 'no field'}") from None
+        near = suggestion(name, record if isinstance(record, dict) else ())
+        raise ValueError(f"{where}: field {name!r} is missing, found {present or 'no field'}{near and f'; {near}'}") from None
 
 
 def text(record: Record, name: str, where: str) -> str:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evaluation.sandbox.run import Limits
+    from evaluation.sets.columns import Format
 
 
-def graders_of(format: str) -> tuple[str, ...]:
+def graders_of(format: Format) -> tuple[str, ...]:
     """The names of the graders that apply to a format.
 
     Raises:
@@ -29,12 +30,12 @@ def graders_of(format: str) -> tuple[str, ...]:
     return tuple(sets.get(format).graders)
 
 
-def runs_programs(format: str) -> bool:
+def runs_programs(format: Format) -> bool:
     """Whether graders of the format run what the model wrote: its examples are ``CodeExample``."""
     return any(isinstance(grader, CodeGrader) for grader in sets.get(format).graders.values())
 
 
-def graders_for(format: str, examples: Sequence[Example]) -> tuple[str, ...]:
+def graders_for(format: Format, examples: Sequence[Example]) -> tuple[str, ...]:
     """Those of the format's graders whose tests all of the records have: the plus graders need EvalPlus's."""
     asked = cast(Sequence[CodeExample], examples)
     return tuple(
@@ -44,7 +45,7 @@ def graders_for(format: str, examples: Sequence[Example]) -> tuple[str, ...]:
     )
 
 
-def check_available(format: str, grader: str, examples: Sequence[Example]) -> None:
+def check_available(format: Format, grader: str, examples: Sequence[Example]) -> None:
     """Refuse a grader of the format for which a record has no tests.
 
     Raises:
@@ -56,7 +57,7 @@ def check_available(format: str, grader: str, examples: Sequence[Example]) -> No
 
 
 def grade(
-    format: str,
+    format: Format,
     examples: Sequence[Example],
     completions: Sequence[str],
     *,

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from evaluation import sets
 from evaluation.sets import training
+from evaluation.sets.columns import Columns
 from harness import protocols
 from harness.did_you_mean import hint
 from harness.errors import ConfigError as ConfigError
@@ -44,7 +45,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _some_seeds(value: Any) -> Any:
     """A number of seeds has become a list of them where it is one (``as_seeds``)."""
-    if isinstance(value, int):
+    if not isinstance(value, list | tuple):
         raise ValueError(f"found {value!r}, expected a number of seeds from 1 to {MAX_SEEDS}, or a list of seeds")
     return value
 
@@ -188,7 +189,15 @@ class GeneratedData(Frozen):
     seed: int
 
 
-class FileData(Frozen):
+class StoredData(Frozen):
+    """Records that exist already."""
+
+    sha256: str | None = Field(None, min_length=64, max_length=64, description="of the local file")
+    rows: int | None = Field(None, ge=1, description="expected number of rows; another number is an error")
+    skip: int = Field(0, ge=0, description="first rows that are left out")
+
+
+class FileData(StoredData):
     """Records of a public set: from ``data_dir``/``local`` where the experiment sets data_dir, else from the hub."""
 
     kind: Literal["files"]
@@ -196,36 +205,52 @@ class FileData(Frozen):
     hub_config: str | tuple[str, ...] | None = Field(None, description="several are read one after another")
     split: str
     revision: str = Field(BRANCH, description="a commit, or a branch or tag whose commit the experiment's lock holds")
-    local: str | None = Field(None, description="path below data_dir: .jsonl, .jsonl.gz or .json")
-    sha256: str | None = Field(None, min_length=64, max_length=64, description="of the local file")
-    rows: int | None = Field(None, ge=1, description="expected number of rows; another number is an error")
-    skip: int = Field(0, ge=0, description="first rows that are left out")
+    local: str | None = Field(None, description="path below data_dir: .jsonl, .json (both also .gz), .csv or .parquet")
+
+    @property
+    def title(self) -> str:
+        """What the set is called."""
+        return f"{self.hub_id} {self.split}"
 
 
-def used_rows(source: GeneratedData | FileData, *, limit: int | None) -> int | None:
+class LocalData(StoredData):
+    """Records of one's own."""
+
+    kind: Literal["local"]
+    path: str = Field(description="a file: .jsonl, .json (both also .gz), .csv or .parquet")
+
+    @property
+    def title(self) -> str:
+        """What the set is called."""
+        return Path(self.path).name
+
+
+DataSource = Annotated[GeneratedData | FileData | LocalData, Field(discriminator="kind")]
+
+
+def used_rows(source: DataSource, *, limit: int | None) -> int | None:
     """How many rows of a set are used; None where the experiment does not say how many it has."""
     if source.rows is None:
         return None
-    left = source.rows - (source.skip if isinstance(source, FileData) else 0)
+    left = source.rows - (source.skip if isinstance(source, StoredData) else 0)
     return left if limit is None else min(left, limit)
 
 
-def which_rows(source: GeneratedData | FileData, *, limit: int | None) -> str:
+def which_rows(source: DataSource, *, limit: int | None) -> str:
     """Which rows of a set are used, in words; empty for all of them."""
-    skip = source.skip if isinstance(source, FileData) else 0
+    skip = source.skip if isinstance(source, StoredData) else 0
     if not skip:
         return "" if limit is None else f"the first {limit} rows"
     return f"rows {skip + 1} to {skip + limit}" if limit is not None else f"the rows after the first {skip}"
 
 
-def local_file(source: GeneratedData | FileData, *, data_dir: str | None) -> Path | None:
-    """Where a set's local copy lies; None where it is generated or read from the hub."""
+def local_file(source: DataSource, *, data_dir: str | None) -> Path | None:
+    """Where a set lies on this machine; None where it is generated or read from the hub."""
+    if isinstance(source, LocalData):
+        return Path(source.path)
     if isinstance(source, FileData) and data_dir is not None and source.local is not None:
         return Path(data_dir) / source.local
     return None
-
-
-DataSource = Annotated[GeneratedData | FileData, Field(discriminator="kind")]
 
 
 def _evaluation_format(name: str) -> str:
@@ -242,11 +267,25 @@ def _training_format(name: str) -> str:
     return name
 
 
+def _by_name_or_columns(format: Any) -> str:
+    return "columns" if isinstance(format, Mapping | Columns) else "name"
+
+
+TrainingFormat = Annotated[
+    Annotated[str, AfterValidator(_training_format), Tag("name")] | Annotated[Columns, Tag("columns")],
+    Discriminator(_by_name_or_columns),
+]
+EvaluationFormat = Annotated[
+    Annotated[str, AfterValidator(_evaluation_format), Tag("name")] | Annotated[Columns, Tag("columns")],
+    Discriminator(_by_name_or_columns),
+]
+
+
 class TrainingData(Frozen):
     """Fine-tuning data and how a record becomes tokens and labels."""
 
     source: DataSource
-    format: Annotated[str, AfterValidator(_training_format)] = Field(description="a name in evaluation.sets.training.FORMATS")
+    format: TrainingFormat = Field(description="a name in evaluation.sets.training.FORMATS, or which column holds what")
     prompt_template: Literal["alpaca", "commonsense"] = "alpaca"
     loss_on: Literal["response", "all"] = Field("response", description="response: labels on the response and EOS only")
     max_length: int = Field(512, ge=8, description="tokens; longer examples are cut at the end")
@@ -260,7 +299,7 @@ class TaskSpec(Frozen):
     """One evaluation set and how it is asked, decoded and graded. What a file leaves out comes from the protocol."""
 
     source: DataSource
-    format: Annotated[str, AfterValidator(_evaluation_format)] = Field(description="a name in evaluation.sets.registry()")
+    format: EvaluationFormat = Field(description="a name in evaluation.sets.registry(), or which column holds what")
     split: Split = Field(
         "test",
         description="validation: learning rates are chosen on it, and it is in no table; secondary: shown in tables, but in no "
@@ -485,7 +524,7 @@ class PruningSpec(Frozen):
     methods: Names
     seeds: Seeds | None = Field(None, description="null: the experiment's")
     tasks: Names | None = Field(None, description="null: every test task of the domain")
-    fractions: tuple[float, ...] = Field(
+    fractions: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], AfterValidator(_distinct)] = Field(
         (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), min_length=2, description="shares of ranks to prune"
     )
     limit: int | None = Field(None, ge=1, description="evaluate the first rows only; null: the task's own limit")
@@ -616,7 +655,7 @@ class Experiment(Frozen):
                 for key, names in (("against", (family.against,)), ("methods", family.methods or ())):
                     for row in names:
                         if row not in rows:
-                            raise ValueError(f"{at}: {key}: found no row of {table} {row!r}; {hint(row, rows)}")
+                            raise ValueError(f"{at}: {key}: found no row of {table} {row!r}; {hint(row, sorted(rows))}")
         return self
 
 

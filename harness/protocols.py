@@ -14,17 +14,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from evaluation import sets
+from evaluation.sets.base import EvaluationSet
+from evaluation.sets.columns import Columns
 
 
 def with_defaults(protocol: str, task: Mapping[str, Any]) -> dict[str, Any]:
     """A task's settings, completed from the protocol. Unknown protocols and formats are left for the schema to refuse."""
-    known = sets.registry().get(str(task.get("format")))
+    known = _set_of(task)
     return {**(known.protocols.get(protocol, {}) if known else {}), **task}
 
 
 def has(protocol: str, task: Mapping[str, Any]) -> bool:
     """Whether the task's set has the protocol. A task that names its own grader needs none; unknown formats count as having
     it, so that the schema refuses them."""
-    known = sets.registry().get(str(task.get("format")))
+    known = _set_of(task)
     return known is None or protocol in known.protocols or "grader" in task
+
+
+def _set_of(task: Mapping[str, Any]) -> EvaluationSet | None:
+    format = task.get("format")
+    if not isinstance(format, Mapping | Columns):
+        return sets.registry().get(str(format))
+    try:
+        return sets.get(Columns.model_validate(format))
+    except ValidationError:
+        return None

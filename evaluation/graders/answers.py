@@ -1,10 +1,13 @@
-"""Graders of math answers: from (gold answer, completion) to a verdict. No torch.
+"""Graders of open answers: from (gold answer, completion) to a verdict. No torch.
 
 ================  ===========================================================================
 ``sound``         strict structure, worked out as far as the gold, exact values: nearest to a reader
 ``metamath``      MetaMath's evaluation, also PiSSA's
 ``paper``         the released BeamLoRA evaluation in its official environment (no antlr4)
 ``math_verify``   Math-Verify on the extracted answer
+``exact_match``   the whole completion is the gold answer, white space around it apart
+``number``        ``sound`` of numbers, also of a completion that is nothing but the answer
+``expression``    ``sound`` of LaTeX expressions, also of a completion that is nothing but the answer
 ================  ===========================================================================
 """
 
@@ -42,6 +45,11 @@ def _read_answer(case: Answered) -> str | None:
     return extraction.answer_text(case.completion, truncated=case.truncated)
 
 
+def _read_answer_or_all(case: Answered) -> str | None:
+    answer = _read_answer(case)
+    return answer if answer is not None or case.truncated else extraction.first_line(case.completion)
+
+
 def _strict_number_equal(prediction: str, case: Answered) -> bool:
     value = quantities.one_number(prediction)
     return value is not None and value == quantities.one_number(case.gold)
@@ -73,4 +81,11 @@ EXPRESSION_GRADERS: dict[str, AnswerGrader] = {
     "metamath": answer_grader(extraction.metamath_answer, math_lineages.hendrycks_equal),
     "paper": answer_grader(extraction.metamath_answer, _released_equal),
     "math_verify": answer_grader(extraction.answer_text, _math_verify_equal),
+}
+
+#: Of sets of one's own, whose answers may be of any kind and need not be announced.
+OWN_GRADERS: dict[str, AnswerGrader] = {
+    "exact_match": answer_grader(str.strip, lambda completion, gold: completion == gold.strip()),
+    "number": reading_grader(_read_answer_or_all, _strict_number_equal),
+    "expression": reading_grader(_read_answer_or_all, _strict_equal),
 }

@@ -13,14 +13,18 @@ import pkgutil
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, cast
 
 from evaluation.example import Example, Record
 from evaluation.sets.base import EvaluationSet
 from harness.did_you_mean import hint
 
+if TYPE_CHECKING:
+    from evaluation.sets.columns import Format
+
 ENTRY_POINT_GROUP = "beamlora_harness.sets"
 #: Modules of this folder that sets share, or that training sets are read with; every other one defines sets.
-_SHARED = frozenset({"base", "llm_adapters", "prompts", "running_text", "training"})
+_SHARED = frozenset({"base", "columns", "llm_adapters", "own", "prompts", "running_text", "training"})
 
 
 def _defined() -> Iterator[tuple[str, object]]:
@@ -57,31 +61,34 @@ def registry() -> dict[str, EvaluationSet]:
     return {name: one for name, (one, _) in _by_name().items()}
 
 
-def get(name: str) -> EvaluationSet:
-    """The named set.
+def get(format: Format) -> EvaluationSet:
+    """The set of a name, or of columns.
 
     Raises:
         KeyError: no such set; the message lists the nearest name, or all of them.
     """
-    return _entry(name)[0]
+    if isinstance(format, str):
+        return _entry(format)[0]
+    # Not by an import statement: training reads columns too, and depends on no grader.
+    return cast(EvaluationSet, importlib.import_module(module_of(format)).own_set(format))
 
 
-def module_of(name: str) -> str:
-    """The module that defines the named set.
+def module_of(format: Format) -> str:
+    """The module that defines a set.
 
     Raises:
         KeyError: no such set.
     """
-    return _entry(name)[1]
+    return _entry(format)[1] if isinstance(format, str) else f"{__name__}.own"
 
 
-def examples(name: str, records: Sequence[Record]) -> list[Example]:
-    """The examples of the named set: ``EvaluationSet.examples``.
+def examples(format: Format, records: Sequence[Record]) -> list[Example]:
+    """The examples of a set: ``EvaluationSet.examples``.
 
     Raises:
         KeyError: no such set. ValueError: a malformed record.
     """
-    return get(name).examples(records)
+    return get(format).examples(records)
 
 
 def _entry(name: str) -> tuple[EvaluationSet, str]:

@@ -15,11 +15,10 @@ from evaluation.example import Example, Record, field, text
 from evaluation.graders.choices import PER_CHARACTER
 from evaluation.graders.labels import LOGLIKELIHOOD, label_graders
 from evaluation.sets.base import EvaluationSet
-from evaluation.sets.llm_adapters import FAMILIES, instruction, labels_of, statement
+from evaluation.sets.llm_adapters import FAMILIES, FORMAT_MARK, instruction, labels_of, multiple_choice, statement
 from evaluation.sets.prompts import CONTINUATION
 from evaluation.sets.running_text import continuations
 
-_FORMAT_MARK = "Answer format:"
 #: What LLM-Adapters' instructions put around each question.
 _INSTRUCTION = re.compile(r"^Please [^:]*: (.*?)\s*Answer format: \S*\s*$", re.DOTALL)
 
@@ -36,11 +35,11 @@ class Choice:
 def _adapted(name: str, record: Record, where: str) -> Choice:
     """The question of a record in LLM-Adapters' format."""
     asked, gold = instruction(record, where), text(record, "answer", where)
-    _, mark, offered = asked.rpartition(_FORMAT_MARK)
+    _, mark, offered = asked.rpartition(FORMAT_MARK)
     choices = tuple(offered.strip().split("/"))
     if not mark or len(choices) < 2 or not set(choices) <= set(labels_of(name)):
         raise ValueError(
-            f"{where}: field 'instruction': found {offered.strip()[:60]!r} after {_FORMAT_MARK!r}, expected labels such as "
+            f"{where}: field 'instruction': found {offered.strip()[:60]!r} after {FORMAT_MARK!r}, expected labels such as "
             f"{'/'.join(labels_of(name)[:2])}"
         )
     if gold not in choices:
@@ -51,22 +50,12 @@ def _adapted(name: str, record: Record, where: str) -> Choice:
 # ---------------------------------------------------------------------------------------------------- sets from the hub
 
 
-def _listed(format: str, texts: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """The labels of ``texts``, and all texts in one line, each after its label: ``Answer1: ... Answer2: ...``."""
-    word = FAMILIES[format][0]
-    numbers = range(1, len(texts) + 1)
-    labels = tuple(f"{word}{number}" for number in numbers)
-    return labels, " ".join(f"{word.title()}{number}: {said}" for number, said in zip(numbers, texts, strict=True))
-
-
 def _multiple_choice(format: str, question: str, texts: Sequence[str], gold: int, where: str, *, gap: str = "\n\n") -> Choice:
     """``gold`` counts from 0. ``gap`` stands between the answers and the format line."""
-    labels, listed = _listed(format, texts)
+    asked, labels = multiple_choice(FAMILIES[format][0], question, texts, gap=gap)
     if not 0 <= gold < len(labels):
         raise ValueError(f"{where}: found label {gold + 1} of {len(labels)} answers, expected one of them")
-    return Choice(
-        instruction=f"{question}\n\n{listed}{gap}{_FORMAT_MARK} {'/'.join(labels)}", choices=labels, gold=labels[gold]
-    )
+    return Choice(instruction=asked, choices=labels, gold=labels[gold])
 
 
 def _number(record: Record, name: str, where: str, *, first: int) -> int:
@@ -86,7 +75,7 @@ def _boolq(record: Record, where: str) -> Choice:
     question = text(record, "question", where)
     return Choice(
         instruction=f"Please answer the following question with true or false, question: {question}?\n\n"
-        f"{_FORMAT_MARK} true/false",
+        f"{FORMAT_MARK} true/false",
         choices=labels_of("boolq"),
         gold="true" if answer else "false",
     )
@@ -100,7 +89,7 @@ def _piqa(record: Record, where: str) -> Choice:
     return Choice(
         instruction=f"Please choose the correct solution to the question: {text(record, 'goal', where)}\n\n"
         f"Solution1: {text(record, 'sol1', where)}\n\nSolution2: {text(record, 'sol2', where)}\n\n"
-        f"{_FORMAT_MARK} {first}/{second}",
+        f"{FORMAT_MARK} {first}/{second}",
         choices=(first, second),
         gold=(first, second)[gold],
     )

@@ -6,8 +6,12 @@ that the instruction offers after "Answer format:".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from evaluation.example import Record, text
 
+#: What stands before the labels that an instruction offers.
+FORMAT_MARK = "Answer format:"
 #: The eight sets, under the names of LLM-Adapters in our spelling.
 COMMONSENSE = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 #: Set -> the word that its labels are made of and how many it may offer at most; BoolQ's labels are words themselves.
@@ -33,6 +37,14 @@ def labels_of(name: str) -> tuple[str, ...]:
 def statement(label: str) -> str:
     """The response that states a label."""
     return f"the correct answer is {label}"
+
+
+def multiple_choice(word: str, question: str, texts: Sequence[str], *, gap: str = "\n\n") -> tuple[str, tuple[str, ...]]:
+    """The instruction that offers ``texts`` after a question, each after its label (``Answer1: ... Answer2: ...``), and the
+    labels: ``word`` and a number from 1. ``gap`` stands between the texts and the format line."""
+    labels = tuple(f"{word}{number}" for number in range(1, len(texts) + 1))
+    listed = " ".join(f"{label.title()}: {said}" for label, said in zip(labels, texts, strict=True))
+    return f"{question}\n\n{listed}{gap}{FORMAT_MARK} {'/'.join(labels)}", labels
 
 
 def instruction(record: Record, where: str) -> str:

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from evaluation.example import Record, text
 from evaluation.sets import llm_adapters
+
+if TYPE_CHECKING:
+    from evaluation.sets.columns import Format
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 HASHES = "####"
@@ -50,7 +54,7 @@ def _alpaca(record: Record, where: str) -> tuple[str, str]:
     return f"{instruction}\n{extra}" if extra else instruction, text(record, "output", where)
 
 
-#: The ``format`` of training data -> (record, where) -> (query, response).
+#: The name of a ``format`` of training data -> (record, where) -> (query, response).
 FORMATS: dict[str, Callable[[Record, str], tuple[str, str]]] = {
     "metamath": _query_response,
     "codefeedback": _query_response,
@@ -60,11 +64,15 @@ FORMATS: dict[str, Callable[[Record, str], tuple[str, str]]] = {
 }
 
 
-def training_example(format: str, record: Record, *, row: int | None = None) -> tuple[str, str]:
+def training_example(format: Format, record: Record, *, row: int | None = None) -> tuple[str, str]:
     """(query, response) of a training record.
 
     Raises:
         ValueError: a missing or malformed field; ``row`` is named where given.
         KeyError: an unknown format.
     """
-    return FORMATS[format](record, f"{format} row {row}" if row is not None else f"{format} record")
+    which = "record" if row is None else f"row {row}"
+    if isinstance(format, str):
+        return FORMATS[format](record, f"{format} {which}")
+    read = format.read(record, f"{format.name} {which}")
+    return read.query, read.response

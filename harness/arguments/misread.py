@@ -54,6 +54,24 @@ def missing(arguments: Sequence[str]) -> str | None:
     return None
 
 
+def unreadable(arguments: Sequence[str]) -> str | None:
+    """What is wrong with the first configuration file on a command line of Snakemake that is no YAML mapping: Snakemake itself
+    names no file. None if all are."""
+    for option, length, start in _options(arguments):
+        for word in arguments[start : start + length] if option in _FILES else ():
+            import yaml  # which Snakemake has too
+
+            try:
+                with Path(word).open("rb") as stream:
+                    content = yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            except (OSError, yaml.YAMLError) as error:
+                return f"{word}: found invalid YAML: {' '.join(str(error).split())}"
+            if not isinstance(content, dict):
+                found = "nothing" if content is None else type(content).__name__
+                return f"{word}: found {found}, expected a mapping of keys"
+    return None
+
+
 def _options(arguments: Sequence[str]) -> list[tuple[str, int, int]]:
     """(option, number of words after it, place of the first) of each option that takes files or keys."""
     options = []
@@ -74,6 +92,6 @@ def refuse(argv: Sequence[str]) -> None:
     Args:
         argv: as in ``sys.argv``.
     """
-    problem = complaint("snakemake", argv[1:]) or missing(argv[1:])
+    problem = complaint("snakemake", argv[1:]) or missing(argv[1:]) or unreadable(argv[1:])
     if problem is not None:
         raise SystemExit(f"error: {problem}")

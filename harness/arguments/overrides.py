@@ -43,7 +43,8 @@ def _value(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: found {text!r}, expected a YAML value ({' '.join(str(error).split())})") from error
     except (TypeError, ValueError):
-        raise ConfigError(f"{where}: found {text!r}, a date or no number in YAML; put text in double quotes") from None
+        what = "in which YAML sees a date or an infinite number"
+        raise ConfigError(f"{where}: found {text!r}, {what}, expected neither; put text in double quotes") from None
 
 
 def _not_json(name: str) -> Any:

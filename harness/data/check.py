@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluation import sets
+from evaluation.sets.columns import Format
 from harness.config import BaseModelSpec, BuiltModel, ConfigError, Experiment, FileData, RunSpec
 from harness.data.contamination import LISTED_IDS, find_overlap, repetitions, task_overlap
 from harness.data.load import load_records, source_fingerprint
@@ -54,7 +55,7 @@ def _check_domain(
     with _named(f"domains.{domain}.train"):
         training = load_records(data.source, data_dir=experiment.data_dir, limit=data.limit)
         repeated = repetitions(training, data.format)
-    tasks: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+    tasks: dict[str, tuple[Format, list[dict[str, Any]]]] = {}
     for name, task in experiment.domains[domain].evaluation.tasks.items():
         with _named(f"domains.{domain}.evaluation.tasks.{name}"):
             tasks[name] = (task.format, load_records(task.source, data_dir=experiment.data_dir, limit=task.limit))
@@ -65,7 +66,7 @@ def _check_domain(
     length = {}
     for key, model in models.items():
         say(f"{domain}: tokens of {key}")
-        tokenizer = _tokenizer(key, model, models_dir=models_dir)
+        tokenizer = planned_tokenizer(key, model, models_dir=models_dir)
         with _named(f"domains.{domain}.train"):
             tokens = training_set(data, tokenizer, data_dir=experiment.data_dir, cache_dir=cache_dir)
         length[key] = {
@@ -86,7 +87,7 @@ def _check_domain(
     }
 
 
-def _all_splits(experiment: Experiment, *, say: Callable[[str], None]) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+def _all_splits(experiment: Experiment, *, say: Callable[[str], None]) -> dict[str, tuple[Format, list[dict[str, Any]]]]:
     """All splits of the sets that have them read (``EvaluationSet.all_splits``), where the experiment is evaluated on the real
     set: it reads a part of it itself."""
     tasks = [task for domain in experiment.domains.values() for task in domain.evaluation.tasks.values()]
@@ -119,7 +120,7 @@ def _named(key: str) -> Iterator[None]:
         raise ConfigError(f"{key}: {error}") from error
 
 
-def _tokenizer(key: str, model: BaseModelSpec, *, models_dir: Path) -> Any:
+def planned_tokenizer(key: str, model: BaseModelSpec, *, models_dir: Path) -> Any:
     """The model's tokenizer; for a stand-in that is not built yet, the one it will have."""
     from harness.models.load import load_tokenizer, local_folder
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from evaluation import sets
 from evaluation.example import Example, Record
+from evaluation.sets.columns import Format
 from evaluation.sets.training import training_example
 from harness import files
 from harness.config import ConfigError, TaskSpec, TrainingData, content_hash
@@ -28,11 +29,11 @@ LISTED_IDS = 200
 # --------------------------------------------------------------------------------------------------- one training set
 
 
-def _question(format: str, example: Example) -> Question:
+def _question(format: Format, example: Example) -> Question:
     return Question(query=example.query, core=sets.get(format).core(example))
 
 
-def _training_pairs(format: str, records: Sequence[Record]) -> Iterator[tuple[str, str]]:
+def _training_pairs(format: Format, records: Sequence[Record]) -> Iterator[tuple[str, str]]:
     for row, record in enumerate(records):
         yield training_example(format, record, row=row)
 
@@ -57,7 +58,7 @@ class TaskOverlap:
 
 
 def find_overlap(
-    training: Sequence[Record], training_format: str, tasks: Mapping[str, tuple[str, Sequence[Record]]]
+    training: Sequence[Record], training_format: Format, tasks: Mapping[str, tuple[Format, Sequence[Record]]]
 ) -> dict[str, tuple[list[Example], list[Match]]]:
     """Hold every task's questions against a training set, which is read once.
 
@@ -86,7 +87,7 @@ def task_overlap(asked: Sequence[Example], matches: Sequence[Match]) -> TaskOver
     )
 
 
-def repetitions(training: Sequence[Record], training_format: str) -> dict[str, int]:
+def repetitions(training: Sequence[Record], training_format: Format) -> dict[str, int]:
     """``rows`` whose query and response stand in an earlier row, and ``queries`` that stand in an earlier row."""
     pairs: set[int] = set()
     queries: set[int] = set()
@@ -154,7 +155,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
     return {name: content[name] for name in ("n", "exact", "near", "ngram", "ids", "share")}
 
 
-def _key(training_format: str, training_sha256: str, format: str, records: Sequence[Record]) -> str:
+def _key(training_format: Format, training_sha256: str, format: Format, records: Sequence[Record]) -> str:
     # The set says how a record is read and what the core of its question is, in its module or in one that this imports.
     reader = source_hash(sets.module_of(format))
     return content_hash([DEFINITION, training_format, training_sha256, format, source_fingerprint(records), reader])

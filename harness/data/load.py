@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from harness.config import ConfigError, DataSource, FileData, GeneratedData, local_file
+from harness.config import ConfigError, DataSource, FileData, GeneratedData, LocalData, local_file
+from harness.did_you_mean import hint, suggestion
 from harness.hub.network import named_failures
 from harness.hub.repositories import dataset_folder
 from harness.provenance import file_sha256
@@ -27,38 +30,39 @@ def load_records(source: DataSource, *, data_dir: str | None, limit: int | None 
         from harness.synthetic import GENERATORS
 
         if source.generator not in GENERATORS:
-            raise ConfigError(f"generator: found {source.generator!r}, expected one of {', '.join(sorted(GENERATORS))}")
+            raise ConfigError(f"generator: found unknown {source.generator!r}; {hint(source.generator, sorted(GENERATORS))}")
         records = GENERATORS[source.generator](source.rows, source.seed)
     else:
         path = local_file(source, data_dir=data_dir)
-        records = _from_hub(source) if path is None else _from_file(path, source)
+        if path is None:
+            assert isinstance(source, FileData)
+            records = _from_hub(source)
+        else:
+            records = _from_file(path, source)
+        where = path or source.title
         if source.rows is not None and len(records) != source.rows:
-            raise ConfigError(f"{path or source.hub_id}: found {len(records)} rows, expected {source.rows}")
+            raise ConfigError(f"{where}: found {len(records)} rows, expected {source.rows}")
         if source.skip >= len(records):
-            raise ConfigError(
-                f"{path or source.hub_id}: skip: found {source.skip}, expected fewer than the {len(records)} rows"
-            )
+            raise ConfigError(f"{where}: skip: found {source.skip}, expected fewer than the {len(records)} rows")
         records = records[source.skip :]
     return records[:limit]
 
 
-def _from_file(path: Path, source: FileData) -> list[dict[str, Any]]:
+def _from_file(path: Path, source: FileData | LocalData) -> list[dict[str, Any]]:
     if not path.is_file():
+        if isinstance(source, LocalData):
+            near = suggestion(path.name, [file.name for file in path.parent.glob("*")], shown=path.parent.joinpath)
+            raise ConfigError(f"path: found no file {path}{near and f'; {near}'}")
         raise ConfigError(
             f"data_dir: found no file {path}, expected a local copy of {source.hub_id} ({source.split}); "
             "set data_dir to null to read it from the hub"
         )
     if source.sha256 is not None and file_sha256(path) != source.sha256:
         raise ConfigError(f"{path}: found sha256 {file_sha256(path)[:16]}..., expected {source.sha256[:16]}...")
-    try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        with opened as stream:
-            if path.name.removesuffix(".gz").endswith(".jsonl"):
-                records = [json.loads(line) for line in stream if line.strip()]
-            else:
-                records = json.load(stream)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON records: {error}") from error
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    if suffix not in _READERS:
+        raise ConfigError(f"{path}: found a file that ends in {suffix!r}, expected one of {', '.join(_READERS)}")
+    records = _READERS[suffix](path)
     if not isinstance(records, list):
         raise ConfigError(f"{path}: found {type(records).__name__}, expected a list of JSON objects")
     if not records:
@@ -67,6 +71,55 @@ def _from_file(path: Path, source: FileData) -> list[dict[str, Any]]:
         if not isinstance(record, dict):
             raise ConfigError(f"{path}: row {row}: found {type(record).__name__}, expected a JSON object")
     return records
+
+
+def _json_lines(path: Path) -> list[Any]:
+    with _opened(path) as stream:
+        return [json.loads(line) for line in stream if line.strip()]
+
+
+def _json(path: Path) -> Any:
+    with _opened(path) as stream:
+        return json.load(stream)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+            yield stream
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON records: {error}") from error
+
+
+def _csv(path: Path) -> list[dict[str, str]]:
+    """Every value is text. Spreadsheets put a mark before UTF-8, which is no part of the first column's name."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            header = next(reader, [])
+            rows = [row for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read as CSV in UTF-8: {error}") from error
+    if len(set(header)) < len(header):
+        raise ConfigError(f"{path}: found the columns {', '.join(header)}, expected each name once")
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ConfigError(f"{path}: row {number}: found {len(row)} values, expected {len(header)}, one a column")
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return parquet.read_table(path).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise ConfigError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
+
+
+#: How a file of each kind is read, to a list of records. JSON may be compressed.
+_READERS: dict[str, Callable[[Path], Any]] = {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}
 
 
 def _from_hub(source: FileData) -> list[dict[str, Any]]:

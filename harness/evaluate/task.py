@@ -28,14 +28,17 @@ if TYPE_CHECKING:
 Report = Callable[[int, int, str], None]
 
 
-def check_task(name: str, task: TaskSpec) -> None:
+def check_task(name: str, task: TaskSpec, *, within: str = "evaluation.tasks") -> None:
     """Refuse a task that names something unknown, or whose settings have no effect.
+
+    Args:
+        within: the key that holds the task.
 
     Raises:
         ConfigError: the prompt template or the grader does not exist, or the grader is not for this format; choices are to be
             scored where there are none; or a task without completions has settings of completions, or the reverse.
     """
-    at = f"evaluation.tasks.{name}"
+    at = f"{within}.{name}"
     if task.prompt_template not in TEMPLATE_NAMES:
         raise ConfigError(f"{at}.prompt_template: found {task.prompt_template!r}, expected one of {', '.join(TEMPLATE_NAMES)}")
     if task.score_choices and sets.get(task.format).statement is None:

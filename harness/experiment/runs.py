@@ -30,7 +30,7 @@ from harness.config import (
 from harness.did_you_mean import suggestion
 from harness.experiment.lock import read_lock, with_commits
 from harness.experiment.resolve import check_names, resolve_run
-from harness.experiment.yaml_file import KeyPath, as_seeds, read_yaml, validate
+from harness.experiment.yaml_file import KeyPath, LocatedError, as_seeds, at_command_line, read_yaml, validate
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None, *, locked: bool = True) -> Experiment:
@@ -54,6 +54,13 @@ def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None =
         content["seeds"] = as_seeds(content["seeds"])
     if locked:
         content = with_commits(content, read_lock(paths), data_dir=content.get("data_dir"))
+    try:
+        return _checked(content, paths)
+    except LocatedError as error:
+        raise at_command_line(error, paths, overrides or {}) from None
+
+
+def _checked(content: Mapping[str, Any], paths: Sequence[Path]) -> Experiment:
     experiment = validate(Experiment, content, paths=paths)
     check_names(experiment, paths)
     for table in experiment.tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,12 +10,23 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from evaluation.sets.columns import Columns
+from harness.arguments.overrides import nested
 from harness.config import MAX_SEEDS, ConfigError, Frozen, TrainingSpec
-from harness.did_you_mean import suggestion
+from harness.did_you_mean import hint, suggestion
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 #: Keys from the top of a file, list positions as integers.
 KeyPath = tuple[str | int, ...]
+
+
+class LocatedError(ConfigError):
+    """An error at a key of an experiment."""
+
+    def __init__(self, place: str, keys: KeyPath, message: str) -> None:
+        super().__init__(f"{place}: {'.'.join(map(str, keys))}: {message}")
+        self.keys = keys
+        self.message = message
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -56,7 +68,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: found invalid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: found {type(content).__name__}, expected a mapping of keys")
+        found = "nothing" if content is None else type(content).__name__
+        raise ConfigError(f"{path}: found {found}, expected a mapping of keys")
     return content
 
 
@@ -81,20 +94,40 @@ def _line_of(path: Path, keys: Sequence[Any]) -> int | None:
     return line
 
 
-def located(paths: Sequence[Path], keys: Sequence[Any], message: str) -> ConfigError:
+def located(paths: Sequence[Path], keys: Sequence[Any], message: str) -> LocatedError:
     """An error that names the last file that has the key, the line and the dotted key."""
-    dotted = ".".join(str(k) for k in keys)
     for path in reversed(paths):
         line = _line_of(path, keys)
         if line is not None:
-            return ConfigError(f"{path}:{line}: {dotted}: {message}")
-    return ConfigError(f"{paths[-1]}: {dotted}: {message}")
+            return LocatedError(f"{path}:{line}", tuple(keys), message)
+    return LocatedError(str(paths[-1]), tuple(keys), message)
+
+
+def at_command_line(error: LocatedError, paths: Sequence[Path], overrides: Mapping[str, Any]) -> LocatedError:
+    """The error without the line of a file, where what is wrong stands on the command line instead."""
+    there, value = _at(nested(overrides), error.keys)
+    # A mapping is merged into that of a file.
+    merged = isinstance(value, Mapping) and any(isinstance(_at(read_yaml(path), error.keys)[1], Mapping) for path in paths)
+    if not there or merged:
+        return error
+    return LocatedError(f"{paths[-1]}, changed by --config or --set", error.keys, error.message)
+
+
+def _at(content: Any, keys: KeyPath) -> tuple[bool, Any]:
+    """Whether a mapping has a key, or a plain value in the place of one above it; and the value."""
+    for key in keys:
+        if not isinstance(content, Mapping):
+            return True, content
+        if key not in content:
+            return False, None
+        content = content[key]
+    return True, content
 
 
 def _field_names() -> set[str]:
     """Every key that some model of the schema has: what an unknown key is compared with."""
     names: set[str] = set()
-    pending: list[type[BaseModel]] = [Frozen]
+    pending: list[type[BaseModel]] = [Frozen, Columns]
     while pending:
         model = pending.pop()
         names |= set(model.model_fields)
@@ -104,21 +137,38 @@ def _field_names() -> set[str]:
 
 def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
     """Keys and message of one pydantic error, with the union tags taken out of the keys."""
-    keys = [k for k in error["loc"] if k not in ("built", "hub", "local", "gguf", "generated", "files")]
+    loc = error["loc"]
+    keys = [k for place, k in enumerate(loc) if not (place and k in _TAGS.get(loc[place - 1], ()))]
     if error["type"] == "extra_forbidden":
         key = str(keys[-1])
         if key in TrainingSpec.model_fields:
             return keys, f"found an unknown key; did you mean 'training.{key}'?"
-        near = suggestion(key, _field_names() - {key})
+        near = suggestion(key, _field_names() - {key}, cutoff=0.7)  # of some 200 names one is always a little near
         return keys, f"found an unknown key{near and f'; {near}'}"
     if error["type"] == "missing":
         return keys, "found nothing, expected this key"
+    if error["type"] == "union_tag_not_found":
+        return [*keys, "kind"], "found nothing, expected this key"
+    if error["type"] == "union_tag_invalid":
+        kinds = re.findall(r"'(\w+)'", error["ctx"]["expected_tags"])
+        return [*keys, "kind"], f"found {error['ctx']['tag']!r}; {hint(error['ctx']['tag'], kinds)}"
     if error["type"] == "value_error":
-        return keys, error["msg"].removeprefix("Value error, ")
+        return _with_named_keys(keys, error["msg"].removeprefix("Value error, "))
     expected = _EXPECTED.get(error["type"], "").format(**error.get("ctx", {}))
     return keys, f"found {error['input']!r}, expected {expected or error['msg'].removeprefix('Input should be ')}"
 
 
+def _with_named_keys(keys: list[Any], message: str) -> tuple[list[Any], str]:
+    """The keys that a check of a whole mapping names before its message, such as ``points: found``, put among the keys."""
+    while match := re.match(r"([\w-]+): ", message):
+        message = message[match.end() :]
+        if match[1] != str(keys[-1] if keys else ""):
+            keys = [*keys, match[1]]
+    return keys, message
+
+
+#: A key whose value is one of several kinds -> what pydantic calls these, after the key.
+_TAGS = {"source": ("built", "hub", "local", "gguf", "generated", "files"), "format": ("name", "columns")}
 #: What pydantic's types of errors expect, in the words of all other messages.
 _EXPECTED = {
     "greater_than": "> {gt}",
@@ -126,6 +176,13 @@ _EXPECTED = {
     "less_than": "< {lt}",
     "less_than_equal": "<= {le}",
     "too_short": "at least {min_length}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_type": "text",
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping of keys"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
 }
 
 
@@ -149,7 +206,9 @@ def validate(
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        keys, message = _describe(error.errors()[0])
+        # A misspelt key is missing too.
+        errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        keys, message = _describe(errors[0])
         origin = (origins or {}).get(keys[0]) if keys else None
         raise located(paths, [*at, *keys] if origin is None else [*origin, *keys[1:]], message) from None
 

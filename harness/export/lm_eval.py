@@ -29,6 +29,7 @@ from evaluation import sets
 from evaluation.graders.choices import PER_CHARACTER, PER_TOKEN
 from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.sets.base import EvaluationSet
+from evaluation.sets.columns import Columns
 from evaluation.sets.prompts import continuation
 from harness import cli
 from harness.config import ConfigError
@@ -91,7 +92,8 @@ class _Task:
 
 def _set_of(run_dir: Path, task: str, spec: Mapping[str, Any]) -> EvaluationSet:
     try:
-        return sets.get(spec["format"])
+        format = spec["format"]
+        return sets.get(format if isinstance(format, str) else Columns.model_validate(format))
     except KeyError as error:
         raise ConfigError(f"{run_dir / 'metrics.json'}: evaluation.tasks.{task}.format: {error.args[0]}") from None
 
@@ -138,9 +140,10 @@ def _generation(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _task_config(task: _Task, protocol: str | None) -> dict[str, Any]:
     spec, source = task.spec, task.spec["source"]
     public = source["kind"] == "files"
+    path = {"files": "hub_id", "local": "path", "generated": "generator"}[source["kind"]]
     config = {
         "task": task.name,
-        "dataset_path": source["hub_id"] if public else source["generator"],
+        "dataset_path": source[path],
         "dataset_name": source["hub_config"] if public else None,
         "test_split": source["split"] if public else "test",
         "output_type": "multiple_choice" if task.scores_choices else "generate_until",

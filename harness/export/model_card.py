@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 
 import methods
 from harness import cli
-from harness.config import ConfigError, EvaluationSpec, FileData, RunSpec, TaskSpec
+from harness.config import ConfigError, EvaluationSpec, FileData, LocalData, RunSpec, TaskSpec
 from harness.export.model_card_text import EVAL_RESULTS, EXPORT, Card, body, dataset_name, metric_type, percent
 from harness.files import write_json
 from harness.records.read import read_metrics
@@ -134,6 +134,8 @@ def _eval_result(name: str, task: TaskSpec, metrics: dict[str, Any]) -> EvalResu
             dataset_revision=_commit(source),
             dataset_config=source.hub_config if isinstance(source.hub_config, str) else None,
         )
+    if isinstance(source, LocalData):
+        return EvalResult(**shared, dataset_type="local")
     return EvalResult(**shared, dataset_type="generated", dataset_config=source.generator)
 
 
@@ -142,7 +144,7 @@ def _entries(card: Card) -> dict[str, EvalResultEntry]:
     return {
         name: EvalResultEntry(
             dataset_id=task.source.hub_id,
-            task_id=task.format,
+            task_id=str(task.format),
             value=percent(card.metrics["tasks"][name]),
             dataset_revision=_commit(task.source),
             notes=_notes(task, card.metrics["tasks"][name], seed=card.spec.seed),

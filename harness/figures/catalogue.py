@@ -14,9 +14,11 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+from harness.cli import Config
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.did_you_mean import hint
 from harness.experiment.runs import pruning_runs, subject_runs, sweep_and_baseline_runs, table_runs
+from harness.experiment.yaml_file import at_command_line, located
 
 if TYPE_CHECKING:
     from harness.figures.inputs import Inputs
@@ -46,6 +48,8 @@ class Figure:
     builder: str
     #: The experiment's own runs whose records it shows; none where the experiment does not plan it.
     runs: Callable[[Experiment], Sequence[RunSpec]] = _none
+    #: The sweep whose runs it shows, if it shows one: an experiment has no other sweeps.
+    sweep: str | None = None
     #: What it reads of each of these runs, in the run's folder.
     records: tuple[str, ...] = ("train.json", "metrics.json")
     #: What else it reads, in the experiment's folder of results.
@@ -112,6 +116,7 @@ _OWN = (
         paper="Fig. 5",
         shows="LoRA and BeamLoRA over the rank r",
         builder="harness.figures.sweeps:build_rank_sweep",
+        sweep="rank_sweep",
         runs=partial(_tested_sweep_runs, sweep="rank_sweep"),
     ),
     Figure(
@@ -119,6 +124,7 @@ _OWN = (
         paper="Fig. 6",
         shows="number of operations and accuracy, or NLL, over the interval between them",
         builder="harness.figures.sweeps:build_delta_t",
+        sweep="delta_t",
         runs=partial(_tested_sweep_runs, sweep="delta_t"),
     ),
     Figure(
@@ -126,6 +132,7 @@ _OWN = (
         paper="Fig. 7",
         shows="operated ranks and accuracy, or NLL, over the initial threshold",
         builder="harness.figures.sweeps:build_p_init",
+        sweep="p_init",
         runs=partial(_tested_sweep_runs, sweep="p_init"),
     ),
     Figure(
@@ -154,6 +161,7 @@ _OWN = (
         paper="ours",
         shows="accuracy, or NLL, of each method over learning rates; ranking at a shared rate and at each one's best",
         builder="harness.figures.rates:build",
+        sweep="learning_rate",
         runs=partial(_sweep_runs, sweep="learning_rate"),
     ),
 )
@@ -193,6 +201,19 @@ def get(name: str) -> Figure:
     if name not in figures():
         raise ConfigError(f"figure: found unknown {name!r}; {hint(name, figures())}")
     return figures()[name]
+
+
+def check_sweeps(experiment: Experiment, config: Config) -> None:
+    """Refuse runs that nothing would show.
+
+    Raises:
+        ConfigError: a sweep that no figure is drawn from.
+    """
+    known = [figure.sweep for figure in figures().values() if figure.sweep is not None]
+    for sweep in experiment.sweeps:
+        if sweep not in known:
+            error = located(config.files, ("sweeps", sweep), f"found a sweep that no figure shows; {hint(sweep, known)}")
+            raise at_command_line(error, config.files, config.overrides)
 
 
 def planned(experiment: Experiment) -> list[Figure]:

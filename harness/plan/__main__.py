@@ -79,6 +79,7 @@ def execute(args: argparse.Namespace) -> int:
     """Print what is behind the target that parsed arguments name."""
     from harness import reported
     from harness.experiment.runs import load_experiment, unique
+    from harness.figures.catalogue import check_sweeps
     from harness.plan import cost
     from harness.plan.settings import table4_check, used_settings
     from harness.plan.text import print_plan
@@ -90,6 +91,7 @@ def execute(args: argparse.Namespace) -> int:
     memory = None if args.gpu_memory is None else round(args.gpu_memory * 2**30)
     gpu = cost.GPUS[args.gpu]
     experiment = load_experiment(config.files, config.overrides)
+    check_sweeps(experiment, config)
     try:
         specs = target_runs(experiment, args.target)
         if not specs:

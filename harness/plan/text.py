@@ -71,8 +71,8 @@ def _print_runs(console: Console, runs: Sequence[PlannedRun]) -> None:
 def _columns(with_final: bool) -> list[tuple[str, int]]:
     """Headings and widths: the same for every group, so that the columns of all groups stand under each other."""
     final = [("at the end", 11)] if with_final else []
-    numbers = [("trainable", 13), *final, ("total", 8), ("steps", 6), ("tokens", 8), ("ops", 3)]
-    return [("method", 30), ("seeds", 5), *numbers, ("state", 8 if with_final else 19)]
+    numbers = [("trainable", 13), *final, ("total", 8), ("steps", 6), ("tokens", 9), ("ops", 3)]
+    return [("method", 29), ("seeds", 5), *numbers, ("state", 8 if with_final else 19)]
 
 
 def _line(same: Sequence[PlannedRun], *, with_final: bool) -> list[str]:

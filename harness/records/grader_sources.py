@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 from evaluation import sets
 from harness.provenance import file_sha256
 from harness.source_files import ROOT, source_hash
+
+if TYPE_CHECKING:
+    from evaluation.sets.columns import Format
 
 #: Grades completions, and choices by their log-likelihoods, whatever the set.
 _GRADING = ("evaluation.grading", "evaluation.graders.choices")
@@ -15,7 +19,7 @@ _METRICS = "harness/evaluate/task.py"
 
 
 @cache
-def grader_sources(format: str) -> dict[str, str]:
+def grader_sources(format: Format) -> dict[str, str]:
     """The SHA-256 of the sources behind a task's verdicts (``grader``: the set's module, its graders and all that they import)
     and of those that average them (``metric``).
 

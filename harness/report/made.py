@@ -64,7 +64,7 @@ def describe(data: DataSource, *, limit: int | None) -> str:
     if data.kind == "generated":
         words = f"generated: {data.generator}, {data.rows} rows, seed {data.seed}"
     else:
-        words = f"{data.hub_id} {data.split}" + (f", {data.rows} rows" if data.rows else "")
+        words = data.title + (f", {data.rows} rows" if data.rows else "")
     which = which_rows(data, limit=limit)
     return words + (f", {which}" if which else "")
 

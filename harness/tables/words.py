@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 
-from harness.config import FileData, Metric, which_rows
+from harness.config import Metric, StoredData, which_rows
 from harness.statistics import stats
 from harness.statistics.comparison import ALPHA, NOT_DECIDED, OUTCOMES, Comparison, Family, not_decided
 from harness.tables.against_paper import MARGIN, Gap, PaperCheck
@@ -254,10 +254,10 @@ def _test_sets(table: Table) -> str:
         n = table.n_examples.get(column.key)
         what = f"n = {n}" if n is not None else "not run"
         source = column.spec.source
-        if isinstance(source, FileData) and source.skip:
-            what += f" ({which_rows(source, limit=column.spec.limit)} of {source.hub_id} {source.split})"
-        elif isinstance(source, FileData) and column.spec.limit is not None:
-            what += f" (the first of {source.hub_id} {source.split})"
+        if isinstance(source, StoredData) and source.skip:
+            what += f" ({which_rows(source, limit=column.spec.limit)} of {source.title})"
+        elif isinstance(source, StoredData) and column.spec.limit is not None:
+            what += f" (the first of {source.title})"
         parts.append(f"{heading(column)} {what}")
     dagger = " †: generated records in the format of that set, not the public set." if _any_generated(table) else ""
     beside = ", ".join(heading(column) for column in table.columns if not column.counts)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness import provenance
-from harness.config import SCHEMA_VERSION, RunSpec
+from harness.config import SCHEMA_VERSION, RunSpec, TrainingData
 
 if TYPE_CHECKING:
     from harness.data.tokens import TokenizedSet
@@ -165,7 +165,7 @@ def meta_info(record: Mapping[str, Any]) -> dict[str, Any]:
     accelerators = record["hardware"]["accelerators"]
     return {
         "model_info": {"sha": record["base_model_hash"] if source["kind"] == "hub" else None},
-        "dataset_info": {record["spec"]["data"]["format"]: {"sha": None}},
+        "dataset_info": {str(TrainingData.model_validate(record["spec"]["data"]).format): {"sha": None}},
         "package_info": {
             f"{name}-version": versions.get(name) for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")
         },

@@ -122,6 +122,7 @@ class Dag:
         """
         self.config = config
         self.experiment = plan.load_experiment(config.files, config.overrides)
+        catalogue.check_sweeps(self.experiment, config)
         self.runs = {run.run_id: run for run in plan.all_runs(self.experiment)}
         self.base_models = plan.base_models(self.experiment)
         self.base_evaluations = {one.folder: one for one in plan.base_evaluations(self.experiment)}

@@ -2,9 +2,9 @@
 
 ``python -m harness.workflow.preflight --configfile FILE --models-dir DIR --output FILE`` reads every data set, loads every
 model's configuration and tokenizer, and holds limits and batches against rows, lengths against positions, ranks against module
-sizes, schedules against the lengths of runs, and the needed disk space against the free one; where there is a GPU, the
-predicted peak of every run against its memory. What comes from the hub is at a commit, and in the local cache of the size that
-the lock says; weights must be there where jobs may not download them. They are not loaded.
+sizes, schedules against the lengths of runs, length limits against prompts, and the needed disk space against the free one; for
+an experiment on GPUs, the predicted peak of every run against their memory. What comes from the hub is at a commit, and in the
+local cache of the size that the lock says; weights must be there where jobs may not download them. They are not loaded.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
+from evaluation.sets.columns import Format
 from harness.cli import Config, add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import (
     ConfigError,
     DataSource,
     Experiment,
     HubModel,
+    LocalData,
     LocalModel,
     RunSpec,
     TaskSpec,
@@ -34,6 +36,7 @@ from harness.config import (
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.lock import lock_file, read_lock
 from harness.experiment.runs import all_runs, load_experiment
+from harness.figures.catalogue import check_sweeps
 from harness.models.architecture import Architecture, architecture
 from harness.plan.cost import RESERVED, as_gib, disk_bytes, fits
 from harness.plan.peaks import Peaks, largest_batch, remedy
@@ -41,7 +44,9 @@ from harness.train import reporting
 from harness.train.steps import method_schedule, step_counts
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from evaluation.example import Example
 
 
 def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int]:
@@ -59,20 +64,26 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     from harness.evaluate.task import check_task
 
     rows: dict[str, int] = {}
-    counts: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, Format], int] = {}
 
-    def read(key: str, source: DataSource, format_: str, *, training: bool) -> int:
+    def read(key: str, source: DataSource, format_: Format, *, training: bool) -> int:
         try:
             records = load_records(source, data_dir=experiment.data_dir)
             if not records:
                 raise ConfigError("found no rows, expected at least one")
+        except ConfigError as error:
+            raise ConfigError(f"{key}.source: {error}") from error
+        own = f"{source.path}: " if isinstance(source, LocalData) else ""
+        try:
             if training:
                 for row, record in enumerate(records):
                     training_example(format_, record, row=row)
             else:
-                examples(format_, records)
+                asked = examples(format_, records)
+                if own:
+                    check_distinct(asked)
         except ValueError as error:
-            raise ConfigError(f"{key}.source: {error}") from error
+            raise ConfigError(f"{key}.source: {own}{error}") from error
         rows[f"{key}.source"] = len(records)
         return len(records)
 
@@ -89,15 +100,74 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     for spec in runs:
         check_length(spec, examples=check(f"domains.{spec.domain}.train", spec.data, training=True))
         for name, task in spec.evaluation.tasks.items():
-            check_task(name, task)
+            check_task(name, task, within=f"domains.{spec.domain}.evaluation.tasks")
             check(f"domains.{spec.domain}.evaluation.tasks.{name}", task)
     base = experiment.base_evaluation
     evaluations = [base.evaluation(protocol) for protocol in base.protocols] if base else []
     for evaluation in evaluations:
         for name, task in evaluation.tasks.items():
-            check_task(name, task)
+            check_task(name, task, within="base_evaluation.tasks")
             check(f"base_evaluation.tasks.{name}", task)
     return rows
+
+
+def check_answers(experiment: Experiment, runs: Iterable[RunSpec], *, models_dir: Path) -> None:
+    """Hold the length of training examples against their prompts.
+
+    Raises:
+        ConfigError: a limit that cuts every answer off.
+    """
+    from evaluation.sets.prompts import TEMPLATES
+    from evaluation.sets.training import training_example
+    from harness.data.check import planned_tokenizer
+    from harness.data.load import load_records
+    from harness.data.tokens import encode_prompt
+
+    tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+    for spec in {(spec.domain, spec.model_key): spec for spec in runs}.values():
+        data = spec.data
+        if spec.model_key not in tokenizers:
+            tokenizers[spec.model_key] = planned_tokenizer(spec.model_key, spec.model, models_dir=models_dir)
+        shortest = None
+        records = load_records(data.source, data_dir=experiment.data_dir, limit=data.limit)
+        for record in records:
+            prompt = TEMPLATES[data.prompt_template](training_example(data.format, record)[0])
+            tokens = len(encode_prompt(tokenizers[spec.model_key], prompt))
+            shortest = tokens if shortest is None else min(shortest, tokens)
+            if tokens < data.max_length:
+                break
+        else:
+            raise ConfigError(
+                f"domains.{spec.domain}.train.max_length: found {data.max_length} tokens, which cut the answer off in 100 % of "
+                f"{len(records):,} rows, expected more than {shortest}, the shortest prompt for {spec.model_key}"
+            )
+
+
+def check_distinct(asked: Iterable[Example]) -> None:
+    """Hold the rows of a test set of one's own against each other.
+
+    Raises:
+        ConfigError: a question stands there twice, and would count twice, or has two answers.
+    """
+    rows: dict[str, int] = {}
+    for row, example in enumerate(asked):
+        if rows.setdefault(example.query, row) != row:
+            raise ConfigError(f"row {row}: found the question of row {rows[example.query]} again, expected each once")
+
+
+def check_gpu() -> None:
+    """Refuse to train on the CPU what is meant for a GPU.
+
+    Raises:
+        ConfigError: torch sees none.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "gpu: found true, but torch sees no GPU, expected one: 'beamlora doctor' says what is missing; gpu=false after "
+            "--config or --set trains on the CPU"
+        )
 
 
 def check_hub(experiment: Experiment, config: Config) -> None:
@@ -305,17 +375,22 @@ def main(arguments: list[str] | None = None) -> int:
     add_models_argument(parser)
     add_cache_argument(parser)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--jobs-elsewhere", action="store_true", help="a scheduler runs the jobs: no GPU is needed here")
     args = parser.parse_args(arguments)
     config = parse_config(args)
     experiment = load_experiment(config.files, config.overrides)
+    check_sweeps(experiment, config)
     runs = all_runs(experiment)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if experiment.gpu and not args.jobs_elsewhere:
+            check_gpu()
         check_hub(experiment, config)
         reporting.check(experiment.report_to)
         needed = check_models(runs, models_dir=args.models_dir)
         check_disk(args.output.parent, needed)
         rows = check_data(experiment, runs)
+        check_answers(experiment, runs, models_dir=args.models_dir)
         if experiment.gpu:
             check_memory(runs, models_dir=args.models_dir, cache_dir=args.cache_dir)
     except ConfigError as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.did_you_mean import hint
 from harness.experiment.runs import all_runs, settings_runs, table_runs
@@ -15,6 +18,22 @@ TABLE_TARGETS = {
     "reproduce_table4": "Table 4: the settings of the runs beside the paper's.",
     "reproduce_learning_rate": "Every method over one grid of learning rates, chosen on validation sets.",
 }
+
+
+def check_targets(arguments: Sequence[str], rules: Collection[str], experiment: Experiment) -> None:
+    """Hold the targets of Snakemake's command line, its ``arguments``, against its rules.
+
+    Raises:
+        ConfigError: one is neither a rule nor a file; the message names the nearest.
+    """
+    from snakemake.cli import get_argument_parser
+
+    for target in get_argument_parser().parse_known_args(arguments)[0].targets:
+        if target in rules or "/" in target or Path(target).suffix:
+            continue
+        target_runs(experiment, target)  # which has better words for most
+        near = f"did you mean {f'reproduce_{target}'!r}?" if f"reproduce_{target}" in rules else hint(target, rules)
+        raise ConfigError(f"target: found unknown {target!r}; {near}")
 
 
 def target_runs(experiment: Experiment, target: str) -> list[RunSpec]:

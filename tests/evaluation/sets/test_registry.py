@@ -131,7 +131,7 @@ def test_a_set_may_have_both_kinds_of_graders() -> None:
 
 
 def test_the_registry_imports_neither_torch_nor_the_algebra_nor_the_sandbox() -> None:
-    heavy = ("torch", "transformers", "sympy", "math_verify", "evaluation.sandbox")
+    heavy = ("torch", "pydantic", "transformers", "sympy", "math_verify", "evaluation.sandbox")
     code = f"import sys\nfrom evaluation import sets\nsets.registry()\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.arguments.misread import complaint, missing, targets
+from harness.arguments.misread import complaint, missing, targets, unreadable
 
 FILE = "config/small.yaml"
 
@@ -69,3 +69,22 @@ def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert missing(shlex.split("--configfile my.yaml --config seeds=2")) is None
     said = missing(shlex.split("reproduce_table1 --configfile my.yaml mine.yaml --cores 2"))
     assert said == "--configfile: found no file mine.yaml, expected an experiment"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name: mine", None),
+        ("", "my.yaml: found nothing, expected a mapping of keys"),
+        ("# nothing\n", "my.yaml: found nothing, expected a mapping of keys"),
+        ("- a", "my.yaml: found list, expected a mapping of keys"),
+        ("name: mine\n\ttitle: x\n", "my.yaml: found invalid YAML: "),
+        ("name: [", "my.yaml: found invalid YAML: "),
+    ],
+)
+def test_a_file_that_is_no_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, said: str | None) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.yaml").write_text("a: 1")
+    (tmp_path / "my.yaml").write_text(content)
+    found = unreadable(shlex.split("reproduce_table1 --configfile good.yaml my.yaml --config seeds=2"))
+    assert found == said or (said is not None and found is not None and found.startswith(said) and "\n" not in found)

@@ -70,7 +70,7 @@ def test_a_file_that_is_not_records_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_generator_is_refused() -> None:
-    with pytest.raises(ConfigError, match="generator: found 'nothing', expected one of"):
+    with pytest.raises(ConfigError, match="generator: found unknown 'nothing'; expected one of"):
         load_records(GeneratedData(kind="generated", generator="nothing", rows=1, seed=0), data_dir=None)
 
 

@@ -65,6 +65,7 @@ def test_unknown_key_is_named_with_its_line_and_a_suggestion(tmp_path: Path) -> 
     [
         ("learning_rate", "learning_rate: found an unknown key; did you mean 'training.learning_rate'?"),
         ("generator", "generator: found an unknown key"),
+        ("seed", "seed: found an unknown key; did you mean 'seeds'?"),
     ],
 )
 def test_a_key_in_the_wrong_place_is_not_suggested_for_itself(tmp_path: Path, key: str, said: str) -> None:
@@ -120,6 +121,15 @@ def test_seeds_can_be_counted_or_named(tmp_path: Path, given: object, expected: 
         ("seeds", [-1], "seeds.0: found -1, expected >= 0"),
         ("seeds", [2**32], "seeds.0: found 4294967296, expected < 4294967296"),
         ("seeds", [1, 2, 1], "seeds: found 1 twice, expected each once"),
+        ("seeds", {"a": 1}, "seeds: found {'a': 1}, expected a number of seeds from 1 to 10000, or a list of seeds"),
+        ("gpu", "perhaps", "gpu: found 'perhaps', expected true or false"),
+        ("title", None, "title: found None, expected text"),
+        ("name", "../x", "name: found '../x', expected text that matches ^[a-z0-9]"),
+        ("adapter.r", 8.5, "adapter.r: found 8.5, expected a whole number"),
+        ("adapter.target_modules", "q_proj", "adapter.target_modules: found 'q_proj', expected a list"),
+        ("methods.lora", 3, "methods.lora: found 3, expected a mapping of keys"),
+        ("models.llama-mini.source.kind", "huub", "models.llama-mini.source.kind: found 'huub'; did you mean 'hub'?"),
+        ("training.learning_rate", "fast", "training.learning_rate: found 'fast', expected a number"),
         ("training.learning_rate", 1e30, "training.learning_rate: found 1e+30, expected <= 10"),
         ("training.learning_rate", float("inf"), "training.learning_rate: found inf, expected a finite number"),
         ("training.max_steps", 10**12, "training.max_steps: found 1000000000000, expected <= 100000000"),
@@ -141,6 +151,51 @@ def test_impossible_values_are_refused_where_they_stand(tmp_path: Path, key: str
     assert rest.startswith(message)
     name, _, line = place.rpartition(":")
     assert name == str(path) and key.split(".")[-1] in "".join(path.read_text().splitlines()[: int(line)])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "message"),
+    [
+        ({"seeds": 0}, "seeds", "found 0, expected a number of seeds"),
+        ({"seeds": [3, -1]}, "seeds.1", "found -1, expected >= 0"),
+        ({"training": {"learning_rate": 99}}, "training.learning_rate", "found 99, expected <= 10"),
+        ({"adapter.rnak": 3}, "adapter.rnak", "found an unknown key; expected one of"),
+        ({"methods.new": {"method": "lroa"}}, "methods.new", "found unknown method 'lroa'; did you mean 'lora'?"),
+    ],
+    ids=str,
+)
+def test_what_the_command_line_says_is_not_blamed_on_a_line_of_a_file(
+    tmp_path: Path, overrides: dict[str, object], key: str, message: str
+) -> None:
+    said = refused(tmp_path, miniature(), **overrides)
+    assert said.startswith(f"{tmp_path / 'experiment.yaml'}, changed by --config or --set: {key}: {message}")
+
+
+def test_beside_a_change_on_the_command_line_a_file_keeps_its_own_mistakes(tmp_path: Path) -> None:
+    content = miniature(**{"training.learning_rate": 99})
+    said = refused(tmp_path, content, training={"max_steps": 3}, **{"methods.lora": {"label": "x"}})
+    assert "experiment.yaml:" in said and ": training.learning_rate: found 99" in said
+    content = miniature(**{"methods.lroa": {"settings": {}}})
+    assert "experiment.yaml:" in refused(tmp_path, content, **{"methods.lroa": {"label": "x"}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("methods.beamlora.settings", {"delta_t": 5}, "delta_t: found 5, expected an even number"),
+        ("methods.adalora.settings", {"init_r": 2}, "init_r: found 2, expected more than the final mean rank r = 8"),
+        ("models.llama-mini.source", {"sliding_window": 3}, "sliding_window: found 3, expected null for architecture llama"),
+    ],
+)
+def test_a_check_of_several_settings_names_the_line_of_the_one_that_is_wrong(
+    tmp_path: Path, key: str, value: dict[str, object], message: str
+) -> None:
+    content = miniature(**{f"{key}.{name}": given for name, given in value.items()})
+    content["tables"]["table1"]["methods"]["llama-mini"] = list(content["methods"])
+    said = refused(tmp_path, content)
+    (name,) = value
+    line = next(i for i, text in enumerate((tmp_path / "experiment.yaml").read_text().splitlines(), 1) if name in text)
+    assert said.startswith(f"{tmp_path / 'experiment.yaml'}:{line}: {key}.{message}")
 
 
 def test_dotted_override_reaches_the_run(tmp_path: Path) -> None:
@@ -296,6 +351,15 @@ def test_sweep_over_a_training_setting_reaches_the_training_spec(tmp_path: Path)
 def test_wrong_sweep_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": {**SWEEP, **change}}))])
+
+
+@pytest.mark.parametrize(
+    ("fractions", "message"),
+    [([0, 2], "pruning.fractions.1: found 2, expected <= 1.0"), ([0, 0.5, 0.5], "pruning.fractions: found 0.5 twice")],
+)
+def test_shares_of_ranks_that_cannot_be_pruned_are_refused(tmp_path: Path, fractions: list[float], message: str) -> None:
+    pruning = {"domain": "math", "model": "llama-mini", "methods": ["lora"], "fractions": fractions}
+    assert message in refused(tmp_path, miniature(pruning=pruning))
 
 
 def test_pruning_of_an_unknown_task_is_refused(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from tests.harness import fake_runs
 from tests.paths import ROOT
 
 NAME = "seconds"
+#: A sweep without its name.
+SWEEP = {"setting": "r", "points": [{"r": 4}, {"r": 8}], "domains": ["math"], "models": ["llama-mini"], "methods": ["lora"]}
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 
 
@@ -90,6 +92,26 @@ def test_it_is_a_target_of_the_workflow(site: Path, path: Path) -> None:
     assert {rule: jobs[rule] for rule in ("base_model", "train", "evaluate", "figure", NAME)} == {
         "base_model": "1", "train": "2", "evaluate": "2", "figure": "1", NAME: "1",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sweep", "near"), [("rank_swep", "did you mean 'rank_sweep'"), ("mine", "expected one of rank_sweep, delta_t, p_init")]
+)
+def test_a_sweep_that_no_figure_shows_is_refused(site: Path, tmp_path: Path, sweep: str, near: str) -> None:
+    path = write(tmp_path, miniature(**{"sweeps": {sweep: SWEEP}}))
+    with pytest.raises(ConfigError, match=rf"experiment.yaml:\d+: sweeps.{sweep}: found a sweep that no figure shows; {near}"):
+        Dag(Config(files=(path,)))
+    added = Config(files=(write(tmp_path, miniature()),), overrides={"sweeps": {sweep: SWEEP}})
+    with pytest.raises(ConfigError, match=rf"experiment.yaml, changed by --config or --set: sweeps.{sweep}: found a sweep"):
+        Dag(added)
+
+
+def test_a_figure_of_another_package_may_show_a_sweep_of_its_own(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(catalogue.figures(), NAME, replace(catalogue.get(NAME), sweep="mine"))
+    path = write(tmp_path, miniature(**{"sweeps": {"mine": SWEEP}}))
+    assert "math/llama-mini/lora.r=4/seed0" in Dag(Config(files=(path,))).runs
 
 
 @pytest.mark.parametrize(

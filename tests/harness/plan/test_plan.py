@@ -288,6 +288,12 @@ def test_a_target_without_runs_is_refused(tmp_path: Path, target: str) -> None:
         main([target, "--configfile", str(write(tmp_path, miniature()))])
 
 
+def test_no_number_is_split_over_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The longest ones: below a million, as a bound."""
+    main(["reproduce_table1", "--configfile", str(write(tmp_path, miniature(**{"training.max_steps": 480})))])
+    assert f"<={480 * 8 * 256:,} " in capsys.readouterr().out
+
+
 def test_the_text_fits_into_100_columns(table1: list[PlannedRun], capsys: pytest.CaptureFixture[str]) -> None:
     experiment = load_experiment([PAPER])
     specs = target_runs(experiment, "reproduce_table1")

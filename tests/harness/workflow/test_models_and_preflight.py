@@ -35,9 +35,9 @@ def with_local_model(tmp_path: Path, path: Path, **changes: object) -> Path:
     return write(tmp_path, content)
 
 
-def check(tmp_path: Path, experiment_file: Path) -> None:
+def check(tmp_path: Path, experiment_file: Path, *options: str) -> None:
     folders = ["--models-dir", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]
-    preflight.main(["--configfile", str(experiment_file), *folders, "--output", str(tmp_path / "ok.json")])
+    preflight.main(["--configfile", str(experiment_file), *folders, "--output", str(tmp_path / "ok.json"), *options])
 
 
 def refused(tmp_path: Path, experiment_file: Path) -> str:
@@ -116,8 +116,8 @@ def test_a_record_without_its_field_is_refused_by_its_key(tmp_path: Path, folder
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("grader", "evaluation.tasks.gsm8k.grader: found 'nothing', expected one of"),
-        ("prompt_template", "evaluation.tasks.gsm8k.prompt_template: found 'nothing', expected one of"),
+        ("grader", "domains.math.evaluation.tasks.gsm8k.grader: found 'nothing', expected one of"),
+        ("prompt_template", "domains.math.evaluation.tasks.gsm8k.prompt_template: found 'nothing', expected one of"),
     ],
 )
 def test_an_unknown_grader_or_prompt_is_refused(tmp_path: Path, folder: Path, key: str, message: str) -> None:
@@ -168,7 +168,9 @@ def test_a_run_that_does_not_fit_the_gpu_is_refused_with_the_setting_that_fits(
         return SimpleNamespace(name=f"Card {index}", total_memory=(30 - 14 * index) << 30)
 
     monkeypatch.setattr("harness.measure.rehearsal.peak_bytes", peak_bytes)
-    check(tmp_path, with_local_model(tmp_path, folder, gpu=True))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    check(tmp_path, with_local_model(tmp_path, folder, gpu=True), "--jobs-elsewhere")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_device_properties", properties)
     (tmp_path / "ok.json").unlink()
@@ -180,6 +182,29 @@ def test_a_run_that_does_not_fit_the_gpu_is_refused_with_the_setting_that_fits(
     assert "expected at most 13.7 of the 16.0 GiB of Card 1" in message
     assert "it fits with training: {micro_batch_tokens: 1024}" in message
     assert asked[0] == "math/llama-mini/lora/seed0"
+
+
+def test_an_experiment_for_gpus_is_refused_without_one(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would train on the CPU. Where a scheduler runs the jobs, this machine needs none."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    message = refused(tmp_path, with_local_model(tmp_path, folder, gpu=True))
+    assert "gpu: found true, but torch sees no GPU, expected one: 'beamlora doctor' says" in message and "gpu=false" in message
+    check(tmp_path, with_local_model(tmp_path, folder, gpu=True), "--jobs-elsewhere")
+
+
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_a_length_that_cuts_every_answer_is_refused_up_to_the_shortest_prompt(
+    tmp_path: Path, folder: Path, loss_on: str
+) -> None:
+    def cut_at(length: int) -> Path:
+        changes = {"domains.math.train.max_length": length, "domains.math.train.loss_on": loss_on}
+        return with_local_model(tmp_path, folder, **changes)
+
+    message = refused(tmp_path, cut_at(8))
+    assert "domains.math.train.max_length: found 8 tokens, which cut the answer off in 100 % of 96 rows, expected" in message
+    shortest = int(message.partition("expected more than ")[2].partition(",")[0])
+    assert f"found {shortest} tokens" in refused(tmp_path, cut_at(shortest))
+    check(tmp_path, cut_at(shortest + 1))
 
 
 def test_an_unreachable_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

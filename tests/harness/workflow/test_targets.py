@@ -8,7 +8,7 @@ import pytest
 
 from harness.config import ConfigError
 from harness.experiment.runs import load_experiment
-from harness.workflow.targets import target_runs
+from harness.workflow.targets import TABLE_TARGETS, check_targets, target_runs
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 
@@ -44,3 +44,24 @@ def test_the_papers_matrix(target: str, count: int) -> None:
     three_seeds = load_experiment([ROOT / "config/paper.yaml"], {"seeds": 3})
     per_seed = 1 if target == "reproduce_table4" else 3  # settings are the same at every seed
     assert len(target_runs(three_seeds, target)) == per_seed * count
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--cores 2 -- reproduce_table1", None),
+        ("results/mini/tables/table1.md runs.parquet train -n --config seeds=2", None),
+        ("-n reproduce_tabel1", "found unknown 'reproduce_tabel1' in experiment 'mini'; did you mean 'reproduce_table1'?"),
+        ("--cores 2 table1", "found unknown 'table1'; did you mean 'reproduce_table1'?"),
+        ("reproduce_table1 rank_swep", "found unknown 'rank_swep' in experiment 'mini'; expected one of reproduce_table1"),
+    ],
+)
+def test_a_target_of_snakemake_that_is_no_rule(tmp_path: Path, arguments: str, said: str | None) -> None:
+    experiment = load_experiment([write(tmp_path, miniature())])
+    rules = [*TABLE_TARGETS, "reproduce_all", "train", "rank_sweep"]
+    if said is None:
+        check_targets(arguments.split(), rules, experiment)
+    else:
+        with pytest.raises(ConfigError) as caught:
+            check_targets(arguments.split(), rules, experiment)
+        assert str(caught.value).startswith(f"target: {said}")
