@@ -389,8 +389,8 @@ class TrainingSpec(Frozen):
     )
 
     def per_process(self, processes: int) -> int:
-        """Micro-batches in one optimizer step of one process. They are shared out whole: the loss of a micro-batch, and which of
-        its elements dropout takes, are those of one process.
+        """Micro-batches in one optimizer step of one process. They are shared out whole: the loss of a micro-batch, and what
+        dropout takes of it, are those of one process.
 
         Raises:
             ValueError: they cannot be shared out equally.
@@ -398,11 +398,11 @@ class TrainingSpec(Frozen):
         size, steps = self.per_device_train_batch_size, self.gradient_accumulation_steps
         if steps % processes == 0:
             return steps // processes
-        batch = size * steps
-        same = f": per_device_train_batch_size {batch // processes} and gradient_accumulation_steps {processes} are the same batch"
+        size_then, left = divmod(size * steps, processes)
+        same = f"; {processes} of {size_then} (per_device_train_batch_size) are the same batch" if left == 0 else ""
         raise ValueError(
-            f"gradient_accumulation_steps: found {steps} micro-batches of {size} for {processes} processes, expected a multiple of "
-            f"{processes}{same if batch % processes == 0 else ''}"
+            f"gradient_accumulation_steps: found {steps} micro-batches of {size} for {processes} processes, "
+            f"expected a multiple of {processes}{same}"
         )
 
     @model_validator(mode="after")
@@ -422,8 +422,8 @@ class TrainingSpec(Frozen):
 # ------------------------------------------------------------------------------------------------------------ experiment
 
 
-#: How many processes train one run, each on a GPU of its own where there are GPUs. No part of a run's spec: no number depends on
-#: it beyond the rounding of sums.
+#: How many processes train one run, each on a GPU of its own where there are GPUs. No part of a run's spec: it changes no
+#: number beyond the rounding of sums.
 Gpus = Annotated[int, Field(ge=1, le=8)]
 
 

@@ -33,8 +33,8 @@ def within(lengths: Sequence[int], *, most_tokens: int, padded: bool) -> list[sl
 
 
 class ShareOfBatches:
-    """The micro-batches of one of several processes: of each round of ``processes`` of them its own one. In the last round of an
-    epoch some get one without rows, so that all take part in every step, and no row counts twice."""
+    """The micro-batches of one of several processes: of each round of ``processes`` of them its own one. In the last round of
+    an epoch some get one without rows, so that all take part in every step, and no row counts twice."""
 
     def __init__(self, batches: BatchSampler, *, processes: int, index: int) -> None:
         self.batches, self.processes, self.index = batches, processes, index

@@ -1,4 +1,4 @@
-"""How many processes train a run, each on a GPU of its own where there are GPUs. Outside the run's spec: no number depends on it
+"""How many processes train a run, each on a GPU of its own where there are GPUs. Outside the run's spec: it changes no number
 beyond the rounding of sums. No torch."""
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def why_not(run: RunSpec, processes: int) -> str | None:
 
 
 def _resolved(experiment: Experiment, run: RunSpec) -> tuple[int, KeyPath]:
-    """The number, and the key that gives it: of the last override for the run, else of its method, its domain, the experiment."""
+    """The number, and the key that gives it: of the last override for the run, its method, its domain or the experiment."""
     method = run.method.key.partition(".")[0]  # without the point of a sweep
     layers: list[tuple[int | None, KeyPath]] = [
         (experiment.gpus, ("gpus",)),

@@ -24,7 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.train", description="Fine-tune one run of an experiment.")
     add_config_arguments(parser)
     parser.add_argument(
-        "--run", "--run-id", required=True, metavar="ID", help="domain/model/method/seedN; torchrun takes --run for its --run-path"
+        "--run",
+        "--run-id",
+        required=True,
+        metavar="ID",
+        help="domain/model/method/seedN; behind torchrun, which takes --run for an option of its own, --run-id",
     )
     parser.add_argument("--run-dir", type=Path, required=True, help="where adapter/ and train.json go")
     parser.add_argument(

@@ -209,8 +209,8 @@ def _refuse_other_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
     by_us = trainer.method.sharded and trainer.args.world_size > 1
     if trainer.is_deepspeed_enabled or (trainer.is_fsdp_enabled and not by_us):
         raise ConfigError(
-            f"methods.{spec.method.key}: found sharded parameters (FSDP or DeepSpeed by accelerate's variables), expected whole "
-            "ones: say gpus in the experiment, or start with torchrun"
+            f"methods.{spec.method.key}: found sharded parameters (FSDP or DeepSpeed by accelerate's variables), expected "
+            "whole ones: say gpus in the experiment, or start with torchrun"
         )
 
 

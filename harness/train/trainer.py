@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.data_loader import DataLoaderShard
-from accelerate.utils import send_to_device
+from accelerate.data_loader import DataLoaderShard  # type: ignore[import-untyped]
+from accelerate.utils import (  # type: ignore[import-untyped]
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    send_to_device,
+)
 from safetensors.torch import load_file, save_file
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.nn.functional import cross_entropy
@@ -37,6 +41,12 @@ STATE_FILE = "method_state.pt"
 #: Gradient checkpointing among the Trainer's arguments: 5.17 knows the old name only, 5.23 warns at it.
 _FIELDS = TrainingArguments.__dataclass_fields__
 CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in _FIELDS else "gradient_checkpointing"
+#: For FSDP2. Whole gradients of all parameters are not kept from one micro-batch to the next.
+_SHARDED: Mapping[str, Any] = {
+    "fsdp": True,
+    "fsdp_config": {"version": 2},
+    "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
+}
 
 
 class MethodTrainer(Trainer):
@@ -49,6 +59,8 @@ class MethodTrainer(Trainer):
 
     #: Set by ``create_optimizer``; declared here, since the base class is not type-checked.
     optimizer: torch.optim.Optimizer | None
+    #: Whether parameters are sharded over the processes.
+    is_fsdp_enabled: bool
 
     def __init__(self, *, method: Method[Any], spec: TrainingSpec, **arguments: Any) -> None:
         self.method = method
@@ -70,6 +82,15 @@ class MethodTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         if self.importance is not None:
             self.add_callback(self.importance)  # after the method's own, which may change the ranks at the same step
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """With FSDP2 on the CPU too, for which accelerate lets go of its plugin without a word, and torch has it."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            state = self.accelerator.state
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            state.distributed_type = DistributedType.FSDP
+            self.is_fsdp_enabled = True
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the method's groups, or over all trainable parameters as one group."""
@@ -253,8 +274,8 @@ class MethodTrainer(Trainer):
         return {clock: self.before[clock] + now[clock] - self.started[clock] for clock in now}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write what training changes: the method's tensors and its state, whole, so that any number of processes can go on from
-        them. The artefact is ``Method.finalize``'s."""
+        """Write what training changes: the method's tensors and its state, whole, so that any number of processes can go on
+        from them. The artefact is ``Method.finalize``'s."""
         tensors = whole_tensors(self.method.checkpoint_tensors(self.model), keep=self.args.should_save)
         tokens = self.all_tokens
         if not self.args.should_save:
@@ -298,6 +319,7 @@ class MethodTrainer(Trainer):
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
+        assert self.optimizer is not None
         state = whole_optimizer_state(self.optimizer.state_dict(), keep=self.args.should_save)
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
@@ -307,6 +329,7 @@ class MethodTrainer(Trainer):
         if checkpoint is None or not self.is_fsdp_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
+        assert self.optimizer is not None
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True, mmap=True)
         self.optimizer.load_state_dict(sharded_optimizer_state(state, self.optimizer))
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
@@ -452,11 +475,8 @@ def training_arguments(
         dataloader_num_workers=0,
         ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
-        fsdp=sharded,
-        fsdp_config={"version": 2} if sharded else None,
-        # Else whole gradients of all parameters are kept from one micro-batch to the next.
-        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if sharded else None,
         **{CHECKPOINTING: spec.gradient_checkpointing},
+        **(_SHARDED if sharded else {}),
     )
     if sharded:
         # Autocast alone decides where bfloat16 is computed with, as in one process; gradients are summed in float32.
