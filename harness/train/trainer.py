@@ -77,8 +77,9 @@ class MethodTrainer(Trainer):
         self.before = {"wall": 0.0, "cpu": 0.0}
         self.started = {"wall": time.monotonic(), "cpu": time.process_time()}
         super().__init__(**arguments)
-        #: The output layer whose logits are never made; None where the model makes them, and where its weight is sharded.
-        self.head = plain_head(self.model) if spec.fused and not self.is_fsdp_enabled else None
+        #: The output layer whose logits are never made; None where the model makes them. Sharded, its weight is whole from the
+        #: forward pass to the end of the backward pass.
+        self.head = plain_head(self.model) if spec.fused else None
         self.loss_is_scaled_for_ga = True
         if self.importance is not None:
             self.add_callback(self.importance)  # after the method's own, which may change the ranks at the same step
