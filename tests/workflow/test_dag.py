@@ -256,6 +256,7 @@ def test_the_train_rule_asks_for_the_devices_and_starts_the_processes(unchanged:
     unchanged.configure(**{"training.gradient_accumulation_steps": 2, "gpu": True, "methods.lora.gpus": 2})
     options = ["--dry-run", "--printshellcmds", "--resources", "gpu=4", "--snakefile", "plain.smk", "--forcerun", "train"]
     jobs = unchanged.snakemake(*options).stdout.split("\n\n")
+    jobs = [job for job in jobs if "rule train:" in job]
     (two,), (one,) = ([job for job in jobs if f"--run math/llama-mini/{name}/" in job] for name in ("lora", "dora"))
     assert "harness.workflow.gpu_slot --gpus 2 python -m harness.train " in two and " --gpus 1 python" in one
     assert "threads: 2" in two and "threads: " not in one
