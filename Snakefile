@@ -147,13 +147,15 @@ rule train:
         hash=lambda wildcards: PLAN.run(wildcards).training_hash(),
     log:
         f"{FOLDER}/logs/train/{{domain}}/{{model}}/{{method}}/seed{{seed}}.log",
+    threads: PLAN.gpus
     resources:
-        gpu=GPUS,
+        gpu=lambda wildcards: GPUS * PLAN.gpus(wildcards),
+        processes=PLAN.gpus,
         overrides=OVERRIDES,
     message:
         "Train {params.run}"
     shell:
-        "python -m harness.workflow.gpu_slot python -m harness.train --configfile {input.config} {resources.overrides} --run {params.run} --run-dir $(dirname {output.record})"
+        "python -m harness.workflow.gpu_slot --gpus {resources.processes} python -m harness.train --configfile {input.config} {resources.overrides} --run {params.run} --run-dir $(dirname {output.record})"
         " --training-hash {params.hash} 2> {log}"
 
 
@@ -377,6 +379,7 @@ onstart:
     # sets off a timer that wakes the scheduler each second from then on: after 90 jobs, 90 passes over all waiting jobs each
     # second, 15 to 25 % of a core. Jobs on this machine are limited by its cores.
     if workflow.local_exec:
+        or_refuse(PLAN.check_devices)(None)
         workflow.scheduler.job_rate_limiter = None
         JOBS.preload(PLAN.folder / "logs/preloaded.log", gpu=PLAN.experiment.gpu)
         shell.prefix(JOBS.prefix())

@@ -380,7 +380,7 @@ class TrainingSpec(Frozen):
     learning_rate: float = Field(gt=0, le=10)
     per_device_train_batch_size: int = Field(ge=1, description="examples in one micro-batch")
     gradient_accumulation_steps: int = Field(
-        1, ge=1, description="micro-batches in one optimizer step, over all processes together: torchrun shares them out"
+        1, ge=1, description="micro-batches in one optimizer step, over all processes together: ``gpus`` shares them out"
     )
     micro_batch_tokens: int | None = Field(
         None,
@@ -427,20 +427,21 @@ class TrainingSpec(Frozen):
         None, ge=1, description="optimizer steps between snapshots of the ranks' importance; null: none"
     )
 
-    def per_process(self, world_size: int) -> tuple[int, int]:
-        """Examples in a micro-batch, and micro-batches, of one process; all processes together make the same global batch.
+    def per_process(self, processes: int) -> int:
+        """Micro-batches in one optimizer step of one process. They are shared out whole: the loss of a micro-batch, and what
+        dropout takes of it, are those of one process.
 
         Raises:
-            ValueError: the global batch cannot be shared out equally.
+            ValueError: they cannot be shared out equally.
         """
         size, steps = self.per_device_train_batch_size, self.gradient_accumulation_steps
-        if steps % world_size == 0:
-            return size, steps // world_size
-        if steps == 1 and size % world_size == 0:
-            return size // world_size, 1
+        if steps % processes == 0:
+            return steps // processes
+        size_then, left = divmod(size * steps, processes)
+        same = f"; {processes} of {size_then} (per_device_train_batch_size) are the same batch" if left == 0 else ""
         raise ValueError(
-            f"gradient_accumulation_steps: found {steps} micro-batches of {size} for {world_size} processes, "
-            "expected a number that they can share equally"
+            f"gradient_accumulation_steps: found {steps} micro-batches of {size} for {processes} processes, "
+            f"expected a multiple of {processes}{same}"
         )
 
     @model_validator(mode="after")
@@ -460,13 +461,19 @@ class TrainingSpec(Frozen):
 # ------------------------------------------------------------------------------------------------------------ experiment
 
 
+#: How many processes train one run, each on a GPU of its own where there are GPUs. No part of a run's spec: it changes no
+#: number beyond the rounding of sums.
+Gpus = Annotated[int, Field(ge=1, le=8)]
+
+
 class DomainSpec(Frozen):
-    """A domain: what is trained on and what is evaluated. ``training`` and ``adapter`` overlay the experiment's."""
+    """A domain: what is trained on and what is evaluated. ``training``, ``adapter`` and ``gpus`` overlay the experiment's."""
 
     train: TrainingData
     evaluation: EvaluationSpec
     training: dict[str, Any] = {}
     adapter: dict[str, Any] = {}
+    gpus: Gpus | None = None
 
 
 class MethodEntry(Frozen):
@@ -476,6 +483,7 @@ class MethodEntry(Frozen):
     label: str | None = None
     settings: dict[str, Any] = {}
     training: dict[str, Any] = {}
+    gpus: Gpus | None = None
 
 
 class Override(Frozen):
@@ -486,6 +494,7 @@ class Override(Frozen):
     method: tuple[str, ...] | None = None
     settings: dict[str, Any] = {}
     training: dict[str, Any] = {}
+    gpus: Gpus | None = None
 
 
 class TableSpec(Frozen):
@@ -614,6 +623,7 @@ class Experiment(Frozen):
     notes: tuple[str, ...] = Field((), description="sentences printed under every table")
     seeds: Seeds
     gpu: bool = Field(description="whether runs need a GPU")
+    gpus: Gpus = Field(1, description="processes that train one run together, each on its own GPU where runs need one")
     report_to: Annotated[tuple[Literal["tensorboard", "trackio", "wandb"], ...], AfterValidator(_distinct)] = Field(
         (), description="where training shows its loss while it runs, beside train.json: the Trainer's own integrations"
     )

@@ -80,7 +80,6 @@ class Adalora(Method[AdaloraSettings]):
     name = "adalora"
     label = "AdaLoRA"
     Settings = AdaloraSettings
-    supports_sharded_optimizer = False
 
     def trained_parameters(self, base: int, layers: Iterable[tuple[int, int]]) -> int:
         """A, E and B of the largest rank, which is allocated from the start."""

@@ -89,8 +89,9 @@ class Method(ABC, Generic[SettingsT]):
     Settings: ClassVar[type[MethodSettings]]
     #: Named variants (ablations): registry name -> (label, settings that differ from the defaults). A subclass has its own.
     variants: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {}
-    #: Whether the method can run when optimizer states are sharded (FSDP, ZeRO). Methods that edit moments say False.
-    supports_sharded_optimizer: ClassVar[bool] = True
+    #: Whether several processes share its parameters out between them (FSDP2) instead of having a copy each (DDP): for what one
+    #: GPU cannot hold. Only for methods that edit neither parameters nor moments, and whose trained tensors keep their names.
+    sharded: ClassVar[bool] = False
     #: Whether the artefact is a LoRA adapter of the ranks that were trained, so that single ranks can be taken out of it.
     prunable: ClassVar[bool] = False
 

@@ -25,6 +25,7 @@ class FullFineTuning(Method[MethodSettings]):
     name = "full-ft"
     label = "Full-FT"
     Settings = MethodSettings
+    sharded = True
 
     def trained_parameters(self, base: int, layers: Iterable[tuple[int, int]]) -> int:
         """All."""

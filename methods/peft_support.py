@@ -68,8 +68,13 @@ def private_generator(*identity: int | str) -> torch.Generator:
     """A CPU generator whose stream depends on ``identity`` (such as seed, cycle and module name) and on nothing else."""
     import torch
 
+    return torch.Generator().manual_seed(private_seed(*identity))
+
+
+def private_seed(*identity: int | str) -> int:
+    """A seed that depends on ``identity`` and on nothing else."""
     digest = hashlib.sha256(json.dumps(identity).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return int.from_bytes(digest[:7], "big")
 
 
 # ------------------------------------------------------------------------------------------------------------------- models

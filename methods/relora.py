@@ -65,7 +65,6 @@ class Relora(Lora):
     label = "ReLoRA"
     settings: ReloraSettings
     Settings = ReloraSettings
-    supports_sharded_optimizer = False
     prunable = False
 
     def wrap(self, model: Any, context: TrainingContext) -> torch.nn.Module:

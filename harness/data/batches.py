@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from harness.data.tokens import IGNORE_INDEX
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils.data import BatchSampler
 
 
 def within(lengths: Sequence[int], *, most_tokens: int, padded: bool) -> list[slice]:
@@ -29,6 +32,35 @@ def within(lengths: Sequence[int], *, most_tokens: int, padded: bool) -> list[sl
     return groups
 
 
+class ShareOfBatches:
+    """The micro-batches of one of several processes: of each round of ``processes`` of them its own one. In the last round of
+    an epoch some get one without rows, so that all take part in every step, and no row counts twice."""
+
+    def __init__(self, batches: BatchSampler, *, processes: int, index: int) -> None:
+        self.batches, self.processes, self.index = batches, processes, index
+        #: Where accelerate looks for whom to tell of a new epoch.
+        self.sampler = batches.sampler
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.batches) / self.processes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for each in zip_longest(*[iter(self.batches)] * self.processes, fillvalue=[]):
+            yield each[self.index]
+
+
+def is_empty(batch: Mapping[str, Any]) -> bool:
+    """Whether a collator made the batch of no example."""
+    return bool(batch["input_ids"].numel() == 1)
+
+
+def _examples(examples: Sequence[Mapping[str, torch.Tensor]]) -> Sequence[Mapping[str, torch.Tensor]]:
+    """The examples; instead of none one of a single token without label, which changes no loss and no gradient."""
+    import torch
+
+    return examples or [{"input_ids": torch.tensor([0]), "labels": torch.tensor([IGNORE_INDEX])}]
+
+
 class PackedCollator:
     """Joins the examples of a batch end to end: shape (1, total tokens), no padding.
 
@@ -43,6 +75,7 @@ class PackedCollator:
     def __call__(self, examples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
         import torch
 
+        examples = _examples(examples)
         lengths = [len(example["input_ids"]) for example in examples]
         labels = torch.cat([example["labels"] for example in examples])
         batch: dict[str, Any] = {
@@ -89,6 +122,7 @@ class PaddedCollator:
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
+        examples = _examples(examples)
         ids = [example["input_ids"] for example in examples]
         return {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),

@@ -137,7 +137,7 @@ def resolve_run(
     settings = _method_layers(experiment, named, domain=domain, method=method, paths=paths)
     training = _training_layers(experiment, domain=domain, method=method)
     at: tuple[Any, ...] = ("methods", method, "settings")
-    for i, override in _overrides(experiment, domain=domain, model=model, method=method).items():
+    for i, override in overrides_for(experiment, domain=domain, model=model, method=method).items():
         known = None if override.method is not None else named.cls.Settings.model_fields
         settings.lay(override.settings, ("overrides", i, "settings"), known=known)
         training.lay(override.training, ("overrides", i, "training"))
@@ -196,7 +196,7 @@ def _training_layers(experiment: Experiment, *, domain: str, method: str) -> _La
     return layers
 
 
-def _overrides(experiment: Experiment, **where: str) -> dict[int, Override]:
+def overrides_for(experiment: Experiment, **where: str) -> dict[int, Override]:
     """Place in the file -> override, of those that are meant for a domain, model and method."""
     meant = {}
     for i, override in enumerate(experiment.overrides):

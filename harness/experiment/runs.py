@@ -28,6 +28,7 @@ from harness.config import (
     judged_by,
 )
 from harness.did_you_mean import suggestion
+from harness.experiment.gpus import check_gpus
 from harness.experiment.lock import read_lock, with_commits
 from harness.experiment.resolve import check_names, resolve_run
 from harness.experiment.yaml_file import KeyPath, LocatedError, as_seeds, at_command_line, read_yaml, validate
@@ -68,6 +69,8 @@ def _checked(content: Mapping[str, Any], paths: Sequence[Path]) -> Experiment:
     for sweep in experiment.sweeps:
         sweep_runs(experiment, sweep, paths=paths)
     pruning_runs(experiment, paths=paths)
+    for run in all_runs(experiment):
+        check_gpus(experiment, run, paths=paths)
     for evaluation in base_evaluations(experiment):
         validate(
             EvaluationSpec,

@@ -37,9 +37,15 @@ class Peaks:
     def __init__(self, cache_dir: Path, *, gpu: bool) -> None:
         self.folder, self.gpu = cache_dir / "memory", gpu
 
-    def of(self, run: RunSpec, base: Architecture, *, lengths: Sequence[int], predict: bool = True) -> int | None:
-        """``rehearsal.peak_bytes``; None for batches with padding, whose shapes depend on their content, and, unless it may be
-        predicted now, for what was not asked before."""
+    def of(
+        self, run: RunSpec, base: Architecture, *, lengths: Sequence[int], gpus: int = 1, predict: bool = True
+    ) -> int | None:
+        """``rehearsal.peak_bytes`` on each of ``gpus``; None for batches with padding, whose shapes depend on their content,
+        and, unless it may be predicted now, for what was not asked before."""
+        peak = self._of_one(run, base, lengths=lengths, predict=predict)
+        return None if peak is None else peak - spared(run, base, gpus=gpus)
+
+    def _of_one(self, run: RunSpec, base: Architecture, *, lengths: Sequence[int], predict: bool) -> int | None:
         if not run.training.packing:
             return None
         path = self._path(run, base, lengths)
@@ -86,13 +92,50 @@ def largest_batch(run: RunSpec, longest: Sequence[int] = ()) -> list[int]:
     return lengths
 
 
-def remedy(run: RunSpec, fits: Callable[[RunSpec], bool]) -> str:
-    """The first setting with which a run fits; all keep its numbers: checkpointing, micro-batches in parts, both."""
+#: Bytes of a sharded parameter: itself, its gradient and two moments, in float32.
+_SHARDED_BYTES = 16
+
+
+def spared(run: RunSpec, base: Architecture, *, gpus: int) -> int:
+    """How many bytes of the predicted peak lie on the other GPUs; none, where each has a copy. Worked out, not rehearsed."""
+    if not methods.of(run.method).sharded:
+        return 0
+    return _SHARDED_BYTES * base.parameters * (gpus - 1) // gpus
+
+
+def remedy(run: RunSpec, fits: Callable[[RunSpec, int], bool], *, gpus: int = 1) -> str:
+    """The first setting with which a run fits; all keep its numbers: checkpointing, micro-batches in parts, both; for sharded
+    parameters several GPUs, in float32.
+
+    Args:
+        fits: whether it would, on each of so many GPUs.
+        gpus: how many it is meant for.
+    """
     training, longest = run.training, run.data.max_length
     parts: list[dict[str, Any]] = [{"micro_batch_tokens": sum(largest_batch(run)) // 2**n} for n in range(1, 16)]
     parts = [change for change in parts if change["micro_batch_tokens"] >= longest]
     checkpointing: dict[str, Any] = {"gradient_checkpointing": True}
     for change in (checkpointing, *parts, *(checkpointing | change for change in parts)):
-        if fits(run.model_copy(update={"training": training.model_copy(update=change)})):
-            return "training: {" + ", ".join(f"{name}: {json.dumps(value)}" for name, value in change.items()) + "}"
-    return "several GPUs: neither gradient_checkpointing nor one example at a time makes it fit"
+        if fits(_changed(run, change), gpus):
+            return _as_yaml(change)
+    neither = "neither gradient_checkpointing nor one example at a time makes it fit"
+    if not methods.of(run.method).sharded:
+        return f"a larger GPU: {neither}, and several GPUs have a whole copy each"
+    float32: dict[str, Any] = {"bf16_update": "float32"} if training.dtype == "bfloat16" else {}
+    for more in (count for count in (2, 4, 8) if count > gpus and training.gradient_accumulation_steps % count == 0):
+        for change in (float32, checkpointing | float32):
+            if fits(_changed(run, change), more):
+                return f"gpus: {more}" + (f" and {_as_yaml(change)}" if change else "")
+    return f"larger GPUs: {neither}, nor do several GPUs"
+
+
+def _changed(run: RunSpec, training: dict[str, Any]) -> RunSpec:
+    return run.model_copy(update={"training": run.training.model_copy(update=training)})
+
+
+def _as_yaml(training: dict[str, Any]) -> str:
+    return "training: {" + ", ".join(f"{name}: {_word(value)}" for name, value in training.items()) + "}"
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

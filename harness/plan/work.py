@@ -21,6 +21,7 @@ from harness.config import (
     local_file,
     used_rows,
 )
+from harness.experiment.gpus import gpus_of
 from harness.models.architecture import Architecture, architecture
 from harness.plan import cost
 from harness.plan.parameter_counts import Parameters, count
@@ -197,7 +198,8 @@ class Planner:
         if base is None:
             return None
         lengths = largest_batch(run, sorted(self._lengths_of_set(run) or (), reverse=True))
-        return self.peaks.of(run, base, lengths=lengths, predict=self.predict_memory)
+        gpus = gpus_of(self.experiment, run)
+        return self.peaks.of(run, base, lengths=lengths, gpus=gpus, predict=self.predict_memory)
 
     def hours(self, run: RunSpec, parameters: Parameters | None, tokens: Tokens | None) -> Hours | None:
         """What the run takes on one GPU; None where nothing says it."""

@@ -1,14 +1,21 @@
-"""``python -m harness.train --configfile config/tiny.yaml --run ID --run-dir DIR``: fine-tune one run of an experiment."""
+"""``python -m harness.train --configfile config/tiny.yaml --run ID --run-dir DIR``: fine-tune one run of an experiment.
+
+With as many processes as its ``gpus`` say, or with those that torchrun has started:
+``python -m torch.distributed.run --nproc-per-node 2 -m harness.train --run-id ID --run-dir DIR``.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from harness.cli import SCRATCH, add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import ConfigError
+from harness.experiment.gpus import check_world, gpus_of
 from harness.experiment.runs import load_run
+from harness.train.launch import launch
 from harness.train.run import Folders, train
 
 
@@ -16,7 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line. Exit status 0 means train.json is written, also for a run recorded as diverged."""
     parser = argparse.ArgumentParser(prog="python -m harness.train", description="Fine-tune one run of an experiment.")
     add_config_arguments(parser)
-    parser.add_argument("--run", required=True, metavar="ID", help="domain/model/method/seedN")
+    parser.add_argument(
+        "--run",
+        "--run-id",
+        required=True,
+        metavar="ID",
+        help="domain/model/method/seedN; behind torchrun, which takes --run for an option of its own, --run-id",
+    )
     parser.add_argument("--run-dir", type=Path, required=True, help="where adapter/ and train.json go")
     parser.add_argument(
         "--scratch",
@@ -33,6 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     experiment, spec = load_run(config.files, config.overrides, args.run)
     if args.training_hash not in (None, spec.training_hash()):
         raise ConfigError(f"{config.files[-1]}: changed while the workflow was running; repeat the command")
+    processes = int(os.environ.get("WORLD_SIZE", "0"))
+    if processes:
+        check_world(spec, processes)
+    elif (gpus := gpus_of(experiment, spec)) > 1:
+        return launch("harness.train", sys.argv[1:] if arguments is None else arguments, processes=gpus)
     folders = Folders(
         output=args.run_dir, scratch=args.scratch / spec.training_hash(), models=args.models_dir, cache=args.cache_dir
     )

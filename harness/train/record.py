@@ -46,7 +46,7 @@ def training_record(
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     history = [{key: _finite(value) for key, value in entry.items()} for entry in trainer.state.log_history if "loss" in entry]
     seconds = trainer.seconds
-    tokens = _summed_tokens(trainer)
+    tokens = trainer.all_tokens
     memory = peak_memory()
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -89,13 +89,6 @@ def training_record(
 def _finite(value: float) -> float | None:
     """JSON has no NaN: a loss that is not a number is missing."""
     return value if isinstance(value, int) or abs(value) < float("inf") else None
-
-
-def _summed_tokens(trainer: MethodTrainer) -> dict[str, int]:
-    counts = torch.tensor(list(trainer.tokens.values()), device=trainer.args.device)
-    if trainer.args.world_size > 1:
-        torch.distributed.all_reduce(counts)
-    return dict(zip(trainer.tokens, counts.tolist(), strict=True))
 
 
 def run_info(record: Mapping[str, Any], peft_config: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
 
     from harness.provenance import git_state
     from harness.train.record import training_record
+    from harness.train.shards import whole_model
 
     limit_threads()
     reporting.check(experiment.report_to)
@@ -65,7 +66,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
     git = git_state(Path(__file__).parent)  # of the code that is running, not of what the checkout holds at the end
     base = load_inputs(spec, experiment, folders)
     trainer, stop = make_trainer(spec, base, folders, report_to=experiment.report_to)
-    _refuse_sharding(trainer, spec)
+    _refuse_other_sharding(trainer, spec)
     _fit(trainer, folders.scratch)
     diverged = stop.reason is not None
     record = training_record(
@@ -79,8 +80,9 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
         evidence={} if diverged else trainer.method.evidence(trainer.model),
     )
     record["rank_importance"] = _importance_record(trainer)
+    model = whole_model(trainer.model)
     if trainer.is_world_process_zero():
-        _write_results(record, trainer, base.tokenizer, folders)
+        _write_results(record, trainer, model, base.tokenizer, folders)
     return record
 
 
@@ -140,7 +142,7 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
             seed=spec.seed,
             learning_rate=spec.training.learning_rate,
             weight_decay=spec.training.weight_decay,
-            gradient_accumulation_steps=spec.training.per_process(world_size)[1],
+            gradient_accumulation_steps=spec.training.per_process(world_size),
             world_size=world_size,
             cache_dir=folders.cache,
             base_model_hash=base.hash,
@@ -192,6 +194,7 @@ def make_trainer(
             world_size=world_size,
             output_dir=folders.scratch,
             seed=spec.seed,
+            sharded=method.sharded and world_size > 1,
             report_to=report_to,
             run_name=f"{spec.experiment}/{spec.run_id}",
         ),
@@ -201,22 +204,13 @@ def make_trainer(
     return trainer, stop
 
 
-def _refuse_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if sharded and spec.training.importance_every is not None:
+def _refuse_other_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
+    """What accelerate's own environment variables ask for is not what ``gpus`` stands for."""
+    by_us = trainer.method.sharded and trainer.args.world_size > 1
+    if trainer.is_deepspeed_enabled or (trainer.is_fsdp_enabled and not by_us):
         raise ConfigError(
-            f"training.importance_every: found {spec.training.importance_every} with sharded parameters (FSDP or DeepSpeed), "
-            "expected null: the norms need whole ranks; launch with torchrun instead"
-        )
-    if sharded and spec.training.bf16_update == "kahan":
-        raise ConfigError(
-            "training.bf16_update: found 'kahan' with sharded parameters (FSDP or DeepSpeed), expected float32, which several "
-            "GPUs have the memory for"
-        )
-    if sharded and not trainer.method.supports_sharded_optimizer:
-        raise ConfigError(
-            f"methods.{spec.method.key}: found a sharded optimizer (FSDP or DeepSpeed), expected whole optimizer "
-            "states: this method edits them; launch with torchrun instead"
+            f"methods.{spec.method.key}: found sharded parameters (FSDP or DeepSpeed by accelerate's variables), expected "
+            "whole ones: say gpus in the experiment, or start with torchrun"
         )
 
 
@@ -246,7 +240,11 @@ def _importance_record(trainer: MethodTrainer) -> dict[str, Any] | None:
 
 
 def _write_results(
-    record: Mapping[str, Any], trainer: MethodTrainer, tokenizer: PreTrainedTokenizerBase, folders: Folders
+    record: Mapping[str, Any],
+    trainer: MethodTrainer,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    folders: Folders,
 ) -> None:
     """The artefact, then the record, then away with the checkpoints."""
     from harness.provenance import file_sha256
@@ -255,7 +253,7 @@ def _write_results(
     shutil.rmtree(adapter, ignore_errors=True)
     adapter.mkdir(parents=True)
     if record["status"] == "success":
-        trainer.method.finalize(trainer.model, adapter)
+        trainer.method.finalize(model, adapter)
         tokenizer.save_pretrained(adapter)
     log = folders.scratch / "operations.jsonl"
     if log.exists():

@@ -11,8 +11,8 @@ from methods.base import OperationSteps
 
 def step_counts(spec: TrainingSpec, *, examples: int, world_size: int) -> tuple[int, int]:
     """Optimizer steps in all, and in one epoch, as the Trainer counts them."""
-    batch_size, accumulation = spec.per_process(world_size)
-    batches = math.ceil(examples / (batch_size * world_size))
+    accumulation = spec.per_process(world_size)
+    batches = math.ceil(examples / (spec.per_device_train_batch_size * world_size))
     per_epoch = math.ceil(batches / accumulation)
     if spec.max_steps is not None:
         return spec.max_steps, per_epoch

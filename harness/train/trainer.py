@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import DataLoaderShard  # type: ignore[import-untyped]
+from accelerate.utils import (  # type: ignore[import-untyped]
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    send_to_device,
+)
 from safetensors.torch import load_file, save_file
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from harness.config import ConfigError, TrainingSpec
+from harness.data.batches import ShareOfBatches, is_empty
 from harness.data.tokens import IGNORE_INDEX
 from harness.progress import Progress
 from harness.records.importance import ImportanceHistory
 from harness.train import checkpoints
 from harness.train.loss import hidden_states, label_loss, plain_head
 from harness.train.optimizer import KahanAdamW
+from harness.train.shards import as_sharded, sharded_optimizer_state, whole_optimizer_state, whole_tensors
 from methods.base import Method
+from methods.peft_support import private_seed
 
 TENSORS_FILE = "trainable.safetensors"
 STATE_FILE = "method_state.pt"
 #: Gradient checkpointing among the Trainer's arguments: 5.17 knows the old name only, 5.23 warns at it.
 _FIELDS = TrainingArguments.__dataclass_fields__
 CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in _FIELDS else "gradient_checkpointing"
+#: For FSDP2. Whole gradients of all parameters are not kept from one micro-batch to the next.
+_SHARDED: Mapping[str, Any] = {
+    "fsdp": True,
+    "fsdp_config": {"version": 2},
+    "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
+}
 
 
 class MethodTrainer(Trainer):
@@ -41,6 +59,8 @@ class MethodTrainer(Trainer):
 
     #: Set by ``create_optimizer``; declared here, since the base class is not type-checked.
     optimizer: torch.optim.Optimizer | None
+    #: Whether parameters are sharded over the processes.
+    is_fsdp_enabled: bool
 
     def __init__(self, *, method: Method[Any], spec: TrainingSpec, **arguments: Any) -> None:
         self.method = method
@@ -57,11 +77,21 @@ class MethodTrainer(Trainer):
         self.before = {"wall": 0.0, "cpu": 0.0}
         self.started = {"wall": time.monotonic(), "cpu": time.process_time()}
         super().__init__(**arguments)
-        #: The output layer whose logits are never made; None where the model makes them.
+        #: The output layer whose logits are never made; None where the model makes them. Sharded, its weight is whole from the
+        #: forward pass to the end of the backward pass.
         self.head = plain_head(self.model) if spec.fused else None
         self.loss_is_scaled_for_ga = True
         if self.importance is not None:
             self.add_callback(self.importance)  # after the method's own, which may change the ranks at the same step
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """With FSDP2 on the CPU too, for which accelerate lets go of its plugin without a word, and torch has it."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            state = self.accelerator.state
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            state.distributed_type = DistributedType.FSDP
+            self.is_fsdp_enabled = True
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the method's groups, or over all trainable parameters as one group."""
@@ -84,12 +114,28 @@ class MethodTrainer(Trainer):
     ) -> tuple[list[dict[str, Any]], torch.Tensor]:
         """The micro-batches of one optimizer step, and how many label tokens they hold on all processes together."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        count = torch.tensor(sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in batches), device=device)
-        if self.args.world_size > 1:
-            count = self.accelerator.gather(count).sum()
-        self.micro_batches = len(batches)
+        labels = sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in batches)
+        labels, self.micro_batches = self.over_processes([labels, sum(not is_empty(b) for b in batches)])
         self._begin_step()
-        return batches, count
+        return batches, torch.tensor(labels, device=device)
+
+    def over_processes(self, counts: Sequence[int], *, largest: bool = False) -> list[int]:
+        """The sums of these counts over all processes, or the largest of each. Every process must call it."""
+        if self.args.world_size == 1:
+            return list(counts)
+        found = torch.tensor(counts, device=self.args.device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX if largest else torch.distributed.ReduceOp.SUM)
+        return list(found.tolist())
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The micro-batches of this process: those that one process alone would compute, shared out."""
+        loader = super().get_train_dataloader()
+        if self.args.world_size == 1:
+            return loader
+        share = ShareOfBatches(
+            loader.batch_sampler.batch_sampler, processes=self.args.world_size, index=self.args.process_index
+        )
+        return DataLoaderShard(loader.dataset, device=loader.device, batch_sampler=share, collate_fn=loader.collate_fn)
 
     def _begin_step(self) -> None:
         """Before the first micro-batch of an optimizer step: none is computed yet, and the regulariser neither."""
@@ -123,15 +169,25 @@ class MethodTrainer(Trainer):
     def _in_parts(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor | None:
-        """The micro-batch's share of the loss, its gradients added; None if memory ran out, and ``most_tokens`` is halved."""
+        """The micro-batch's share of the loss, its gradients added; None if memory ran out, and ``most_tokens`` is halved.
+
+        Its random numbers (dropout) are its own, whichever process computes it.
+        """
+        place = len(self.computed) * self.args.world_size + self.args.process_index
+        torch.manual_seed(private_seed("micro-batch", self.args.seed, self.state.global_step, place))
         bound = self.most_tokens
         parts = [inputs] if bound is None else self.data_collator.split(inputs, most_tokens=bound)
+        if self.is_fsdp_enabled and bound is not None:
+            # Each part gathers the weights from all processes, which must ask for them equally often.
+            (most,) = self.over_processes([len(parts)], largest=True)
+            parts += [send_to_device(self.data_collator([]), self.args.device)] * (most - len(parts))
         self.labels_in_all_parts = None if len(parts) == 1 else int((inputs["labels"] != IGNORE_INDEX).sum())
         losses: list[torch.Tensor] = []
         for part in parts:
             last = len(losses) == len(parts) - 1
             try:
-                with nullcontext() if last else self.accelerator.no_sync(model):
+                # Sharded, whole gradients would be as large as what they are shared out to avoid.
+                with nullcontext() if last or self.is_fsdp_enabled else self.accelerator.no_sync(model):
                     losses.append(super().training_step(model, part, num_items_in_batch))
             except torch.OutOfMemoryError as error:
                 self._halve(part, error)
@@ -180,12 +236,12 @@ class MethodTrainer(Trainer):
         with nullcontext() if self.head is None else hidden_states(self.head):
             outputs = model(**inputs, use_cache=False).logits
         if "logits_to_keep" in inputs:
-            outputs = outputs[0]
-            self._count(inputs["input_ids"].numel(), labels.numel(), 0)
+            outputs, real = outputs[0], inputs["input_ids"].numel()
         else:
             outputs, labels = outputs[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
             outputs, labels = outputs[labels != IGNORE_INDEX], labels[labels != IGNORE_INDEX]
             real = int(inputs["attention_mask"].sum())
+        if not is_empty(inputs):
             self._count(real, len(labels), inputs["input_ids"].numel() - real)
         if self.head is None:
             total = cross_entropy(outputs.float(), labels, reduction="sum")
@@ -194,7 +250,8 @@ class MethodTrainer(Trainer):
         if self.spec.loss_normalization == "token":
             loss = total * self.args.world_size / num_items_in_batch
         else:
-            loss = total / (self.labels_in_all_parts or len(labels)) / self.micro_batches
+            mean = total / max(self.labels_in_all_parts or len(labels), 1)
+            loss = mean * self.args.world_size / self.micro_batches
         if self.penalised or not self.is_world_process_zero():
             return loss
         self.penalised = True
@@ -207,22 +264,29 @@ class MethodTrainer(Trainer):
         self.tokens["padding"] += padding
 
     @property
+    def all_tokens(self) -> dict[str, int]:
+        """``tokens`` of all processes together. Every process must ask for it."""
+        return dict(zip(self.tokens, self.over_processes(list(self.tokens.values())), strict=True))
+
+    @property
     def seconds(self) -> dict[str, float]:
         """Wall and CPU seconds of training, earlier attempts included."""
         now = {"wall": time.monotonic(), "cpu": time.process_time()}
         return {clock: self.before[clock] + now[clock] - self.started[clock] for clock in now}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write what training changes: the method's tensors and its state. The artefact is ``Method.finalize``'s."""
+        """Write what training changes: the method's tensors and its state, whole, so that any number of processes can go on
+        from them. The artefact is ``Method.finalize``'s."""
+        tensors = whole_tensors(self.method.checkpoint_tensors(self.model), keep=self.args.should_save)
+        tokens = self.all_tokens
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = self.method.checkpoint_tensors(self.model)
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS_FILE)
+        save_file(tensors, folder / TENSORS_FILE)
         state = {
             "method": self.method.state_dict(),
-            "tokens": self.tokens,
+            "tokens": tokens,
             "seconds": self.seconds,
             "out_of_memory": self.out_of_memory,
         }
@@ -235,7 +299,8 @@ class MethodTrainer(Trainer):
         state = torch.load(folder / STATE_FILE, weights_only=True)
         # The state first: it may decide which tensors training changes.
         self.method.load_state_dict(state["method"])
-        self.tokens = state["tokens"]
+        # They are those of all processes.
+        self.tokens = state["tokens"] if self.is_world_process_zero() else dict.fromkeys(state["tokens"], 0)
         self.before = state["seconds"]
         self.out_of_memory = state["out_of_memory"]
         if self.importance is not None:
@@ -248,7 +313,27 @@ class MethodTrainer(Trainer):
             )
         with torch.no_grad():
             for name, tensor in current.items():
-                tensor.copy_(saved[name])
+                tensor.copy_(as_sharded(saved[name], tensor))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """As one process alone does, with whole moments."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        assert self.optimizer is not None
+        state = whole_optimizer_state(self.optimizer.state_dict(), keep=self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        assert self.optimizer is not None
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True, mmap=True)
+        self.optimizer.load_state_dict(sharded_optimizer_state(state, self.optimizer))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
 
 class CompleteCheckpoints(TrainerCallback):
@@ -353,6 +438,7 @@ def training_arguments(
     world_size: int,
     output_dir: Path,
     seed: int,
+    sharded: bool = False,
     report_to: Sequence[str] = (),
     run_name: str | None = None,
 ) -> TrainingArguments:
@@ -360,16 +446,16 @@ def training_arguments(
     change between releases.
 
     Args:
+        sharded: share parameters, gradients and moments out over the processes (FSDP2 through accelerate).
         report_to: ``Experiment.report_to``.
         run_name: what the run is called there.
     """
     warmup = spec.warmup_steps if spec.warmup_steps is not None else math.ceil(spec.warmup_ratio * total_steps)
-    batch_size, accumulation = spec.per_process(world_size)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output_dir),
         max_steps=total_steps,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=spec.per_device_train_batch_size,
+        gradient_accumulation_steps=spec.per_process(world_size),
         learning_rate=spec.learning_rate,
         lr_scheduler_type=spec.lr_scheduler_type,
         warmup_steps=warmup,
@@ -391,4 +477,9 @@ def training_arguments(
         ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
         **{CHECKPOINTING: spec.gradient_checkpointing},
+        **(_SHARDED if sharded else {}),
     )
+    if sharded:
+        # Autocast alone decides where bfloat16 is computed with, as in one process; gradients are summed in float32.
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
+    return arguments

@@ -28,8 +28,10 @@ from harness.cli import (
 )
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, local_file
 from harness.experiment import runs as plan
+from harness.experiment.gpus import gpus_of
 from harness.figures import catalogue
 from harness.source_files import is_ours, own_files, source_files
+from harness.workflow.gpu_slot import visible_devices
 from harness.workflow.targets import target_runs
 
 #: Rule -> the module that makes its numbers. (``__main__`` of training and evaluation reads arguments, and writes cards.)
@@ -154,6 +156,23 @@ class Dag:
         if run_id not in self.runs:
             raise ConfigError(f"{self.config.files[-1]}: found no run {run_id}")
         return self.runs[run_id]
+
+    def gpus(self, wildcards: Any) -> int:
+        """How many processes train the run of a rule's wildcards, each on its own GPU where there are GPUs."""
+        return gpus_of(self.experiment, self.run(wildcards))
+
+    def check_devices(self) -> None:
+        """Hold the GPUs that runs are meant for against those of this machine. Without any, or without need, do nothing.
+
+        Raises:
+            ConfigError: names the first run that is meant for more.
+        """
+        here = len(visible_devices()) if self.experiment.gpu else 0
+        for run in self.runs.values():
+            if here and (gpus := gpus_of(self.experiment, run)) > here:
+                raise ConfigError(
+                    f"{self.config.files[-1]}: gpus: found {gpus} for {run.run_id}, expected at most {here}, the visible GPUs"
+                )
 
     def base_model(self, model_key: str) -> list[str]:
         """The folder of a base model if the DAG builds it."""

@@ -33,6 +33,7 @@ from harness.config import (
     TrainingData,
     canonical_json,
 )
+from harness.experiment.gpus import gpus_of
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.lock import lock_file, read_lock
 from harness.experiment.runs import all_runs, load_experiment
@@ -337,7 +338,7 @@ def _size(count: int) -> str:
     return f"{count / 2 ** (10 * (unit + 1)):.1f} {('KiB', 'MiB', 'GiB')[unit]}"
 
 
-def check_memory(runs: Iterable[RunSpec], *, models_dir: Path, cache_dir: Path) -> None:
+def check_memory(experiment: Experiment, runs: Iterable[RunSpec], *, models_dir: Path, cache_dir: Path) -> None:
     """Hold the predicted peak of every run against the smallest GPU that torch finds; without one, do nothing.
 
     Raises:
@@ -352,19 +353,19 @@ def check_memory(runs: Iterable[RunSpec], *, models_dir: Path, cache_dir: Path) 
     print(f"preflight · memory on {smallest.name}: seconds for each kind of run, kept in {cache_dir}", flush=True)
     peaks = Peaks(cache_dir, gpu=True)
     for spec in runs:
-        base = architecture(spec, models_dir=models_dir)
-        peak = None if base is None else peaks.of(spec, base, lengths=largest_batch(spec))
+        base, gpus = architecture(spec, models_dir=models_dir), gpus_of(experiment, spec)
+        peak = None if base is None else peaks.of(spec, base, lengths=largest_batch(spec), gpus=gpus)
         if base is None or peak is None or fits(peak, smallest.total_memory):
             continue
 
-        def would_fit(changed: RunSpec, base: Architecture = base) -> bool:
-            predicted = peaks.of(changed, base, lengths=largest_batch(changed))
+        def would_fit(changed: RunSpec, gpus: int, base: Architecture = base) -> bool:
+            predicted = peaks.of(changed, base, lengths=largest_batch(changed), gpus=gpus)
             return predicted is not None and fits(predicted, smallest.total_memory)
 
         most, whole = as_gib(smallest.total_memory - RESERVED), as_gib(smallest.total_memory)
         raise ConfigError(
             f"{spec.run_id}: found a predicted peak of {as_gib(peak):.1f} GiB in its largest micro-batch, expected at most "
-            f"{most:.1f} of the {whole:.1f} GiB of {smallest.name}; it fits with {remedy(spec, would_fit)}"
+            f"{most:.1f} of the {whole:.1f} GiB of {smallest.name}; it fits with {remedy(spec, would_fit, gpus=gpus)}"
         )
 
 
@@ -392,7 +393,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = check_data(experiment, runs)
         check_answers(experiment, runs, models_dir=args.models_dir)
         if experiment.gpu:
-            check_memory(runs, models_dir=args.models_dir, cache_dir=args.cache_dir)
+            check_memory(experiment, runs, models_dir=args.models_dir, cache_dir=args.cache_dir)
     except ConfigError as error:
         raise ConfigError(f"{config.files[-1]}: {error}") from error
     args.output.write_text(canonical_json({"runs": len(runs), "rows": rows, "disk_bytes": needed}) + "\n")

@@ -33,7 +33,6 @@ class BeamLoRA(Method[BeamLoRASettings]):
         "beamlora-gate-only": ("BeamLoRA (scores only)", {"operations": False}),
         "beamlora-copy-current": ("BeamLoRA (copies of current ranks)", {"source": "current"}),
     }
-    supports_sharded_optimizer = False
     prunable = True
 
     def __init__(self, settings: BeamLoRASettings) -> None:

@@ -118,7 +118,6 @@ class IncreLora(Method[IncreLoraSettings]):
     name = "increlora"
     label = "IncreLoRA"
     Settings = IncreLoraSettings
-    supports_sharded_optimizer = False
 
     def trained_parameters(self, base: int, layers: Iterable[tuple[int, int]]) -> int:
         """A, E and B of the largest rank, which is allocated from the start."""

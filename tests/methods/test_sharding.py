@@ -1,4 +1,4 @@
-"""Methods that edit optimizer states are refused where those are sharded, before any step."""
+"""Sharded parameters that accelerate's own variables ask for are refused; those of ``gpus`` are not."""
 
 from __future__ import annotations
 
@@ -8,36 +8,30 @@ import pytest
 
 import methods
 from harness.config import ConfigError
-from harness.train.run import _refuse_sharding
-
-CLASSES = {named.cls.name: named.cls for named in methods.registry().values()}
+from harness.train.run import _refuse_other_sharding
 
 
-@pytest.mark.parametrize("how", ["is_fsdp_enabled", "is_deepspeed_enabled"])
-@pytest.mark.parametrize("name", sorted(CLASSES))
-def test_sharded_optimizers_are_refused_for_methods_that_edit_them(name: str, how: str) -> None:
-    trainer = SimpleNamespace(is_fsdp_enabled=False, is_deepspeed_enabled=False, method=CLASSES[name])
-    spec = SimpleNamespace(
-        method=SimpleNamespace(key=name), training=SimpleNamespace(importance_every=None, bf16_update="plain")
+@pytest.mark.parametrize(
+    ("name", "how", "world_size", "refused"),
+    [
+        ("lora", None, 2, False),
+        ("lora", "is_fsdp_enabled", 2, True),
+        ("beamlora", "is_fsdp_enabled", 2, True),
+        ("full-ft", "is_fsdp_enabled", 2, False),
+        ("full-ft", "is_fsdp_enabled", 1, True),
+        ("full-ft", "is_deepspeed_enabled", 2, True),
+    ],
+)
+def test_only_full_fine_tuning_is_sharded_and_only_by_gpus(name: str, how: str | None, world_size: int, refused: bool) -> None:
+    trainer = SimpleNamespace(
+        is_fsdp_enabled=how == "is_fsdp_enabled",
+        is_deepspeed_enabled=how == "is_deepspeed_enabled",
+        method=methods.get(name).cls,
+        args=SimpleNamespace(world_size=world_size),
     )
-    _refuse_sharding(trainer, spec)
-    setattr(trainer, how, True)
-    if name in ("beamlora", "relora", "adalora", "increlora"):
-        with pytest.raises(ConfigError, match=f"methods.{name}: found a sharded optimizer"):
-            _refuse_sharding(trainer, spec)
+    spec = SimpleNamespace(method=SimpleNamespace(key=name))
+    if refused:
+        with pytest.raises(ConfigError, match=f"methods.{name}: found sharded parameters .* expected whole ones: say gpus"):
+            _refuse_other_sharding(trainer, spec)
     else:
-        _refuse_sharding(trainer, spec)
-
-
-def test_importance_snapshots_are_refused_where_parameters_are_sharded() -> None:
-    trainer = SimpleNamespace(is_fsdp_enabled=True, is_deepspeed_enabled=False, method=CLASSES["lora"])
-    spec = SimpleNamespace(method=SimpleNamespace(key="lora"), training=SimpleNamespace(importance_every=5))
-    with pytest.raises(ConfigError, match="training.importance_every: found 5 with sharded parameters"):
-        _refuse_sharding(trainer, spec)
-
-
-def test_compensated_updates_are_refused_where_parameters_are_sharded() -> None:
-    trainer = SimpleNamespace(is_fsdp_enabled=True, is_deepspeed_enabled=False, method=CLASSES["full-ft"])
-    spec = SimpleNamespace(training=SimpleNamespace(importance_every=None, bf16_update="kahan"))
-    with pytest.raises(ConfigError, match="training.bf16_update: found 'kahan' with sharded parameters .* expected float32"):
-        _refuse_sharding(trainer, spec)
+        _refuse_other_sharding(trainer, spec)

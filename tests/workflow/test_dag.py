@@ -249,6 +249,33 @@ def test_an_edited_source_reruns_its_stage(unchanged: Copy, edits: dict[str, int
     assert {source: sum(source in files for files in reasons.values()) for source in edits} == edits
 
 
+def test_the_train_rule_asks_for_the_devices_and_starts_the_processes(unchanged: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only of the run that is meant for two. A job with a message of its own shows no resources."""
+    snakefile = (unchanged.root / "Snakefile").read_text()
+    (unchanged.root / "plain.smk").write_text(snakefile.replace('    message:\n        "Train {params.run}"\n', ""))
+    unchanged.configure(**{"training.gradient_accumulation_steps": 2, "gpu": True, "methods.lora.gpus": 2})
+    options = ["--dry-run", "--printshellcmds", "--resources", "gpu=4", "--snakefile", "plain.smk", "--forcerun", "train"]
+    jobs = unchanged.snakemake(*options).stdout.split("\n\n")
+    jobs = [job for job in jobs if "rule train:" in job]
+    (two,), (one,) = ([job for job in jobs if f"--run math/llama-mini/{name}/" in job] for name in ("lora", "dora"))
+    assert "harness.workflow.gpu_slot --gpus 2 python -m harness.train " in two and " --gpus 1 python" in one
+    assert "threads: 2" in two and "threads: " not in one
+    assert "gpu=2, processes=2" in two and "gpu=1, processes=1" in one, two
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.chdir(unchanged.root)
+    with pytest.raises(
+        ConfigError, match="tiny.yaml: gpus: found 2 for math/llama-mini/lora/seed0, expected at most 1, the vis"
+    ):
+        Dag(Config(files=(Path("config/tiny.yaml"),))).check_devices()
+    unchanged.configure(gpus=2)
+    refused = unchanged.snakemake("--dry-run")
+    assert refused.returncode == 2
+    assert re.match(
+        r"error: config/tiny.yaml:\d+: gpus: found 2 for math/llama-mini/lora/seed0, but gradient_accumulation_steps: found 1 ",
+        refused.stderr.splitlines()[-1],
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from harness.config import ConfigError, FileData, GeneratedData, TrainingData
-from harness.data.batches import PackedCollator, PaddedCollator
+from harness.data.batches import PackedCollator, PaddedCollator, ShareOfBatches, is_empty
 from harness.data.load import load_records, source_fingerprint
 from harness.data.tokens import IGNORE_INDEX, encode_example, training_set
 from harness.train import attention
@@ -122,6 +124,23 @@ def test_packed_batches_have_no_padding_and_every_label() -> None:
     assert packed["segment_lengths"] == [5, 17, 11, 30]
     assert torch.equal(packed["labels"], padded["labels"][padded["labels"] != IGNORE_INDEX])
     assert torch.equal(packed["input_ids"][0, packed["logits_to_keep"] + 1], packed["labels"])
+
+
+@pytest.mark.parametrize("collator", [PackedCollator(attn_implementation="packed_sdpa"), PaddedCollator(pad_token_id=258)])
+def test_a_micro_batch_without_rows_has_no_label(collator: Any) -> None:
+    batch = collator([])
+    assert is_empty(batch) and not is_empty(packed_and_padded()[0])
+    assert (batch["labels"] != IGNORE_INDEX).sum() == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_share_the_micro_batches_of_an_epoch(processes: int) -> None:
+    """Each in its turn, none twice; those that get less get micro-batches without rows."""
+    batches = BatchSampler(SequentialSampler(range(13)), batch_size=2, drop_last=False)
+    shares = [ShareOfBatches(batches, processes=processes, index=index) for index in range(processes)]
+    rounds = list(zip(*shares, strict=True))
+    assert {len(share) for share in shares} == {len(rounds)}
+    assert [rows for each in rounds for rows in each if rows] == list(batches)
 
 
 @pytest.mark.numeric

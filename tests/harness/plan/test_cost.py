@@ -15,7 +15,7 @@ from harness.experiment.runs import load_experiment, table_runs
 from harness.models.architecture import KNOWN, Architecture, architecture
 from harness.plan import cost
 from harness.plan.__main__ import main
-from harness.plan.peaks import Peaks, largest_batch, remedy
+from harness.plan.peaks import Peaks, largest_batch, remedy, spared
 from harness.records import gpu7b
 from tests.experiments import miniature, write
 from tests.paths import ROOT
@@ -168,10 +168,21 @@ def test_the_largest_batch_is_of_the_longest_examples(tmp_path: Path) -> None:
 
 def test_the_first_setting_that_makes_a_run_fit(tmp_path: Path) -> None:
     run = run_of(tmp_path)
-    assert remedy(run, lambda changed: changed.training.gradient_checkpointing) == "training: {gradient_checkpointing: true}"
-    in_parts = remedy(run, lambda changed: len(largest_batch(changed)) <= 2)
+    assert remedy(run, lambda changed, _: changed.training.gradient_checkpointing) == "training: {gradient_checkpointing: true}"
+    in_parts = remedy(run, lambda changed, _: len(largest_batch(changed)) <= 2)
     assert in_parts == "training: {micro_batch_tokens: 512}"
-    assert remedy(run, lambda changed: False).startswith("several GPUs")
+    assert remedy(run, lambda changed, gpus: gpus == 8).startswith("a larger GPU")
+
+
+def test_several_gpus_help_where_parameters_are_sharded(tmp_path: Path) -> None:
+    training = {"training.dtype": "bfloat16", "training.gradient_accumulation_steps": 4}
+    full = run_of(tmp_path, **training, **{"methods": {"full-ft": {}}, "tables.table1.methods": {"llama-mini": ["full-ft"]}})
+    assert remedy(full, lambda changed, gpus: gpus == 4) == "gpus: 4 and training: {bf16_update: float32}"
+    assert remedy(full, lambda changed, gpus: gpus == 8).startswith("larger GPUs"), "four micro-batches are for four at most"
+    base = architecture(full, models_dir=tmp_path)
+    assert base is not None
+    assert spared(full, base, gpus=4) == 12 * base.parameters
+    assert spared(run_of(tmp_path), base, gpus=4) == 0
 
 
 def test_what_does_not_fit_is_marked(

@@ -49,6 +49,27 @@ def test_a_busy_device_is_passed_over_and_waited_for(tmp_path: Path) -> None:
     holder.wait()
 
 
+def test_a_command_for_two_devices_waits_until_two_are_free(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        ["flock", str(tmp_path / "gpu-1.lock"), "sh", "-c", "echo held; sleep 1"], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    seen = tmp_path / "seen"
+    command = [sys.executable, "-c", PRINT_DEVICE.format(file=seen)]
+    assert run_in_slot(command, ["0", "1", "2"], lock_dir=tmp_path, gpus=2) == 0
+    started = time.monotonic()
+    assert run_in_slot(command, ["0", "1"], lock_dir=tmp_path, gpus=2, poll_seconds=0.05) == 0
+    assert time.monotonic() - started > 0.2
+    assert seen.read_text() == "0,2" + "0,1"
+    holder.wait()
+
+
+def test_more_devices_than_are_visible_are_refused() -> None:
+    command = [sys.executable, "-m", "harness.workflow.gpu_slot", "--gpus", "3", "python", "-m", "nothing", "--gpus", "1"]
+    done = subprocess.run(command, env={"CUDA_VISIBLE_DEVICES": "0,1"}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: gpus: found 3, expected at most 2, the visible devices\n")
+
+
 def test_a_sigterm_is_handed_to_the_command(tmp_path: Path) -> None:
     command = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(9)); print(1, flush=True); time.sleep(60)"
     slot = (

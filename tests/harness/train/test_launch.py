@@ -1,0 +1,61 @@
+"""Several processes for one command: what torchrun is asked, by us and by hand, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from torch.distributed.run import parse_args
+
+from harness.train.launch import GRACE, torchrun_arguments
+from tests import preloaded
+from tests.paths import ROOT
+
+RUN = ["--run", "math/llama-mini/lora/seed0", "--run-dir", "here"]
+
+
+def test_torchrun_hands_all_options_of_the_command_on() -> None:
+    asked = parse_args(torchrun_arguments("harness.train", RUN, processes=3))
+    assert (asked.nproc_per_node, asked.standalone, asked.module, asked.shutdown_timeout) == ("3", True, True, GRACE)
+    assert (asked.training_script, asked.training_script_args) == ("harness.train", RUN)
+
+
+def test_by_hand_the_run_has_a_name_that_torchrun_does_not_take_for_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    by_hand = ["--nproc-per-node", "2", "-m", "harness.train", "--run-id", *RUN[1:]]
+    assert parse_args(by_hand).training_script_args == ["--run-id", *RUN[1:]]
+
+
+def launched(folder: Path, code: str, **options: int) -> subprocess.Popen[str]:
+    """Two processes that run the code, each knowing its ``rank``."""
+    (folder / "worker.py").write_text(f"import os, signal, sys, time\nrank = int(os.environ['RANK'])\n{code}")
+    call = (
+        "import os, sys; os.environ['OMP_NUM_THREADS'] = '4'; from harness.train.launch import launch; "
+        "sys.exit(launch('worker', ['--run', 'x'], processes=2))"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"}
+    return subprocess.Popen([preloaded.python(), "-c", call], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_the_processes_share_the_threads_and_the_first_failure_is_the_status(tmp_path: Path) -> None:
+    code = (
+        "os.write(1, f\"{os.environ['OMP_NUM_THREADS']} {sys.argv[1:]}\\n\".encode())\nsys.exit(3) if rank else time.sleep(200)"
+    )
+    process = launched(tmp_path, code)
+    assert process.communicate()[0] == "2 ['--run', 'x']\n" * 2
+    assert process.returncode == 3
+
+
+def test_a_sigterm_reaches_both_and_is_waited_for(tmp_path: Path) -> None:
+    code = (
+        "def end(*_):\n    time.sleep(0.2)\n    os.write(1, b'saved\\n')\n    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\nos.write(1, b'ready\\n')\ntime.sleep(200)"
+    )
+    process = launched(tmp_path, code)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate()[0] == "saved\n" * 2
+    assert process.returncode == 143
