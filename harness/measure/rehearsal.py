@@ -111,7 +111,7 @@ class _Rehearsal(MethodTrainer):
         self.method, self.spec, self.model = method, run.training, model
         self.head = model.get_output_embeddings() if run.training.fused else None  # type: ignore[operator]
         self.optimizer = None
-        self.args = SimpleNamespace(world_size=1)
+        self.args, self.is_fsdp_enabled = SimpleNamespace(world_size=1), False
         self.tokens = {"input": 0, "label": 0, "padding": 0}
         self.labels_in_all_parts = None
 

@@ -234,7 +234,7 @@ class MethodTrainer(Trainer):
         inputs = dict(inputs)
         labels = inputs.pop("labels")
         with nullcontext() if self.head is None else hidden_states(self.head):
-            outputs = model(**inputs, use_cache=False).logits
+            outputs = self._logits(model, inputs)
         if "logits_to_keep" in inputs:
             outputs, real = outputs[0], inputs["input_ids"].numel()
         else:
@@ -257,6 +257,17 @@ class MethodTrainer(Trainer):
         self.penalised = True
         penalty = self.method.regularizer(model)
         return loss if penalty is None else loss + penalty * self.args.world_size
+
+    def _logits(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """What the model returns. Of a sharded model accelerate leaves out the autocast that it puts around others; here it
+        keeps no whole copies of weights in bfloat16."""
+        logits: torch.Tensor
+        if not (self.is_fsdp_enabled and self.spec.dtype == "bfloat16"):
+            logits = model(**inputs, use_cache=False).logits
+            return logits
+        with torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=False):
+            logits = model(**inputs, use_cache=False).logits
+        return logits.float()
 
     def _count(self, real: int, label: int, padding: int) -> None:
         self.tokens["input"] += real
