@@ -102,7 +102,7 @@ def outcomes(report: Path) -> Iterator[tuple[str, str, str]]:
 @pytest.mark.timeout(1200)
 def test_pefts_own_tests(peft_tests: Path, tmp_path: Path) -> None:
     """Each passes, or is skipped by PEFT, or is refused by the name of what BeamLoRA does not support."""
-    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-p", "tests.methods.beamlora.peft_plugin", "-c", os.devnull]
+    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-p", "tests.beamlora.peft_plugin", "-c", os.devnull]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, f"--rootdir={peft_tests.parent}", "--tb=line"]
         + [f"--junitxml={tmp_path / 'report.xml'}", "peft_own_tests/test_custom_models.py"],

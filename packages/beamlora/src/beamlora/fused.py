@@ -2,7 +2,7 @@
 
 PEFT's layers are chains of separate operations, each with an output of its own and saved inputs. Here the update is added to
 the base layer's output in place, the input's gradient likewise, and the backward pass keeps the input and the ``r`` numbers of
-each token. The sums are the same, only their rounding differs (``tests/methods/beamlora/test_fused.py`` compares them).
+each token. The sums are the same, only their rounding differs (``tests/beamlora/test_fused.py`` compares them).
 Modules, parameters, saving, loading and merging stay PEFT's.
 """
 

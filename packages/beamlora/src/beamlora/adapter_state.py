@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from methods.beamlora.config import BeamLoraConfig
-from methods.beamlora.layer import BeamLoraLinear
-from methods.beamlora.model import beam_modules
-from methods.beamlora.operation import AMSGRAD_MAXIMUM, MOMENTS
+from beamlora.config import BeamLoraConfig
+from beamlora.layer import BeamLoraLinear
+from beamlora.model import beam_modules
+from beamlora.operation import AMSGRAD_MAXIMUM, MOMENTS
 
 
 def unwrap(model: nn.Module) -> nn.Module:

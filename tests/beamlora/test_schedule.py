@@ -14,8 +14,9 @@ from peft import LoraConfig
 from pydantic import ValidationError
 
 import methods
-from methods.beamlora import BeamLoraConfig, BeamLoRASettings
-from methods.beamlora.schedule import Schedule, threshold
+from beamlora import BeamLoraConfig
+from beamlora.schedule import Schedule, threshold
+from methods.beamlora import BeamLoRASettings
 from methods.beamlora.settings import FLAVORS, BeamSettings
 
 

@@ -12,12 +12,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from safetensors.torch import save_file
 
-from methods.beamlora.config import BeamLoraConfig
+from beamlora.config import BeamLoraConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
-from methods.beamlora.model import beam_modules
+from beamlora.model import beam_modules
 
 
 @torch.no_grad()

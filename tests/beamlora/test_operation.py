@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from methods.beamlora.operation import (
+from beamlora.operation import (
     MOMENTS,
     ModulePlan,
     OperationPlan,

@@ -9,8 +9,8 @@ from types import ModuleType
 import peft
 import pytest
 
-from methods.beamlora import BeamLoraConfig
-from tests.methods.beamlora.test_peft_suite import refusal
+from beamlora import BeamLoraConfig
+from tests.beamlora.test_peft_suite import refusal
 
 #: What PEFT's helpers import for tests that are not ours.
 diffusers = ModuleType("diffusers")

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from methods.beamlora import fused
+from beamlora import fused
 from tests.methods import toy
 
 #: One of each layer: LoRA, DoRA, BeamLoRA, AdaLoRA, IncreLoRA. PiSSA, MiLoRA and ReLoRA train LoRA's.

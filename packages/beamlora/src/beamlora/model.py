@@ -14,8 +14,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from methods.beamlora.config import BEAMLORA, BeamLoraConfig
-from methods.beamlora.layer import BeamLoraLinear
+from beamlora.config import BEAMLORA, BeamLoraConfig
+from beamlora.layer import BeamLoraLinear
 
 #: The layer and its variant rest on parts of PEFT that change between minor versions.
 PEFT_VERSIONS = (Version("0.21"), Version("0.22"))
@@ -97,7 +97,7 @@ def register() -> None:
     """
     release, (lowest, below) = Version(peft.__version__), PEFT_VERSIONS
     if not lowest <= release < below:
-        raise ImportError(f"methods.beamlora: found peft {release}, expected >= {lowest} and < {below}")
+        raise ImportError(f"beamlora: found peft {release}, expected >= {lowest} and < {below}")
     PEFT_TYPE_TO_CONFIG_MAPPING[BEAMLORA] = BeamLoraConfig
     PEFT_TYPE_TO_TUNER_MAPPING[BEAMLORA] = BeamLoraModel
     PEFT_TYPE_TO_PREFIX_MAPPING[BEAMLORA] = BeamLoraModel.prefix

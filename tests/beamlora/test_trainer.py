@@ -17,11 +17,11 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import Trainer
 
-from methods.beamlora import BeamLoraCallback
-from methods.beamlora.adapter_state import AdapterTensors, trainable_adapter, unwrap
-from methods.beamlora.callback import losses_around
-from methods.beamlora.model import beam_modules
-from tests.methods.beamlora.beam_fixtures import (
+from beamlora import BeamLoraCallback
+from beamlora.adapter_state import AdapterTensors, trainable_adapter, unwrap
+from beamlora.callback import losses_around
+from beamlora.model import beam_modules
+from tests.beamlora.beam_fixtures import (
     TokenData,
     adapter_tensors,
     beam_config,
@@ -460,9 +460,9 @@ WORKER = """
 import sys, torch
 import torch.distributed as dist
 from pathlib import Path
-from methods.beamlora import BeamLoraCallback
-from methods.beamlora.adapter_state import check_replicas
-from tests.methods.beamlora.beam_fixtures import adapter_tensors, beam_trainer
+from beamlora import BeamLoraCallback
+from beamlora.adapter_state import check_replicas
+from tests.beamlora.beam_fixtures import adapter_tensors, beam_trainer
 
 folder = Path(sys.argv[1])
 callback = BeamLoraCallback()

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
-from methods.beamlora.adapter_state import trainable_adapter
-from methods.beamlora.beam import BeamLora
-from methods.beamlora.schedule import Schedule
+from beamlora.adapter_state import trainable_adapter
+from beamlora.beam import BeamLora
+from beamlora.schedule import Schedule
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from methods.beamlora.config import BeamLoraConfig
+    from beamlora.config import BeamLoraConfig
 
 STATE_FILE = "beam_state.pt"
 LOG_FILE = "operations.jsonl"

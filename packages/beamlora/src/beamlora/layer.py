@@ -16,9 +16,9 @@ from peft.utils.other import transpose
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from methods.beamlora.config import BeamLoraConfig
-from methods.beamlora.fused import FusedAdapter, Update, fuses, lora_update
-from methods.beamlora.operation import rank_scores
+from beamlora.config import BeamLoraConfig
+from beamlora.fused import FusedAdapter, Update, fuses, lora_update
+from beamlora.operation import rank_scores
 
 
 class BeamLoraLinear(lora.Linear):

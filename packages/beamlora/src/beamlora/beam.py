@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from methods.beamlora.adapter_state import AdapterTensors, check_replicas, trainable_adapter
-from methods.beamlora.layer import attend
-from methods.beamlora.operation import OperationPlan, apply_plan, make_plan, private_permutations, snapshot_keys
-from methods.beamlora.schedule import Schedule
+from beamlora.adapter_state import AdapterTensors, check_replicas, trainable_adapter
+from beamlora.layer import attend
+from beamlora.operation import OperationPlan, apply_plan, make_plan, private_permutations, snapshot_keys
+from beamlora.schedule import Schedule
 
 #: What ``BeamLora.state_dict`` holds.
 STATE_KEYS = ("settings", "steps", "gates", "snapshot", "snapshot_step", "records")

@@ -13,11 +13,11 @@ from peft import PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 
-from methods.beamlora import BeamLora, BeamLoraCallback, BeamLoraConfig
-from methods.beamlora.adapter_state import AdapterTensors
-from methods.beamlora.model import beam_modules
-from methods.beamlora.operation import MOMENTS
-from tests.methods.beamlora.beam_fixtures import (
+from beamlora import BeamLora, BeamLoraCallback, BeamLoraConfig
+from beamlora.adapter_state import AdapterTensors
+from beamlora.model import beam_modules
+from beamlora.operation import MOMENTS
+from tests.beamlora.beam_fixtures import (
     adapter_tensors,
     beam_model,
     beam_trainer,

@@ -10,8 +10,8 @@ from peft import PeftModel, get_peft_model
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
-from methods.beamlora import BeamLoraCallback, BeamLoraConfig
-from methods.beamlora.model import beam_modules
+from beamlora import BeamLoraCallback, BeamLoraConfig
+from beamlora.model import beam_modules
 
 VOCAB = 64
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

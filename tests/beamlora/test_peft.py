@@ -26,9 +26,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from methods.beamlora import BeamLoraConfig, BeamLoraLinear, BeamLoraModel, export_lora
-from methods.beamlora.model import beam_modules, refuse_target, register
-from tests.methods.beamlora.beam_fixtures import (
+from beamlora import BeamLoraConfig, BeamLoraLinear, BeamLoraModel, export_lora
+from beamlora.model import beam_modules, refuse_target, register
+from tests.beamlora.beam_fixtures import (
     SIZES,
     TARGETS,
     VOCAB,
