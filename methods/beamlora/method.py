@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beamlora.schedule import Schedule
+from beamlora.settings import SETTINGS
 from methods.base import MechanismError, Method, OperationSteps, TrainingContext
-from methods.beamlora.settings import BeamLoRASettings, BeamSettings
+from methods.beamlora.settings import BeamLoRASettings
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ class BeamLoRA(Method[BeamLoRASettings]):
             lora_dropout=settings.lora_dropout,
             target_modules=list(settings.target_modules),
             task_type="CAUSAL_LM",
-            **{name: getattr(settings, name) for name in BeamSettings.model_fields},
+            **{name: getattr(settings, name) for name in SETTINGS},
         )
         wrapped = get_peft_model(model, config)
         for _, module in beam_modules(wrapped, "default"):

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from beamlora.operation import OperationPlan, apply_plan, make_plan, rank_scores
-from methods.beamlora.settings import BeamSettings
+from beamlora.settings import BeamSettings
 
 METADATA = ("p", "temperature", "modules", "pruned", "permutations")
 

@@ -1,107 +1,19 @@
-"""Settings and schedule: resolved defaults, refusals, Eq. 14, and the released code's timing."""
+"""The schedule: Eq. 14, and the released code's timing."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import LoraConfig
-from pydantic import ValidationError
 
-import methods
-from beamlora import BeamLoraConfig
 from beamlora.schedule import Schedule, threshold
-from methods.beamlora import BeamLoRASettings
-from methods.beamlora.settings import FLAVORS, BeamSettings
+from beamlora.settings import BeamSettings
 
 
 def schedule(total: int = 24, epoch: int | None = 8, **changes) -> Schedule:
     return Schedule.for_run(BeamSettings(**{"delta_t": 6, **changes}), total_steps=total, steps_per_epoch=epoch)
-
-
-# ---- settings
-
-
-def test_flavors_differ_where_paper_and_released_code_do_and_every_value_is_resolved() -> None:
-    paper, released = (BeamLoRASettings(flavor=flavor).model_dump() for flavor in ("paper", "released"))
-    assert {key for key in paper if paper[key] != released[key]} == {"flavor", *FLAVORS["paper"]}
-    assert (paper["topp_scope"], paper["moment_transfer"], paper["max_prune_fraction"]) == ("module", "history", 0.5)
-    assert (released["topp_scope"], released["moment_transfer"], released["max_prune_fraction"]) == (
-        "global",
-        "keep",
-        1,
-    )
-    assert paper["gate_temperature"] == released["gate_temperature"] == 0.05
-    assert BeamLoRASettings() == BeamLoRASettings(flavor="paper") == BeamLoRASettings(**paper)
-
-
-def test_an_explicit_value_wins_over_the_flavor() -> None:
-    assert BeamLoRASettings(flavor="released", topp_scope="module").topp_scope == "module"
-    assert BeamLoRASettings(flavor="released", topp_scope="module").moment_transfer == "keep"
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"delta_t": 5}, "delta_t: found 5, expected an even number"),
-        ({"delta_t": 0}, "delta_t"),
-        ({"p_init": 0}, "p_init"),
-        ({"p_init": 1.1}, "p_init"),
-        ({"gate_temperature": 0}, "gate_temperature"),
-        ({"flavor": "other"}, "flavor"),
-        ({"unknown": 1}, "unknown"),
-        ({"r": 1}, "max_prune_fraction: found 0.5 with r 1"),
-        ({"max_prune_fraction": 0}, "max_prune_fraction"),
-        ({"dead_ranks": "masked"}, "dead_ranks: found 'masked' with expansion true"),
-        ({"dead_ranks": "masked", "expansion": False, "max_prune_fraction": 1}, "and max_prune_fraction 1.0, expected"),
-    ],
-)
-def test_impossible_settings_are_refused_by_name(values: dict, message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        BeamLoRASettings(**values)
-
-
-def test_config_has_the_fields_and_defaults_of_the_settings() -> None:
-    added = {f.name for f in dataclasses.fields(BeamLoraConfig)} - {f.name for f in dataclasses.fields(LoraConfig)}
-    assert added == set(BeamSettings.model_fields)
-    for flavor in FLAVORS:
-        assert BeamLoraConfig(flavor=flavor).beam_settings == BeamSettings(flavor=flavor)
-    assert BeamLoraConfig(flavor="released", topp_scope="module").topp_scope == "module"
-
-
-def test_config_refuses_impossible_values_by_name() -> None:
-    with pytest.raises(ValueError, match="BeamLoraConfig: delta_t: .*found 5, expected an even number"):
-        BeamLoraConfig(delta_t=5)
-
-
-def test_variants_change_exactly_their_own_setting() -> None:
-    expected = {
-        "beamlora": {},
-        "beamlora-no-expansion": {"expansion": False},
-        "beamlora-no-expansion-masked": {"expansion": False, "dead_ranks": "masked"},
-        "beamlora-no-assessment": {"assessment": False},
-        "beamlora-no-dynamic-p": {"dynamic_p": False},
-        "beamlora-released": {"flavor": "released", **FLAVORS["released"]},
-        "beamlora-gate-only": {"operations": False},
-        "beamlora-copy-current": {"source": "current"},
-    }
-    default = BeamLoRASettings().model_dump()
-    variants = {name: entry for name, entry in methods.registry().items() if name.startswith("beamlora")}
-    assert variants.keys() == expected.keys() and len({entry.label for entry in variants.values()}) == len(variants)
-    for name, entry in variants.items():
-        values = entry.cls.Settings(**entry.preset).model_dump()
-        assert {key: values[key] for key in values if values[key] != default[key]} == expected[name]
-
-
-def test_the_registry_imports_no_torch() -> None:
-    code = "import sys, methods; methods.registry(); print('torch' in sys.modules or 'peft' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "False"
 
 
 # ---- threshold

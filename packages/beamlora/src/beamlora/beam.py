@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from beamlora.adapter_state import AdapterTensors, check_replicas, trainable_ada
 from beamlora.layer import attend
 from beamlora.operation import OperationPlan, apply_plan, make_plan, private_permutations, snapshot_keys
 from beamlora.schedule import Schedule
+from beamlora.settings import SETTINGS
 
 #: What ``BeamLora.state_dict`` holds.
 STATE_KEYS = ("settings", "steps", "gates", "snapshot", "snapshot_step", "records")
@@ -58,7 +60,7 @@ class BeamLora:
         name, config = trainable_adapter(model)
         settings = config.beam_settings
         if steps_per_epoch is None:
-            settings = settings.model_copy(update={"threshold_horizon": "total"})
+            settings = replace(settings, threshold_horizon="total")
         self.schedule = Schedule.for_run(settings, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         self.schedule.check()
         self.seed = seed
@@ -174,5 +176,6 @@ class BeamLora:
 
     def _settings(self) -> dict[str, Any]:
         """All that decides when BeamLoRA does what. How the horizon came about does not matter."""
-        settings = self.schedule.settings.model_dump(exclude={"threshold_horizon", "horizon_steps"})
+        names = [name for name in SETTINGS if name not in ("threshold_horizon", "horizon_steps")]
+        settings = {name: getattr(self.schedule.settings, name) for name in names}
         return {**settings, "horizon": self.schedule.horizon, "seed": self.seed}

@@ -3,14 +3,13 @@ adapter_config.json."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from peft import LoraConfig
-from pydantic import ValidationError
 
-from methods.beamlora.settings import FLAVORS, BeamSettings
+from beamlora.settings import SETTINGS, BeamSettings
 
 
 class PluginPeftType(str):
@@ -52,53 +51,25 @@ UNSUPPORTED = (
 
 
 @dataclass
-class BeamLoraConfig(LoraConfig):
+class BeamLoraConfig(LoraConfig, BeamSettings):
     """Configuration of a BeamLoRA adapter: LoraConfig's fields (``lora_alpha = 2 r`` is the released script's choice)
-    and those of ``methods.beamlora.settings.BeamSettings``, where each is described. None stands for the flavor's
-    value; ``beam_settings`` has every value resolved.
+    and those of ``beamlora.settings.BeamSettings``, where each is described. None stands for the flavor's value;
+    ``beam_settings`` has every value resolved.
 
     Raises:
         ValueError: an impossible value, or a LoRA option that BeamLoRA does not support.
     """
 
-    flavor: Literal["paper", "released"] = "paper"
-    p_init: float = 0.95
-    delta_t: int = 1200
-    gate_temperature: float = 0.05
-    gate_times_r: bool = True
-    topp_scope: Literal["module", "global"] | None = None
-    topp_comparison: Literal["exceeds", "reaches"] = "exceeds"
-    threshold_horizon: Literal["two_epochs", "total"] = "two_epochs"
-    horizon_steps: int | None = None
-    threshold_step_offset: Literal[-1, 0] = -1
-    snapshot_step_offset: Literal[0, 1] = 1
-    source: Literal["snapshot", "current"] = "snapshot"
-    moment_transfer: Literal["history", "keep", "zero"] | None = None
-    pairing: Literal["random", "ranked"] = "random"
-    score_average: Literal["logits", "scores"] = "logits"
-    reset_gate_moments: bool = True
-    max_prune_fraction: float | None = field(
-        default=None, metadata={"help": "upper limit of K / r; 1 is no limit; None is the flavor's"}
-    )
-    operations: bool = True
-    expansion: bool = True
-    dead_ranks: Literal["scored", "masked"] = "scored"
-    assessment: bool = True
-    dynamic_p: bool = True
-
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LoraConfig.__post_init__(self)
         self.peft_type = BEAMLORA
         self._refuse_unsupported()
         #: Where PEFT or transformers wrote this configuration last, for ``BeamLoraCallback`` to put its state there too.
         self.saved_to: Path | None = None
-        settings = self.beam_settings
         try:
-            settings.check_room(r=max([self.r, *(self.rank_pattern or {}).values()]))
+            self.beam_settings.check_room(r=max([self.r, *(self.rank_pattern or {}).values()]))
         except ValueError as error:
             raise ValueError(f"BeamLoraConfig: {error}") from None
-        for name in BeamSettings.model_fields.keys() - FLAVORS[self.flavor].keys():
-            setattr(self, name, getattr(settings, name))
 
     @property
     def beam_settings(self) -> BeamSettings:
@@ -107,13 +78,7 @@ class BeamLoraConfig(LoraConfig):
         Raises:
             ValueError: an impossible value.
         """
-        given = {name: getattr(self, name) for name in BeamSettings.model_fields}
-        by_flavor = FLAVORS["paper"].keys()
-        try:
-            return BeamSettings(**{k: v for k, v in given.items() if v is not None or k not in by_flavor})
-        except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors()]
-            raise ValueError("BeamLoraConfig: " + "; ".join(lines)) from None
+        return BeamSettings(**{name: getattr(self, name) for name in SETTINGS})
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """As PEFT's."""

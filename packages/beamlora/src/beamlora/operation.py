@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from methods.beamlora.settings import BeamSettings
+from beamlora.settings import BeamSettings
 
 #: Adam's moments M and V of each parameter, and with ``amsgrad`` the largest V so far, which belongs to a rank as V does.
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from methods.beamlora.settings import BeamSettings
+from beamlora.settings import BeamSettings
 
 #: Operations take place in the first two epochs (paper, A.2).
 OPERATED_EPOCHS = 2
