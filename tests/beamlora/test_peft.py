@@ -355,7 +355,7 @@ base = AutoModelForCausalLM.from_pretrained("base")
 expected = torch.load("expected.pt")
 model = PeftModel.from_pretrained(base, "native/lora").eval()
 print("difference", float((model(expected["ids"]).logits - expected["logits"]).abs().max()))
-assert not any(name.startswith("methods") for name in sys.modules)
+assert not any(name.startswith("beamlora") for name in sys.modules)
 PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), "native")
 """
     result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
