@@ -10,7 +10,7 @@ import peft
 import pytest
 
 from beamlora import BeamLoraConfig
-from tests.beamlora.test_peft_suite import refusal
+from tests.beamlora.test_peft_suite import ONLINE, REPEATED, refusal
 
 #: What PEFT's helpers import for tests that are not ours.
 diffusers = ModuleType("diffusers")
@@ -27,7 +27,9 @@ TESTS_OF_REFUSED = ("test_attributes_parametrized[", "test_adapter_name[")
 def is_wanted(item: pytest.Item) -> bool:
     """Whether a test concerns our configuration. FSDP is refused by ``BeamLora``."""
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    if BeamLoraConfig not in parameters or "fsdp" in item.name:
+    if BeamLoraConfig not in parameters or "fsdp" in item.name or item.name.startswith(ONLINE):
+        return False
+    if any(case in item.name for case in REPEATED):
         return False
     repeated = "-config_kwargs" in item.name and refusal(item.name) is not None
     return not repeated or item.name.startswith(TESTS_OF_REFUSED) or "_active_adapters" in item.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,9 +19,12 @@ from tests.paths import ROOT
 
 #: Parts of the ids of tests that must pass: PEFT's cases by their names, and tests that have none.
 MUST_PASS = (
-    *(f"Vanilla MLP {number} LoRA-MLP" for number in range(1, 7)),
-    "Embedding + transformers Conv1D 1 LoRA-EmbConv1D",
+    *(f"Vanilla MLP {number} BeamLoRA" for number in range(1, 9)),
+    "Embedding + transformers Conv1D 1 BeamLoRA-EmbConv1D",
     "Embedding + transformers Conv1D 1 LoRA trainable_tokens-EmbConv1D",
+    "[BeamLoRA Same-",
+    "[BeamLoRA Different-",
+    "[BeamLoraConfig-mandatory_kwargs",
     "test_set_adapter_non_overlapping_modules[",
     "test_set_adapter_non_overlapping_modules_to_save[",
     "test_multiple_active_adapters_with_same_modules_to_save_raises[",
@@ -41,6 +45,10 @@ MUST_PASS = (
     "test_default_target_modules_list_of_str[",
     "test_default_target_modules_str[",
 )
+#: PEFT's cases that the added rows are the same as, and which they take the place of.
+REPEATED = (*(f"Vanilla MLP {number} LoRA-MLP" for number in range(1, 7)), "Embedding + transformers Conv1D 1 LoRA-EmbConv1D")
+#: Beginnings of the names of tests that ask the hub.
+ONLINE = ("test_from_pretrained[", "test_from_pretrained_cache_dir[", "test_save_pretrained_with_runtime_config[")
 #: Parts of the ids of tests that BeamLoRA refuses -> what the refusal names. The first that fits counts.
 MUST_REFUSE = {
     "DoRA": "found use_dora",
@@ -60,6 +68,16 @@ MUST_REFUSE = {
     "test_add_weighted_adapter_cat_with_rank_pattern[": "add_weighted_adapter: found a BeamLoRA adapter",
     "test_multiple_active_adapters_forward[LoRA Same": "add_weighted_adapter: found a BeamLoRA adapter",
     "test_multiple_active_adapters_forward[LoRA Different": "add_weighted_adapter: found a BeamLoRA adapter",
+}
+ROWS = ROOT / "packages/beamlora/upstream/tests/rows.py"
+#: File of PEFT's -> its list -> the list of ``ROWS`` that belongs there.
+ADDED_ROWS = {
+    "test_custom_models.py": {
+        "TEST_CASES": "CUSTOM_MODELS",
+        "MULTIPLE_ACTIVE_ADAPTERS_TEST_CASES": "MULTIPLE_ACTIVE_ADAPTERS",
+    },
+    "test_config.py": {"ALL_CONFIG_CLASSES": "CONFIG_CLASSES"},
+    "test_decoder_models.py": {"ALL_CONFIGS": "DECODER_MODELS"},
 }
 #: Of PEFT 0.21.2; another release may have more.
 PASSES, REFUSED = 448, 79
@@ -85,7 +103,21 @@ def peft_tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if tests is None:
         pytest.skip(f"the source package of peft {version} holds no tests")
     (tests / "__init__.py").touch()
+    add_rows(tests)
     return tests.rename(tests.with_name("peft_own_tests"))  # `tests` is this project's package
+
+
+def add_rows(tests: Path) -> None:
+    """The rows that docs/upstream.md proposes, in the lists that they are for."""
+    shutil.copy(ROWS, tests / "rows.py")
+    for name, lists in ADDED_ROWS.items():
+        text = (tests / name).read_text()
+        for target, rows in lists.items():
+            start = f"\n{target} = "
+            assert text.count(start) == 1, f"{name}: expected one {target}"
+            bracket = text[text.index(start) + len(start)]
+            text = text.replace(start + bracket, f"\nfrom .rows import {rows}\n{start}{bracket}\n    *{rows},\n")
+        (tests / name).write_text(text)
 
 
 def outcomes(report: Path) -> Iterator[tuple[str, str, str]]:
@@ -105,7 +137,7 @@ def test_pefts_own_tests(peft_tests: Path, tmp_path: Path) -> None:
     options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-p", "tests.beamlora.peft_plugin", "-c", os.devnull]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, f"--rootdir={peft_tests.parent}", "--tb=line"]
-        + [f"--junitxml={tmp_path / 'report.xml'}", "peft_own_tests/test_custom_models.py"],
+        + [f"--junitxml={tmp_path / 'report.xml'}", "peft_own_tests/test_custom_models.py", "peft_own_tests/test_config.py"],
         cwd=peft_tests.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -126,4 +158,5 @@ def test_pefts_own_tests(peft_tests: Path, tmp_path: Path) -> None:
         else:
             wrong.append(f"{test_id}: {outcome}, expected {'a pass' if named is None else named}; {message[:200]}")
     assert not wrong, "\n".join(wrong)
+    print(counts)
     assert counts["pass"] >= PASSES and counts["refused"] >= REFUSED, counts
