@@ -173,7 +173,11 @@ def test_files_and_modules_exist() -> None:
     modules = re.findall(r"python -m ([\w.]+)", readme.TEXT)
     files = {
         *configs,
-        *(code for code in inline_code() if re.fullmatch(r"(methods|config|harness|evaluation|packages|examples)/[\w/]+\.\w+", code)),
+        *(
+            code
+            for code in inline_code()
+            if re.fullmatch(r"(methods|config|harness|evaluation|packages|examples)/[\w/]+\.\w+", code)
+        ),
     }
     assert "methods/base.py" in files
     assert [file for file in sorted(files) if not (ROOT / file).is_file()] == []

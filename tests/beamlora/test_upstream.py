@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from peft import LoraModel, PeftConfig, PeftModel, convert_to_lora, get_peft_model, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
 from beamlora import BeamLoraConfig
 from beamlora.model import beam_modules
 from beamlora.schedule import Schedule
-from tests import readme, tiny_models
+from tests import tiny_models
 from tests.beamlora.beam_fixtures import beam_model, randomize, tiny_llama
 from tests.paths import ROOT
 from tests.rounding import assert_equal_but_for_rounding
