@@ -414,7 +414,7 @@ class TrainingSpec(Frozen):
     attn_implementation: Literal["packed_sdpa", "sdpa", "eager", "flash_attention_2"] = "packed_sdpa"
     fused: bool = Field(
         True,
-        description="adapted layers as one function each (methods/beamlora/fused.py), the loss without logits in memory "
+        description="adapted layers as one function each (beamlora/fused.py), the loss without logits in memory "
         "(harness/train/loss.py); false: PEFT's layers and torch's cross-entropy: the same sums, other rounding",
     )
     gradient_checkpointing: bool = False

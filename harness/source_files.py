@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("evaluation", "harness", "methods")
+PACKAGES = ("beamlora", "evaluation", "harness", "methods")
 
 #: Imported by every command and behind no number: how a command is called, what it prints while it runs, what it cost.
 LEFT_OUT = frozenset({"harness.cli", "harness.overhead", "harness.progress"})

@@ -13,7 +13,7 @@ from tests import preloaded
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: Folders of the files that take longest, up to a minute and a half each.
-FIRST = ("tests/workflow/", "tests/methods/", "tests/benchmarks/", "tests/harness/report/")
+FIRST = ("tests/workflow/", "tests/beamlora/", "tests/methods/", "tests/benchmarks/", "tests/harness/report/")
 
 
 def pytest_configure(config: pytest.Config) -> None:

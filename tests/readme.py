@@ -1,4 +1,4 @@
-"""The examples of README.md, CONTRIBUTING.md and docs/, as a reader would copy them."""
+"""The examples of README.md, CONTRIBUTING.md, the package's README and docs/, as a reader would copy them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from tests.paths import ROOT
 
 #: Without docs/clusters.md, whose commands need Slurm (tools/slurm_check.sh runs them there), Docker or Kubernetes.
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "packages/beamlora/README.md"]
 PAGES += [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "clusters.md"]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
@@ -15,7 +15,7 @@ TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 def example(name: str) -> str:
     """The fenced block below the comment ``<!-- example: NAME -->``."""
     examples = re.findall(rf"^<!-- example: {re.escape(name)} -->\n```\w*\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
-    assert len(examples) == 1, f"README.md, CONTRIBUTING.md, docs: found {len(examples)} examples named {name!r}, expected one"
+    assert len(examples) == 1, f"{len(PAGES)} pages: found {len(examples)} examples named {name!r}, expected one"
     return examples[0]
 
 

@@ -16,6 +16,7 @@ from tests.paths import ROOT
 #: From the ground up. A room imports from its own line (never in a circle) and from the lines above it here. A line names
 #: packages with all that they hold, or single modules; ``__main__`` stands for every command.
 LAYERS = (
+    ("beamlora",),
     (
         "harness.arguments",
         "harness.did_you_mean",

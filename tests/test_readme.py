@@ -61,11 +61,12 @@ def logits(model: PreTrainedModel | PeftModel) -> torch.Tensor:
 
 
 @pytest.mark.numeric
-def test_script_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("example", ["script", "package"])
+def test_script_example(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     dataset = [{"input_ids": ids, "labels": ids} for ids in IDS]
     names = run(
-        "script",
+        example,
         {"model": tiny_models.llama(), "args": TrainingArguments("out", **ARGUMENTS), "dataset": dataset, "Trainer": Trainer},
     )
     operated = operated_ranks(tmp_path / "out")
@@ -172,7 +173,11 @@ def test_files_and_modules_exist() -> None:
     modules = re.findall(r"python -m ([\w.]+)", readme.TEXT)
     files = {
         *configs,
-        *(code for code in inline_code() if re.fullmatch(r"(methods|config|harness|evaluation)/[\w/]+\.\w+", code)),
+        *(
+            code
+            for code in inline_code()
+            if re.fullmatch(r"(methods|config|harness|evaluation|packages|examples)/[\w/]+\.\w+", code)
+        ),
     }
     assert "methods/base.py" in files
     assert [file for file in sorted(files) if not (ROOT / file).is_file()] == []

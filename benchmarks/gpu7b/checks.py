@@ -12,14 +12,14 @@ from peft import LoraConfig
 from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from beamlora.adapter_state import AdapterTensors
+from beamlora.operation import OperationPlan, private_permutations
 from benchmarks.gpu7b.bench import Bench, random_llama
 from benchmarks.gpu7b.training import harness_trainer
 from harness.config import BaseModelSpec, LocalModel, RunSpec
 from harness.models.load import load_base, load_for_evaluation
 from harness.records.gpu7b import LoadedRotary, Precision, Replay, Rotary, Variant
 from harness.train.trainer import MethodTrainer
-from methods.beamlora.adapter_state import AdapterTensors
-from methods.beamlora.operation import OperationPlan, private_permutations
 from methods.beamlora.replay import Recording, differences, replay
 from methods.beamlora.settings import BeamLoRASettings
 from methods.peft_support import ADAPTER, adapted_layers, add_adapter, save_adapter

@@ -24,13 +24,13 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, TrainerControl, TrainerState
 
 import methods
+from beamlora import fused
 from harness.config import ConfigError, RunSpec
 from harness.models.architecture import Architecture
 from harness.train import attention
 from harness.train.optimizer import train_in_float32
 from harness.train.trainer import MethodTrainer
 from methods.base import Method, TrainingContext
-from methods.beamlora import fused
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -156,7 +156,7 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
 
         train_in_float32(model)
     if spec.training.fused:
-        from methods.beamlora import fused
+        from beamlora import fused
 
         fused.install(model)
     return method, model, total_steps

@@ -1,58 +1,6 @@
-"""BeamLoRA (Gu et al.): a LoRA whose ranks compete like the hypotheses of a beam search.
-
-In a script of one's own::
-
-    from methods.beamlora import BeamLoraCallback, BeamLoraConfig
-
-    model = get_peft_model(model, BeamLoraConfig(r=64, lora_alpha=128, p_init=0.95, delta_t=1200, task_type="CAUSAL_LM"))
-    trainer = Trainer(model=model, ..., callbacks=[BeamLoraCallback()])
-
-or, in a loop of one's own, ``beam = BeamLora(model, optimizer, total_steps=...)`` and ``beam.step()`` after each
-``optimizer.step()``.
-
-Importing any of the lazy names below registers the PEFT type ``BEAMLORA``; do so before loading a native adapter. This
-module itself imports neither torch nor PEFT, because the Snakefile reads method settings through it.
-"""
-
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
+"""BeamLoRA as a method of the harness; the adapter itself is the package ``beamlora``."""
 
 from methods.beamlora.method import BeamLoRA
 from methods.beamlora.settings import BeamLoRASettings
 
-if TYPE_CHECKING:
-    from methods.beamlora.beam import BeamLora
-    from methods.beamlora.callback import BeamLoraCallback
-    from methods.beamlora.config import BeamLoraConfig
-    from methods.beamlora.export import export_lora
-    from methods.beamlora.layer import BeamLoraLinear
-    from methods.beamlora.model import BeamLoraModel
-
-__all__ = [
-    "BeamLoRA",
-    "BeamLoRASettings",
-    "BeamLora",
-    "BeamLoraCallback",
-    "BeamLoraConfig",
-    "BeamLoraLinear",
-    "BeamLoraModel",
-    "export_lora",
-]
-
-_LAZY = {
-    "BeamLora": "beam",
-    "BeamLoraCallback": "callback",
-    "BeamLoraConfig": "config",
-    "BeamLoraLinear": "layer",
-    "BeamLoraModel": "model",
-    "export_lora": "export",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    importlib.import_module("methods.beamlora.model")  # registers the PEFT type
-    return getattr(importlib.import_module(f"methods.beamlora.{_LAZY[name]}"), name)
+__all__ = ["BeamLoRA", "BeamLoRASettings"]

@@ -6,15 +6,16 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beamlora.schedule import Schedule
+from beamlora.settings import SETTINGS
 from methods.base import MechanismError, Method, OperationSteps, TrainingContext
-from methods.beamlora.schedule import Schedule
-from methods.beamlora.settings import BeamLoRASettings, BeamSettings
+from methods.beamlora.settings import BeamLoRASettings
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, TrainerCallback
 
-    from methods.beamlora.callback import BeamLoraCallback
+    from beamlora.callback import BeamLoraCallback
 
 
 class BeamLoRA(Method[BeamLoRASettings]):
@@ -53,9 +54,9 @@ class BeamLoRA(Method[BeamLoRASettings]):
         import torch
         from peft import get_peft_model
 
-        from methods.beamlora.callback import BeamLoraCallback
-        from methods.beamlora.config import BeamLoraConfig
-        from methods.beamlora.model import beam_modules
+        from beamlora.callback import BeamLoraCallback
+        from beamlora.config import BeamLoraConfig
+        from beamlora.model import beam_modules
 
         settings = self.settings
         self._schedule = self._schedule_of(total_steps=context.total_steps, steps_per_epoch=context.steps_per_epoch)
@@ -65,7 +66,7 @@ class BeamLoRA(Method[BeamLoRASettings]):
             lora_dropout=settings.lora_dropout,
             target_modules=list(settings.target_modules),
             task_type="CAUSAL_LM",
-            **{name: getattr(settings, name) for name in BeamSettings.model_fields},
+            **{name: getattr(settings, name) for name in SETTINGS},
         )
         wrapped = get_peft_model(model, config)
         for _, module in beam_modules(wrapped, "default"):
@@ -122,9 +123,9 @@ class BeamLoRA(Method[BeamLoRASettings]):
         that sum over all ranks. ``mean_score_entropy``: mean over modules of the entropy of the scores over ln r; 1 is
         equal scores.
         """
-        from methods.beamlora.adapter_state import unwrap
-        from methods.beamlora.model import beam_modules
-        from methods.beamlora.operation import score_entropy
+        from beamlora.adapter_state import unwrap
+        from beamlora.model import beam_modules
+        from beamlora.operation import score_entropy
 
         scores = [module.rank_scores("default").detach().cpu() for _, module in beam_modules(unwrap(model), "default")]
         records = self._wrapped().records
@@ -143,8 +144,8 @@ class BeamLoRA(Method[BeamLoRASettings]):
 
     def finalize(self, model: torch.nn.Module, output_dir: Path) -> None:
         """The native adapter, and its plain-LoRA export in ``lora/``."""
-        from methods.beamlora.adapter_state import unwrap
-        from methods.beamlora.export import export_lora
+        from beamlora.adapter_state import unwrap
+        from beamlora.export import export_lora
 
         wrapped: Any = unwrap(model)  # a PeftModel
         wrapped.save_pretrained(output_dir)

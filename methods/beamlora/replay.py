@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from methods.beamlora.operation import OperationPlan, apply_plan, make_plan, rank_scores
-from methods.beamlora.settings import BeamSettings
+from beamlora.operation import OperationPlan, apply_plan, make_plan, rank_scores
+from beamlora.settings import BeamSettings
 
 METADATA = ("p", "temperature", "modules", "pruned", "permutations")
 

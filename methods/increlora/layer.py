@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from methods.beamlora.fused import Fused, Update, fuses
+from beamlora.fused import Fused, Update, fuses
 from methods.peft_support import LoraFactors, private_generator
 
 #: Fixed weight of a reserve component (released code, increlora.py): small, so that only its directions are learned.

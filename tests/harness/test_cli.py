@@ -197,7 +197,11 @@ READ_ONCE = {"configfile", "experiment", "overrides"}
 
 
 def sources() -> list[Path]:
-    return [path for package in ("harness", "evaluation", "methods", "benchmarks") for path in (ROOT / package).rglob("*.py")]
+    return [
+        path
+        for package in ("beamlora", "harness", "evaluation", "methods", "benchmarks")
+        for path in (ROOT / package).rglob("*.py")
+    ]
 
 
 def namespaces(tree: ast.AST) -> set[str]:

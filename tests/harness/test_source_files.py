@@ -76,6 +76,7 @@ def test_the_hash_follows_the_content_of_these_files_only(project: Path) -> None
     [
         ("base_model", "harness/synthetic/corpus.py", "harness/train/trainer.py"),
         ("train", "harness/data/tokens.py", "evaluation/graders/math_strict.py"),
+        ("train", "beamlora/fused.py", "beamlora/operation.py"),  # of every method; of BeamLoRA alone
         ("evaluate", "harness/data/overlap.py", "harness/export/model_card_text.py"),
         ("evaluate", "harness/evaluate/lm_eval.py", "harness/tables/words.py"),
         ("evaluate", "evaluation/sandbox/tester.py", "harness/evaluate/audit.py"),  # started by its name
@@ -102,7 +103,7 @@ def test_a_method_brings_its_own_files_and_no_other_methods() -> None:
     dora = {str(path) for path in method_code("dora")}
     assert {"methods/dora.py", "methods/lora.py", "methods/importance.py"} <= dora
     assert not [path for path in dora if "beamlora" in path or "relora" in path]
-    assert "methods/beamlora/operation.py" in {str(path) for path in method_code("beamlora-no-expansion")}
+    assert "beamlora/operation.py" in {str(path) for path in method_code("beamlora-no-expansion")}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from tests.paths import ROOT
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 DORA = "math/llama-mini/dora/seed0"
-SOURCES = ("Snakefile", "methods", "harness", "evaluation", "config", "profiles")
+SOURCES = ("Snakefile", "beamlora", "methods", "harness", "evaluation", "config", "profiles")
 
 
 class Copy:

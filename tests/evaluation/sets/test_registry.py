@@ -44,7 +44,8 @@ def test_the_sets_of_this_folder() -> None:
 
 def test_svamp_is_one_file() -> None:
     """Beside the experiment that uses it; of the program, no other file knows that there is such a set."""
-    sources = [path for folder in ("evaluation", "harness", "methods") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    folders = ("beamlora", "evaluation", "harness", "methods")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     sources = [path for path in sources if path.suffix != ".pyc"]
     assert len(sources) > 100
     named = [path for path in sources if b"svamp" in path.read_bytes().lower() or "svamp" in path.name.lower()]

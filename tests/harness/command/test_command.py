@@ -19,7 +19,7 @@ from harness.config import ConfigError
 from tests.paths import ROOT
 
 #: The packages that a command may load before its arguments are read: this project's.
-OURS = {"harness", "methods", "evaluation"}
+OURS = {"beamlora", "harness", "methods", "evaluation"}
 
 
 def run(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -271,8 +271,8 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
     models_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from beamlora.beam import BeamLora
     from harness.measure import time_lapse
-    from methods.beamlora.beam import BeamLora
 
     operate = BeamLora._operate
     done: list[int] = []

@@ -6,9 +6,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from methods.beamlora.model import beam_modules
+from beamlora.model import beam_modules
 from methods.importance import rank_importance
-from tests.methods.beamlora.beam_fixtures import TARGETS, beam_model, randomize, tiny_llama
+from tests.beamlora.beam_fixtures import TARGETS, beam_model, randomize, tiny_llama
 from tests.rounding import assert_equal_but_for_rounding
 
 

@@ -13,11 +13,11 @@ from peft import PeftModel
 from transformers import Trainer
 
 import methods
+from beamlora.callback import BeamLoraCallback
+from beamlora.model import beam_modules
 from methods.base import MechanismError, TrainingContext
 from methods.beamlora import BeamLoRA
-from methods.beamlora.callback import BeamLoraCallback
-from methods.beamlora.model import beam_modules
-from tests.methods.beamlora.beam_fixtures import TARGETS, TokenData, adapter_tensors, logits, tiny_llama, training_arguments
+from tests.beamlora.beam_fixtures import TARGETS, TokenData, adapter_tensors, logits, tiny_llama, training_arguments
 from tests.rounding import assert_equal_but_for_rounding, sums_of
 
 #: With r = 8 and nearly equal scores, p = .8 prunes two ranks of a module and p > .875 one.

@@ -1,0 +1,106 @@
+"""``BeamLoraModel``, PEFT's tuner for BeamLoRA, and its registration under the type ``BEAMLORA``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import peft
+import torch
+from packaging.version import Version
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.lora import LoraModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from beamlora.config import BEAMLORA, BeamLoraConfig
+from beamlora.layer import BeamLoraLinear
+
+#: The layer and its variant rest on parts of PEFT that change between minor versions.
+PEFT_VERSIONS = (Version("0.21"), Version("0.22"))
+FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+class BeamLoraModel(LoraModel):
+    """LoraModel whose layers are ``BeamLoraLinear``. Only unquantised linear layers can be targets."""
+
+    @staticmethod
+    def _create_new_module(lora_config: BeamLoraConfig, adapter_name: str, target: nn.Module, **kwargs: Any) -> BeamLoraLinear:
+        refuse_target(target, name=kwargs.get("target_name", "?"))
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        is_conv1d = isinstance(base, Conv1D)
+        lora_config.fan_in_fan_out = is_conv1d
+        return BeamLoraLinear(target, adapter_name, config=lora_config, is_target_conv_1d_layer=is_conv1d, **kwargs)
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: PEFT would combine A and B and drop the scores."""
+        raise ValueError(
+            "add_weighted_adapter: found a BeamLoRA adapter, expected plain LoRA ones; write them with export_lora "
+            "and combine those"
+        )
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: BeamLoraConfig, adapter_name: str, state_dict: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Refuse a file without scores: PEFT would only warn, and equal scores would silently give another model. Score
+        logits of shape (r,), as earlier files have them, are read as (1, r)."""
+        bare = [
+            key
+            for key in state_dict
+            if key.endswith("lora_A.weight") and key.replace("lora_A.weight", "lora_gate") not in state_dict
+        ]
+        if bare:
+            raise ValueError(
+                f"adapter {adapter_name!r}: found {bare[0]} and {len(bare) - 1} more without a lora_gate, expected "
+                "the scores of every module; is this a plain LoRA adapter?"
+            )
+        rows = {key: value.reshape(1, -1) for key, value in state_dict.items() if key.endswith("lora_gate")}
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, {**state_dict, **rows})
+
+
+def refuse_target(target: nn.Module, *, name: str) -> None:
+    """Raise unless ``target`` is an ordinary linear layer.
+
+    Raises:
+        ValueError: an embedding, a convolution, or a quantised or sharded weight.
+    """
+    base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+    weight = getattr(base, "weight", None)
+    if isinstance(base, nn.Linear | Conv1D) and isinstance(weight, nn.Parameter) and type(weight) is nn.Parameter:
+        if weight.dtype in FLOAT_DTYPES and type(weight.data) is torch.Tensor:
+            return
+    kind = f"{type(base).__module__}.{type(base).__qualname__}"
+    if weight is not None:
+        kind += f" with a weight of {type(weight).__name__}, {getattr(weight, 'dtype', 'no dtype')}"
+    raise ValueError(
+        f"target {name}: found {kind}, expected torch.nn.Linear or transformers' Conv1D with an unsharded float32, "
+        "bfloat16 or float16 weight; BeamLoRA does not adapt quantised layers, embeddings or convolutions"
+    )
+
+
+def beam_modules(model: nn.Module, adapter: str) -> Iterator[tuple[str, BeamLoraLinear]]:
+    """The layers of ``model`` that hold ``adapter``, with their names, in module order."""
+    for name, module in model.named_modules():
+        if isinstance(module, BeamLoraLinear) and adapter in module.lora_gate:
+            yield name, module
+
+
+def register() -> None:
+    """Make PEFT know the type ``BEAMLORA``: training, saving, loading, AutoPeftModel. Doing it twice changes nothing.
+
+    ``peft.register_peft_method`` cannot be used: it takes only members of the closed enum ``peft.PeftType``.
+
+    Raises:
+        ImportError: a version of PEFT on which this plug-in was not tested.
+    """
+    release, (lowest, below) = Version(peft.__version__), PEFT_VERSIONS
+    if not lowest <= release < below:
+        raise ImportError(f"beamlora: found peft {release}, expected >= {lowest} and < {below}")
+    PEFT_TYPE_TO_CONFIG_MAPPING[BEAMLORA] = BeamLoraConfig
+    PEFT_TYPE_TO_TUNER_MAPPING[BEAMLORA] = BeamLoraModel
+    PEFT_TYPE_TO_PREFIX_MAPPING[BEAMLORA] = BeamLoraModel.prefix
+
+
+register()

@@ -1,0 +1,104 @@
+"""packages/beamlora as a distribution of its own: what it needs, what is in its wheel, and the notebook that uses it alone."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.paths import ROOT
+
+FOLDER = ROOT / "packages/beamlora"
+NOTEBOOK = ROOT / "examples/beamlora.ipynb"
+#: Those that pip installs, and what each of them needs itself.
+NEEDED = {"peft", "torch", "transformers"} | {"packaging", "safetensors"}
+
+
+def code_cells() -> list[str]:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def project(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_it_imports_its_dependencies_and_nothing_else() -> None:
+    imported = set()
+    for path in (FOLDER / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    assert imported - sys.stdlib_module_names == {"beamlora", *NEEDED}
+
+
+def test_both_distributions_ask_for_the_same_releases() -> None:
+    """The harness is tested with its own ranges, and holds the same module."""
+    own, whole = project(FOLDER), project(ROOT)
+    assert {re.match(r"\w+", needed).group() for needed in own["dependencies"]} == {"peft", "torch", "transformers"}
+    assert set(own["dependencies"]) <= set(whole["dependencies"]) and own["version"] == whole["version"]
+    assert (FOLDER / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert (ROOT / "beamlora").resolve() == FOLDER / "src/beamlora"
+
+
+def check(output: str, folder: Path) -> None:
+    """What the notebook printed and wrote: ranks were pruned, and stock PEFT computes what was trained."""
+    pruned = {int(step): int(k) for step, k in re.findall(r"after step (\d+): .* (\d+) ranks pruned", output)}
+    assert list(pruned) == [4, 8, 12] and pruned[4] > 0
+    assert json.loads((folder / "adapter_config.json").read_text())["peft_type"] == "LORA"
+    assert not any("lora_gate" in key for key in load_file(folder / "adapter_model.safetensors"))
+    difference = re.search(r"logits differ by at most (\S+)", output)
+    assert difference is not None and float(difference.group(1)) < 1e-5
+
+
+def test_the_notebook_goes_from_a_model_to_an_exported_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = code_cells()
+    assert len(cells) == 5
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(cells):
+        exec(compile(cell, f"{NOTEBOOK.name}: code cell {number + 1}", "exec"), names)
+    check(capsys.readouterr().out, tmp_path / "adapter")
+    assert max(tensor.abs().max() for tensor in load_file("adapter/adapter_model.safetensors").values()) > torch.finfo().eps
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_runs_the_notebook(tmp_path: Path) -> None:
+    """Built from a copy, since setuptools writes beside its sources; installed into an empty folder, without dependencies."""
+    shutil.copytree(FOLDER, tmp_path / "source")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", tmp_path]
+    subprocess.run([*build, tmp_path / "source"], check=True, capture_output=True, text=True)
+    (wheel,) = tmp_path.glob("beamlora-*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel], check=True)
+    assert (site / "beamlora/py.typed").is_file()
+    assert [path.name for path in site.glob("beamlora-*/licenses/*")] == ["LICENSE"]
+    names = "BeamLoraConfig, BeamLoraCallback, BeamLora, export_lora"
+    last = (
+        f"import beamlora\nfrom beamlora import {names}\nprint(beamlora.__file__)\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'harness', 'methods', 'evaluation'}))\n"
+    )
+    (tmp_path / "notebook.py").write_text("\n\n".join([*code_cells(), last]))
+    environment = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "notebook.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    check(done.stdout, tmp_path / "adapter")
+    assert done.stdout.splitlines()[-2:] == [str(site / "beamlora/__init__.py"), "[]"]

@@ -1,0 +1,75 @@
+"""The adapter's settings: resolved defaults, refusals by name, and the same fields in its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from peft import LoraConfig
+
+from beamlora import BeamLoraConfig
+from beamlora.settings import FLAVORS, SETTINGS, BeamSettings
+
+
+def values_of(settings: BeamSettings) -> dict[str, Any]:
+    return dataclasses.asdict(settings)
+
+
+def test_flavors_differ_where_paper_and_released_code_do_and_every_value_is_resolved() -> None:
+    paper, released = (values_of(BeamSettings(flavor=flavor)) for flavor in ("paper", "released"))
+    assert {key for key in paper if paper[key] != released[key]} == {"flavor", *FLAVORS["paper"]}
+    assert (paper["topp_scope"], paper["moment_transfer"], paper["max_prune_fraction"]) == ("module", "history", 0.5)
+    assert (released["topp_scope"], released["moment_transfer"], released["max_prune_fraction"]) == ("global", "keep", 1)
+    assert paper["gate_temperature"] == released["gate_temperature"] == 0.05
+    assert BeamSettings() == BeamSettings(flavor="paper") == BeamSettings(**paper)
+
+
+def test_an_explicit_value_wins_over_the_flavor() -> None:
+    assert BeamSettings(flavor="released", topp_scope="module").topp_scope == "module"
+    assert BeamSettings(flavor="released", topp_scope="module").moment_transfer == "keep"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"delta_t": 5}, "delta_t: found 5, expected an even number from 2 on"),
+        ({"delta_t": 0}, "delta_t: found 0, expected an even number from 2 on"),
+        ({"delta_t": 6.0}, "delta_t: found 6.0"),
+        ({"p_init": 0}, "p_init: found 0, expected a number above 0, at most 1"),
+        ({"p_init": 1.1}, "p_init: found 1.1"),
+        ({"p_init": True}, "p_init: found True"),
+        ({"p_init": float("nan")}, "p_init: found nan"),
+        ({"gate_temperature": 0}, "gate_temperature: found 0, expected a number above 0"),
+        ({"gate_temperature": float("inf")}, "gate_temperature: found inf"),
+        ({"horizon_steps": 0}, "horizon_steps: found 0, expected a number from 1 on"),
+        ({"operations": 1}, "operations: found 1, expected true or false"),
+        ({"snapshot_step_offset": True}, "snapshot_step_offset: found True, expected 0 or 1"),
+        ({"flavor": "other"}, "flavor: found 'other', expected 'paper' or 'released'"),
+        ({"max_prune_fraction": 0}, "max_prune_fraction: found 0, expected a number above 0, at most 1"),
+        ({"dead_ranks": "masked"}, "dead_ranks: found 'masked' with expansion true"),
+        ({"dead_ranks": "masked", "expansion": False, "max_prune_fraction": 1}, "and max_prune_fraction 1, expected"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(values: dict, message: str) -> None:
+    for made in (BeamSettings, BeamLoraConfig):
+        with pytest.raises(ValueError, match=message) as refused:
+            made(**values)
+        assert str(refused.value).startswith("BeamLoraConfig: ") == (made is BeamLoraConfig)
+
+
+def test_a_rank_of_which_nothing_can_be_pruned_is_refused() -> None:
+    with pytest.raises(ValueError, match="BeamLoraConfig: max_prune_fraction: found 0.5 with r 1"):
+        BeamLoraConfig(r=1)
+    assert BeamLoraConfig(r=1, operations=False).operations is False
+
+
+def test_config_has_the_fields_and_defaults_of_the_settings_and_says_what_each_is() -> None:
+    added = {f.name: f for f in dataclasses.fields(BeamLoraConfig)}
+    for lora in dataclasses.fields(LoraConfig):
+        del added[lora.name]
+    assert tuple(added) == SETTINGS
+    assert all(f.metadata["help"] for f in added.values())
+    for flavor in FLAVORS:
+        assert BeamLoraConfig(flavor=flavor).beam_settings == BeamSettings(flavor=flavor)
+    assert BeamLoraConfig(flavor="released", topp_scope="module").topp_scope == "module"
