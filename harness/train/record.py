@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from evaluation.sets.columns import Columns
 from harness import provenance
-from harness.config import SCHEMA_VERSION, RunSpec, TrainingData
+from harness.config import SCHEMA_VERSION, RunSpec
 
 if TYPE_CHECKING:
     from harness.data.tokens import TokenizedSet
@@ -155,10 +156,11 @@ def meta_info(record: Mapping[str, Any]) -> dict[str, Any]:
     """PEFT's block on software and hardware. Its ``sha`` is a commit on the hub: null for a model from elsewhere, and for the
     data, whose content the record itself identifies."""
     source, versions = record["spec"]["model"]["source"], record["versions"]
+    format = record["spec"]["data"]["format"]
     accelerators = record["hardware"]["accelerators"]
     return {
         "model_info": {"sha": record["base_model_hash"] if source["kind"] == "hub" else None},
-        "dataset_info": {str(TrainingData.model_validate(record["spec"]["data"]).format): {"sha": None}},
+        "dataset_info": {format if isinstance(format, str) else str(Columns(**format)): {"sha": None}},
         "package_info": {
             f"{name}-version": versions.get(name) for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")
         },
