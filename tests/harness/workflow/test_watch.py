@@ -104,7 +104,7 @@ def test_snakemakes_events_become_starts_and_ends(mini: Dag, tmp_path: Path, mon
 def test_every_rule_that_runs_a_model_is_weighed() -> None:
     """Read from the Snakefile: a rule that takes a slot of the GPU, or trains a base model, takes time."""
     rules = (ROOT / "Snakefile").read_text().split("\nrule ")[1:]
-    heavy = {rule.split(":")[0] for rule in rules if " gpu=" in rule or "harness.models.pretrain" in rule}
+    heavy = {rule.split(":")[0] for rule in rules if re.search(r"\n +gpu=", rule) or "harness.models.pretrain" in rule}
     light = {rule.split(":")[0] for rule in rules} - heavy
     tiny = Dag(Config(files=(TINY,)))
     workload = Workload(tiny)
