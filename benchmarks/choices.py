@@ -6,18 +6,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import torch
-
-from benchmarks.rounds import ROOT, SMOLLM2, Size, in_turn, paired, timed
+from benchmarks.rounds import ROOT, Size, in_turn, load, paired, timed
 from evaluation import sets
 from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.data.load import load_records
 from harness.evaluate import tree
 from harness.evaluate.lm_eval_check import same_tokens_lm
 from harness.experiment.runs import load_experiment
-from harness.models.load import load_base
 from harness.records.bench import Row
-from harness.synthetic import GENERATORS
 
 #: lm-eval's batch, and ours.
 BATCH_SIZE = 8
@@ -35,11 +31,10 @@ def measure(size: Size) -> Iterator[Row]:
     """
     from lm_eval.api.instance import Instance
 
-    model, tokenizer = load_base("bench", SMOLLM2, models_dir=size.scratch, dtype=torch.float32, attn_implementation="sdpa")
-    model.eval()
+    model, tokenizer = load(size)
     lm = same_tokens_lm(model, tokenizer, batch_size=BATCH_SIZE)
-    kind = "piqa" if size.smoke else "arc_easy"  # generated rows of ARC-Easy have no form as running text
-    examples = sets.examples(kind, GENERATORS["piqa"](2, 0) if size.smoke else _arc_easy(size))
+    kind = "piqa" if size.smoke else "arc_easy"
+    examples = sets.examples(kind, [_piqa(row) for row in range(2)] if size.smoke else _arc_easy(size))
     state = sets.get(kind).statement
     assert state is not None
     forms = {
@@ -73,6 +68,15 @@ def measure(size: Size) -> Iterator[Row]:
             goal=GOALS[form],
             rounds=paired(costs["ours"], costs["theirs"]),
         )
+
+
+def _piqa(row: int) -> dict[str, str]:
+    """A row of PIQA's form, of which each choice can be read as running text."""
+    instruction = (
+        f"Please choose the correct solution to the question: boil {row} litres\n\nSolution1: heat them\n\n"
+        "Solution2: leave them alone\n\nAnswer format: solution1/solution2"
+    )
+    return {"instruction": instruction, "input": "", "output": "the correct answer is solution1", "answer": "solution1"}
 
 
 def _arc_easy(size: Size) -> list[dict[str, Any]]:

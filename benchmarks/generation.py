@@ -9,10 +9,10 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.rounds import SMOLLM2, Size, in_turn, paired, timed
+from benchmarks.rounds import Size, in_turn, load, paired, timed
 from evaluation.sets.prompts import alpaca
 from harness.evaluate.generate import generate
-from harness.models.load import load_base, merged
+from harness.models.load import merged
 from harness.records.bench import Row
 from harness.synthetic import GENERATORS
 from methods.peft_support import add_adapter
@@ -23,7 +23,7 @@ GOALS = {"unmerged": 0.5, "merged": 0.65}
 
 def measure(size: Size) -> Iterator[Row]:
     """A row for each form of the peer. transformers gets the prompts in their own order, as its users do."""
-    base, tokenizer = load_base("bench", SMOLLM2, models_dir=size.scratch, dtype=torch.float32, attn_implementation="sdpa")
+    base, tokenizer = load(size)
     settings = {"r": 64, "lora_alpha": 128, "target_modules": "all-linear", "init_lora_weights": False}
     with_adapter = add_adapter(base, LoraConfig(**settings, task_type="CAUSAL_LM"), seed=0).eval()
     assert isinstance(with_adapter, PeftModel)

