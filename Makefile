@@ -14,10 +14,12 @@ SNAKEMAKE = cd $(ROOT) && $(BIN)/snakemake --cores $(CORES) --quiet rules host
 # The Python of .venv instead of the newest that is found, such as PYTHON=python3.12; and how to install: SETUP_ARGS=--help.
 PYTHON ?=
 SETUP_ARGS ?=
+# Arguments of the benchmarks, such as BENCH_ARGS="choices --rounds 3" or BENCH_ARGS=--check.
+BENCH_ARGS ?=
 # Arguments of the report, such as REPORT_ARGS="--experiment small --allow-missing".
 REPORT_ARGS ?=
 
-.PHONY: help setup demo table1 all report docs test test-all lint
+.PHONY: help setup demo table1 all report docs bench test test-all lint
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -42,6 +44,9 @@ report: setup ## The report alone, from the records that are there
 docs: setup ## The documentation as a site, in build/docs
 	cd $(ROOT) && $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	cd $(ROOT) && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir build/docs
+
+bench: setup ## Time and memory beside PEFT, transformers and lm-eval on this machine, in results/bench
+	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 test: setup ## The default tests
 	cd $(ROOT) && $(BIN)/python -m pytest

@@ -344,6 +344,14 @@ class LmEvalSpec(Frozen):
 
 
 Protocol = Literal["sound", "paper", "continuation"]
+Scoring = Annotated[
+    Literal["tree", "rows"],
+    Field(
+        description="log-likelihoods of references and choices. tree: what the sequences of an example share is computed once "
+        "(harness/evaluate/tree.py); rows: each alone, but for choices that differ in their last token: the same sums, other "
+        "rounding"
+    ),
+]
 
 
 class EvaluationSpec(Frozen):
@@ -352,6 +360,7 @@ class EvaluationSpec(Frozen):
     protocol: Protocol = Field("sound", description="where settings that a task does not state come from")
     tasks: dict[str, TaskSpec] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    scoring: Scoring = "tree"
     lm_eval: LmEvalSpec | None = None
 
     def on(self, split: Split) -> dict[str, TaskSpec]:
@@ -558,6 +567,7 @@ class BaseEvaluationSpec(Frozen):
     protocols: Annotated[tuple[Protocol, ...], Field(min_length=1), AfterValidator(_distinct)] = ("sound",)
     tasks: dict[str, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
     dtype: Literal["float32", "bfloat16"] = "float32"
+    scoring: Scoring = "tree"
 
     def asked(self, protocol: Protocol) -> dict[str, dict[str, Any]]:
         """The tasks under one protocol as the file has them, without those whose set does not have the protocol."""
@@ -569,7 +579,8 @@ class BaseEvaluationSpec(Frozen):
         Raises:
             pydantic.ValidationError: a task is not one, or none is left.
         """
-        return EvaluationSpec.model_validate({"protocol": protocol, "tasks": self.asked(protocol), "dtype": self.dtype})
+        shared = {"protocol": protocol, "dtype": self.dtype, "scoring": self.scoring}
+        return EvaluationSpec.model_validate({**shared, "tasks": self.asked(protocol)})
 
 
 class MarginSpec(Frozen):

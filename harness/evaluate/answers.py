@@ -12,8 +12,8 @@ from evaluation import sets
 from evaluation.example import Example
 from evaluation.graders.choices import ChoiceScore
 from evaluation.sets.prompts import CONTINUATION, TEMPLATES, continuation
-from harness.config import TaskSpec
-from harness.evaluate import generate
+from harness.config import Scoring, TaskSpec
+from harness.evaluate import generate, tree
 from harness.evaluate.generate import Completion
 
 if TYPE_CHECKING:
@@ -56,12 +56,14 @@ def answer(
     asked: Sequence[Example],
     *,
     batch_size: int,
+    scoring: Scoring,
     report: Report,
 ) -> Answers:
     """The model's answers to examples, in their order; empty ones where the task generates nothing. Under the template
     ``continuation`` the reference is the right choice's text."""
+    scorer = _Scorer(model=model, tokenizer=tokenizer, batch_size=batch_size, scoring=scoring, report=report)
     if task.prompt_template == CONTINUATION:
-        return _continue(model, tokenizer, asked, batch_size=batch_size, report=report)
+        return _continue(scorer, asked)
     prompts = [TEMPLATES[task.prompt_template](example.query) for example in asked]
     with timed() as generation_s:
         completions = _NOTHING * len(asked)
@@ -77,37 +79,26 @@ def answer(
                 on_batch=lambda done, total: report(done, total, "answering"),
             )
     with timed() as scoring_s:
-        losses = generate.reference_nll(
-            model,
-            tokenizer,
-            prompts,
-            [continuation(task.prompt_template, example.reference) for example in asked],
-            batch_size=batch_size,
-            on_batch=lambda done, total: report(done, total, "scoring gold answers"),
-        )
-        choices: list[dict[str, ChoiceScore]] = []
+        references = [
+            (prompt, continuation(task.prompt_template, e.reference)) for prompt, e in zip(prompts, asked, strict=True)
+        ]
         state = sets.get(task.format).statement
+        stated: list[list[Offer]] = [[] for _ in asked]
         if task.score_choices and state is not None:
             stated = [
                 [(prompt, continuation(task.prompt_template, state(label))) for label in example.choices]
                 for prompt, example in zip(prompts, asked, strict=True)
             ]
-            choices = _score(model, tokenizer, asked, stated, batch_size=batch_size, report=report)
+        losses, scores = scorer.references_and_choices(references, stated)
+        choices = _by_label(asked, stated, scores) if any(stated) else []
     seconds = {"generation": generation_s[0], "scoring": scoring_s[0]}
     return Answers(prompts=prompts, completions=completions, losses=losses, choices=choices, seconds=seconds)
 
 
-def _continue(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[Example],
-    *,
-    batch_size: int,
-    report: Report,
-) -> Answers:
+def _continue(scorer: _Scorer, asked: Sequence[Example]) -> Answers:
     texts = [[(choice.context, f" {choice.text}") for choice in example.continuations] for example in asked]
     with timed() as scoring_s:
-        choices = _score(model, tokenizer, asked, texts, batch_size=batch_size, report=report)
+        choices = _by_label(asked, texts, scorer.choices(texts))
     gold = [scores[str(example.gold)] for scores, example in zip(choices, asked, strict=True)]
     return Answers(
         prompts=[own[0][0] for own in texts],
@@ -119,23 +110,64 @@ def _continue(
     )
 
 
-def _score(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[Example],
-    offered: Sequence[Sequence[tuple[str, str]]],
-    *,
-    batch_size: int,
-    report: Report,
-) -> list[dict[str, ChoiceScore]]:
-    """The score of each choice by its label; ``offered`` has each one's (prompt, response)."""
-    scores = generate.choice_loglikelihoods(
-        model,
-        tokenizer,
-        offered,
-        batch_size=batch_size,
-        on_batch=lambda done, total: report(done, total, "scoring choices"),
-    )
+#: (prompt, response)
+Offer = tuple[str, str]
+#: (log-likelihood in nats, tokens) of each choice of each example.
+Scores = list[list[tuple[float, int]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scorer:
+    """Scores responses as ``EvaluationSpec.scoring`` says."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    batch_size: int
+    scoring: Scoring
+    report: Report
+
+    def references_and_choices(
+        self, references: Sequence[Offer], offered: Sequence[Sequence[Offer]]
+    ) -> tuple[list[tuple[float, int]], Scores]:
+        """(negative log-likelihood, tokens) of each reference with its end, and the scores of the choices, if any."""
+        if self.scoring == "tree":
+            scores = self._trees([[one, *own] for one, own in zip(references, offered, strict=True)], ended=1)
+            return [(-nats, tokens) for (nats, tokens), *_ in scores], [own for _, *own in scores]
+        losses = generate.reference_nll(
+            self.model,
+            self.tokenizer,
+            [prompt for prompt, _ in references],
+            [response for _, response in references],
+            batch_size=self.batch_size,
+            on_batch=lambda done, total: self.report(done, total, "scoring gold answers"),
+        )
+        return losses, self.choices(offered) if any(offered) else []
+
+    def choices(self, offered: Sequence[Sequence[Offer]]) -> Scores:
+        """The scores of the choices of each example."""
+        if self.scoring == "tree":
+            return self._trees(offered, ended=0)
+        return generate.choice_loglikelihoods(
+            self.model, self.tokenizer, offered, batch_size=self.batch_size, on_batch=self._on_batch
+        )
+
+    def _trees(self, offered: Sequence[Sequence[Offer]], *, ended: int) -> Scores:
+        """The first ``ended`` responses of each example are scored with their end."""
+        asked = [
+            [tree.response(self.tokenizer, *offer, ended=place < ended) for place, offer in enumerate(own)] for own in offered
+        ]
+        scores = tree.loglikelihoods(self.model, asked, batch_size=self.batch_size, on_batch=self._on_batch)
+        return [
+            [(nats, len(one.scored)) for nats, one in zip(sums, own, strict=True)]
+            for sums, own in zip(scores, asked, strict=True)
+        ]
+
+    def _on_batch(self, done: int, total: int) -> None:
+        self.report(done, total, "scoring choices")
+
+
+def _by_label(asked: Sequence[Example], offered: Sequence[Sequence[Offer]], scores: Scores) -> list[dict[str, ChoiceScore]]:
+    """The score of each choice by its label."""
     return [
         {
             label: ChoiceScore(loglikelihood=nats, tokens=tokens, characters=len(text.removeprefix(" ")))

@@ -64,20 +64,20 @@ def _positions(model: PreTrainedModel) -> int | float:
     return getattr(model.config, "max_position_embeddings", None) or math.inf
 
 
-def _batches(
+def batches(
     lengths: Sequence[int], batch_size: int, *, kinds: Sequence[float] | None = None, max_tokens: float = math.inf
 ) -> list[list[int]]:
     """Indices in batches of similar length, longest first, so that memory runs out at once or never. Indices of different
     ``kinds`` are never in one batch; a batch of several has at most ``max_tokens`` tokens, padding included."""
-    batches: list[list[int]] = []
+    made: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        last = batches[-1] if batches else []
+        last = made[-1] if made else []
         fits = last and len(last) < batch_size and (len(last) + 1) * lengths[last[0]] <= max_tokens
         if fits and (kinds is None or kinds[last[0]] == kinds[index]):
             last.append(index)
         else:
-            batches.append([index])
-    return batches
+            made.append([index])
+    return made
 
 
 def generate(
@@ -104,9 +104,9 @@ def generate(
     limits = [int(min(max_new_tokens, _positions(model) - len(tokens))) for tokens in encoded]
     decode = _greedy if num_beams == 1 else partial(_beam_search, num_beams=num_beams)
     completions: dict[int, Completion] = {}
-    with _evaluating(model):
+    with evaluating(model):
         # A batch has one limit: beam search ranks hypotheses by their length, so one row's limit must not be another's.
-        for rows in _batches([len(tokens) for tokens in encoded], batch_size, kinds=limits):
+        for rows in batches([len(tokens) for tokens in encoded], batch_size, kinds=limits):
             decoded = decode(model, tokenizer, [encoded[row] for row in rows], limits[rows[0]], tuple(stop_strings))
             completions |= zip(rows, decoded, strict=True)
             if on_batch is not None:
@@ -115,7 +115,7 @@ def generate(
 
 
 @contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode and logits in float32; the mode and the head that the model had are restored."""
     was_training = model.training
     model.eval()
@@ -372,8 +372,8 @@ def _score_all(
 ) -> list[tuple[float, list[float]]]:
     """For each row: the summed log-likelihood of its scored tokens, and that of each of its ``nexts`` after them."""
     results: dict[int, tuple[float, list[float]]] = {}
-    with _evaluating(model):
-        for batch in _batches([len(row.tokens) for row in rows], batch_size, max_tokens=SCORED_TOKENS):
+    with evaluating(model):
+        for batch in batches([len(row.tokens) for row in rows], batch_size, max_tokens=SCORED_TOKENS):
             results |= zip(batch, _score(model, [rows[index] for index in batch]), strict=True)
             if on_batch is not None:
                 on_batch(len(results), len(rows))

@@ -223,7 +223,8 @@ def compare(
             )
             results = evaluate(lm, {**tasks, "tasks": {name: task}}, limit=rows_asked)
         records = load_records(spec.source, data_dir=data_dir, limit=rows_asked)
-        rows = evaluate_task(model, tokenizer, name, spec, records).predictions
+        scoring = recorded.scoring if recorded is not None else "tree"
+        rows = evaluate_task(model, tokenizer, name, spec, records, scoring=scoring).predictions
         choices = task.OUTPUT_TYPE == "multiple_choice"
         assert spec.grader is not None  # those of our lm-eval tasks have one
         agreements[name] = _compare(name, results["samples"][name], rows, choices=choices, grader=spec.grader)

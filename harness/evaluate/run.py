@@ -132,13 +132,14 @@ def evaluate_tasks(
     metrics: dict[str, Any] = {}
     for name, task in tasks.items():
         fingerprint = source_fingerprint(records[name])
-        key = task_key(task, dtype=evaluation.dtype, weights=weights, data_sha256=fingerprint)
+        how = {"dtype": evaluation.dtype, "scoring": evaluation.scoring}
+        key = task_key(task, **how, weights=weights, data_sha256=fingerprint)
         result = finished.load(name, key)
         if result is None:
             if model is None:
                 model, tokenizer = load()
             with _naming(name, kept=tuple(metrics)):
-                result = evaluate_task(model, tokenizer, name, task, records[name], progress.update)
+                result = evaluate_task(model, tokenizer, name, task, records[name], progress.update, scoring=evaluation.scoring)
             finished.save(name, key, result)
         write_jsonl(folder / "predictions" / f"{name}.jsonl", result.predictions)
         metrics[name] = result.metrics | {"data_sha256": fingerprint}

@@ -15,7 +15,7 @@ from evaluation.graders.verdicts import Grading, Verdict
 from evaluation.grading import check_available, grade, graders_of
 from evaluation.sets.prompts import CONTINUATION, TEMPLATE_NAMES
 from harness.cli import CACHE
-from harness.config import ConfigError, TaskSpec
+from harness.config import ConfigError, Scoring, TaskSpec
 from harness.evaluate.finished_tasks import TaskResult
 from harness.records.grader_sources import grader_sources
 
@@ -83,6 +83,8 @@ def evaluate_task(
     task: TaskSpec,
     records: list[dict[str, Any]],
     report: Report | None = None,
+    *,
+    scoring: Scoring = "tree",
 ) -> TaskResult:
     """Ask, decode and grade ``records`` (already cut to the task's limit), and score their reference responses.
 
@@ -109,7 +111,7 @@ def evaluate_task(
 
     def ask(examples: Sequence[Example], batch_size: int, what: str) -> Answers:
         return answer(
-            model, tokenizer, task, examples, batch_size=batch_size,
+            model, tokenizer, task, examples, batch_size=batch_size, scoring=scoring,
             report=lambda done, total, note: progress(done, total, f"{name}: {what}{note}"),
         )  # fmt: skip
 

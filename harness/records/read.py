@@ -27,8 +27,9 @@ from harness.statistics.collapse import is_at_floor
 
 DEFAULT_RESULTS = cli.RESULTS
 SNAKEMAKE = "snakemake --cores all"
-#: Training settings that came into the schema later, and whose default is not what was done before.
+#: Settings of training and of evaluation that came into the schema later, and whose default is not what was done before.
 _EARLIER = {"fused": False}
+_EARLIER_EVALUATION = {"scoring": "rows"}
 
 
 class StaleRecord(RecordError):
@@ -167,12 +168,13 @@ def _completed(spec: dict[str, Any]) -> RunSpec:
 
 
 def _check_evaluation(path: Path, metrics: MetricsRecord, evaluation: EvaluationSpec, rerun: str) -> None:
-    """The record's evaluation is the experiment's; settings that came into the schema later have their defaults."""
+    """The record's evaluation is the experiment's; settings that came into the schema later have their defaults, or
+    ``_EARLIER_EVALUATION``'s value."""
     if metrics.evaluation is None:
         return
     expected = evaluation.model_dump(mode="json")
     try:
-        recorded = EvaluationSpec.model_validate(metrics.evaluation).model_dump(mode="json")
+        recorded = EvaluationSpec.model_validate(_EARLIER_EVALUATION | metrics.evaluation).model_dump(mode="json")
     except ValidationError:
         recorded = metrics.evaluation
     if recorded != expected:

@@ -242,11 +242,11 @@ def failing_at(name: str, monkeypatch, error: Exception) -> list[str]:
     """Make one task fail. Returns the list of the tasks that are evaluated, which grows."""
     genuine, evaluated = evaluate.evaluate_task, []
 
-    def wrapped(model, tokenizer, task_name, *args):
+    def wrapped(model, tokenizer, task_name, *args, **kwargs):
         evaluated.append(task_name)
         if task_name == name:
             raise error
-        return genuine(model, tokenizer, task_name, *args)
+        return genuine(model, tokenizer, task_name, *args, **kwargs)
 
     monkeypatch.setattr(evaluate, "evaluate_task", wrapped)
     return evaluated
@@ -268,7 +268,7 @@ def test_a_failing_task_leaves_the_finished_ones(spec, tmp_path, monkeypatch, mo
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.jsonl", "b.jsonl", "metrics.json", "train.json"]
 
 
-@pytest.mark.parametrize("change", ["weights", "task", "data", "dtype"])
+@pytest.mark.parametrize("change", ["weights", "task", "data", "dtype", "scoring"])
 def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, monkeypatch, model, tokenizer) -> None:
     with monkeypatch.context() as patched:
         failing_at("b", patched, OSError("disk full"))
@@ -279,6 +279,8 @@ def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, mon
         evaluation = EvaluationSpec(tasks={"a": task(max_new_tokens=5), "b": task(limit=2)})
     elif change == "dtype":
         evaluation = evaluation.model_copy(update={"dtype": "bfloat16"})
+    elif change == "scoring":
+        evaluation = evaluation.model_copy(update={"scoring": "rows"})
     elif change == "data":
         monkeypatch.setitem(RECORDS[0], "question", "What is 0 + 01?")
     evaluated = failing_at("none", monkeypatch, OSError())

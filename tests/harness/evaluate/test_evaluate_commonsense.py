@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import harness.evaluate.generate
 from evaluation.sets.llm_adapters import COMMONSENSE
 from evaluation.sets.prompts import continuation
-from harness.config import ConfigError, TaskSpec
+from harness.config import ConfigError, Scoring, TaskSpec
 from harness.evaluate.generate import choice_loglikelihoods
 from harness.evaluate.task import evaluate_task
 from harness.protocols import with_defaults
@@ -67,13 +67,22 @@ def test_choices_are_scored_as_training_writes_them(model, tokenizer) -> None:
             assert row["gold_nll"] * row["gold_tokens"] > -row["choice_loglikelihoods"][row["gold"]]
 
 
+@pytest.mark.parametrize(("scoring", "passes"), [("tree", 1), ("rows", 2)])
+def test_scoring_decides_whether_reference_and_choices_share_a_pass(model, tokenizer, scoring: Scoring, passes: int) -> None:
+    seen: list[int] = []
+    handle = model.model.register_forward_pre_hook(lambda *_: seen.append(1))
+    evaluate_task(model, tokenizer, "p", task("piqa", max_new_tokens=1), GENERATORS["piqa"](1, 0), scoring=scoring)
+    handle.remove()
+    assert len(seen) == 1 + passes  # one to answer
+
+
 def test_a_tie_is_recorded_and_worth_1_over_k(model, tokenizer, monkeypatch) -> None:
     records = GENERATORS["siqa"](6, 0)
     nats = {"answer1": -1.0, "answer2": -1.0, "answer3": -2.0}
     monkeypatch.setattr(
         harness.evaluate.generate, "choice_loglikelihoods", lambda *args, **_: [[(value, 1) for value in nats.values()]] * 6
     )
-    result = evaluate_task(model, tokenizer, "s", task("siqa", grader="loglikelihood"), records)
+    result = evaluate_task(model, tokenizer, "s", task("siqa", grader="loglikelihood"), records, scoring="rows")
     worth = [0.0 if record["answer"] == "answer3" else 0.5 for record in records]
     assert len(set(worth)) == 2
     metrics, rows = result.metrics, result.predictions

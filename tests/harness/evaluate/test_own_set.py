@@ -135,7 +135,9 @@ def test_a_kept_task_is_worth_the_code_of_its_set(module: Path, monkeypatch: pyt
 
     def keys(changed: Path) -> dict[str, str]:
         monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path == changed else b""))
-        return {name: task_key(task, dtype="float32", weights="w", data_sha256="d") for name, task in tasks.items()}
+        return {
+            name: task_key(task, dtype="float32", scoring="tree", weights="w", data_sha256="d") for name, task in tasks.items()
+        }
 
     before = keys(ROOT / "nothing")
 

@@ -158,6 +158,18 @@ def test_record_of_another_run_is_refused(runs: list[RunSpec], tmp_path: Path) -
         records.load_record(runs[0], results=tmp_path)
 
 
+def test_a_record_from_before_trees_was_scored_in_rows(runs: list[RunSpec], tmp_path: Path) -> None:
+    run = runs[0]
+    path = fake_runs.run_folder(run, tmp_path) / "metrics.json"
+    evaluation = run.evaluation.model_dump(mode="json")
+    del evaluation["scoring"]
+    fake_runs.edit_json(path, evaluation=evaluation)
+    with pytest.raises(records.StaleRecord, match="found scoring = 'rows', expected 'tree'"):
+        records.load_record(run, results=tmp_path)
+    in_rows = changed(run, evaluation=run.evaluation.model_dump() | {"scoring": "rows"})
+    assert records.load_record(in_rows, results=tmp_path).run == in_rows
+
+
 def test_predictions_that_contradict_the_metrics_are_refused(runs: list[RunSpec], tmp_path: Path) -> None:
     path = fake_runs.run_folder(runs[0], tmp_path) / "predictions" / "gsm8k.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]

