@@ -20,6 +20,8 @@ SIZES = {
     "num_hidden_layers": 1,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
+    "bos_token_id": 256,  # of byte_tokenizer
+    "eos_token_id": 257,
 }
 
 
