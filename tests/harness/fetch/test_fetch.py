@@ -83,7 +83,7 @@ def test_what_was_fetched_trains_without_network(
         ["model", "some/model", hub.branches[MODEL]["main"][:12]],
         ["dataset", "some/gsm8k", hub.branches[SET]["main"][:12]],
     ]
-    assert out[2].startswith(f"{experiment.with_suffix('.lock')}: 2 repositories, 0.2 MB, every hash verified")
+    assert out[2].startswith(f"{experiment.with_suffix('.lock')}: 2 repositories, 0.1 MB, every hash verified")
     hub.close()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     check(experiment)
@@ -147,12 +147,12 @@ def test_a_damaged_file_is_downloaded_again(hub: FakeHub, experiment: Path, caps
     capsys.readouterr()
     fetch(experiment)
     assert weights(hub).read_bytes() == content
-    assert "0.2 MB of it downloaded" in capsys.readouterr().out.splitlines()[0]
+    assert "0.1 MB of it downloaded" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_hub_that_sends_something_else_is_refused(hub: FakeHub, experiment: Path, model: dict[str, bytes]) -> None:
     hub.broken["model.safetensors"] = [b"x" * len(model["model.safetensors"])] * 2
-    with pytest.raises(ConfigError, match=r"model\.safetensors: found 151248 bytes of another content.*downloaded twice"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors: found 109104 bytes of another content.*downloaded twice"):
         fetch(experiment)
     assert not experiment.with_suffix(".lock").exists()
 
@@ -162,10 +162,10 @@ def test_other_content_than_the_locked_is_refused(hub: FakeHub, experiment: Path
     whole = weights(hub).read_bytes()
     weights(hub).resolve().write_bytes(b"x" * len(whole))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=r"some/model: model\.safetensors: found 151248 bytes, sha256 .* the lock expects"):
+    with pytest.raises(ConfigError, match=r"some/model: model\.safetensors: found 109104 bytes, sha256 .* the lock expects"):
         fetch(experiment)
     weights(hub).resolve().write_bytes(whole[:100])
-    assert "found 100 bytes in" in refused(experiment) and "expected the 151248 of the lock" in refused(experiment)
+    assert "found 100 bytes in" in refused(experiment) and "expected the 109104 of the lock" in refused(experiment)
     weights(hub).resolve().write_bytes(whole)
     assert fetch(experiment) == 0
     experiment.with_suffix(".lock").unlink()
