@@ -227,7 +227,7 @@ def refused(folder: Path, run: str = "lora", **changes: Any) -> str:
 
 def test_bad_input_is_named(tmp_path: Path) -> None:
     assert "found PiSSA, whose artefact is not" in refused(tmp_path, "pissa")
-    assert refused(tmp_path, "pissa").endswith("can be pruned: beamlora, lora")
+    assert refused(tmp_path, "pissa").endswith("can be pruned: beamlora, lora, lora-fa")
     assert "train.json: found no such file" in refused(tmp_path)
     (tmp_path / "train.json").write_text(
         json.dumps({"schema_version": SCHEMA_VERSION, "training_hash": "0", "status": "success"})
