@@ -86,7 +86,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, step: int | None) -> None:
 
 
 #: The default tests interrupt each kind of state once: variants have their method's, and these LoRA's.
-LIKE_LORA = ("dora", "milora", "pissa")
+LIKE_LORA = ("dora", "lora-fa", "milora", "pissa")
 NAMES = [
     name if name == named.cls.name and name not in LIKE_LORA else pytest.param(name, marks=pytest.mark.slow)
     for name, named in sorted(methods.registry().items())

@@ -183,7 +183,7 @@ def results(model: Any, tokenizer: Any, name: str, spec: TaskSpec, records: list
 NUMERIC = [pytest.param(name, marks=pytest.mark.numeric) for name in ("gsm8k", "siqa")]
 
 
-@pytest.mark.parametrize("protocol", ["sound", "paper"])
+@pytest.mark.parametrize("protocol", ["sound", pytest.param("paper", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("format", [*NUMERIC, "math", "humaneval", "mbpp", *(name for name in COMMONSENSE if name != "siqa")])
 def test_batch_size_and_order_change_nothing(format, protocol, model, tokenizer) -> None:
     records = GENERATORS[format](8, 0)
