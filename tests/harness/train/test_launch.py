@@ -41,7 +41,10 @@ def launched(folder: Path, code: str, **options: int) -> subprocess.Popen[str]:
 
 def test_the_processes_share_the_threads_and_the_first_failure_is_the_status(tmp_path: Path) -> None:
     code = (
-        "os.write(1, f\"{os.environ['OMP_NUM_THREADS']} {sys.argv[1:]}\\n\".encode())\nsys.exit(3) if rank else time.sleep(200)"
+        "os.write(1, f\"{os.environ['OMP_NUM_THREADS']} {sys.argv[1:]}\\n\".encode())\n"
+        "if rank == 0:\n    open('said', 'w').close()\n    time.sleep(200)\n"
+        "while not os.path.exists('said'):\n    time.sleep(0.01)\n"
+        "sys.exit(3)"
     )
     process = launched(tmp_path, code)
     assert process.communicate()[0] == "2 ['--run', 'x']\n" * 2
