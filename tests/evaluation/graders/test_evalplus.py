@@ -21,6 +21,7 @@ from tests.evaluation.graders.evalplus_cases import (
     reference_verdicts,
     releases,
 )
+from tests.evaluation.marks import needs_packages
 from tests.paths import needs_shared
 
 HUMANEVAL = {
@@ -380,6 +381,7 @@ def test_every_reference_passes_its_own_tests(dataset: str, count: int, tmp_path
 # ------------------------------------------------------------------------------------------------------ evalplus itself
 
 
+@needs_packages
 @pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))])
 def test_recorded_verdicts_of_evalplus_are_reproduced(part: int, tmp_path: Path) -> None:
     content = json.loads(VERDICTS.read_text(encoding="utf-8"))

@@ -9,9 +9,8 @@ import pytest
 from evaluation.comparison import Comparison
 from evaluation.sandbox import packages
 from evaluation.sandbox.run import Job, Result, Sandbox
+from tests.evaluation.marks import needs_packages
 from tests.evaluation.sandbox.hostile import each_level
-
-needs_packages = pytest.mark.skipif(packages.folder() is None, reason="make setup has not made the sandbox's own packages")
 
 PROGRAMS = {
     "numpy": "import numpy as np\ndef f(x): return int(np.array([x, 1]).sum())",
