@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,11 @@ def check_data(experiment: Experiment, runs: Iterable[RunSpec]) -> dict[str, int
     return rows
 
 
+#: What a tokenizer adds to a prompt at most. Otherwise a token is a byte or more, so that the bytes of a prompt say without a
+#: tokenizer that it is short enough: that of a GGUF file takes 8 s to load.
+_MARKS = 4
+
+
 def check_answers(experiment: Experiment, runs: Iterable[RunSpec], *, models_dir: Path) -> None:
     """Hold the length of training examples against their prompts.
 
@@ -124,24 +130,24 @@ def check_answers(experiment: Experiment, runs: Iterable[RunSpec], *, models_dir
     from harness.data.load import load_records
     from harness.data.tokens import encode_prompt
 
-    tokenizers: dict[str, PreTrainedTokenizerBase] = {}
-    for spec in {(spec.domain, spec.model_key): spec for spec in runs}.values():
-        data = spec.data
-        if spec.model_key not in tokenizers:
-            tokenizers[spec.model_key] = planned_tokenizer(spec.model_key, spec.model, models_dir=models_dir)
-        shortest = None
+    @cache
+    def tokenizer(key: str) -> PreTrainedTokenizerBase:
+        return planned_tokenizer(key, experiment.models[key], models_dir=models_dir)
+
+    asked = {(spec.domain, spec.model_key): None for spec in runs}  # in the order of the runs
+    for domain in dict.fromkeys(domain for domain, _ in asked):
+        data = experiment.domains[domain].train
         records = load_records(data.source, data_dir=experiment.data_dir, limit=data.limit)
-        for record in records:
-            prompt = TEMPLATES[data.prompt_template](training_example(data.format, record)[0])
-            tokens = len(encode_prompt(tokenizers[spec.model_key], prompt))
-            shortest = tokens if shortest is None else min(shortest, tokens)
-            if tokens < data.max_length:
-                break
-        else:
-            raise ConfigError(
-                f"domains.{spec.domain}.train.max_length: found {data.max_length} tokens, which cut the answer off in 100 % of "
-                f"{len(records):,} rows, expected more than {shortest}, the shortest prompt for {spec.model_key}"
-            )
+        prompts = [TEMPLATES[data.prompt_template](training_example(data.format, record)[0]) for record in records]
+        if min(len(prompt.encode()) for prompt in prompts) + _MARKS < data.max_length:
+            continue
+        for key in (key for own, key in asked if own == domain):
+            if all(len(encode_prompt(tokenizer(key), prompt)) >= data.max_length for prompt in prompts):
+                shortest = min(len(encode_prompt(tokenizer(key), prompt)) for prompt in prompts)
+                raise ConfigError(
+                    f"domains.{domain}.train.max_length: found {data.max_length} tokens, which cut the answer off in 100 % of "
+                    f"{len(records):,} rows, expected more than {shortest}, the shortest prompt for {key}"
+                )
 
 
 def check_distinct(asked: Iterable[Example]) -> None:

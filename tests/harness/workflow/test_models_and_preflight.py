@@ -207,6 +207,23 @@ def test_a_length_that_cuts_every_answer_is_refused_up_to_the_shortest_prompt(
     check(tmp_path, cut_at(shortest + 1))
 
 
+def test_where_the_bytes_of_a_prompt_fit_no_tokenizer_is_loaded(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr("harness.data.check.planned_tokenizer", lambda key, *_, **__: loaded.append(key) or byte_tokenizer())
+
+    def check_at(length: int) -> None:
+        experiment = load_experiment([with_local_model(tmp_path, folder, **{"domains.math.train.max_length": length})])
+        preflight.check_answers(experiment, all_runs(experiment), models_dir=tmp_path)
+
+    check_at(256)
+    assert loaded == []
+    with pytest.raises(ConfigError, match="cut the answer off"):
+        check_at(40)
+    assert loaded == ["llama-mini"]
+
+
 def test_an_unreachable_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     spec = BaseModelSpec(label="x", stands_for=None, source=HubModel(kind="hub", model_name_or_path="nobody/no-such-model"))
