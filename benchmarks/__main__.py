@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 
 from benchmarks import choices, generation, training, workflow
-from benchmarks.rounds import ROOT, Size
+from benchmarks.rounds import Size
 from harness import cli, files
 from harness.provenance import git_state, hardware, versions
 from harness.records.bench import TOLERANCE, BenchRecord, Row
+from harness.source_files import ROOT
 
 MEASURES: dict[str, Callable[[Size], Iterator[Row]]] = {
     "training": training.measure,

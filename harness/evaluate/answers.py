@@ -85,10 +85,7 @@ def answer(
         state = sets.get(task.format).statement
         stated: list[list[Offer]] = [[] for _ in asked]
         if task.score_choices and state is not None:
-            stated = [
-                [(prompt, continuation(task.prompt_template, state(label))) for label in example.choices]
-                for prompt, example in zip(prompts, asked, strict=True)
-            ]
+            stated = stated_choices(asked, state, prompt_template=task.prompt_template)
         losses, scores = scorer.references_and_choices(references, stated)
         choices = _by_label(asked, stated, scores) if any(stated) else []
     seconds = {"generation": generation_s[0], "scoring": scoring_s[0]}
@@ -96,7 +93,7 @@ def answer(
 
 
 def _continue(scorer: _Scorer, asked: Sequence[Example]) -> Answers:
-    texts = [[(choice.context, f" {choice.text}") for choice in example.continuations] for example in asked]
+    texts = continued_choices(asked)
     with timed() as scoring_s:
         choices = _by_label(asked, texts, scorer.choices(texts))
     gold = [scores[str(example.gold)] for scores, example in zip(choices, asked, strict=True)]
@@ -112,6 +109,22 @@ def _continue(scorer: _Scorer, asked: Sequence[Example]) -> Answers:
 
 #: (prompt, response)
 Offer = tuple[str, str]
+
+
+def stated_choices(asked: Sequence[Example], state: Callable[[str], str], *, prompt_template: str) -> list[list[Offer]]:
+    """Of each example the statement of each choice's label, after the prompt."""
+    template = TEMPLATES[prompt_template]
+    return [
+        [(template(example.query), continuation(prompt_template, state(label))) for label in example.choices]
+        for example in asked
+    ]
+
+
+def continued_choices(asked: Sequence[Example]) -> list[list[Offer]]:
+    """Of each example the text of each choice, after the text that it continues."""
+    return [[(choice.context, f" {choice.text}") for choice in example.continuations] for example in asked]
+
+
 #: (log-likelihood in nats, tokens) of each choice of each example.
 Scores = list[list[tuple[float, int]]]
 
