@@ -17,6 +17,7 @@ class SaveOnSigterm(TrainerCallback):
 
     def __init__(self) -> None:
         self._received = False
+        self._ending = False
         #: The step after which training ended for it; None: it did not.
         self.saved_at: int | None = None
 
@@ -35,6 +36,10 @@ class SaveOnSigterm(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._received_anywhere(args) and state.global_step < state.max_steps:
             control.should_log = control.should_save = control.should_training_stop = True
+            self._ending = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._ending:
             self.saved_at = state.global_step
 
     def _received_anywhere(self, args: TrainingArguments) -> bool:

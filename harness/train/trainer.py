@@ -112,7 +112,10 @@ class MethodTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], torch.Tensor]:
-        """The micro-batches of one optimizer step, and how many label tokens they hold on all processes together."""
+        """The micro-batches of one optimizer step, and how many label tokens they hold on all processes together. None once the
+        last step is done: resumed from its checkpoint in the middle of an epoch, the Trainer would take another one."""
+        if self.state.global_step >= self.state.max_steps:
+            return [], torch.tensor(0, device=device)
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         labels = sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in batches)
         labels, self.micro_batches = self.over_processes([labels, sum(not is_empty(b) for b in batches)])
@@ -356,7 +359,8 @@ class CompleteCheckpoints(TrainerCallback):
 
 
 class StopWhenDiverged(TrainerCallback):
-    """Ends training when the logged loss is not finite, or larger than ``factor`` times the first logged one."""
+    """Ends training when the logged loss is not finite, or larger than ``factor`` times the first logged one. That step
+    leaves no checkpoint."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
@@ -374,6 +378,7 @@ class StopWhenDiverged(TrainerCallback):
             self.reason = f"loss {loss:.3g} at step {state.global_step}, {self.factor:g} times the first ({first:.3g})"
         if self.reason is not None:
             control.should_training_stop = True
+            control.should_save = False  # resumed from there, the run would go on past its end
 
 
 class RecordImportance(TrainerCallback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import random
 import resource
@@ -25,10 +26,11 @@ from harness.config import Experiment, RunSpec
 from harness.experiment.runs import load_run
 from harness.provenance import file_sha256
 from harness.records import importance
+from harness.train import run as run_module
 from harness.train import trainer as trainer_module
 from harness.train.checkpoints import what_is_missing
 from harness.train.run import Folders, train
-from harness.train.trainer import PrintProgress
+from harness.train.trainer import PrintProgress, StopWhenDiverged
 from tests import preloaded
 from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
@@ -132,6 +134,49 @@ def test_interrupted_runs_end_with_the_same_bits(
     assert snapshots(pieces) == snapshots(whole)
     assert (snapshots(whole) is None) == (record["rank_importance"]["snapshots"] == 0)
     assert not pieces.scratch.exists()
+
+
+def killed_after_training(monkeypatch: pytest.MonkeyPatch, spec: RunSpec, experiment: Experiment, where: Folders) -> None:
+    """Train to the last step, and be killed before the artefact is written."""
+
+    def write_results(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "_write_results", write_results)
+        with pytest.raises(Killed):
+            train(spec, experiment, where)
+
+
+def test_killed_between_the_last_step_and_the_artefact_no_step_more_is_trained(
+    tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 16th step is in the middle of the second epoch."""
+    experiment, spec = load_run([experiment_file(tmp_path, "beamlora")], {}, "math/llama-mini/beamlora/seed0")
+    where = folders(tmp_path, models_dir, "run")
+    killed_after_training(monkeypatch, spec, experiment, where)
+    assert what_is_missing(where.scratch / f"checkpoint-{STEPS}") is None
+    record = train(spec, experiment, where)
+    assert record["steps"] == STEPS and [entry["step"] for entry in record["loss_curve"]] == list(range(1, STEPS + 1))
+    assert contents(where) == contents(uninterrupted("beamlora"))
+
+
+def test_killed_after_it_diverged_a_run_diverges_again_at_the_same_step(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a step that saves: from a checkpoint of that step it would train on, and might recover."""
+    experiment, spec = load_run([experiment_file(tmp_path, "lora")], {}, "math/llama-mini/lora/seed0")
+    original = StopWhenDiverged.on_log
+
+    def on_log(self: Any, args: Any, state: Any, control: Any, **event: Any) -> None:
+        logs = {**event["logs"], "loss": math.inf} if state.global_step == 6 else event["logs"]
+        original(self, args, state, control, **{**event, "logs": logs})
+
+    monkeypatch.setattr(StopWhenDiverged, "on_log", on_log)
+    where = folders(tmp_path, models_dir, "run")
+    killed_after_training(monkeypatch, spec, experiment, where)
+    record = train(spec, experiment, where)
+    assert record["status"] == "diverged" and record["steps"] == 6 and "at step 6" in record["reason"]
 
 
 def test_what_did_not_fit_into_memory_is_in_the_checkpoint_and_in_the_record(
