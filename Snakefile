@@ -3,6 +3,7 @@
 # in it; for a file of one's own --configfile FILE after the target.
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from subprocess import CalledProcessError
 
@@ -17,6 +18,7 @@ from harness.workflow.damage import set_aside_damaged
 from harness.workflow.dag import Dag, code_of, figure_code, hold_lock, method_code, read_config, set_code
 from harness.workflow.ending import Failures, end_when_interrupted, last_words, leave_interrupts_to_snakemake, or_refuse, refuse
 from harness.workflow.jobs import Jobs
+from harness.workflow.stamp import stamp
 from harness.workflow.targets import TABLE_TARGETS, check_targets
 from harness.workflow.watch import watch
 
@@ -56,6 +58,10 @@ def BASE(wildcards):
     """Every job behind a number asks for it while the graph is built: the place to say what has to be made again."""
     workflow.dag.forcefiles.update(DAMAGED)
     return PLAN.base_model(wildcards.model)
+
+
+METHOD_CODE = cache(lambda name: stamp("method", method_code(name)))
+SET_CODE = cache(lambda domain: stamp("sets", set_code(PLAN.experiment.domains[domain].evaluation)))
 
 
 wildcard_constraints:
@@ -110,7 +116,7 @@ rule base_model:
     """Train a stand-in base model from scratch. Before anything else, since everything waits for it."""
     input:
         config=ancient(PLAN.configfiles),
-        code=code_of("base_model"),
+        code=stamp("base_model", code_of("base_model")),
     output:
         directory(f"{MODELS}/{{name}}"),
     params:
@@ -136,8 +142,8 @@ rule train:
         config=ancient(PLAN.configfiles),
         base=BASE,
         data=lambda wildcards: PLAN.training_files(PLAN.run(wildcards)),
-        code=code_of("train"),
-        method=lambda wildcards: method_code(PLAN.run(wildcards).method.name),
+        code=stamp("train", code_of("train")),
+        method=lambda wildcards: METHOD_CODE(PLAN.run(wildcards).method.name),
     output:
         adapter=directory(f"{RUN_FOLDER}/adapter"),
         record=f"{RUN_FOLDER}/train.json",
@@ -167,8 +173,8 @@ rule evaluate:
         adapter=f"{RUN_FOLDER}/adapter",
         base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
-        code=code_of("evaluate"),
-        sets=lambda wildcards: set_code(PLAN.run(wildcards).evaluation),
+        code=stamp("evaluate", code_of("evaluate")),
+        sets=lambda wildcards: SET_CODE(wildcards.domain),
     output:
         metrics=f"{RUN_FOLDER}/metrics.json",
         predictions=directory(f"{RUN_FOLDER}/predictions"),
@@ -196,8 +202,8 @@ rule prune:
         adapter=f"{RUN_FOLDER}/adapter",
         base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
-        code=code_of("prune"),
-        sets=lambda wildcards: set_code(PLAN.run(wildcards).evaluation),
+        code=stamp("prune", code_of("prune")),
+        sets=lambda wildcards: SET_CODE(wildcards.domain),
     output:
         f"{RUN_FOLDER}/pruning.json",
     params:
@@ -221,8 +227,8 @@ rule timing:
         config=ancient(PLAN.configfiles),
         base=lambda wildcards: PLAN.base_model(PLAN.experiment.timing.model),
         data=lambda wildcards: PLAN.timing_files(),
-        code=code_of("timing"),
-        methods=lambda wildcards: PLAN.timing_code(),
+        code=stamp("timing", code_of("timing")),
+        methods=lambda wildcards: stamp("methods", PLAN.timing_code()),
     output:
         f"{FOLDER}/timing.json",
     params:
@@ -246,8 +252,8 @@ rule evaluate_base:
         config=ancient(PLAN.configfiles),
         base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.base_evaluation(wildcards)),
-        code=code_of("evaluate_base"),
-        sets=lambda wildcards: set_code(PLAN.base_evaluation(wildcards)),
+        code=stamp("evaluate_base", code_of("evaluate_base")),
+        sets=lambda wildcards: stamp("sets", set_code(PLAN.base_evaluation(wildcards))),
     output:
         metrics=f"{FOLDER}/base/{{model}}/{{protocol}}/metrics.json",
         predictions=directory(f"{FOLDER}/base/{{model}}/{{protocol}}/predictions"),
@@ -270,7 +276,7 @@ rule records:
     input:
         config=ancient(PLAN.configfiles),
         records=PLAN.records(PLAN.runs.values(), "train.json", "metrics.json"),
-        code=code_of("records"),
+        code=stamp("records", code_of("records")),
     output:
         f"{FOLDER}/runs.parquet",
     log:
@@ -289,7 +295,7 @@ rule table:
         config=ancient(PLAN.configfiles),
         records=lambda wildcards: PLAN.target_records(f"reproduce_{wildcards.table}", "train.json", "metrics.json"),
         base=lambda wildcards: PLAN.table_base_records(wildcards.table),
-        code=code_of("table"),
+        code=stamp("table", code_of("table")),
     output:
         multiext(f"{FOLDER}/tables/{{table}}", ".md", ".tex"),
         report(f"{FOLDER}/tables/{{table}}.csv", category="Tables", labels={"table": "{table}"}),
@@ -311,7 +317,7 @@ rule figure:
     input:
         config=ancient(PLAN.configfiles),
         records=lambda wildcards: PLAN.figure_files(wildcards.figure),
-        code=lambda wildcards: figure_code(wildcards.figure),
+        code=lambda wildcards: stamp("figure", figure_code(wildcards.figure)),
     output:
         multiext(f"{PLAN.figures}/{{figure}}", ".pdf", ".csv"),
         report(f"{PLAN.figures}/{{figure}}.png", category="Figures", labels={"figure": "{figure}"}),
@@ -331,7 +337,7 @@ rule claims:
         config=ancient(PLAN.configfiles),
         records=PLAN.records(PLAN.runs.values(), "train.json", "metrics.json"),
         measurements=[*PLAN.pruned, *PLAN.timing],
-        code=code_of("claims"),
+        code=stamp("claims", code_of("claims")),
     output:
         multiext(f"{FOLDER}/claims", ".md", ".json"),
     params:
@@ -354,7 +360,7 @@ rule report:
         figures=PLAN.drawn,
         base=PLAN.base_metrics,
         claims=f"{FOLDER}/claims.json",
-        code=code_of("report"),
+        code=stamp("report", code_of("report")),
     output:
         report(f"{FOLDER}/report.html", category="Report"),
     log:

@@ -94,12 +94,19 @@ def table_runs(experiment: Experiment, table: str, *, paths: Sequence[Path] = (P
         raise ConfigError(f"{paths[-1]}: tables: found {sorted(experiment.tables)}, expected {table!r}")
     spec: TableSpec = experiment.tables[table]
     return [
-        resolve_run(experiment, domain=domain, model=model, method=method, seed=seed, paths=paths).run
+        run
         for domain in spec.domains
         for model, keys in spec.methods.items()
         for method in keys
-        for seed in spec.seeds or experiment.seeds
+        for run in _runs(experiment, spec.seeds, domain=domain, model=model, method=method, paths=paths)
     ]
+
+
+def _runs(experiment: Experiment, seeds: Sequence[int] | None, **where: Any) -> list[RunSpec]:
+    """One run for each of these seeds, or of the experiment's: resolved once, which takes a hundred times as long as a copy."""
+    first, *others = seeds or experiment.seeds
+    run = resolve_run(experiment, seed=first, **where).run
+    return [run, *(run.model_copy(update={"seed": seed}) for seed in others)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,24 +134,27 @@ def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (P
         SweepRun(
             value=point[spec.setting],
             method=method,
-            run=_sweep_point(experiment, (sweep, number), domain=domain, model=model, method=method, seed=seed, paths=paths),
+            run=run,
         )
         for domain in spec.domains
         for model in spec.models
         for method in spec.methods
         for number, point in enumerate(spec.points)
-        for seed in spec.seeds or experiment.seeds
+        for run in _sweep_point(experiment, (sweep, number), domain=domain, model=model, method=method, paths=paths)
     ]
 
 
-def _sweep_point(experiment: Experiment, point: tuple[str, int], *, method: str, **where: Any) -> RunSpec:
-    plain = resolve_run(experiment, method=method, **where).run
-    run = resolve_run(experiment, method=method, point=point, **where).run
-    if run == plain:
+def _sweep_point(experiment: Experiment, point: tuple[str, int], *, method: str, **where: Any) -> list[RunSpec]:
+    """The runs of a point, one for each seed."""
+    sweep = experiment.sweeps[point[0]]
+    plain = _runs(experiment, sweep.seeds, method=method, **where)
+    runs = _runs(experiment, sweep.seeds, method=method, point=point, **where)
+    if runs == plain:
         return plain
-    setting, value = _point_name(experiment.sweeps[point[0]], point[1])
-    named = {"key": f"{method}.{setting}={value}", "label": f"{run.method.label} ({setting} = {value})"}
-    return run.model_copy(update={"method": run.method.model_copy(update=named)})
+    setting, value = _point_name(sweep, point[1])
+    of_point = runs[0].method
+    named = {"key": f"{method}.{setting}={value}", "label": f"{of_point.label} ({setting} = {value})"}
+    return [run.model_copy(update={"method": of_point.model_copy(update=named)}) for run in runs]
 
 
 def _point_name(sweep: SweepSpec, number: int) -> tuple[str, str]:
@@ -182,9 +192,9 @@ def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("exper
     if spec is None:
         return []
     return [
-        resolve_run(experiment, domain=spec.domain, model=spec.model, method=method, seed=seed, paths=paths).run
+        run
         for method in spec.methods
-        for seed in spec.seeds or experiment.seeds
+        for run in _runs(experiment, spec.seeds, domain=spec.domain, model=spec.model, method=method, paths=paths)
     ]
 
 
@@ -212,9 +222,7 @@ def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experi
     if spec is None:
         return {}
     runs = {
-        method: resolve_run(
-            experiment, domain=spec.domain, model=spec.model, method=method, seed=experiment.seeds[0], paths=paths
-        ).run
+        method: _runs(experiment, experiment.seeds[:1], domain=spec.domain, model=spec.model, method=method, paths=paths)[0]
         for method in spec.methods
     }
     off = {"importance_every": None, "save_steps": sys.maxsize}
@@ -246,10 +254,10 @@ def sweep_baselines(experiment: Experiment, sweep: str) -> list[RunSpec]:
     if BASELINE in spec.methods or BASELINE not in experiment.methods:
         return []
     return [
-        resolve_run(experiment, domain=domain, model=model, method=BASELINE, seed=seed, paths=(Path("experiment"),)).run
+        run
         for domain in spec.domains
         for model in spec.models
-        for seed in spec.seeds or experiment.seeds
+        for run in _runs(experiment, spec.seeds, domain=domain, model=model, method=BASELINE, paths=(Path("experiment"),))
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,10 @@ def used_settings(
 ) -> list[Setting]:
     """Every setting of ``runs`` with its source, one entry per value and key that gave it."""
     sources = read_sources(paths, overrides)
+    # Runs that differ by their seed have the same settings.
+    seeds = Counter((run.domain, run.model_key, run.method.key) for run in runs)
     groups: dict[tuple[str, str, str], list[tuple[RunSpec, Any, Source]]] = {}
-    for run in runs:
+    for run in {(run.domain, run.model_key, run.method.key): run for run in runs}.values():
         values = {
             **{f"method.{name}": value for name, value in run.method.settings.items()},
             **{f"training.{name}": value for name, value in run.training.model_dump(mode="json").items()},
@@ -63,7 +66,7 @@ def used_settings(
             domains=tuple(dict.fromkeys(run.domain for run, _, _ in group)),
             models=tuple(dict.fromkeys(run.model_key for run, _, _ in group)),
             methods=tuple(dict.fromkeys(run.method.key.partition(".")[0] for run, _, _ in group)),
-            runs=len(group),
+            runs=sum(seeds[run.domain, run.model_key, run.method.key] for run, _, _ in group),
         )
         for (name, _, path), group in groups.items()
     ]

@@ -209,44 +209,42 @@ def test_what_is_decided_renders_the_table_again_and_trains_nothing(unchanged: C
 
 
 @pytest.mark.parametrize(
-    ("edits", "expected"),
+    ("edited", "expected"),
     [
-        (
-            {
-                # Behind no number.
-                "harness/tables/summary.py": 0,
-                "harness/evaluate/audit.py": 0,
-                "harness/export/model_card_text.py": 0,
-                "harness/tables/build.py": 1,
-                "harness/statistics/stats.py": 1,
-                # A set that is not evaluated on; its label might be printed.
-                "evaluation/sets/svamp.py": 1,
-            },
-            {"table": 1},
-        ),
-        (
-            {
-                "harness/data/overlap.py": 2,
-                "harness/evaluate/lm_eval.py": 2,
-                "evaluation/graders/math_strict.py": 2,
-                "evaluation/sets/gsm8k.py": 2,
-            },
-            {"evaluate": 2, "table": 1},
-        ),
-        (
-            {"harness/train/trainer.py": 2, "harness/data/tokens.py": 2, "methods/dora.py": 1},
-            {"train": 2, "evaluate": 2, "table": 1},
-        ),
-        ({"harness/synthetic/records.py": 1}, {"base_model": 1, "train": 2, "evaluate": 2, "table": 1}),
+        # The table asks for numbers alone; what the others print stands behind none.
+        (["harness/tables/build.py", "harness/tables/summary.py", "harness/evaluate/audit.py"], {"table": 1}),
+        (["evaluation/graders/math_strict.py"], {"evaluate": 2, "table": 1}),
+        (["methods/dora.py"], {"train": 1, "evaluate": 1, "table": 1}),
+        (["harness/synthetic/records.py"], {"base_model": 1, "train": 2, "evaluate": 2, "table": 1}),
     ],
 )
-def test_an_edited_source_reruns_its_stage(unchanged: Copy, edits: dict[str, int], expected: dict[str, int]) -> None:
-    """Of several files edited at once, each is named as a reason by as many jobs of the first stage that runs again."""
-    for source in edits:
+def test_an_edited_source_reruns_its_stage(unchanged: Copy, edited: list[str], expected: dict[str, int]) -> None:
+    """See tests/harness/test_source_files.py for what belongs to which stage."""
+    for source in edited:
         edit(unchanged.root / source)
-    planned, reasons = unchanged.dry_run()
-    assert planned == expected
-    assert {source: sum(source in files for files in reasons.values()) for source in edits} == edits
+    assert unchanged.planned() == expected
+
+
+def test_an_edit_that_is_taken_back_and_a_newer_date_rerun_nothing(unchanged: Copy) -> None:
+    source = unchanged.root / "harness/train/trainer.py"
+    content = source.read_text()
+    edit(source)
+    assert unchanged.planned() == {"train": 2, "evaluate": 2, "table": 1}
+    source.write_text(content)
+    assert unchanged.planned() == {}
+
+
+def test_an_edit_reruns_results_that_came_without_snakemakes_records(unchanged: Copy, tmp_path: Path) -> None:
+    """Those of a clone."""
+    records = unchanged.root / ".snakemake"
+    records.rename(tmp_path / "records")
+    try:
+        assert unchanged.planned() == {}
+        edit(unchanged.root / "harness/tables/build.py")
+        assert unchanged.planned() == {"table": 1}
+    finally:
+        shutil.rmtree(records)
+        (tmp_path / "records").rename(records)
 
 
 def test_the_train_rule_asks_for_the_devices_and_starts_the_processes(unchanged: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
