@@ -194,8 +194,12 @@ def _evaluation_name(task: TaskSpec, name: str, what: str) -> str:
 
 def _generation(run: _Run, task: TaskSpec, *, scores_choices: bool, sandbox: Mapping[str, Any] | None) -> dict[str, Any]:
     template, evaluation = TEMPLATES.get(task.prompt_template), run.metrics["evaluation"]
-    arguments = {} if template is None else {"prompt_template": template("{question}")}
-    details = {"prompt_template": task.prompt_template, "num_fewshot": 0, "protocol": evaluation.get("protocol")}
+    arguments: dict[str, Any] = {} if template is None else {"prompt_template": template("{question}")}
+    details: dict[str, Any] = {
+        "prompt_template": task.prompt_template,
+        "num_fewshot": 0,
+        "protocol": evaluation.get("protocol"),
+    }
     if scores_choices or not task.max_new_tokens:
         details |= {"output": "log-likelihoods; nothing is generated"}
     else:

@@ -277,7 +277,8 @@ def write(run_dir: Path) -> list[Path]:
     date = created.replace(tzinfo=None).isoformat(timespec="microseconds").replace(":", "-")
     results = folder / f"results_{date}.json"
     model = evaluated.base_model(run_dir, metrics)
-    own = _results(metrics, tasks, samples, created, model and evaluated.stand_in_notice(model))
+    stand_in = None if model is None else evaluated.stand_in_notice(model)
+    own = _results(metrics, tasks, samples, created, stand_in)
     write_json(results, _with_lm_eval(own, metrics.get("lm_eval") or {}))
     written = [results]
     for name, rows in samples.items():

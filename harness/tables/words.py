@@ -235,8 +235,8 @@ def context(table: Table) -> list[str]:
             "difference and interval: leaving them out would flatter a method."
         )
     for how in dict.fromkeys(words for _, words in table.gradings):
-        names = ", ".join(heading(column) for column, words in table.gradings if words == how)
-        lines.append(f"Graded {how}; shown as recorded: {names}.")
+        labels = ", ".join(heading(column) for column, words in table.gradings if words == how)
+        lines.append(f"Graded {how}; shown as recorded: {labels}.")
     for what, names in (("have no record", table.missing), ("have a record of other settings, left out", table.stale)):
         if names:
             listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
