@@ -11,6 +11,7 @@ import hashlib
 import re
 import sys
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -79,6 +80,13 @@ def source_hash(*modules: str) -> str:
     return digest.hexdigest()
 
 
+def releases(*modules: str) -> str:
+    """The other packages that the source files of ``modules`` import, with their installed releases, in words; of packages
+    only those that are installed under the name that is imported."""
+    named = {name for path in source_files(*modules) for name in _outside(ROOT / path)}
+    return ", ".join(f"{name} {release}" for name in sorted(named) if (release := _release(name)))
+
+
 def is_ours(module: str) -> bool:
     """Whether a module is of this project, by its name alone."""
     return module.partition(".")[0] in PACKAGES
@@ -112,6 +120,27 @@ def _imports(module: str) -> frozenset[str]:
     named = _named_in(file)
     holders = {name.rpartition(".")[0] for name in (*named, module)}
     return frozenset(name for name in named | holders if name and name != module)
+
+
+@cache
+def _outside(file: Path) -> frozenset[str]:
+    """The packages that a file imports and that are neither this project's nor the standard library's."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            case ast.ImportFrom(module=str(module), level=0):
+                names.add(module.partition(".")[0])
+    return frozenset(names - sys.stdlib_module_names - set(PACKAGES))
+
+
+@cache
+def _release(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _named_in(file: Path) -> set[str]:

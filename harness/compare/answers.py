@@ -31,6 +31,8 @@ class Answers:
     #: Metric -> one finite number for each item, in the order of ``items``. The format's own first metric comes first.
     scores: Mapping[str, NDArray[np.float64]]
     less_is_better: frozenset[str] = frozenset()
+    #: Hashes of what graded them (``harness.records.grader_sources``), where the format has any.
+    graded_by: Mapping[str, str] | None = None
 
     def named(self, metric: str | None) -> str:
         """The metric of that name, also without lm-eval's filter where that leaves no choice; the first for None.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from harness.compare.answers import Model, check_same_items, matrix
 from harness.config import ComparisonsSpec, Metric
 from harness.errors import ConfigError
+from harness.records.grader_sources import graded_unlike
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family, decide
 
@@ -40,6 +41,8 @@ class Task:
     lower: Mapping[str, int]
     #: Whether every score is right or wrong, or 1/k where the right one of k choices ties.
     binary: bool
+    #: Whether some of the answers are known to have been graded by other code than the rest.
+    graded_unlike: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,7 @@ def _task(name: str, metric: str, models: Sequence[Model], own: list[NDArray[np.
         higher=higher,
         lower=lower,
         binary=all(map(_is_binary, own)),
+        graded_unlike=graded_unlike([model.tasks[name].graded_by for model in models]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,5 +53,8 @@ def read_run(folder: Path) -> Model:
     if not tasks:
         why = "a run that diverged" if metrics.get("status") == "diverged" else "no test sets"
         raise ConfigError(f"{folder / 'metrics.json'}: found {why}, expected answers to test sets")
-    answers = {task: read(folder / "predictions" / f"{task}.jsonl") for task in tasks}
+    answers = {
+        task: replace(read(folder / "predictions" / f"{task}.jsonl"), graded_by=metrics["tasks"][task].get("sources"))
+        for task in tasks
+    }
     return Model(path=folder, tasks=answers, seed=seed_of(str(metrics.get("run_id"))))

@@ -13,6 +13,7 @@ from harness.tables import words
 
 #: Items listed for each direction; the record has all.
 SHOWN = 5
+_UNLIKE = "  NOT GRADED ALIKE: by the records the graders' code differs between models, or is known of some models only"
 
 
 def _seeds(count: int) -> str:
@@ -92,6 +93,11 @@ def report(result: Result) -> str:
             f"{task.name}, {task.metric}{others}, {n} items",
             f"  {_numbers(task.scores, scale)}",
             *_flips(task, pairs),
+            *(
+                ["  NOT GRADED ALIKE: the runs' records name other graders, or only some name theirs"]
+                if task.graded_unlike
+                else []
+            ),
         ]
     if len(result.tasks) > 1:
         lines += ["", f"average over {len(result.tasks)} test sets", f"  {_numbers(result.scores, scale)}"]
@@ -113,7 +119,7 @@ def record(result: Result) -> dict[str, Any]:
         ],
         "tasks": [
             {"task": task.name, "metric": task.metric, **_estimates(task.scores)}
-            | {"higher_in_a": dict(task.higher), "lower_in_a": dict(task.lower)}
+            | {"higher_in_a": dict(task.higher), "lower_in_a": dict(task.lower), "graded_unlike": task.graded_unlike}
             for task in result.tasks
         ],
         "average": _estimates(result.scores),

@@ -19,23 +19,21 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from operator import ne
 from pathlib import Path
 from typing import Any
 
-from evaluation import sets
 from evaluation.graders.choices import PER_CHARACTER, PER_TOKEN
 from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.sets.base import EvaluationSet
-from evaluation.sets.columns import Columns
 from evaluation.sets.prompts import continuation
 from harness import cli
 from harness.config import ConfigError
+from harness.export import evaluated
 from harness.files import write_json, write_jsonl
 from harness.records.read import read_metrics, read_predictions
-from harness.records.training import read_training
 
 #: Names of our metrics in lm-eval, and of the accuracy of the likeliest choice by grader; the last one is ours.
 _METRICS = {"accuracy": "exact_match", "pass@1": "pass@1"}
@@ -49,17 +47,6 @@ _FIELDS = ("id", "prompt", "completion", "extracted", "gold", "verdicts")
 def _sha256(text: str) -> str:
     # A model's broken bytes are lone surrogates, which UTF-8 has no form for.
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
-
-
-def _created(run_dir: Path, metrics: Mapping[str, Any]) -> datetime:
-    """When the run was evaluated, or else trained."""
-    text = metrics.get("created_at")
-    if text is None and (run_dir / "train.json").is_file():
-        text = read_training(run_dir).get("created_at")
-    try:
-        return datetime.fromisoformat(str(text)).astimezone(UTC)
-    except ValueError:
-        raise ConfigError(f"{run_dir / 'metrics.json'}: created_at: found {text!r}, expected an ISO 8601 date") from None
 
 
 def model_name(metrics: Mapping[str, Any]) -> str:
@@ -90,14 +77,6 @@ class _Task:
         return _CHOICE_METRICS[grader] if self.scores_choices else _METRICS[self.set.metric]
 
 
-def _set_of(run_dir: Path, task: str, spec: Mapping[str, Any]) -> EvaluationSet:
-    try:
-        format = spec["format"]
-        return sets.get(format if isinstance(format, str) else Columns.model_validate(format))
-    except KeyError as error:
-        raise ConfigError(f"{run_dir / 'metrics.json'}: evaluation.tasks.{task}.format: {error.args[0]}") from None
-
-
 def _tasks(run_dir: Path, metrics: Mapping[str, Any]) -> list[_Task]:
     tasks = []
     for name, task in metrics["tasks"].items():
@@ -106,7 +85,7 @@ def _tasks(run_dir: Path, metrics: Mapping[str, Any]) -> list[_Task]:
         if len(rows) != task["n"]:
             raise ConfigError(f"{run_dir}/predictions/{name}.jsonl: found {len(rows)} rows, expected n = {task['n']}")
         graders = sorted(task["graders"], key=partial(ne, task["grader"]))
-        common = {"set": _set_of(run_dir, name, spec), "metrics": task, "spec": spec, "rows": rows}
+        common = {"set": evaluated.set_of(run_dir, name, spec), "metrics": task, "spec": spec, "rows": rows}
         texts = {grader: grader for grader in graders if grader not in _CHOICE_METRICS}
         choices = {grader: "none" for grader in graders if grader in _CHOICE_METRICS}
         if texts:
@@ -149,7 +128,13 @@ def _task_config(task: _Task, protocol: str | None) -> dict[str, Any]:
         "output_type": "multiple_choice" if task.scores_choices else "generate_until",
         "num_fewshot": 0,
         "repeats": 1,
-        "metadata": {"prompt_template": spec["prompt_template"], "headline": spec["grader"], "protocol": protocol},
+        "metadata": {
+            "prompt_template": spec["prompt_template"],
+            "headline": spec["grader"],
+            "protocol": protocol,
+            "graded_by": task.metrics.get("sources"),
+        }
+        | ({"stand_in": evaluated.GENERATED_NOTICE} if source["kind"] == "generated" else {}),
     }
     return config if task.scores_choices else config | {"generation_kwargs": _generation(spec)}
 
@@ -228,7 +213,11 @@ def _with_lm_eval(results: dict[str, Any], tasks: Mapping[str, Any]) -> dict[str
 
 
 def _results(
-    metrics: Mapping[str, Any], tasks: Sequence[_Task], samples: Mapping[str, list[dict[str, Any]]], created: datetime
+    metrics: Mapping[str, Any],
+    tasks: Sequence[_Task],
+    samples: Mapping[str, list[dict[str, Any]]],
+    created: datetime,
+    stand_in: str | None,
 ) -> dict[str, Any]:
     evaluation, name = metrics["evaluation"], model_name(metrics)
     return {
@@ -248,7 +237,7 @@ def _results(
         },
         "config": {
             "model": _MODEL_SOURCE,
-            "model_args": {"pretrained": name},
+            "model_args": {"pretrained": name} | ({"stand_in": stand_in} if stand_in else {}),
             "model_dtype": evaluation["dtype"],
             "batch_sizes": [task.spec["batch_size"] for task in tasks],
             "bootstrap_iters": 0,
@@ -280,14 +269,17 @@ def write(run_dir: Path) -> list[Path]:
     metrics = read_metrics(run_dir)
     if not metrics["tasks"] and not metrics.get("lm_eval"):
         return []
-    created = _created(run_dir, metrics)
+    created = evaluated.created(run_dir, metrics)
     tasks = _tasks(run_dir, metrics)
     samples = {task.name: _samples(task) for task in tasks} | _own_of_lm_eval(run_dir, metrics)
     folder = run_dir / "lm_eval" / _sanitized(model_name(metrics))
     # lm-eval's names hold its local time with colons replaced. Ours is UTC, so that the record alone decides the name.
     date = created.replace(tzinfo=None).isoformat(timespec="microseconds").replace(":", "-")
     results = folder / f"results_{date}.json"
-    write_json(results, _with_lm_eval(_results(metrics, tasks, samples, created), metrics.get("lm_eval") or {}))
+    model = evaluated.base_model(run_dir, metrics)
+    stand_in = None if model is None else evaluated.stand_in_notice(model)
+    own = _results(metrics, tasks, samples, created, stand_in)
+    write_json(results, _with_lm_eval(own, metrics.get("lm_eval") or {}))
     written = [results]
     for name, rows in samples.items():
         written.append(folder / f"samples_{name}_{date}.jsonl")

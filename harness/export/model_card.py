@@ -20,6 +20,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 import methods
 from harness import cli
 from harness.config import ConfigError, EvaluationSpec, FileData, LocalData, RunSpec, TaskSpec
+from harness.export.evaluated import stand_in_notice
 from harness.export.model_card_text import EVAL_RESULTS, EXPORT, Card, body, dataset_name, metric_type, percent
 from harness.files import write_json
 from harness.records.read import read_metrics
@@ -147,18 +148,21 @@ def _entries(card: Card) -> dict[str, EvalResultEntry]:
             task_id=str(task.format),
             value=percent(card.metrics["tasks"][name]),
             dataset_revision=_commit(task.source),
-            notes=_notes(task, card.metrics["tasks"][name], seed=card.spec.seed),
+            notes=_notes(task, card.metrics["tasks"][name], spec=card.spec),
         )
         for name, task in _answered(card).items()
         if isinstance(task.source, FileData)
     }
 
 
-def _notes(task: TaskSpec, metrics: dict[str, Any], *, seed: int) -> str:
+def _notes(task: TaskSpec, metrics: dict[str, Any], *, spec: RunSpec) -> str:
     first = "" if task.limit is None else " (the first rows only)"
+    graded = f" ({metrics['sources']['grader'][:12]})" if metrics.get("sources") else ""
+    notice = stand_in_notice(spec.model)
     return (
         f"{metric_type(task)} in %, n = {metrics['n']}{first}, standard error {100 * metrics['stderr']:.2f}, one training "
-        f"seed ({seed}); zero-shot, greedy, prompt {task.prompt_template}, grader {metrics['grader']}"
+        f"seed ({spec.seed}); zero-shot, greedy, prompt {task.prompt_template}, grader {metrics['grader']}{graded}"
+        + (f"; stand-in: {notice}" if notice else "")
     )
 
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
-
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in an __all__
 
 from evaluation import sets
 from evaluation.sets.columns import Format
@@ -26,6 +22,7 @@ from harness.config import (
     TaskSpec,
     which_rows,
 )
+from harness.export.evaluated import hub_id, stand_in_notice
 from harness.statistics.stats import wilson_interval
 
 _EXAMPLE = "A box holds 4 pens. How many pens are in 3 boxes?"
@@ -49,23 +46,13 @@ class Card:
     @property
     def base_id(self) -> str | None:
         """The base model's hub id, None for one that is not on the hub."""
-        source = self.spec.model.source
-        return source.model_name_or_path if isinstance(source, HubModel) and _is_hub_id(source.model_name_or_path) else None
+        return hub_id(self.spec.model)
 
     @property
     def name(self) -> str:
         """A name for the trained model, fit for a hub repository."""
         spec = self.spec
         return f"{spec.model_key}-{spec.domain}-{spec.method.key}-seed{spec.seed}"
-
-
-def _is_hub_id(name: str) -> bool:
-    """Whether a name is a hub id; transformers also takes folders there."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return not Path(name).is_dir()
 
 
 #: In a table, what was not measured.
@@ -124,7 +111,7 @@ def _what(card: Card) -> list[str]:
         f"`{spec.experiment}` of beamlora-harness, which compares fine-tuning methods under one protocol: judge the method by "
         "the experiment's tables, not by this run alone.",
     ]
-    return parts + [f"> **Stand-in.** {notice}" for notice in [stand_in_notice(spec)] if notice]
+    return parts + [f"> **Stand-in.** {notice}" for notice in [stand_in_notice(spec.model)] if notice]
 
 
 def _base(card: Card) -> str:
@@ -148,24 +135,6 @@ def _rows(card: Card) -> str:
     if isinstance(source, LocalData):
         return f"{rows:,} rows of `{source.title}`, a file that is not on the hub"
     return f"{rows:,} generated rows in the format of {card.spec.data.format} (seed {source.seed})"
-
-
-def stand_in_notice(spec: RunSpec) -> str | None:
-    """What the numbers of a model that is not the paper's do not say; None for the paper's own models."""
-    if not spec.model.is_stand_in:
-        return None
-    if spec.model.stands_for is None:
-        return f"{spec.model.label} is none of the paper's models; its numbers say nothing about {_names()}."
-    label = reported.MODEL_LABELS[spec.model.stands_for]
-    return (
-        f"{spec.model.label} takes the place of {label} so that the whole path can be tried at little cost. Its numbers "
-        f"say nothing about {label}."
-    )
-
-
-def _names() -> str:
-    *first, last = reported.MODEL_LABELS.values()
-    return f"{', '.join(first)} or {last}"
 
 
 # -------------------------------------------------------------------------------------------------------------------- usage
@@ -332,6 +301,7 @@ def _repeat(card: Card) -> list[str]:
         f"base model, {'commit' if isinstance(spec.model.source, HubModel) else 'SHA-256'}": f"`{train['base_model_hash']}`",
         "training rows, SHA-256": f"`{train['data']['sha256']}`",
         **{f"{name} rows, SHA-256": f"`{card.metrics['tasks'][name]['data_sha256']}`" for name in card.tasks},
+        **{f"{name}, graded by": _graders(card.metrics["tasks"][name].get("sources")) for name in card.tasks},
         "versions": ", ".join(f"{name} {release}" for name, release in train["versions"].items()),
     }
     return [
@@ -341,6 +311,10 @@ def _repeat(card: Card) -> list[str]:
         f"of the settings (`training_hash`); settings changed with `--config` have to be given again.{unknown}",
         table(["", ""], facts.items()),
     ]
+
+
+def _graders(sources: dict[str, str] | None) -> str:
+    return "not recorded" if sources is None else ", ".join(f"{part} `{what}`" for part, what in sources.items())
 
 
 def _state(git: dict[str, Any]) -> str:

@@ -249,6 +249,7 @@ def _evaluate_fraction(
             "gold_nll": result.metrics["gold_nll"],
             "losses": [row["gold_nll"] for row in result.predictions],
             "grader": result.metrics["grader"],
+            "sources": result.metrics["sources"],
         }
     return {"pruned_ranks": gone, "tasks": by_task, "wall_time_s": time.perf_counter() - start}
 
@@ -258,7 +259,8 @@ def _joined(entries: list[dict[str, Any]]) -> dict[str, Any]:
     first = entries[0]
     keys = ("accuracy", "gold_nll", "correct", "losses")
     series = {key: None if first[key] is None else [entry[key] for entry in entries] for key in keys}
-    return {"grader": first["grader"], "n": len(first["ids"]), **series, "ids": first["ids"]}
+    shared = {key: first[key] for key in ("grader", "sources", "ids")}
+    return {**shared, "n": len(first["ids"]), **series}
 
 
 def main(arguments: list[str] | None = None) -> int:

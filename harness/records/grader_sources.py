@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 from evaluation import sets
 from harness.provenance import file_sha256
-from harness.source_files import ROOT, source_hash
+from harness.source_files import ROOT, releases, source_hash
 
 if TYPE_CHECKING:
     from evaluation.sets.columns import Format
@@ -20,10 +21,34 @@ _METRICS = "harness/evaluate/task.py"
 
 @cache
 def grader_sources(format: Format) -> dict[str, str]:
-    """The SHA-256 of the sources behind a task's verdicts (``grader``: the set's module, its graders and all that they import)
-    and of those that average them (``metric``).
+    """What made a task's verdicts and its metrics. ``grader`` is the SHA-256 of the sources behind the verdicts (the set's
+    module, its graders and all that they import), ``packages`` names the releases of what else these import, and ``metric`` is
+    the SHA-256 of the source that averages them.
 
     Raises:
         KeyError: no set of that name.
     """
-    return {"grader": source_hash(*_GRADING, sets.module_of(format)), "metric": file_sha256(ROOT / _METRICS)}
+    graders = (*_GRADING, sets.module_of(format))
+    return {"grader": source_hash(*graders), "packages": releases(*graders), "metric": file_sha256(ROOT / _METRICS)}
+
+
+def graded_otherwise(recorded: Mapping[str, str] | None, format: Format) -> str:
+    """How a number was graded, in words, where it was not as this code grades: by which other sources, or by which ones is
+    not known. Empty where all that is recorded is the same.
+
+    Args:
+        recorded: ``sources`` of the task in ``metrics.json``; None in records of before 27 November 2026.
+    """
+    if recorded is None:
+        return "by sources that the record does not name"
+    now = grader_sources(format)
+    others = [part for part, what in recorded.items() if now.get(part) != what]
+    return f"by other sources than this code's ({', '.join(others)})" if others else ""
+
+
+def graded_unlike(recorded: Sequence[Mapping[str, str] | None]) -> bool:
+    """Whether of some records' ``sources`` two are known to differ, or only some are known."""
+    known = [sources for sources in recorded if sources is not None]
+    parts = {part for sources in known for part in sources}
+    differ = any(len({sources[part] for sources in known if part in sources}) > 1 for part in parts)
+    return differ or 0 < len(known) < len(recorded)

@@ -13,6 +13,7 @@ from harness.config import ConfigError, Metric, RunSpec, judged_by
 from harness.did_you_mean import suggestion
 from harness.experiment.runs import table_runs
 from harness.provenance import file_sha256
+from harness.records.grader_sources import graded_otherwise
 from harness.records.read import read_metrics
 from harness.report.made import describe
 from harness.report.recompute import Raw, TableNumbers
@@ -156,6 +157,11 @@ def _short(value: Any) -> str:
     return str(value)[:16] if value else text.NOTHING
 
 
+def _sources(recorded: Mapping[str, str]) -> str:
+    """Hashes in short, releases in words."""
+    return "; ".join(f"{part} {_short(what) if part != 'packages' else what}" for part, what in recorded.items())
+
+
 def _adapter(folder: Path, artefact: Mapping[str, str]) -> tuple[list[str], bool]:
     """A line for every file of the adapter, and whether all that are here are those of the record."""
     lines, agree = [], True
@@ -192,6 +198,9 @@ def _run(source: Source, raw: Raw, run: RunSpec, tasks: Sequence[str], metric: M
         else:
             mean = f"{sum(row['gold_nll'] for row in rows) / len(rows):.4f} nats, mean of {len(rows)}"
         lines.append(_line(_NAMES[metric], f"{mean} in predictions/{task}.jsonl ({how})", indent=2))
+        sources = metrics["tasks"][task].get("sources")
+        graded = graded_otherwise(sources, run.evaluation.tasks[task].format) or "as this code grades"
+        lines.append(_line("graded", f"{graded}: {_sources(sources)}" if sources else graded, indent=2))
     dirty = " with uncommitted changes" if git.get("dirty") else ""
     adapter, agree = _adapter(folder, train.get("artefact") or {})
     lines += [

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import RunSpec, content_hash
+from harness.config import RunSpec, TaskSpec, content_hash
 from harness.experiment.runs import all_runs, base_evaluations, pruning_metric
 from harness.figures.style import colour_of
 from harness.records import pruning
 from harness.records.credit import digit
+from harness.records.grader_sources import graded_otherwise
 from harness.records.read import Loaded, read_predictions
 from harness.records.versioned import Recipe, read_json
 from harness.report.numbers import BASE_COLOUR
@@ -103,6 +104,11 @@ def _commands(source: Source, folder: Path) -> dict[str, str]:
     }
 
 
+def _scores(task: dict[str, Any], spec: TaskSpec) -> dict[str, Any]:
+    """The numbers of one task; ``graded`` says in words where they were not made as this code grades."""
+    return {key: task.get(key) for key in _METRICS} | {"graded": graded_otherwise(task.get("sources"), spec.format)}
+
+
 def _entry(source: Source, run: RunSpec, status: str) -> dict[str, Any]:
     """What is known of a run before its records are read."""
     folder = source.run_folder(run)
@@ -131,7 +137,7 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
         entry["pruning"] = _pruned(source, folder / pruning.FILE)
         entry["contamination"] = metrics.get("contamination")
         entry["collapsed"] = done[run.run_id].collapsed_on(metrics["tasks"])
-        entry["tasks"] = {name: {key: task.get(key) for key in _METRICS} for name, task in metrics["tasks"].items()}
+        entry["tasks"] = {name: _scores(task, run.evaluation.tasks[name]) for name, task in metrics["tasks"].items()}
         entries.append(entry)
     return entries
 
@@ -152,7 +158,7 @@ def base_entries(source: Source) -> list[dict[str, Any]]:
             "commands": {"again": again}, "loss": [], "operations": None, "pruning": None, "contamination": None,
             "train": {name: metrics.get(name) for name in ("created_at", "base_model_hash", "versions", "git", "hardware")}
             | {"spec": {"evaluation": metrics.get("evaluation")}},
-            "tasks": {name: {key: task.get(key) for key in _METRICS} for name, task in metrics["tasks"].items()},
+            "tasks": {name: _scores(task, base.evaluation.tasks[name]) for name, task in metrics["tasks"].items()},
         })  # fmt: skip
     return entries
 

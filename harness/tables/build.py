@@ -17,7 +17,7 @@ from harness import reported
 from harness.cli import Config
 from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, judged_by
 from harness.experiment.runs import load_experiment, table_runs
-from harness.records.grader_sources import grader_sources
+from harness.records.grader_sources import graded_otherwise, graded_unlike
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family, decide
@@ -138,11 +138,16 @@ def _cost(records: Sequence[RunRecord]) -> Cost:
     )
 
 
-def _graded_otherwise(column: Column, records: Sequence[RunRecord]) -> bool:
-    """Whether a record of a test set was graded by other code than this; older records do not say by which."""
-    own = [r.metrics.tasks[column.task] for r in records if r.run.domain == column.domain and not r.diverged]
-    known = [task.sources for task in own if task.sources is not None]
-    return bool(known) and column.spec is not None and any(one != grader_sources(column.spec.format) for one in known)
+def _gradings(columns: Sequence[Column], records: Sequence[RunRecord]) -> tuple[tuple[Column, str], ...]:
+    """The test sets that records were not graded on as this code grades, or not all alike, and how, in words."""
+    found = []
+    for column in columns:
+        own = [r.metrics.tasks[column.task].sources for r in records if r.run.domain == column.domain and not r.diverged]
+        if column.spec is None:
+            continue
+        ways = sorted({graded_otherwise(sources, column.spec.format) for sources in own} - {""})
+        found.append((column, ", ".join([*ways, *(["not all runs alike"] if graded_unlike(own) else [])])))
+    return tuple((column, words) for column, words in found if words)
 
 
 #: Model, method, metric, column, and whether the comparison is with the full method of a variant and not with the baseline.
@@ -343,7 +348,7 @@ def build_table(
         cost=_cost(loaded.records),
         missing=tuple(r.run_id for r in loaded.missing),
         stale=tuple(r.run_id for r in loaded.stale),
-        graded_otherwise=tuple(c.label for c in builder.scores.tasks if _graded_otherwise(c, loaded.records)),
+        gradings=_gradings(builder.scores.tasks, loaded.records),
     )
 
 

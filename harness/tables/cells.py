@@ -168,8 +168,8 @@ class Table:
     cost: Cost
     missing: tuple[str, ...]
     stale: tuple[str, ...]
-    #: Labels of the test sets that records were graded on by other code than this.
-    graded_otherwise: tuple[str, ...] = ()
+    #: The test sets that records were graded on by other code than this, or not all alike, and how.
+    gradings: tuple[tuple[Column, str], ...] = ()
 
     @property
     def metric(self) -> Metric:

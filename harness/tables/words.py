@@ -234,11 +234,9 @@ def context(table: Table) -> list[str]:
             "constant answer scores there; in an average, on one of its sets or more. Collapsed runs are in every mean, "
             "difference and interval: leaving them out would flatter a method."
         )
-    if table.graded_otherwise:
-        lines.append(
-            "Graded by other sources of the grader or the metric than this code's, and shown as recorded: "
-            f"{', '.join(table.graded_otherwise)}."
-        )
+    for how in dict.fromkeys(words for _, words in table.gradings):
+        labels = ", ".join(heading(column) for column, words in table.gradings if words == how)
+        lines.append(f"Graded {how}; shown as recorded: {labels}.")
     for what, names in (("have no record", table.missing), ("have a record of other settings, left out", table.stale)):
         if names:
             listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -13,6 +13,7 @@ import numpy as np
 import methods
 from harness.config import SCHEMA_VERSION, Experiment, MethodSpec, RunSpec, TrainingSpec
 from harness.experiment.runs import base_evaluations
+from harness.records.grader_sources import grader_sources
 from harness.records.read import load_records
 from harness.tables import build as tables
 
@@ -146,6 +147,8 @@ def write_run(
         tasks[task] = {"accuracy": float(np.mean(values)), "n": len(values), "grader": "sound", "stderr": 0.1,
                        "unparseable": 0.0, "truncated": 0.0, "timed_out": 0.0,
                        "gold_nll": float(np.mean(losses)) if gold_nll else None}  # fmt: skip
+        if spec is not None:
+            tasks[task]["sources"] = grader_sources(spec.format)
         if labels := (gold or {}).get(task):
             for row, label in zip(rows, labels, strict=True):
                 row["gold"] = label
@@ -186,7 +189,8 @@ def write_base(made: Experiment, results: Path, rng: np.random.Generator) -> Non
                     for i in range(n)]  # fmt: skip
             (folder / "predictions" / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             accuracy = float(correct.mean()) if answered else None
-            tasks[task] = {"accuracy": accuracy, "n": n, "grader": spec.grader, "gold_nll": float(np.mean(losses))}
+            tasks[task] = {"accuracy": accuracy, "n": n, "grader": spec.grader, "gold_nll": float(np.mean(losses)),
+                           "sources": grader_sources(spec.format)}  # fmt: skip
         write_json(folder / "metrics.json", {
             "schema_version": SCHEMA_VERSION, "run_id": base.folder, "status": "success", "tasks": tasks,
             "evaluation": base.evaluation.model_dump(mode="json"),

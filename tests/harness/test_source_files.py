@@ -71,6 +71,15 @@ def test_the_hash_follows_the_content_of_these_files_only(project: Path) -> None
     assert source_files.source_hash("evaluation.main") != before
 
 
+def test_releases_are_those_of_what_else_the_files_import(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "evaluation/behind.py").write_text("def late():\n    import sympy.core, not_installed\n    import os.path\n")
+    installed = {"sympy": "1.14.0"}
+    monkeypatch.setattr(source_files, "_release", installed.get)
+    assert source_files.releases("evaluation.plain") == "" and source_files.releases("evaluation.main") == "sympy 1.14.0"
+    installed["sympy"] = "1.15.0"
+    assert source_files.releases("evaluation.main") == "sympy 1.15.0"
+
+
 @pytest.mark.parametrize(
     ("rule", "inside", "outside"),
     [

@@ -128,7 +128,7 @@
     const graders = [...new Set(Object.values(run.tasks).flatMap((task) => Object.keys(task.graders ?? {})))];
     const header = ["Test set", "Accuracy, %", "n", "Grader", ...graders.map((name) => `by ${name}, %`), "Unparseable, %", "Truncated, %", "Timed out, %", "Gold NLL"];
     const rows = Object.entries(run.tasks).map(([task, found]) => [
-      task, percent(found.accuracy), found.n, found.grader, ...graders.map((name) => percent(found.graders?.[name])),
+      task, percent(found.accuracy), found.n, found.graded ? `${found.grader} (graded ${found.graded})` : found.grader, ...graders.map((name) => percent(found.graders?.[name])),
       percent(found.unparseable), percent(found.truncated), percent(found.timed_out), found.gold_nll?.toFixed(4) ?? "—",
     ]);
     return [make("h2", {}, "Scores"), Report.table("Scores", header, rows)];

@@ -15,7 +15,9 @@ from harness.compare import __main__ as module
 from harness.compare.answers import seed_of
 from harness.compare.paired import compare
 from harness.compare.sources import sides
+from harness.compare.text import record, report
 from harness.errors import ConfigError
+from harness.records.grader_sources import grader_sources
 from tests.harness import fake_runs
 
 Write = Callable[..., Path]
@@ -47,6 +49,19 @@ def test_runs_are_compared_as_in_the_tables(tmp_path: Path) -> None:
     less = compare(*models, metric="gold_nll", margin=margin.gold_nll)
     assert less.less_is_better and less.comparison.difference.mean < 0 and less.comparison.outcome == "better"
     assert compare(*reversed(models), metric="gold_nll").comparison.outcome == "worse"
+    assert not any(task.graded_unlike for task in result.tasks)
+
+
+def test_runs_that_other_code_graded_are_not_compared_in_silence(tmp_path: Path) -> None:
+    folders = []
+    for run in fake_runs.runs(fake_runs.small())[:2]:
+        folders.append(fake_runs.write_run(run, tmp_path, correct={"gsm8k": [True, False], "math": [True, True]}))
+    path = folders[1] / "metrics.json"
+    path.write_text(path.read_text().replace(grader_sources("math")["grader"], "0" * 64))
+    result = compare(*sides(folders[:1], folders[1:]))
+    assert {task.name: task.graded_unlike for task in result.tasks} == {"gsm8k": False, "math": True}
+    assert report(result).count("NOT GRADED ALIKE") == 1
+    assert [task["graded_unlike"] for task in record(result)["tasks"]] == [False, True]
 
 
 def test_no_word_below_five_seeds_and_the_seeds_needed_from_two_on(write_samples: Write) -> None:

@@ -5,68 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.config import SCHEMA_VERSION, ConfigError
+from harness.config import ConfigError
 from harness.export import lm_eval as lm_eval_export
-from tests.paths import ROOT
+from tests.harness.export import choice_runs
 
-COMMITTED = ROOT / "results/small/math/smollm2-135m/lora/seed0"
 DATE = "2026-11-22T03-44-28.000000"
-
-
-@pytest.fixture
-def committed(tmp_path: Path) -> Path:
-    """A copy of a committed run, without its adapter."""
-    run = tmp_path / "run"
-    shutil.copytree(COMMITTED, run, ignore=shutil.ignore_patterns("adapter"))
-    return run
-
-
-def _row(number: int, scores: dict[str, float], gold: str, **changes: Any) -> dict[str, Any]:
-    likeliest = max(scores, key=scores.__getitem__) == gold
-    return {
-        "id": f"boolq/{number}",
-        "prompt": f"question {number}\n               ",
-        "completion": f"the correct answer is {gold}",
-        "extracted": gold,
-        "gold": gold,
-        "correct": True,
-        "verdicts": {"llm_adapters": True, "label": True, "loglikelihood": likeliest},
-        "choice_loglikelihoods": scores,
-    } | changes
-
-
-def _choice_run(folder: Path, **changes: Any) -> Path:
-    rows = [
-        _row(0, {"true": -1.5, "false": -0.5}, "false"),
-        _row(1, {"true": -1.0, "false": -2.0}, "false"),
-        _row(2, {"true": -1.0, "false": -2.0}, "true", completion="bytes \ud800 \x00"),
-    ]
-    source = {"kind": "generated", "generator": "boolq", "rows": 3, "seed": 2}
-    spec = {
-        "source": source, "format": "boolq", "prompt_template": "commonsense", "max_new_tokens": 32, "stop_strings": ["\n"],
-        "num_beams": 4, "batch_size": 8, "grader": "label",
-    }  # fmt: skip
-    task = {
-        "n": 3, "grader": "label", "graders": {"llm_adapters": 1.0, "label": 1.0, "loglikelihood": 2 / 3},
-        "gold_nll": 0.5, "truncated": 0.0, "unparseable": 0.0,
-    }  # fmt: skip
-    metrics = {
-        "schema_version": SCHEMA_VERSION, "run_id": "base/m/sound", "experiment": "e",
-        "created_at": "2026-01-02T03:04:05+01:00",
-        "evaluation": {"protocol": "sound", "tasks": {"boolq": spec}, "dtype": "float32"}, "tasks": {"boolq": task},
-        "versions": {"transformers": "5"}, "git": {"commit": "abc"}, "wall_time_s": 2.5,
-    } | changes  # fmt: skip
-    (folder / "predictions").mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "predictions/boolq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -78,7 +27,7 @@ def test_choices_as_running_text_have_lm_evals_arguments_and_metrics(tmp_path: P
     verdicts = dict(zip(names, (True, 0.5, 0.5), strict=True))
     texts = {"true": ["Q?\nA:", " yes", 1], "false": ["Q?\nA:", " no", 1]}
     rows = [
-        _row(
+        choice_runs.row(
             0,
             {"true": -1.0, "false": -1.0},
             "true",
@@ -86,7 +35,7 @@ def test_choices_as_running_text_have_lm_evals_arguments_and_metrics(tmp_path: P
             choice_texts=texts,
         )
     ]
-    folder = _choice_run(tmp_path / "run")
+    folder = choice_runs.write(tmp_path / "run")
     (folder / "predictions/boolq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["tasks"]["boolq"] |= {"n": 1, "grader": names[0], "graders": rows[0]["verdicts"]}
@@ -160,7 +109,7 @@ def test_the_files_hold_what_lm_evals_schema_names(committed: Path, tmp_path: Pa
     content = json.loads(results.read_text())
     assert set(content) <= set(schema.EvalResults.__annotations__)
     assert content["model_name_sanitized"] == utils.sanitize_model_name(content["model_name"]) == results.parent.name
-    choice_run = lm_eval_export.write(_choice_run(tmp_path / "choices"))
+    choice_run = lm_eval_export.write(choice_runs.write(tmp_path / "choices"))
     for path in [*samples, *choice_run[1:]]:
         for row in _lines(path):
             assert set(row) == set(schema.SampleResult.__annotations__) | set(row["metrics"])
@@ -179,7 +128,7 @@ def test_samples_load_as_a_dataset(committed: Path, tmp_path: Path) -> None:
 
 
 def test_scored_choices_are_a_task_of_their_own_whose_argmax_is_the_verdict(tmp_path: Path) -> None:
-    results, text, choices = lm_eval_export.write(_choice_run(tmp_path / "run"))
+    results, text, choices = lm_eval_export.write(choice_runs.write(tmp_path / "run"))
     content = json.loads(results.read_text())
     assert content["results"]["boolq_choices"]["acc,none"] == 2 / 3
     assert content["results"]["boolq"]["exact_match,label"] == 1
@@ -206,7 +155,7 @@ def test_what_lm_eval_evaluated_goes_along(tmp_path: Path) -> None:
         "higher_is_better": {"acc": True},
     }  # fmt: skip
     group = task | {"subtasks": ["wic"], "n_original": None}
-    run = _choice_run(tmp_path / "run", lm_eval={"wic": task, "glue": group})
+    run = choice_runs.write(tmp_path / "run", lm_eval={"wic": task, "glue": group})
     sample = {"doc_id": 0, "doc_hash": "d", "prompt_hash": "p", "target_hash": "t"}
     (run / "predictions/lm_eval").mkdir()
     (run / "predictions/lm_eval/wic.jsonl").write_text(json.dumps(sample) + "\n")
@@ -218,13 +167,26 @@ def test_what_lm_eval_evaluated_goes_along(tmp_path: Path) -> None:
     assert "wic" in make_table(content)
 
 
+def test_stand_ins_and_the_graders_code_are_named(committed: Path, tmp_path: Path) -> None:
+    content = json.loads(lm_eval_export.write(committed)[0].read_text())
+    assert "none of the paper's models" in content["config"]["model_args"]["stand_in"]
+    metadata = content["configs"]["gsm8k"]["metadata"]
+    assert metadata["graded_by"] is None and "stand_in" not in metadata
+    run = choice_runs.write(tmp_path / "generated")
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tasks"]["boolq"]["sources"] = {"grader": "a" * 64}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    metadata = json.loads(lm_eval_export.write(run)[0].read_text())["configs"]["boolq"]["metadata"]
+    assert "questions are generated" in metadata["stand_in"] and metadata["graded_by"] == {"grader": "a" * 64}
+
+
 def test_a_diverged_run_gives_no_files_and_a_record_without_date_or_rows_is_named(tmp_path: Path, capsys) -> None:
-    diverged = _choice_run(tmp_path / "diverged", tasks={})
+    diverged = choice_runs.write(tmp_path / "diverged", tasks={})
     assert lm_eval_export.main([str(diverged)]) == 0
     assert "diverged" in capsys.readouterr().out and not (diverged / "lm_eval").exists()
     with pytest.raises(ConfigError, match="created_at: found None, expected an ISO 8601 date"):
-        lm_eval_export.write(_choice_run(tmp_path / "undated", created_at=None))
-    short = _choice_run(tmp_path / "short")
+        lm_eval_export.write(choice_runs.write(tmp_path / "undated", created_at=None))
+    short = choice_runs.write(tmp_path / "short")
     path = short / "predictions/boolq.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     with pytest.raises(ConfigError, match="found 2 rows, expected n = 3"):

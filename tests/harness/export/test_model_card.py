@@ -197,7 +197,19 @@ def test_results_are_also_in_the_hubs_newer_form(hub_run: Path) -> None:
     assert (gsm8k.dataset_id, gsm8k.task_id, gsm8k.value) == ("openai/gsm8k", "gsm8k", 62.5)
     assert gsm8k.dataset_revision == COMMIT and humaneval.dataset_revision is None
     assert "n = 8, standard error 1.71, one training seed (3)" in gsm8k.notes and "grader sound" in gsm8k.notes
-    assert "n = 8 (the first rows only)" in humaneval.notes
+    assert "n = 8 (the first rows only)" in humaneval.notes and "stand-in" not in gsm8k.notes
+
+
+def test_the_graders_code_and_stand_ins_are_named_beside_the_numbers(tmp_path: Path) -> None:
+    adapter_config(tmp_path / "adapter", None)
+    run = records(tmp_path, source=GGUF, stands_for=None, tasks={"gsm8k": GSM8K})
+    assert "| gsm8k, graded by | not recorded |" in card(run).text
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tasks"]["gsm8k"]["sources"] = {"grader": "a" * 64, "packages": "sympy 1.0"}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert f"| gsm8k, graded by | grader `{'a' * 64}`, packages `sympy 1.0` |" in card(run).text
+    [entry] = parse_eval_result_entries(yaml.safe_load((run / "adapter/.eval_results/gsm8k.yaml").read_text()))
+    assert "grader sound (aaaaaaaaaaaa)" in entry.notes and "stand-in: The base is none of the paper's models" in entry.notes
 
 
 def test_two_tasks_on_one_set_stay_apart(tmp_path: Path) -> None:

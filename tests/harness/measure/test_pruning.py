@@ -155,7 +155,7 @@ def test_the_record_holds_every_answer_and_agrees_with_the_evaluation(trained: T
     task = record["tasks"]["gsm8k"]
     assert (task["n"], len(task["ids"])) == (8, 8)
     assert (task["accuracy"][0], task["gold_nll"][0]) == (metrics["accuracy"], metrics["gold_nll"])
-    assert task["data_sha256"] == metrics["data_sha256"]
+    assert (task["data_sha256"], task["sources"]) == (metrics["data_sha256"], metrics["sources"])
     assert len(set(task["gold_nll"])) == 3  # each share is another model
     curve = read(trained.folder / FILE, "accuracy")["gsm8k"]
     assert curve.scores.shape == (3, 8) and curve.means.tolist() == task["accuracy"]

@@ -18,7 +18,7 @@ from harness.cli import Config
 from harness.config import ConfigError
 from harness.experiment.runs import all_runs
 from harness.figures.style import colour_of
-from harness.records.read import load_records, run_folder
+from harness.records.read import Loaded, load_record, load_records, run_folder
 from harness.report import __main__ as command
 from harness.report import numbers, others, page, runs, sources
 from harness.report.sources import Source
@@ -90,6 +90,21 @@ def test_the_sound_grader_stands_beside_math_verify(source: Source) -> None:
     assert only > 0
     said = [cell.text for cell in by_set["GSM8K"][3:]]
     assert said == [f"{100 * (1 - only / len(rows)):.1f}", "0", str(only), str(len(rows))]
+
+
+def test_the_page_of_a_run_says_where_it_was_graded_otherwise(source: Source) -> None:
+    run = all_runs(source.experiment)[0]
+    loaded = Loaded(records=[load_record(run, results=source.results)], missing=[], stale=[])
+    path = source.run_folder(run) / "metrics.json"
+    before = path.read_text()
+    tasks = json.loads(before)["tasks"]
+    changed, same = list(tasks)[:2]
+    tasks[changed]["sources"]["grader"] = "0" * 64
+    fake_runs.edit_json(path, tasks=tasks)
+    entries = runs.run_entries(source, loaded)
+    path.write_text(before)
+    scores = entries[0]["tasks"]
+    assert (scores[changed]["graded"], scores[same]["graded"]) == ("by other sources than this code's (grader)", "")
 
 
 def test_opens_with_the_verdicts_in_words(text: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import ConfigError
+from harness.records.grader_sources import grader_sources
 from harness.report import sources, trace
 from harness.report.one_number import pick
 from harness.report.sources import Source
@@ -36,8 +37,14 @@ def traced(source: Source, capsys: pytest.CaptureFixture[str], *words: str) -> t
 
 
 def test_shows_the_number_its_runs_and_the_commands(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
+    other = source.folder / "math/llama-tiny/beamlora/seed1/metrics.json"
+    before, now = other.read_text(), grader_sources("gsm8k")
+    other.write_text(before.replace(now["grader"], "0" * 64))
     status, out = traced(source, capsys, "table1", "llama2-7b", "BeamLoRA", "gsm8k")
+    other.write_text(before)
     assert status == 0
+    assert out.count(f"graded      as this code grades: grader {now['grader'][:16]}; packages {now['packages']}; metric") == 4
+    assert out.count(f"graded      by other sources than this code's (grader): grader {'0' * 16};") == 1
     rows = [
         [json.loads(line)["correct"] for line in path.read_text().splitlines()]
         for path in sorted(source.folder.glob("math/llama-tiny/beamlora/seed*/predictions/gsm8k.jsonl"))
