@@ -26,6 +26,7 @@ from harness.source_files import ROOT
 MEASURES: dict[str, Callable[[Size], Iterator[Row]]] = {
     "training": training.measure,
     "smollm2": training.measure_smollm2,
+    "scaling": training.measure_scaling,
     "choices": choices.measure,
     "generation": generation.measure,
     "workflow": workflow.measure,
@@ -38,8 +39,8 @@ def as_line(row: Row) -> str:
     low, high = row.spread
     unit = "" if row.peer else " s"
     wall = "" if row.of == "memory" else f"  wall {statistics.median(row.values(wall=True)):.2f}{unit}"
-    verdict = "met" if row.value <= row.goal else "missed"
-    return f"{row.name:44} {row.value:6.2f}{unit} [{low:.2f}, {high:.2f}]{wall}  goal {row.goal:g}: {verdict}"
+    verdict = "" if row.goal is None else f"  goal {row.goal:g}: {'met' if row.value <= row.goal else 'missed'}"
+    return f"{row.name:44} {row.value:6.2f}{unit} [{low:.2f}, {high:.2f}]{wall}{verdict}"
 
 
 def main(arguments: list[str] | None = None) -> int:

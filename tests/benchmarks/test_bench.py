@@ -71,3 +71,11 @@ def test_other_scores_are_no_comparison() -> None:
 def test_training_runs_through_and_has_a_row_for_each_goal(tmp_path: Path) -> None:
     rows: Iterator[Row] = training.measure_smollm2(Size(smoke=True, rounds=1, scratch=tmp_path))
     assert [(one.of, one.goal) for one in rows] == [("time", 0.5), ("memory", 0.6)]
+
+
+def test_a_row_that_shows_how_a_cost_grows_has_no_goal_to_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "RANKS", (4,))
+    monkeypatch.setattr(training, "LENGTHS", {8: 2})
+    rows = list(training.measure_scaling(Size(smoke=True, rounds=1, scratch=tmp_path)))
+    assert [one.name for one in rows] == ["LoRA, small Llama, rank 4", "LoRA, small Llama, 2 x 8 tokens"]
+    assert not any(one.missed for one in rows) and "goal" not in bench.as_line(rows[0])
