@@ -150,6 +150,13 @@ def columns(data: pd.DataFrame) -> dict[str, list[Any]]:
     return {name: [plain(value) for value in data[name].tolist()] for name in data}
 
 
+def _fields(part: Any) -> set[str]:
+    """The columns that a part of a specification names."""
+    parts = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    own = {part["field"]} if isinstance(part, dict) and "field" in part else set()
+    return own.union(*map(_fields, parts))
+
+
 def panel(
     title: str,
     data: pd.DataFrame,
@@ -166,7 +173,12 @@ def panel(
         legend: (label, colour) of all rows, where colours are those of the legend.
         height: CSS pixels.
         more: other keys of a layered specification of Vega-Lite.
+
+    Raises:
+        KeyError: the layers show a column that the data have not.
     """
+    for field in sorted(_fields(list(layers)) - set(data)):
+        raise KeyError(field)
     spec: Json = {"layer": list(layers), "height": height, **more}
     if legend:
         labels, colours = zip(*legend, strict=True)

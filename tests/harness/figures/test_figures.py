@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import all_runs, sweep_runs, table_runs
 from harness.figures import __main__ as command
-from harness.figures import catalogue, style
+from harness.figures import catalogue, interactive, style
 from harness.figures.catalogue import figures
 from harness.figures.rank_importance import default_layer
+from harness.files import json_text
 from harness.records import importance, pruning, timing
 from harness.records.read import load_records
 from harness.records.versioned import MissingRecord, RecordError
@@ -393,6 +395,69 @@ def test_other_pruned_examples_in_one_seed_are_refused(made: Experiment, own_res
     path.write_text(path.read_text().replace('"gsm8k/0"', '"gsm8k/other"'))
     with pytest.raises(RecordError, match="pruning.json of seed 1, gsm8k: found other examples than pruning.json of seed 0"):
         data_of("pruning_curve", made, own_results)
+
+
+# --------------------------------------------------------------------------------------------------------------- plots
+
+
+def plots_of(data: pd.DataFrame, figure: str) -> dict:
+    return catalogue.plots(figure, interactive.read(StringIO(style.csv_text(data))))
+
+
+def layers_of(panel: dict) -> list[dict]:
+    return [one for layer in panel["spec"]["layer"] for one in layer.get("layer", [layer])]
+
+
+@pytest.mark.parametrize("figure", figures())
+def test_the_plots_of_a_figure_show_its_data_in_the_methods_colours(made: Experiment, results: Path, figure: str):
+    data = data_of(figure, made, results)
+    plots = plots_of(data, figure)
+    for panel in plots["panels"]:
+        layers = layers_of(panel)
+        fields = {channel["field"] for layer in layers for channel in layer["encoding"].values() if "field" in channel}
+        assert layers and fields <= set(panel["columns"])
+        assert len({len(values) for values in panel["columns"].values()}) == 1
+        assert any(layer["encoding"].get("tooltip") for layer in layers)
+    labels = dict(plots["legend"])
+    if "method" in data:
+        shown = data.drop_duplicates("method")
+        assert labels == {label: style.colour_of(key) for key, label in zip(shown["method"], shown["label"], strict=True)}
+    else:
+        assert len(set(labels.values())) == len(labels) > 1
+    assert json.loads(json_text(plots)) == plots
+
+
+def test_a_plot_has_the_values_of_its_csv(made: Experiment, results: Path):
+    data = data_of("rank_sweep", made, results)
+    panel = plots_of(data, "rank_sweep")["panels"][0]
+    own = data[data["task"] == "gsm8k"]
+    assert panel["title"] == "GSM8K" and panel["columns"]["r"] == own["r"].tolist()
+    assert panel["columns"]["accuracy"] == pytest.approx(own["accuracy"].tolist(), rel=1e-5)
+
+
+def test_sliders_reach_every_step_and_layer(made: Experiment, results: Path):
+    plots = plots_of(data_of("rank_importance", made, results, layer=0), "rank_importance")
+    assert {one["name"]: (one["values"], one["start"]) for one in plots["sliders"]} == {
+        "step": ([0, 20, 40, 60, 80, 100, 120], 6), "layer": ([0, 1], 0),
+    }  # fmt: skip
+    rows = pd.DataFrame(plots["panels"][0]["columns"])
+    history = importance.read(results / "fake" / "math/llama-tiny/lora/seed0" / "adapter" / importance.FILE)
+    for (step, layer), own in rows.groupby(["step", "layer"]):
+        values = history.modules[f"model.layers.{layer}.mlp.up_proj"][list(history.steps).index(step)]
+        assert own.sort_values("rank")["importance"].tolist() == pytest.approx(values.tolist(), rel=1e-5)
+        assert sorted(own["place"]) == list(range(1, fake_figures.RANKS + 1))
+
+
+def test_of_many_snapshots_the_other_layers_keep_some(made: Experiment, own_results: Path):
+    path = own_results / "fake" / "math/llama-tiny/lora/seed0" / "adapter" / importance.FILE
+    history = importance.read(path)
+    steps = np.arange(100)
+    modules = {name: np.repeat(values[-1:], 100, axis=0) for name, values in history.modules.items()}
+    importance.write(path, importance.ImportanceHistory(steps=steps, modules=modules))
+    data = data_of("rank_importance", made, own_results)
+    snapshots = data[data["row"] == "history"].groupby("layer")["step"].nunique()
+    assert snapshots.to_dict() == {0: 20, 1: 100}
+    assert plots_of(data, "rank_importance")["sliders"][0]["values"][::19] == [0, 99]
 
 
 # ------------------------------------------------------------------------------------------------------------- honesty
