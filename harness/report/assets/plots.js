@@ -78,6 +78,13 @@
     return make("label", {}, make("span", {}, `${title} `, output), input);
   }
 
+  /** What a picture says below itself, such as what its intervals are, stays within reach; on paper it is what is seen. */
+  function fold(picture) {
+    const folded = make("details", { class: "printed picture" }, make("summary", {}, "As a picture, with its notes"));
+    picture.replaceWith(folded);
+    folded.append(picture);
+  }
+
   // -------------------------------------------------------------------------------------------------------------- plots
   async function draw(figure, plot) {
     const { View, parse, compile, expressionInterpreter } = await vega();
@@ -87,7 +94,8 @@
     const controls = plot.sliders.length ? make("div", { class: "controls" }, plot.sliders.map((one) => slider(one, signal))) : null;
     const panels = plot.panels.map(({ title }, i) => make("div", {}, make("p", { class: "panel-title" }, title), boxes[i]));
     figure.prepend(make("div", { class: "plots" }, legend(plot, signal), controls, make("div", { class: "panels", style: { "--columns": plot.columns } }, panels)));
-    figure.classList.add("plotted");
+    const picture = figure.querySelector("img");
+    if (picture) fold(picture);
     plot.panels.forEach((panel, i) => {
       const { spec } = compile(specification(plot, panel), { config: CONFIG });
       // Without eval, which the page's security policy forbids.
