@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,11 @@ def _figures(source: Source) -> list[FigureView]:
 
 
 def plots(source: Source) -> dict[str, dict[str, Any]]:
-    """Figure -> its plots, of those that are drawn and have some: from the CSV beside the picture."""
+    """Figure -> its plots, of those that are drawn and have some, from the CSV beside the picture.
+
+    Raises:
+        ConfigError: the CSV lacks a column: it is of an older version of the figure.
+    """
     drawn: dict[str, dict[str, Any]] = {}
     for figure in catalogue.planned(source.experiment):
         path = source.figures / f"{figure.name}.csv"
@@ -98,7 +103,7 @@ def plots(source: Source) -> dict[str, dict[str, Any]]:
         except KeyError as error:
             again = f"draw it again: {source.command} --force -- {figure.name}"
             raise ConfigError(f"{path}: found no column {error}, expected those that the figure has now; {again}") from error
-        if made is not None:
+        if made is not None and made["panels"]:
             drawn[figure.name] = made
     return drawn
 
@@ -175,6 +180,13 @@ def _assets(*names: str) -> str:
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
+@cache
+def _plot_library() -> tuple[str, str]:
+    """The library of the plots, plain and packed."""
+    library = _assets(PLOT_LIBRARY)
+    return library, _packed(library)
+
+
 def _sha256(script: str) -> str:
     """The source of a script in the page's security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
@@ -208,7 +220,8 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
         "graders": others.grader_block(source, loaded),
         "timing": others.timing_block(source),
     }
-    script, library, plotted = _assets(*SCRIPTS), _assets(PLOT_LIBRARY), plots(source)
+    script, plotted = _assets(*SCRIPTS), plots(source)
+    library, packed = _plot_library() if plotted else ("", "")
     content = {
         "source": source,
         "tables": views,
@@ -221,8 +234,8 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
         "collapsed": [entry for entry in entries if entry.get("collapsed")],
         "entries": entries,
         "script": script,
-        "script_sources": " ".join(map(_sha256, (script, library) if plotted else (script,))),
-        "plot_library": _packed(library) if plotted else "",
+        "script_sources": " ".join(map(_sha256, filter(None, (script, library)))),
+        "plot_library": packed,
         "style": _assets("report.css"),
         "state": hashlib.sha256(json_text(state(source)).encode()).hexdigest()[:16],
         **blocks,

@@ -18,7 +18,7 @@ from harness.config import ConfigError
 from harness.experiment.runs import all_runs
 from harness.report import __main__ as command
 from harness.report import page, sources
-from harness.report.check import agrees, check
+from harness.report.check import _check_figures, agrees, check
 from harness.report.sources import Source
 from tests.harness import fake_runs
 from tests.harness.report import fake_report
@@ -67,11 +67,10 @@ def test_a_plot_of_other_data_than_the_records_is_named(source: Source, tmp_path
     other = dataclasses.replace(source, figures=figures)
     path = figures / "time_memory.csv"
     path.write_text(path.read_text().replace("time,lora,LoRA,median,1,", "time,lora,LoRA,median,1.5,"))
-    found = [line for line in mismatches(other) if line.startswith("time_memory")]
-    assert found == [f"time_memory: the page's plots are not those of {path}"]
-    (source.folder / "other.html").write_text(page.render_page(other))
-    found = [line for line in check(other, source.folder / "other.html").mismatches if line.startswith("time_memory")]
-    assert len(found) == 1 and f"{path} is not what the records say" in found[0]
+    assert list(_check_figures(source, page.plots(source))) == []
+    assert list(_check_figures(other, page.plots(source))) == [f"time_memory: the page's plots are not those of {path}"]
+    (found,) = _check_figures(other, page.plots(other))
+    assert f"{path} is not what the records say; draw it again: " in found and found.endswith("--force -- time_memory")
 
 
 def edit(source: Source, change: Callable[[str], str]) -> None:
