@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import cli
 from harness.errors import ConfigError
-from harness.figures.selection import Selection
+from harness.figures import Selection
 
 DESCRIPTION = "Draw a figure from the records of an experiment: PNG, PDF, and the data behind it as CSV."
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.cli import Config
 from harness.config import ConfigError, Experiment, RunSpec
@@ -21,6 +21,8 @@ from harness.experiment.runs import pruning_runs, subject_runs, sweep_and_baseli
 from harness.experiment.yaml_file import at_command_line, located
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.figures.inputs import Inputs
     from harness.figures.style import Plot
 
@@ -46,6 +48,8 @@ class Figure:
     shows: str
     #: module:function, imported only to draw.
     builder: str
+    #: module:function that makes ``interactive.plots`` of its data for the report; None: the report has the picture only.
+    plots: str | None = None
     #: The experiment's own runs whose records it shows; none where the experiment does not plan it.
     runs: Callable[[Experiment], Sequence[RunSpec]] = _none
     #: The sweep whose runs it shows, if it shows one: an experiment has no other sweeps.
@@ -100,6 +104,7 @@ _OWN = (
         paper="Fig. 1, 2",
         shows="importance of ranks: deciles within a module with the pruning curve, each rank over steps, all modules",
         builder="harness.figures.rank_importance:build",
+        plots="harness.figures.rank_importance:plots",
         runs=_importance_runs,
         records=_PRUNED,
     ),
@@ -108,6 +113,7 @@ _OWN = (
         paper="Fig. 4",
         shows="accuracy, or NLL, as ranks are pruned from least to most important, BeamLoRA against LoRA, with trend",
         builder="harness.figures.pruning_curve:build",
+        plots="harness.figures.pruning_curve:plots",
         runs=pruning_runs,
         records=_PRUNED,
     ),
@@ -116,6 +122,7 @@ _OWN = (
         paper="Fig. 5",
         shows="LoRA and BeamLoRA over the rank r",
         builder="harness.figures.sweeps:build_rank_sweep",
+        plots="harness.figures.sweeps:rank_sweep_plots",
         sweep="rank_sweep",
         runs=partial(_tested_sweep_runs, sweep="rank_sweep"),
     ),
@@ -124,6 +131,7 @@ _OWN = (
         paper="Fig. 6",
         shows="number of operations and accuracy, or NLL, over the interval between them",
         builder="harness.figures.sweeps:build_delta_t",
+        plots="harness.figures.sweeps:operated_plots",
         sweep="delta_t",
         runs=partial(_tested_sweep_runs, sweep="delta_t"),
     ),
@@ -132,6 +140,7 @@ _OWN = (
         paper="Fig. 7",
         shows="operated ranks and accuracy, or NLL, over the initial threshold",
         builder="harness.figures.sweeps:build_p_init",
+        plots="harness.figures.sweeps:operated_plots",
         sweep="p_init",
         runs=partial(_tested_sweep_runs, sweep="p_init"),
     ),
@@ -140,6 +149,7 @@ _OWN = (
         paper="Fig. 8, 9",
         shows="training time and peak memory of each method relative to LoRA",
         builder="harness.figures.time_memory:build",
+        plots="harness.figures.time_memory:plots",
         files=_timing_file,
     ),
     Figure(
@@ -147,6 +157,7 @@ _OWN = (
         paper="ours",
         shows="threshold and operated ranks of each operation, per module and layer, and the loss around it",
         builder="harness.figures.operations:build",
+        plots="harness.figures.operations:plots",
         runs=subject_runs,
     ),
     Figure(
@@ -154,6 +165,7 @@ _OWN = (
         paper="ours",
         shows="accuracy, or NLL, against training time, peak memory and trainable parameters",
         builder="harness.figures.pareto:build",
+        plots="harness.figures.pareto:plots",
         runs=_table1_runs,
     ),
     Figure(
@@ -161,6 +173,7 @@ _OWN = (
         paper="ours",
         shows="accuracy, or NLL, of each method over learning rates; ranking at a shared rate and at each one's best",
         builder="harness.figures.rates:build",
+        plots="harness.figures.rates:plots",
         sweep="learning_rate",
         runs=partial(_sweep_runs, sweep="learning_rate"),
     ),
@@ -227,9 +240,23 @@ def build(name: str, inputs: Inputs) -> Plot:
     Raises:
         ConfigError: there is no such figure, the experiment does not plan it, or a record behind it is missing or broken.
     """
-    module, _, function = get(name).builder.partition(":")
-    make: Callable[[Inputs], Plot] = getattr(import_module(module), function)
+    make: Callable[[Inputs], Plot] = _function(get(name).builder)
     return make(inputs)
+
+
+def plots(name: str, data: pd.DataFrame) -> dict[str, Any] | None:
+    """A figure as plots for the report.
+
+    Args:
+        data: as it stands in the figure's CSV (``interactive.read``).
+    """
+    where = get(name).plots
+    return _function(where)(data) if where else None
+
+
+def _function(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
 
 
 def listing() -> str:

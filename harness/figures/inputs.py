@@ -13,7 +13,7 @@ import pandas as pd
 from harness import reported
 from harness.config import BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, Split
 from harness.experiment.yaml_file import located
-from harness.figures.selection import Selection
+from harness.figures import Selection
 from harness.records.matrices import measured_matrix
 from harness.records.read import RunRecord, load_records
 from harness.records.versioned import MissingRecord, Recipe, read_json

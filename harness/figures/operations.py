@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.config import SUBJECT
 from harness.experiment.runs import subject_runs
-from harness.figures import style
+from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, group_by, long_form, model_title, provenance_notes
 from harness.records.read import RunRecord
 from harness.records.training import read_training
@@ -183,17 +184,45 @@ def _modules(part: pd.DataFrame) -> list[tuple[float, str]]:
     return list(own[["layer", "module"]].itertuples(index=False, name=None))
 
 
-def _draw_threshold(axis: Axes, part: pd.DataFrame) -> None:
+def _totals(part: pd.DataFrame) -> pd.DataFrame:
+    """By operation: step and threshold, and the operated ranks of all modules, mean and range over seeds."""
     own = part[part["row"] == "module"]
     totals = own.groupby(["operation", "seed"])["k"].sum().groupby("operation")
-    mean, low, high = totals.mean(), totals.min(), totals.max()
+    return own.groupby("operation")[["p", "step"]].mean().assign(mean=totals.mean(), low=totals.min(), high=totals.max())
+
+
+def _by_module(part: pd.DataFrame) -> pd.Series:
+    """(layer, module, operation) -> K, mean over seeds."""
+    own = part[part["row"] == "module"]
+    return own.groupby(["layer", "module", "operation"], dropna=False, sort=False)["k"].mean()
+
+
+def _changes(part: pd.DataFrame) -> pd.DataFrame:
+    """By operation and steps from it: the change of the loss, mean and range over seeds, and the operation's step and p."""
+    own = part[part["row"] == "loss"].sort_values("steps_from_operation", kind="stable")
+    where = ["operation", "seed"]
+    before = own[own["steps_from_operation"] <= 0].groupby(where)["loss"].last().rename("before")
+    change = own.join(before, on=where).assign(change=lambda rows: rows["loss"] - rows["before"])
+    grouped = change.groupby(["operation", "steps_from_operation"])
+    spread = {"mean": ("change", "mean"), "low": ("change", "min"), "high": ("change", "max")}
+    return grouped.agg(step=("step", "first"), p=("p", "first"), **spread).reset_index()
+
+
+def _shade(operation: int, operations: int) -> str:
+    """The colour of an operation of so many: neither end of the map, which would vanish on a dark or a white ground."""
+    return to_hex(colormaps["viridis"](0.3 + 0.55 * (operation - 1) / max(operations - 1, 1)))
+
+
+def _draw_threshold(axis: Axes, part: pd.DataFrame) -> None:
+    totals = _totals(part)
+    mean, low, high = totals["mean"], totals["low"], totals["high"]
     colour = style.colour_of(SUBJECT)
     axis.bar(mean.index, mean, 0.6, color=colour, alpha=0.55, linewidth=0)
-    if own["seed"].nunique() > 1:
+    if part["seed"].nunique() > 1:
         axis.errorbar(mean.index, mean, [mean - low, high - mean], fmt="none", color="#777777", capsize=2.5, linewidth=1.0)
     axis.set_ylim(0, max(float(high.max()), 1) * 1.1)
     axis.set_ylabel("Operated ranks, all modules (bars)")
-    thresholds = own.groupby("operation")[["p", "step"]].mean()
+    thresholds = totals[["p", "step"]]
     right = axis.twinx()
     right.spines["right"].set_visible(True)
     right.plot(thresholds.index, thresholds["p"], color=style.INK, marker="o", markersize=4, clip_on=False)
@@ -218,7 +247,7 @@ def _draw_heat_map(figure: Figure, axis: Axes, part: pd.DataFrame) -> None:
     own = part[part["row"] == "module"]
     modules = _modules(part)
     steps = own.groupby("operation")["step"].mean()
-    table = own.groupby(["layer", "module", "operation"], dropna=False, sort=False)["k"].mean()
+    table = _by_module(part)
     values = np.array([[table.get((layer, kind, number), np.nan) for number in steps.index] for layer, kind in modules])
     edges = np.arange(len(steps) + 1) + 0.5
     mesh = axis.pcolormesh(edges, np.arange(len(modules) + 1), values, cmap="cividis", vmin=0, rasterized=False)
@@ -240,23 +269,66 @@ def _draw_heat_map(figure: Figure, axis: Axes, part: pd.DataFrame) -> None:
 
 
 def _draw_loss(axis: Axes, part: pd.DataFrame) -> None:
-    own = part[part["row"] == "loss"]
-    numbers = sorted(own["operation"].unique())
-    palette = colormaps["viridis"]
-    for number in numbers:
-        one = own[own["operation"] == number]
-        before = one[one["steps_from_operation"] <= 0].sort_values("steps_from_operation").groupby("seed")["loss"].last()
-        change = one["loss"] - one["seed"].map(before)
-        grouped = change.groupby(one["steps_from_operation"])
-        mean, low, high = grouped.mean(), grouped.min(), grouped.max()
-        colour = palette(0.9 * (number - 1) / max(len(numbers) - 1, 1))
-        if one["seed"].nunique() > 1:
-            axis.fill_between(mean.index, low, high, color="#999999", alpha=0.18, linewidth=0)
+    changes = _changes(part)
+    numbers = sorted(changes["operation"].unique())
+    for number, one in changes.groupby("operation"):
+        at = one["steps_from_operation"]
+        if part["seed"].nunique() > 1:
+            axis.fill_between(at, one["low"], one["high"], color="#999999", alpha=0.18, linewidth=0)
         label = f"step {one['step'].iloc[0]:.0f}, p = {one['p'].iloc[0]:.3f}"
-        axis.plot(mean.index, mean, color=colour, marker="o", markersize=3, label=label)
+        axis.plot(at, one["mean"], color=_shade(number, len(numbers)), marker="o", markersize=3, label=label)
     axis.axvline(0, color=style.INK, linewidth=0.9, linestyle=":")
     axis.axhline(0, color=style.INK, linewidth=0.6)
     axis.set_xlabel("Optimizer steps from the operation")
     axis.set_ylabel("Change of training loss (nats per token)")
     if 0 < len(numbers) <= 10:
         axis.legend(fontsize=6.5, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
+
+
+# --------------------------------------------------------------------------------------------------------- interactive
+
+
+def plots(data: pd.DataFrame) -> interactive.Json:
+    """The figure of its data as plots; the legend hides operations."""
+    shown = data[data["row"].isin(["module", "loss"])]
+    numbers = sorted(shown["operation"].unique().tolist())
+    legend = [(f"Operation {number}", _shade(number, len(numbers))) for number in numbers]
+    groups = shown.groupby(["domain", "model"], sort=False)
+    panels = [panel for (domain, model), own in groups for panel in _panels(f"{model}, {domain}", own, legend)]
+    return interactive.plots(panels, legend=legend, columns=2)
+
+
+def _panels(where: str, own: pd.DataFrame, legend: Sequence[tuple[str, str]]) -> list[interactive.Json]:
+    """Those of a domain and model."""
+
+    def labelled(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.assign(label="Operation " + rows["operation"].astype(str))
+
+    totals, changes = labelled(_totals(own).reset_index()), labelled(_changes(own))
+    table = labelled(_by_module(own).reset_index().merge(totals[["operation", "step", "p"]], on="operation"))
+    table["place"] = [kind if pd.isna(layer) else f"{layer} {kind}" for layer, kind in table[["layer", "module"]].to_numpy()]
+    number, axis, mark = interactive.number, interactive.axis, interactive.mark
+    operation, p = interactive.names("label", "Operation"), number("p", "Threshold p", ".4~f", zero=False)
+    step = interactive.steps("step", "Operation after optimizer step")
+    ranks, change = number("mean", "Operated ranks, all modules", zero=True), number("mean", "Change of training loss", ".4~f")
+    away = number("steps_from_operation", "Optimizer steps from the operation")
+    ends = [number("low", "Least of the seeds"), number("high", "Most of the seeds")]
+    at, over, dotted = axis(step, labelAngle=0), {"x": axis(away), "y": axis(change)}, {"strokeDash": [2, 2]}
+    losses = [
+        mark("area", interactive.between(over), look={"opacity": 0.2}),
+        mark("line", over, tips=[operation, step, p, away, change, *ends], look={"point": True}),
+        mark("rule", {"x": {"datum": 0}, "color": interactive.INK}, look=dotted),
+        mark("rule", {"y": {"datum": 0}, "color": interactive.INK}, look=dotted),
+    ]
+    thresholds = mark("line", {"x": at, "y": axis(p), "color": interactive.FAINT})
+    dots = mark("point", {"x": at, "y": axis(p)}, tips=[operation, step, p], look=interactive.DOT)
+    bars = mark("bar", {"x": at, "y": axis(ranks)}, tips=[operation, step, p, ranks, *ends])
+    k = number("k", "Ranks operated (K)", zero=True)
+    heat = interactive.heat(step, interactive.names("place", "Layer and module"), k, p)
+    height = max(260, 12 * table["place"].nunique() + 60)
+    return [
+        interactive.panel(f"{where}: threshold", totals, [thresholds, dots], legend=legend),
+        interactive.panel(f"{where}: operated ranks", totals, [bars], legend=legend),
+        interactive.panel(f"{where}: ranks operated per module", table, [heat], height=height),
+        interactive.panel(f"{where}: loss around each operation", changes, losses, legend=legend),
+    ]

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from harness.config import Metric
 from harness.experiment.runs import metric_of, table_runs
-from harness.figures import style
+from harness.figures import interactive, style
 from harness.figures.inputs import (
     Inputs,
     Score,
@@ -208,3 +208,33 @@ def _count(value: float) -> str:
         if value >= size:
             return f"{value / size:.4g}{unit}"
     return f"{value:.4g}"
+
+
+def plots(data: pd.DataFrame) -> interactive.Json:
+    """The figure of its data as plots."""
+    metric, legend = interactive.metric_of(data), interactive.legend(data)
+    models = data[data["row"] == "mean"].groupby("model", sort=False)
+    panels = [
+        _plot(own, cost, metric, legend) for _, own in models for cost in COSTS if cost in own and own[cost].notna().any()
+    ]
+    return interactive.plots(panels, legend=legend)
+
+
+def _plot(own: pd.DataFrame, cost: str, metric: Metric, legend: Sequence[tuple[str, str]]) -> interactive.Json:
+    logarithmic = own[cost].max() > _LOG_SPAN * own[cost].min() > 0
+    shown = ".4~s" if cost == "parameters" else ".4~g"
+    scale = {"type": "log"} if logarithmic else {"zero": False}
+    x = interactive.number(cost, COSTS[cost], shown, **scale)
+    y = interactive.score(metric)
+    at = {"x": interactive.axis(x, tickCount=5), "y": interactive.axis(y)}
+    tips = [interactive.METHOD, y, *interactive.ends(y), x]
+    frontier = interactive.mark("line", at | {"color": interactive.FAINT}, look={"strokeWidth": 4, "opacity": 0.5})
+    frontier["transform"] = [{"filter": f"datum.on_frontier_{cost}"}]
+    layers = [frontier, interactive.mark("rule", interactive.between(at), tips=tips)]
+    low, high = f"{cost}_low", f"{cost}_high"
+    if low in own and own[low].notna().any():
+        own = own.assign(**{low: own[low].clip(lower=own[cost] * _LEAST_SHARE)})
+        layers.append(interactive.mark("rule", interactive.between(at, "x", low, high), tips=tips))
+    layers.append(interactive.mark("point", at, tips=tips, look=interactive.DOT))
+    title = f"{own['model_title'].iloc[0]}: {COSTS[cost].partition(' (')[0].lower()}"
+    return interactive.panel(title, own, layers, legend=legend)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from harness.config import Metric, RunSpec
 from harness.experiment.runs import pruning_metric, pruning_runs
-from harness.figures import style
+from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, Score, interval_note, long_form, mean_note, model_title, provenance_notes
 from harness.figures.sweeps import draw_seeds
 from harness.records import pruning
@@ -153,3 +153,14 @@ def _draw(axis: Axes, data: pd.DataFrame, metric: Metric) -> list[Artist]:
     axis.set_xticks(sorted(data["pruned"].dropna().unique()))
     style.percent_axis(axis, which="x")
     return [*legend, Line2D([], [], color="#555555", linestyle="--", linewidth=1.1, label="trend")]
+
+
+def plots(data: pd.DataFrame) -> interactive.Json:
+    """The figure of its data as a plot."""
+    metric, legend = interactive.metric_of(data), interactive.legend(data)
+    pruned = interactive.steps("pruned", "Pruned ranks, from least to most important", "~%")
+    trend = {"x": interactive.axis(pruned), "y": {**interactive.axis(interactive.score(metric)), "field": "trend"}}
+    layers = interactive.scores(pruned, metric)
+    layers.append(interactive.mark("line", trend, "mean", look=interactive.DASHED))
+    shown = data[data["pruned"].notna()]
+    return interactive.plots([interactive.panel("Dashed: trend", shown, layers, legend=legend, height=340)], legend=legend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from harness.config import BASELINE, ConfigError, Metric, RunSpec
 from harness.did_you_mean import hint
 from harness.experiment.runs import pruning_metric
-from harness.figures import style
+from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, interval_note, long_form, mean_note, model_title, provenance_notes
 from harness.figures.operations import short_kind, split_name
 from harness.figures.pruning_curve import load_pruned, pruned_scores, read_curves
@@ -22,6 +22,9 @@ from harness.records import importance
 from harness.records.importance import ImportanceHistory
 from harness.records.read import RunRecord
 from harness.records.versioned import RecordError
+
+#: Snapshots of the modules of other layers than the selected that are in the data: those of a slider. All would be many.
+SNAPSHOTS = 20
 
 
 def build(inputs: Inputs) -> style.Plot:
@@ -46,9 +49,12 @@ def build(inputs: Inputs) -> style.Plot:
         common = {"module": name, "layer": layer}
         means = importance.deciles(history.last[name])
         rows += [{**common, "row": "decile", "decile": i + 1, "importance": float(v)} for i, v in enumerate(means)]
-        for step, values in zip(history.steps, history.modules[name], strict=True):
-            own = {**common, "row": "history", "step": int(step)}
-            rows += [{**own, "rank": rank, "importance": float(v)} for rank, v in enumerate(values)]
+        rows += _history_rows(history, name, range(len(history.steps)))
+    kinds = {split_name(name)[1] for name in names}
+    some = np.unique(np.linspace(0, len(history.steps) - 1, SNAPSHOTS).round().astype(int)).tolist()
+    for name in history.modules:
+        if split_name(name)[1] in kinds and name not in names:
+            rows += _history_rows(history, name, some)
     for fraction, one in score.items():
         e = one.estimate
         assert e is not None  # the run is there and has not diverged
@@ -68,6 +74,22 @@ def build(inputs: Inputs) -> style.Plot:
     title = f"Importance of ranks: {run.method.label} on {model_title(run.model)}, {run.domain}, seed {run.seed}"
     style.finish(figure, title=title, caption=caption)
     return style.Plot(figure=figure, data=data)
+
+
+def _history_rows(history: ImportanceHistory, name: str, snapshots: Iterable[int]) -> list[dict[str, Any]]:
+    """A module's rows ``history`` at some of the snapshots."""
+    return [
+        {
+            "row": "history",
+            "module": name,
+            "layer": split_name(name)[0],
+            "step": int(history.steps[i]),
+            "rank": rank,
+            "importance": float(value),
+        }
+        for i in snapshots
+        for rank, value in enumerate(history.modules[name][i])
+    ]
 
 
 def _columns(metric: Metric) -> list[str]:
@@ -156,6 +178,8 @@ def _draw(data: pd.DataFrame, names: Sequence[str], metric: Metric) -> Figure:
     return figure
 
 
+#: The legend's entry of the scores after pruning.
+_PRUNED_LABEL = "Score after pruning"
 #: Labels of scores after pruning.
 _PRUNED: dict[Metric, str] = {
     "accuracy": "Accuracy after pruning (%)",
@@ -227,3 +251,72 @@ def _draw_overview(figure: Figure, axis: Axes, grid: pd.DataFrame) -> None:
             if np.isfinite(value):
                 ink = "white" if darkness[i, j] < 0.55 else style.INK
                 axis.text(j + 0.5, i + 0.5, f"{value:.3f}", ha="center", va="center", fontsize=7.5, color=ink)
+
+
+# --------------------------------------------------------------------------------------------------------- interactive
+
+
+def plots(data: pd.DataFrame) -> interactive.Json:
+    """The figure of its data as plots: each rank's importance at the step and in the layer that sliders choose."""
+    deciles, history, grid = (data[data["row"] == row] for row in ("decile", "history", "evenness"))
+    legend = [("Importance", style.BLUE), (_PRUNED_LABEL, style.RED)]
+    layers = sorted(history["layer"].unique().tolist())
+    # Of the selected layer there are more snapshots than of the others.
+    everywhere = history.groupby("step")["layer"].nunique() == len(layers)
+    steps = everywhere.index[everywhere].tolist()
+    history = history[history["step"].isin(steps)]
+    evenness = interactive.heat(
+        interactive.steps("layer", "Layer"),
+        interactive.names("kind", "Module"),
+        interactive.number("evenness", "Evenness", ".3f"),
+    )
+    grid = grid.assign(kind=[short_kind(split_name(name)[1]) for name in grid["module"]])
+    kinds = history["module"].map(lambda name: short_kind(split_name(name)[1]))
+    panels = [
+        *(_ranks_panel(kind, own, steps[-1]) for kind, own in history.groupby(kinds, sort=False)),
+        *(_deciles_panel(own, data, legend) for _, own in deciles.groupby("module", sort=False)),
+        interactive.panel("All modules: evenness of importance after training", grid, [evenness]),
+    ]
+    sliders = [
+        interactive.slider("step", "Step of the upper plots", steps, steps[-1]),
+        interactive.slider("layer", "Layer of the upper plots", layers, int(deciles["layer"].iloc[0])),
+    ]
+    return interactive.plots(panels, legend=legend, sliders=sliders, columns=2)
+
+
+def _ranks_panel(kind: str, history: pd.DataFrame, last: int) -> interactive.Json:
+    """A bar for each rank of a kind of module, in the order of the last step."""
+    end = history[history["step"] == last].set_index(["module", "rank"])["importance"]
+    places = end.groupby("module").rank(method="first").astype(int).rename("place")
+    data = history.join(places, on=["module", "rank"])[["layer", "step", "rank", "place", "importance"]]
+    importance = interactive.number("importance", "Importance", domain=[0, float(data["importance"].max())])
+    place = interactive.steps("place", "Ranks, by importance at the end")
+    at = {"x": interactive.axis(place, labels=False, ticks=False), "y": interactive.axis(importance)}
+    tips = [interactive.number("rank", "Rank"), interactive.number("step", "Step"), importance]
+    bars = interactive.mark("bar", at | {"color": {"value": style.BLUE}}, tips=tips)
+    bars["transform"] = [{"filter": "datum.step === step && datum.layer === layer"}]
+    return interactive.panel(f"{kind}: every rank", data, [bars])
+
+
+def _deciles_panel(deciles: pd.DataFrame, data: pd.DataFrame, legend: Sequence[tuple[str, str]]) -> interactive.Json:
+    """Figure 1 of a module: its deciles, and the scores after pruning on an axis of their own."""
+    metric = interactive.metric_of(data)
+    score = interactive.score(metric, zero=metric == "accuracy")
+    after = {**score, "title": f"{score['title']} after pruning"}
+    share = interactive.number("share", "Ranks, from least to most important", "~%")
+    importance = interactive.number("importance", "Mean importance of a decile", zero=True)
+    left, right = ({"x": interactive.axis(share), "y": interactive.axis(y)} for y in (importance, after))
+    tips = [share, after, *interactive.ends(score)]
+    curve = [
+        interactive.mark("line", right, "pruned", tips=tips, look={"point": True, **interactive.DASHED}),
+        interactive.mark("rule", interactive.between(right), "pruned", tips=tips),
+    ]
+    layers = [interactive.mark("line", left, "decile", tips=[share, importance], look={"point": True}), {"layer": curve}]
+    pruned = data[data["row"] == "pruned"]
+    both = [
+        deciles.assign(label=legend[0][0], share=(deciles["decile"] - 0.5) / 10),
+        pruned.assign(label=legend[1][0], share=pruned["pruned"]),
+    ]
+    layer, kind = split_name(str(deciles["module"].iloc[0]))
+    title = f"{short_kind(kind)}, layer {layer}: deciles"
+    return interactive.panel(title, pd.concat(both), layers, legend=legend, resolve={"scale": {"y": "independent"}})

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from harness.config import Metric, Split
 from harness.experiment.runs import metric_of
-from harness.figures import style
+from harness.figures import interactive, style
 from harness.figures.inputs import (
     Inputs,
     Score,
@@ -57,6 +57,7 @@ def build(inputs: Inputs) -> style.Plot:
             "domain": domain,
             "model": model,
             "model_title": model_title(group[0].run.model),
+            "split": split,
             "method": method,
             "label": experiment_label(tuning, (domain, model, method)),
             SWEEP: value,
@@ -166,3 +167,37 @@ def _write_beside(axis: Axes, x: float, align: str, entries: Sequence[tuple[floa
             color=style.colour_of(key),
             arrowprops={"arrowstyle": "-", "color": style.FAINT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4, "relpos": at},
         )
+
+
+def plots(data: pd.DataFrame) -> interactive.Json:
+    """The figure of its data as plots."""
+    metric, legend = interactive.metric_of(data), interactive.legend(data)
+    x, y = interactive.steps(SWEEP, setting_label(SWEEP)), interactive.score(metric)
+    layers = interactive.scores(x, metric, seeds=False)
+    place = {channel: layers[0]["encoding"][channel] for channel in ("x", "y", "xOffset")}
+    ring = interactive.mark("point", place | {"color": interactive.INK}, "mean", look={"size": 300})
+    shared = interactive.mark("rule", {"x": place["x"], "color": interactive.FAINT}, "mean", look={"strokeDash": [2, 4]})
+    shared["transform"].append({"filter": "datum.is_shared"})
+    ring["transform"].append({"filter": "datum.is_best"})
+    side = interactive.names("side", "Rate")
+    at = {"x": interactive.axis(side, labelAngle=0, title=None), "y": interactive.axis(y)}
+    tips = [interactive.METHOD, side, x, y]
+    slopes = [
+        interactive.mark("line", at),
+        interactive.mark("point", at, tips=tips, look=interactive.DOT),
+    ]
+    panels = []
+    for (domain, _), own in data.groupby(["domain", "model"], sort=False):
+        title = f"{own['model_title'].iloc[0]}, {domain}"
+        panels.append(
+            interactive.panel(
+                f"{title} (ringed: the chosen rate; dotted: the shared one)", own, [shared, *layers, ring], legend=legend
+            )
+        )
+        if own["split"].iloc[0] != "test":
+            continue
+        means = own[own["row"] == "mean"]
+        sides = {"shared rate": means[means["is_shared"]], "best-tuned": means[means["is_best"]]}
+        both = pd.concat([one.assign(side=name) for name, one in sides.items()])
+        panels.append(interactive.panel("Shared rate against each one's best", both, slopes, legend=legend))
+    return interactive.plots(panels, legend=legend)

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 import methods
 from harness.config import BASELINE, Metric
 from harness.experiment.runs import SweepRun, metric_of, sweep_and_baseline_runs, sweep_baselines, sweep_runs
-from harness.figures import style
+from harness.figures import interactive, style
 from harness.figures.inputs import (
     Inputs,
     Score,
@@ -198,6 +198,29 @@ def mark_diverged(axis: Axes, point: pd.DataFrame, x: float, *, key: str) -> Non
     style.mark_diverged(axis, x, key=key, lost=lost, planned=planned)
 
 
+def _setting_of(data: pd.DataFrame) -> str:
+    """The setting of a sweep's data: its column stands before that of the method."""
+    return str(data.columns[data.columns.get_loc("method") - 1])
+
+
+def rank_sweep_plots(data: pd.DataFrame) -> interactive.Json:
+    """The data of ``build_rank_sweep`` as plots."""
+    metric, legend, setting = interactive.metric_of(data), interactive.legend(data), _setting_of(data)
+    several = data["model"].nunique() > 1 or data["domain"].nunique() > 1
+    x = interactive.steps(setting, setting_label(setting))
+    layers = interactive.scores(x, metric, bars=metric == "accuracy", line=False)
+    if data["paper"].notna().any():
+        paper = {**interactive.score(metric), "field": "paper", "title": "Paper"}
+        place = {channel: layers[0]["encoding"][channel] for channel in ("x", "y", "xOffset")}
+        at = place | {"y": {**place["y"], "field": "paper"}, "color": interactive.INK}
+        layers.append(interactive.mark("point", at, "mean", tips=[interactive.METHOD, x, paper], look={"shape": "diamond"}))
+    panels = [
+        interactive.panel(task_label(task) + (f" ({model}, {domain})" if several else ""), own, layers, legend=legend)
+        for (domain, model, task), own in data.groupby(["domain", "model", "task"], sort=False)
+    ]
+    return interactive.plots(panels, legend=legend)
+
+
 # ------------------------------------------------------------------------------------------------------ delta_t, p_init
 
 
@@ -335,3 +358,35 @@ def _reference_band(axis: Axes, reference: pd.DataFrame, metric: Metric) -> None
         count, total = int((reference["row"] == "diverged").sum()), int((reference["row"] != "mean").sum())
         text = f"LoRA: {count} of {total} diverged"
         axis.text(0.99, 0.98, text, transform=axis.transAxes, ha="right", va="top", color=style.colour_of(BASELINE))
+
+
+#: Column of the data -> what it counts.
+_COUNTS = {"delta_t": ("operations", "Number of operations"), "p_init": ("operated_ranks", "Number of operated ranks")}
+
+
+def operated_plots(data: pd.DataFrame) -> interactive.Json:
+    """The data of ``build_delta_t`` or ``build_p_init`` as plots."""
+    metric, legend, setting = interactive.metric_of(data), interactive.legend(data), _setting_of(data)
+    x = interactive.steps(setting, setting_label(setting))
+    measure, title = _COUNTS[setting]
+    count = interactive.number(measure, title, ",.4~r")
+    tips = [interactive.METHOD, x, count]
+    at = {"x": interactive.axis(x, labelAngle=0), "xOffset": {"field": "label", "sort": None}, "y": interactive.axis(count)}
+    y = interactive.score(metric)
+    reference = [interactive.METHOD, {**y, "title": "Without operations"}]
+    level = {"y": interactive.axis(y)}
+    layers = [
+        interactive.mark("rect", interactive.between(level), "reference", tips=reference, look={"opacity": 0.15}),
+        interactive.mark("rule", level, "reference", tips=reference, look=interactive.DASHED),
+        *interactive.scores(x, metric),
+    ]
+    panels = []
+    for (domain, model), own in data.groupby(["domain", "model"], sort=False):
+        where = f" ({model})" if data["model"].nunique() > 1 else ""
+        swept, lora = own[own[setting].notna()], own[own[setting].isna() & (own["row"] == "mean")]
+        panels.append(
+            interactive.panel(f"{title}{where}", swept, [interactive.mark("bar", at, "mean", tips=tips)], legend=legend)
+        )
+        shown = pd.concat([swept, lora.assign(row="reference")])
+        panels.append(interactive.panel(f"{domain.capitalize()} performance{where}", shown, layers, legend=legend))
+    return interactive.plots(panels, legend=legend)

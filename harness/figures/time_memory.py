@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from harness.config import RunSpec
 from harness.experiment.runs import timing_runs
-from harness.figures import style
+from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, long_form, model_note, model_title
 from harness.records import timing
 from harness.records.timing import Measurement, Ratio, TimingRecord, TimingSummary
@@ -136,3 +136,27 @@ def _draw_bars(axis: Axes, own: pd.DataFrame, methods: list[str]) -> None:
     axis.axvline(1.0, color=style.INK, linewidth=0.8, linestyle=":", zorder=5)
     axis.set_xlim(0, longest * 1.38)
     axis.grid(axis="y", visible=False)
+
+
+def plots(data: pd.DataFrame) -> interactive.Json:
+    """The figure of its data as plots."""
+    legend = interactive.legend(data)
+    panels = []
+    for measure, (title, _, _) in _PANELS.items():
+        own = data[data["measure"] == measure]
+        unit = ("Seconds per step", 1.0) if measure == "time" else ("MiB", 2.0**20)
+        own = own.assign(absolute=own["absolute"] / unit[1])
+        ratio = interactive.number("ratio", "Relative to LoRA", ".2~f", zero=True)
+        tips = [interactive.METHOD, ratio, *interactive.ends(ratio), interactive.number("absolute", unit[0])]
+        at = {"x": interactive.axis(ratio), "y": interactive.axis(interactive.names("label", ""), title=None)}
+        ink = {"color": interactive.INK}
+        tip = [interactive.METHOD, interactive.number("round", "Round"), ratio]
+        layers = [
+            interactive.mark("bar", at, "median", tips=tips),
+            interactive.mark("rule", interactive.between(at, "x") | ink, "median", tips=tips, look={"strokeWidth": 1.5}),
+            interactive.mark("point", at | ink, "round", tips=tip, look=interactive.SMALL),
+            interactive.mark("rule", {"x": {"datum": 1}} | ink, look={"strokeDash": [2, 2]}),
+        ]
+        height = 28 * len(legend) + 50
+        panels.append(interactive.panel(title, own, layers, legend=legend, height=height))
+    return interactive.plots(panels, legend=legend)

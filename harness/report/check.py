@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +366,28 @@ def _check_run(raw: Raw, entry: dict[str, Any], data: dict[str, Any]) -> Iterabl
             yield f"{entry['id']}: {task}: the page's scores after pruning are not those of pruning.json"
 
 
+def _check_figures(source: Source, shown: Mapping[str, Any]) -> Iterable[str]:
+    """Mismatches of the figures' data: of the page with the CSV beside the picture, and of that with the records."""
+    from harness.figures import catalogue, interactive, style
+    from harness.figures.inputs import Inputs
+    from harness.report.page import plots
+
+    drawn = plots(source)
+    inputs = Inputs(
+        experiment=source.experiment, configfiles=source.config.files, results=source.results, command=source.command
+    )
+    for name in drawn | dict(shown):
+        if not same(shown.get(name), drawn.get(name)):
+            yield f"{name}: the page's plots are not those of {source.figures / name}.csv"
+            continue
+        with style.theme():
+            csv = style.csv_text(catalogue.build(name, inputs).data)
+        now, then = (interactive.columns(interactive.read(one)) for one in (StringIO(csv), source.figures / f"{name}.csv"))
+        if not same(then, now):
+            again = f"{source.command} --force -- {name}"
+            yield f"{name}: {source.figures / name}.csv is not what the records say; draw it again: {again}"
+
+
 def _check_state(source: Source, recorded: Mapping[str, str]) -> Iterable[str]:
     """Files that are not those that the page was written from."""
     now = state(source)
@@ -398,6 +421,7 @@ def check(source: Source, path: Path) -> Checked:
         mismatches += _check_details(tables, data["numbers"])
         for entry in shown:
             mismatches += _check_run(raw, entry, data)
+        mismatches += _check_figures(source, data["plots"])
     except (ConfigError, FileNotFoundError, KeyError, StopIteration) as error:
         mismatches.append(f"{path}: the records no longer have what the page shows: {error!r}")
     more = [f"... and {len(mismatches) - NAMED} more"] if len(mismatches) > NAMED else []

@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from PIL import Image
 
 from harness.config import ConfigError, RunSpec
 from harness.experiment.runs import all_runs, base_answers, table_runs
-from harness.figures import catalogue
+from harness.figures import catalogue, interactive
 from harness.figures.style import METHOD_COLOURS
 from harness.files import json_text
 from harness.records.read import Loaded, load_records
@@ -37,7 +38,9 @@ MAX_TEXT = 60_000_000
 #: CSS pixels for one pixel of a figure: its letters get about the size of the page's.
 SCALE = 0.55
 #: Order in which scripts are run: the table library, then ours.
-SCRIPTS = ("vendor/dataTables.min.js", "core.js", "views.js", "flips.js", "main.js")
+SCRIPTS = ("vendor/dataTables.min.js", "core.js", "views.js", "flips.js", "plots.js", "main.js")
+#: The library of the plots: packed, since most of the page's bytes would be its, and run when a plot comes into sight.
+PLOT_LIBRARY = "vendor/vega.min.js"
 TABLE_TITLES = {"table1": "Table 1: math and code", "table2": "Table 2: commonsense", "table3": "Table 3: ablations"}
 
 
@@ -84,6 +87,25 @@ def _figures(source: Source) -> list[FigureView]:
             )
         )
     return views
+
+
+def plots(source: Source) -> dict[str, dict[str, Any]]:
+    """Figure -> its plots, of those that are drawn and have some, from the CSV beside the picture.
+
+    Raises:
+        ConfigError: the CSV lacks a column: it is of an older version of the figure.
+    """
+    drawn: dict[str, dict[str, Any]] = {}
+    for figure in catalogue.planned(source.experiment):
+        path = source.figures / f"{figure.name}.csv"
+        try:
+            made = catalogue.plots(figure.name, interactive.read(path)) if path.is_file() else None
+        except KeyError as error:
+            again = f"draw it again: {source.command} --force -- {figure.name}"
+            raise ConfigError(f"{path}: found no column {error}, expected those that the figure has now; {again}") from error
+        if made is not None and made["panels"]:
+            drawn[figure.name] = made
+    return drawn
 
 
 def _part(loaded: Loaded, mine: Sequence[RunSpec]) -> Loaded:
@@ -140,17 +162,34 @@ def _partial(source: Source, entries: Sequence[dict[str, Any]]) -> Partial:
 
 
 def pack(content: dict[str, Any]) -> str:
-    """JSON, compressed (RFC 1950) and in base64: no character of it means anything in HTML."""
-    return base64.b64encode(zlib.compress(json_text(content).encode(), 9)).decode()
+    """JSON as ``_packed``."""
+    return _packed(json_text(content))
+
+
+def _packed(text: str) -> str:
+    """A text, compressed (RFC 1950) and in base64: no character of it means anything in HTML."""
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def unpack(packed: str) -> dict[str, Any]:
     return json.loads(zlib.decompress(base64.b64decode(packed)))
 
 
-def _script() -> str:
+def _assets(*names: str) -> str:
     folder = files("harness.report") / "assets"
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+@cache
+def _plot_library() -> tuple[str, str]:
+    """The library of the plots, plain and packed."""
+    library = _assets(PLOT_LIBRARY)
+    return library, _packed(library)
+
+
+def _sha256(script: str) -> str:
+    """The source of a script in the page's security policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _environment() -> Environment:
@@ -181,7 +220,8 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
         "graders": others.grader_block(source, loaded),
         "timing": others.timing_block(source),
     }
-    script = _script()
+    script, plotted = _assets(*SCRIPTS), plots(source)
+    library, packed = _plot_library() if plotted else ("", "")
     content = {
         "source": source,
         "tables": views,
@@ -194,13 +234,14 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
         "collapsed": [entry for entry in entries if entry.get("collapsed")],
         "entries": entries,
         "script": script,
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "style": (files("harness.report") / "assets/report.css").read_text(encoding="utf-8"),
+        "script_sources": " ".join(map(_sha256, filter(None, (script, library)))),
+        "plot_library": packed,
+        "style": _assets("report.css"),
         "state": hashlib.sha256(json_text(state(source)).encode()).hexdigest()[:16],
         **blocks,
     }
     data = {"experiment": source.experiment.name, "numbers": numbers, "runs": entries, "state": state(source),
-            "colours": METHOD_COLOURS}  # fmt: skip
+            "colours": METHOD_COLOURS, "plots": plotted}  # fmt: skip
     return _fitting(source, content, data, max_bytes=max_bytes)
 
 

@@ -108,7 +108,8 @@ def record_files(source: Source) -> Iterator[Path]:
         )
         yield from sorted((folder / "predictions").glob("*.jsonl"))
     yield from (path for name in (timing.FILE, CLAIMS) if (path := source.folder / name).is_file())
-    yield from (path for path in _pictures(source) if path.is_file())
+    drawn = [path.with_suffix(suffix) for path in _pictures(source) for suffix in (".png", ".csv")]
+    yield from (path for path in drawn if path.is_file())
 
 
 def _pictures(source: Source) -> list[Path]:

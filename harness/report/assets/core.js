@@ -26,15 +26,15 @@ const Report = {};
     return element;
   };
 
-  /** The data of the page: base64 of deflated JSON. */
-  Report.load = async () => {
-    const bytes = Uint8Array.from(atob(document.getElementById("page-data").textContent), (c) => c.charCodeAt(0));
+  /** A text that is packed in the page: deflated, in base64. */
+  Report.unpack = async (id) => {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
     // Not through a Blob: reading one counts as a fetch, which the page's own security policy forbids.
     const source = new ReadableStream({ start: (control) => { control.enqueue(bytes); control.close(); } });
     const reader = source.pipeThrough(new DecompressionStream("deflate")).pipeThrough(new TextDecoderStream()).getReader();
     const parts = [];
     for (let part = await reader.read(); !part.done; part = await reader.read()) parts.push(part.value);
-    return JSON.parse(parts.join(""));
+    return parts.join("");
   };
 
   // ------------------------------------------------------------------------------------------------------ words
@@ -85,7 +85,7 @@ const Report = {};
 
   Report.sortable = (table, options = {}) => {
     const long = table.rows.length > 61 || (options.data ?? []).length > 60;
-    return new DataTable(table, {
+    const made = new DataTable(table, {
       autoWidth: false,
       order: [],
       paging: long,
@@ -95,5 +95,9 @@ const Report = {};
       language: { search: "Filter", emptyTable: "Nothing", zeroRecords: "Nothing matches" },
       ...options,
     });
+    // Its own name for the landmark is the same in every table.
+    const region = table.closest(".wide");
+    region.querySelector(".dt-paging nav")?.setAttribute("aria-label", `Pages of: ${region.getAttribute("aria-label")}`);
+    return made;
   };
 })();

@@ -150,10 +150,11 @@
     printing();
     folding();
     for (const table of document.querySelectorAll("table.data")) if (table.tBodies[0].rows.length > 3) Report.sortable(table);
-    const data = prepare(await Report.load());
+    const data = prepare(JSON.parse(await Report.unpack("page-data")));
     data.title = document.title;
     numbersTable(data);
     runsTable(data);
+    Report.plots(data.plots);
     router(data, Report.flips(document.getElementById("flips-app"), data));
     root.dataset.ready = "true";
   }

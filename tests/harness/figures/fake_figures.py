@@ -14,9 +14,8 @@ from matplotlib.text import Text
 
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
 from harness.experiment.runs import all_runs, pruning_runs, timing_runs
-from harness.figures import catalogue, style
+from harness.figures import Selection, catalogue, style
 from harness.figures.inputs import Inputs
-from harness.figures.selection import Selection
 from harness.records import importance
 from tests.harness import fake_runs
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,10 @@ import pytest
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import all_runs, sweep_runs, table_runs
 from harness.figures import __main__ as command
-from harness.figures import catalogue, style
+from harness.figures import catalogue, interactive, style
 from harness.figures.catalogue import figures
 from harness.figures.rank_importance import default_layer
+from harness.files import json_text
 from harness.records import importance, pruning, timing
 from harness.records.read import load_records
 from harness.records.versioned import MissingRecord, RecordError
@@ -23,9 +27,10 @@ from harness.tables import rates
 from harness.tables.build import build_table
 from tests.harness import fake_runs
 from tests.harness.figures import fake_figures
-from tests.harness.figures.fake_figures import data_of, words_of
+from tests.harness.figures.fake_figures import data_of, words_in, words_of
 
 SEEDS = (0, 1)
+Built = Callable[[str], style.Plot]
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +43,18 @@ def results(made: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     fake_figures.write_all(made, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def built(made: Experiment, results: Path) -> Built:
+    """Name -> the figure of these records, drawn once."""
+
+    @cache
+    def build(name: str) -> style.Plot:
+        with style.theme():
+            return catalogue.build(name, fake_figures.inputs(made, results))
+
+    return build
 
 
 @pytest.fixture
@@ -71,7 +88,7 @@ def test_options_of_rank_importance_are_refused_elsewhere():
         command.main(["pareto", "--layer", "3"])
 
 
-def test_the_command_writes_picture_print_and_data(made: Experiment, results: Path, tmp_path: Path, capsys):
+def test_the_command_writes_picture_print_and_data(built: Built, made: Experiment, results: Path, tmp_path: Path, capsys):
     path = tmp_path / "fake.yaml"
     path.write_text(made.model_dump_json())
     arguments = ["--configfile", str(path), "--results-dir", str(results), "--output-dir", str(tmp_path / "out")]
@@ -79,14 +96,14 @@ def test_the_command_writes_picture_print_and_data(made: Experiment, results: Pa
     written = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert [p.name for p in written] == ["p_init.png", "p_init.pdf", "p_init.csv"]
     assert written[0].read_bytes()[:4] == b"\x89PNG" and written[1].read_bytes()[:4] == b"%PDF"
-    assert len(pd.read_csv(written[2])) == len(data_of("p_init", made, results))
+    assert len(pd.read_csv(written[2])) == len(built("p_init").data)
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers
 
 
-def test_rank_sweep_shows_the_test_accuracy_of_each_run(made: Experiment, results: Path):
-    data = data_of("rank_sweep", made, results)
+def test_rank_sweep_shows_the_test_accuracy_of_each_run(built: Built, results: Path):
+    data = built("rank_sweep").data
     assert set(data["task"]) == {"gsm8k", "math"}, "validation tasks are in no figure of accuracy"
     seeds = data[data["row"] == "seed"]
     for row in seeds.itertuples():
@@ -111,29 +128,29 @@ def test_rank_sweep_has_a_panel_for_each_test_set_domain_and_model(tmp_path: Pat
     assert len(set(titles)) == 2 * 2 * 2 and titles[-1] == "(h) MBPP (mistral-tiny, code)"
 
 
-def test_sweep_figures_average_over_the_test_tasks(made: Experiment, results: Path):
-    data = data_of("delta_t", made, results)
+def test_sweep_figures_average_over_the_test_tasks(built: Built, results: Path):
+    data = built("delta_t").data
     row = data[(data["row"] == "seed") & (data["delta_t"] == 8) & (data["seed"] == 1)].iloc[0]
     run = "math/llama-tiny/beamlora.delta_t=8/seed1"
     assert row["accuracy"] == pytest.approx((accuracy(results, run, "gsm8k") + accuracy(results, run, "math")) / 2)
 
 
-def test_delta_t_counts_operations_that_change_a_rank(made: Experiment, results: Path):
-    data = data_of("delta_t", made, results)
+def test_delta_t_counts_operations_that_change_a_rank(built: Built):
+    data = built("delta_t").data
     shown = data[data["row"] == "mean"].dropna(subset="delta_t").set_index("delta_t")["operations"]
     assert shown.to_dict() == {8: 9, 16: 4, 32: 2}, "the last operation, at threshold 1, changes nothing"
 
 
-def test_p_init_sums_the_operated_ranks(made: Experiment, results: Path):
-    data = data_of("p_init", made, results)
+def test_p_init_sums_the_operated_ranks(built: Built, results: Path):
+    data = built("p_init").data
     for row in data[(data["row"] == "seed") & data["p_init"].notna()].itertuples():
         key = "beamlora" if row.p_init == 0.95 else f"beamlora.p_init={row.p_init}"
         path = results / "fake" / f"math/llama-tiny/{key}/seed{row.seed}" / "adapter" / "operations.jsonl"
         assert row.operated_ranks == sum(m["K"] for line in path.read_text().splitlines() for m in json.loads(line)["modules"])
 
 
-def test_the_reference_line_is_plain_lora(made: Experiment, results: Path):
-    data = data_of("p_init", made, results)
+def test_the_reference_line_is_plain_lora(built: Built, results: Path):
+    data = built("p_init").data
     reference = data[data["p_init"].isna() & (data["row"] == "mean")]
     tasks = ("gsm8k", "math")
     expected = np.mean([accuracy(results, f"math/llama-tiny/lora/seed{seed}", task) for seed in SEEDS for task in tasks])
@@ -141,8 +158,8 @@ def test_the_reference_line_is_plain_lora(made: Experiment, results: Path):
     assert reference["accuracy"].iloc[0] == pytest.approx(expected)
 
 
-def test_pareto_shows_the_average_of_table_1(made: Experiment, results: Path):
-    data = data_of("pareto", made, results)
+def test_pareto_shows_the_average_of_table_1(built: Built, made: Experiment, results: Path):
+    data = built("pareto").data
     runs = table_runs(made, "table1")
     table = build_table(made, "table1", runs, load_records(runs, results=results))
     for row in table.sections[0].rows:
@@ -159,8 +176,8 @@ def test_a_point_is_on_the_frontier_if_no_other_beats_it():
     assert frontier([1, 2, 3, 3, 1], [0.5, 0.4, 0.9, 0.8, 0.5]) == [True, False, True, False, True]
 
 
-def test_learning_rate_marks_the_rate_chosen_on_validation(made: Experiment, results: Path):
-    data = data_of("learning_rate", made, results)
+def test_learning_rate_marks_the_rate_chosen_on_validation(built: Built, made: Experiment, results: Path):
+    data = built("learning_rate").data
     tuning = rates.load_tuning(made, results=results, command="snakemake", allow_missing=False)
     chosen = data[data["is_best"] & (data["row"] == "mean")].set_index("method")["learning_rate"].to_dict()
     assert chosen == {where[2]: choice.best.rate for where, choice in tuning.choices.items()}
@@ -170,8 +187,8 @@ def test_learning_rate_marks_the_rate_chosen_on_validation(made: Experiment, res
     assert row["accuracy"] == pytest.approx(np.mean(tasks)), "the accuracy shown is of test tasks"
 
 
-def test_time_memory_shows_the_summary_and_every_round(made: Experiment, results: Path):
-    data = data_of("time_memory", made, results)
+def test_time_memory_shows_the_summary_and_every_round(built: Built, made: Experiment, results: Path):
+    data = built("time_memory").data
     summary = timing.summarise(timing.read(results / "fake" / "timing.json"))
     medians = data[data["row"] == "median"].set_index(["measure", "method"])
     for method, ratios in summary.items():
@@ -182,8 +199,8 @@ def test_time_memory_shows_the_summary_and_every_round(made: Experiment, results
     assert len(rounds) == 3 * 2 * made.timing.rounds
 
 
-def test_pruning_curve_follows_the_verdicts(made: Experiment, results: Path):
-    data = data_of("pruning_curve", made, results)
+def test_pruning_curve_follows_the_verdicts(built: Built, results: Path):
+    data = built("pruning_curve").data
     curves = {s: pruning.read(results / "fake" / f"math/llama-tiny/lora/seed{s}" / "pruning.json", "accuracy") for s in SEEDS}
     shown = data[(data["row"] == "mean") & (data["method"] == "lora")]
     expected = np.mean([curve.means for by_task in curves.values() for curve in by_task.values()], axis=0)
@@ -192,21 +209,16 @@ def test_pruning_curve_follows_the_verdicts(made: Experiment, results: Path):
     assert shown["trend"].mean() == pytest.approx(shown["accuracy"].mean())
 
 
-@pytest.fixture(scope="module")
-def operations(made: Experiment, results: Path) -> style.Plot:
-    with style.theme():
-        return catalogue.build("operations", fake_figures.inputs(made, results))
-
-
-def test_the_legend_of_operations_lies_beside_the_lines(operations: style.Plot):
-    operations.figure.draw_without_rendering()
-    axes = [axis for axis in operations.figure.axes if axis.get_legend()]
+def test_the_legend_of_operations_lies_beside_the_lines(built: Built):
+    figure = built("operations").figure
+    figure.draw_without_rendering()
+    axes = [axis for axis in figure.axes if axis.get_legend()]
     assert axes and all(axis.get_legend().get_window_extent().x0 >= axis.get_window_extent().x1 for axis in axes)
     assert axes[0].get_legend().get_texts()[0].get_text() == "step 16, p = 0.960"
 
 
-def test_operations_hold_every_k_of_every_run(operations: style.Plot, results: Path):
-    data = operations.data
+def test_operations_hold_every_k_of_every_run(built: Built, results: Path):
+    data = built("operations").data
     path = results / "fake" / "code/llama-tiny/beamlora/seed1" / "adapter" / "operations.jsonl"
     expected = [m["K"] for line in path.read_text().splitlines() for m in json.loads(line)["modules"]]
     own = data[(data["domain"] == "code") & (data["seed"] == 1) & (data["row"] == "module")]
@@ -219,8 +231,8 @@ def test_operations_hold_every_k_of_every_run(operations: style.Plot, results: P
 # ----------------------------------------------------------------------------------------------------- rank_importance
 
 
-def test_rank_importance_shows_deciles_history_and_all_modules(made: Experiment, results: Path):
-    data = data_of("rank_importance", made, results)
+def test_rank_importance_shows_deciles_history_and_all_modules(built: Built, results: Path):
+    data = built("rank_importance").data
     history = importance.read(results / "fake" / "math/llama-tiny/lora/seed0" / "adapter" / importance.FILE)
     name = "model.layers.1.mlp.up_proj"
     own = data[data["module"] == name]
@@ -248,8 +260,8 @@ def test_module_and_layer_can_be_chosen(made: Experiment, results: Path, selecti
 
 
 @pytest.mark.parametrize("selection", [{"method": "beamlora"}, {"seed": 1}])
-def test_method_and_seed_can_be_chosen(made: Experiment, results: Path, selection: dict):
-    default, other = data_of("rank_importance", made, results), data_of("rank_importance", made, results, **selection)
+def test_method_and_seed_can_be_chosen(built: Built, made: Experiment, results: Path, selection: dict):
+    default, other = built("rank_importance").data, data_of("rank_importance", made, results, **selection)
     assert not default["importance"].equals(other["importance"])
 
 
@@ -285,10 +297,13 @@ def test_figures_survive_a_method_of_which_every_run_diverged(made: Experiment, 
     for run in all_runs(made):
         if run.method.key == "beamlora":
             fake_figures.diverge(run, own_results)
-    data = data_of(figure, made, own_results)
+    with style.theme():
+        plot = catalogue.build(figure, fake_figures.inputs(made, own_results))
+    data = plot.data
     if "method" in data:
         assert set(data.loc[data["method"] == "beamlora", "row"]) >= {"diverged"}
-    assert "diverged" in words_of(figure, made, own_results)
+    assert "diverged" in words_in(plot.figure)
+    assert bool(plots_of(data, figure)["panels"]) == (figure != "operations"), "of BeamLoRA nothing is left"
 
 
 # ------------------------------------------------------------------------------------------------------ missing, stale
@@ -395,18 +410,81 @@ def test_other_pruned_examples_in_one_seed_are_refused(made: Experiment, own_res
         data_of("pruning_curve", made, own_results)
 
 
+# --------------------------------------------------------------------------------------------------------------- plots
+
+
+def plots_of(data: pd.DataFrame, figure: str) -> dict:
+    return catalogue.plots(figure, interactive.read(StringIO(style.csv_text(data))))
+
+
+def layers_of(panel: dict) -> list[dict]:
+    return [one for layer in panel["spec"]["layer"] for one in layer.get("layer", [layer])]
+
+
+@pytest.mark.parametrize("figure", figures())
+def test_the_plots_of_a_figure_show_its_data_in_the_methods_colours(built: Built, figure: str):
+    data = built(figure).data
+    plots = plots_of(data, figure)
+    for panel in plots["panels"]:
+        layers = layers_of(panel)
+        fields = {channel["field"] for layer in layers for channel in layer["encoding"].values() if "field" in channel}
+        assert layers and fields <= set(panel["columns"])
+        assert len({len(values) for values in panel["columns"].values()}) == 1
+        assert any(layer["encoding"].get("tooltip") for layer in layers)
+    labels = dict(plots["legend"])
+    if "method" in data:
+        shown = data.drop_duplicates("method")
+        assert labels == {label: style.colour_of(key) for key, label in zip(shown["method"], shown["label"], strict=True)}
+    else:
+        assert len(set(labels.values())) == len(labels) > 1
+    assert json.loads(json_text(plots)) == plots
+
+
+def test_a_plot_has_the_values_of_its_csv(built: Built):
+    data = built("rank_sweep").data
+    panel = plots_of(data, "rank_sweep")["panels"][0]
+    own = data[data["task"] == "gsm8k"]
+    assert panel["title"] == "GSM8K" and panel["columns"]["r"] == own["r"].tolist()
+    assert panel["columns"]["accuracy"] == pytest.approx(own["accuracy"].tolist(), rel=1e-5)
+
+
+def test_sliders_reach_every_step_and_layer(made: Experiment, results: Path):
+    plots = plots_of(data_of("rank_importance", made, results, layer=0), "rank_importance")
+    assert {one["name"]: (one["values"], one["start"]) for one in plots["sliders"]} == {
+        "step": ([0, 20, 40, 60, 80, 100, 120], 6), "layer": ([0, 1], 0),
+    }  # fmt: skip
+    rows = pd.DataFrame(plots["panels"][0]["columns"])
+    history = importance.read(results / "fake" / "math/llama-tiny/lora/seed0" / "adapter" / importance.FILE)
+    for (step, layer), own in rows.groupby(["step", "layer"]):
+        values = history.modules[f"model.layers.{layer}.mlp.up_proj"][list(history.steps).index(step)]
+        assert own.sort_values("rank")["importance"].tolist() == pytest.approx(values.tolist(), rel=1e-5)
+        assert sorted(own["place"]) == list(range(1, fake_figures.RANKS + 1))
+
+
+def test_of_many_snapshots_the_other_layers_keep_some(made: Experiment, own_results: Path):
+    path = own_results / "fake" / "math/llama-tiny/lora/seed0" / "adapter" / importance.FILE
+    history = importance.read(path)
+    steps = np.arange(100)
+    modules = {name: np.repeat(values[-1:], 100, axis=0) for name, values in history.modules.items()}
+    importance.write(path, importance.ImportanceHistory(steps=steps, modules=modules))
+    data = data_of("rank_importance", made, own_results)
+    snapshots = data[data["row"] == "history"].groupby("layer")["step"].nunique()
+    assert snapshots.to_dict() == {0: 20, 1: 100}
+    assert plots_of(data, "rank_importance")["sliders"][0]["values"][::19] == [0, 99]
+
+
 # ------------------------------------------------------------------------------------------------------------- honesty
 
 
 @pytest.mark.parametrize("figure", figures())
-def test_a_stand_in_is_called_one(made: Experiment, results: Path, figure: str):
-    words = words_of(figure, made, results)
+def test_a_stand_in_is_called_one(built: Built, figure: str):
+    words = words_in(built(figure).figure)
     assert "stand-in, not the paper's LLaMA2-7B" in words
     if figure != "time_memory":
         assert "generated" in words and "seed" in words
 
 
-def test_the_papers_numbers_stand_only_beside_its_own_models(made: Experiment, results: Path):
+def test_the_papers_numbers_stand_only_beside_its_own_models(built: Built, made: Experiment):
     from harness.figures.inputs import paper_accuracy
 
     run = table_runs(made, "table1")[0]
@@ -415,4 +493,4 @@ def test_the_papers_numbers_stand_only_beside_its_own_models(made: Experiment, r
     real = run.model_validate(run.model_dump() | {"model": run.model.model_dump() | {"source": source}})
     assert paper_accuracy(real, [("math", "gsm8k")]) == pytest.approx(0.6631)
     assert paper_accuracy(real, [("math", "gsm8k"), ("math", "math")]) == pytest.approx(0.4270)
-    assert data_of("rank_sweep", made, results)["paper"].isna().all()
+    assert built("rank_sweep").data["paper"].isna().all()

@@ -16,7 +16,7 @@ from harness.cli import Config
 from harness.config import ConfigError, Experiment
 from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.figures import __main__ as command
-from harness.figures import catalogue
+from harness.figures import catalogue, interactive
 from harness.workflow.dag import Dag, figure_code
 from harness.workflow.targets import target_runs
 from tests import preloaded, readme
@@ -79,7 +79,10 @@ def test_it_is_drawn(site: Path, path: Path, made: Experiment, tmp_path: Path) -
     arguments = ["--configfile", str(path), "--results-dir", str(tmp_path / "results"), "--output-dir", str(tmp_path / "drawn")]
     assert command.main([NAME, *arguments]) == 0
     assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == ["seconds.csv", "seconds.pdf", "seconds.png"]
-    assert list(pd.read_csv(tmp_path / "drawn/seconds.csv")["run"]) == [run.run_id for run in table_runs(made, "table1")]
+    runs = [run.run_id for run in table_runs(made, "table1")]
+    assert list(pd.read_csv(tmp_path / "drawn/seconds.csv")["run"]) == runs
+    (panel,) = catalogue.plots(NAME, interactive.read(tmp_path / "drawn/seconds.csv"))["panels"]
+    assert panel["columns"]["run"] == runs and set(panel["columns"]) == {"run", "seconds"}
 
 
 def test_it_is_a_target_of_the_workflow(site: Path, path: Path) -> None:

@@ -16,7 +16,8 @@ from harness.claims import __main__ as claims
 from harness.cli import Config
 from harness.config import SCHEMA_VERSION, Experiment, RunSpec
 from harness.experiment.runs import all_runs, base_evaluations, pruning_runs
-from harness.figures import catalogue
+from harness.figures import catalogue, style
+from harness.figures.inputs import Inputs
 from harness.records.read import run_folder
 from harness.report.sources import Source, open_source
 from tests.harness import fake_runs
@@ -125,6 +126,16 @@ def fill(made: Experiment, results: Path, *, effects: Mapping[str, float] | None
         fake_figures.write_importance(run, run_folder(run, results=results), rng)
     fake_figures.write_timing(made, results, rng)
     _base(made, results, rng)
+
+
+def draw(source: Source, *names: str) -> None:
+    """The data of these figures, which the page draws its plots from, beside their pictures."""
+    where = {"configfiles": source.config.files, "results": source.results, "command": source.command}
+    inputs = Inputs(experiment=source.experiment, **where)
+    for name in names:
+        with style.theme():
+            data = catalogue.build(name, inputs).data
+        (source.figures / f"{name}.csv").write_text(style.csv_text(data))
 
 
 def diverged(made: Experiment) -> RunSpec:

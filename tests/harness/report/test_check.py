@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ from harness.config import ConfigError
 from harness.experiment.runs import all_runs
 from harness.report import __main__ as command
 from harness.report import page, sources
-from harness.report.check import agrees, check
+from harness.report.check import _check_figures, agrees, check
 from harness.report.sources import Source
 from tests.harness import fake_runs
 from tests.harness.report import fake_report
@@ -26,6 +27,7 @@ from tests.harness.report import fake_report
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     report = fake_report.write(tmp_path_factory.mktemp("check"), picture=fake_report.picture())
+    fake_report.draw(report, "time_memory")
     (report.folder / "report.html").write_text(page.render_page(report))
     return report
 
@@ -58,6 +60,17 @@ def test_a_page_of_runs_that_answered_nothing_passes(tmp_path: Path) -> None:
     checked = check(report, report.folder / "report.html")
     assert checked.mismatches == () and checked.words > 50
     assert "|accuracy|" not in html and "|gold_nll|" in html
+
+
+def test_a_plot_of_other_data_than_the_records_is_named(source: Source, tmp_path: Path) -> None:
+    figures = shutil.copytree(source.figures, tmp_path / "figures")
+    other = dataclasses.replace(source, figures=figures)
+    path = figures / "time_memory.csv"
+    path.write_text(path.read_text().replace("time,lora,LoRA,median,1,", "time,lora,LoRA,median,1.5,"))
+    assert list(_check_figures(source, page.plots(source))) == []
+    assert list(_check_figures(other, page.plots(source))) == [f"time_memory: the page's plots are not those of {path}"]
+    (found,) = _check_figures(other, page.plots(other))
+    assert f"{path} is not what the records say; draw it again: " in found and found.endswith("--force -- time_memory")
 
 
 def edit(source: Source, change: Callable[[str], str]) -> None:

@@ -10,7 +10,9 @@ from base64 import b64encode
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -26,7 +28,7 @@ from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables.build import load_table
 from tests.harness import fake_runs
-from tests.harness.report import fake_report
+from tests.harness.report import accessibility, fake_report
 from tests.paths import ROOT
 
 
@@ -50,7 +52,9 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    return fake_report.write(tmp_path_factory.mktemp("report"), picture=fake_report.picture())
+    report = fake_report.write(tmp_path_factory.mktemp("report"), picture=fake_report.picture())
+    fake_report.draw(report, "time_memory")
+    return report
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +242,7 @@ def test_nothing_is_loaded_from_anywhere(text: str, tags: Tags) -> None:
 def test_what_a_model_wrote_is_never_part_of_the_page(text: str, tags: Tags) -> None:
     assert fake_report.HOSTILE not in text and "hacked" not in text
     assert fake_report.HOSTILE in json.dumps(page.unpack(tags.packed)).replace('\\"', '"')
-    assert [tag for tag, _ in tags.tags].count("script") == 2
+    assert [tag for tag, _ in tags.tags].count("script") == 3
 
 
 def test_hostile_names_are_escaped(source: Source, tmp_path: Path) -> None:
@@ -274,10 +278,43 @@ def test_predictions_that_do_not_fit_in_memory_are_not_read_whole(source: Source
     assert 0 < max(len(group["shown"]) for group in groups) < 40
 
 
-def test_the_table_library_is_the_released_file() -> None:
+@pytest.mark.parametrize("library", ["dataTables.min.js", "vega.min.js"])
+def test_the_libraries_are_the_files_that_their_page_names(library: str) -> None:
     folder = ROOT / "harness/report/assets/vendor"
-    digest = hashlib.sha256((folder / "dataTables.min.js").read_bytes()).hexdigest()
-    assert digest in (folder / "README.md").read_text() and "MIT" in (folder / "LICENSE").read_text().upper()
+    digest = hashlib.sha256((folder / library).read_bytes()).hexdigest()
+    assert digest in (folder / "README.md").read_text()
+
+
+# --------------------------------------------------------------------------------------------------------------- plots
+
+
+def test_a_figure_with_data_is_plotted_from_them(source: Source, tags: Tags) -> None:
+    plots = page.unpack(tags.packed)["plots"]
+    assert plots.keys() == {"time_memory"}, "the other figures of this report are pictures without data"
+    columns = plots["time_memory"]["panels"][0]["columns"]
+    data = pd.read_csv(source.figures / "time_memory.csv")
+    assert columns["ratio"] == pytest.approx(data.loc[data["measure"] == "time", "ratio"].tolist(), rel=1e-5)
+
+
+def test_data_of_an_older_figure_are_refused_by_name(copy: Source) -> None:
+    path = copy.figures / "time_memory.csv"
+    path.write_text(path.read_text().replace("ratio", "quotient", 1))
+    with pytest.raises(ConfigError, match="time_memory.csv: found no column 'ratio', .*--force -- time_memory"):
+        page.plots(copy)
+
+
+def test_a_figure_is_plotted_on_a_phone_and_axe_finds_nothing_there(browser: Any, text: str, tmp_path: Path) -> None:
+    """The whole page, other views, devices and themes: test_browser.py."""
+    path = tmp_path / "report.html"
+    path.write_text(text)
+    context = browser.new_context(viewport={"width": 390, "height": 800}, is_mobile=True)
+    opened = context.new_page()
+    opened.goto(path.as_uri())
+    opened.wait_for_selector("html[data-ready]")
+    opened.locator("nav a", has_text="Figures").click()
+    opened.locator("#figure-time_memory .plot svg").last.wait_for()
+    assert accessibility.faults(opened, "#figure-time_memory") == []
+    context.close()
 
 
 # ------------------------------------------------------------------------------------------------------------- bad input
