@@ -19,10 +19,9 @@ import torch
 from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from harness.config import ConfigError, Experiment, RunSpec
-from harness.experiment.runs import timing_runs
+from harness.config import RunSpec, TimingSpec
 from harness.threads import limit_threads
-from harness.train.run import Folders, load_inputs, make_trainer
+from harness.train.run import Base, Folders, make_trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,27 +60,28 @@ def plan_steps(by_kind: dict[tuple[str, ...], list[int]], *, steps: int) -> list
     return sorted(planned, key=lambda entry: entry.step)
 
 
-def measure(experiment: Experiment, method: str, *, number: int, models_dir: Path, cache_dir: Path) -> dict[str, Any]:
-    """Measure one method in this process, which must have done nothing else.
+def measure(spec: RunSpec, timing: TimingSpec, base: Base, *, number: int, cache_dir: Path) -> dict[str, Any]:
+    """Measure one method in this process, which must have done nothing but load, or be forked from one that has.
 
     Args:
+        spec: of ``timing_runs``.
+        base: its model on any device; it is trained.
         number: of the round; another round trains on other batches.
 
     Returns:
-        The fields of ``harness.measure.timing.Measurement`` but for ``order``.
+        The fields of ``harness.records.timing.Measurement`` but for ``order``.
 
     Raises:
-        ConfigError: the experiment does not time this method.
         RuntimeError: training ended early, because it diverged.
     """
-    runs = timing_runs(experiment)
-    if experiment.timing is None or method not in runs:
-        raise ConfigError(f"--measure: found {method!r}, expected one of timing.methods: {', '.join(runs)}")
     limit_threads()
-    timing, spec = experiment.timing, runs[method]
     with tempfile.TemporaryDirectory() as scratch:
-        folders = Folders(output=Path(scratch), scratch=Path(scratch), models=models_dir, cache=cache_dir)
-        base = load_inputs(spec, experiment, folders)
+        folders = Folders(output=Path(scratch), scratch=Path(scratch), models=Path(scratch), cache=cache_dir)
+        if torch.cuda.is_available():
+            base.model.to(f"cuda:{torch.cuda.current_device()}")
+        else:  # weights that are mapped from their file are resident once they have been read
+            for tensor in base.model.state_dict().values():
+                tensor.sum()
         reset_peak_memory()
         loaded = peak_memory()["bytes"]
         trainer, stop = make_trainer(spec, base, folders)
@@ -98,7 +98,8 @@ def measure(experiment: Experiment, method: str, *, number: int, models_dir: Pat
         reset_peak_memory()
         trainer.train()
     if len(lapse.seconds) != len(lapse.plan):
-        raise RuntimeError(f"timing: {method} ended after {len(lapse.seconds)} of {len(lapse.plan)} steps: {stop.reason}")
+        done = f"{len(lapse.seconds)} of {len(lapse.plan)} steps"
+        raise RuntimeError(f"timing: {spec.method.key} ended after {done}: {stop.reason}")
     timed = list(zip(planned, lapse.seconds[timing.warmup_steps :], strict=True))
     work = [
         {
@@ -110,7 +111,7 @@ def measure(experiment: Experiment, method: str, *, number: int, models_dir: Pat
         for kinds, members in by_kind.items()
     ]
     return {
-        "method": method,
+        "method": spec.method.key,
         "round": number,
         "work": work,
         "wall_time_s": sum(seconds for _, seconds in timed),
