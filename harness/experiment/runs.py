@@ -318,7 +318,8 @@ def base_answers(experiment: Experiment, table: str) -> dict[Asked, BaseEvaluati
     for base in base_evaluations(experiment):
         evaluation = base.evaluation
         for run in runs:
-            if run.model_key != base.model_key or run.evaluation.dtype != evaluation.dtype:
+            how = (run.evaluation.dtype, run.evaluation.engine)
+            if run.model_key != base.model_key or how != (evaluation.dtype, evaluation.engine):
                 continue
             for name, task in run.evaluation.tasks.items():
                 other = evaluation.tasks.get(name)
