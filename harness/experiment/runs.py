@@ -207,18 +207,24 @@ def pruned_tasks(run: RunSpec, pruning: PruningSpec) -> dict[str, TaskSpec]:
 
 
 def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> dict[str, RunSpec]:
-    """Method -> the run that is timed, or none. Checkpoints and importance snapshots are off: they are not the method's."""
+    """Method -> the run that is timed, or none."""
     spec = experiment.timing
     if spec is None:
         return {}
-    runs = {
-        method: resolve_run(
-            experiment, domain=spec.domain, model=spec.model, method=method, seed=experiment.seeds[0], paths=paths
-        ).run
+    return {
+        method: bare(
+            resolve_run(
+                experiment, domain=spec.domain, model=spec.model, method=method, seed=experiment.seeds[0], paths=paths
+            ).run
+        )
         for method in spec.methods
     }
+
+
+def bare(run: RunSpec) -> RunSpec:
+    """A run as it is timed: without checkpoints and importance snapshots, which are not the method's."""
     off = {"importance_every": None, "save_steps": sys.maxsize}
-    return {method: run.model_copy(update={"training": run.training.model_copy(update=off)}) for method, run in runs.items()}
+    return run.model_copy(update={"training": run.training.model_copy(update=off)})
 
 
 def settings_runs(experiment: Experiment) -> list[RunSpec]:

@@ -47,7 +47,8 @@ def serve(experiment: Experiment, requests: Iterable[str], *, output: Path, mode
             nowhere = Path()
             folders = Folders(output=nowhere, scratch=nowhere, models=models_dir, cache=cache_dir)
             base = load_inputs(runs[method], experiment, folders, on_host=True)
-        measured = partial(measure, runs[method], timing, base, number=int(number), cache_dir=cache_dir)
+        steps = {"steps": timing.steps, "warmup_steps": timing.warmup_steps}
+        measured = partial(measure, runs[method], base, **steps, number=int(number), cache_dir=cache_dir)
         process = multiprocessing.get_context("fork").Process(target=cli.run, args=[partial(_write, measured, output)])
         process.start()
         process.join()

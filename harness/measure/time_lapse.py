@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import tempfile
 import time
 from collections.abc import Collection
@@ -19,7 +20,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from harness.config import RunSpec, TimingSpec
+from harness.config import RunSpec
 from harness.threads import limit_threads
 from harness.train.run import Base, Folders, make_trainer
 
@@ -60,19 +61,21 @@ def plan_steps(by_kind: dict[tuple[str, ...], list[int]], *, steps: int) -> list
     return sorted(planned, key=lambda entry: entry.step)
 
 
-def measure(spec: RunSpec, timing: TimingSpec, base: Base, *, number: int, cache_dir: Path) -> dict[str, Any]:
+def measure(spec: RunSpec, base: Base, *, steps: int, warmup_steps: int, number: int, cache_dir: Path) -> dict[str, Any]:
     """Measure one method in this process, which must have done nothing but load, or be forked from one that has.
 
     Args:
-        spec: of ``timing_runs``.
+        spec: without bookkeeping (``harness.experiment.runs.bare``).
         base: its model on any device; it is trained.
+        steps: timed steps of each kind.
+        warmup_steps: those before the clock starts.
         number: of the round; another round trains on other batches.
 
     Returns:
         The fields of ``harness.records.timing.Measurement`` but for ``order``.
 
     Raises:
-        RuntimeError: training ended early, because it diverged.
+        RuntimeError: training ended early, because its loss was not finite.
     """
     limit_threads()
     with tempfile.TemporaryDirectory() as scratch:
@@ -85,10 +88,11 @@ def measure(spec: RunSpec, timing: TimingSpec, base: Base, *, number: int, cache
         reset_peak_memory()
         loaded = peak_memory()["bytes"]
         trainer, stop = make_trainer(spec, base, folders)
+        stop.factor = math.inf  # what is logged is a sum over steps by a number that counts those left out, or repeated
         by_kind = kinds_of_steps(trainer.args.max_steps, trainer.method.extra_work())
-        planned = plan_steps(by_kind, steps=timing.steps)
+        planned = plan_steps(by_kind, steps=steps)
         first = PlannedStep(step=1, kinds=(), batch=0)
-        lapse = TimeLapse([first] * timing.warmup_steps + planned, warmup=timing.warmup_steps)
+        lapse = TimeLapse([first] * warmup_steps + planned, warmup=warmup_steps)
         trainer.add_callback(lapse)
         # torch asks for its own class, but calls only __getitem__.
         trainer.train_dataset = Subset(
@@ -100,7 +104,7 @@ def measure(spec: RunSpec, timing: TimingSpec, base: Base, *, number: int, cache
     if len(lapse.seconds) != len(lapse.plan):
         done = f"{len(lapse.seconds)} of {len(lapse.plan)} steps"
         raise RuntimeError(f"timing: {spec.method.key} ended after {done}: {stop.reason}")
-    timed = list(zip(planned, lapse.seconds[timing.warmup_steps :], strict=True))
+    timed = list(zip(planned, lapse.seconds[warmup_steps:], strict=True))
     work = [
         {
             "kinds": kinds,

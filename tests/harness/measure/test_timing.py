@@ -232,7 +232,7 @@ def test_a_base_is_loaded_once_and_no_measurement_sees_what_another_did_to_it(
         loads.append(spec.method.key)
         return weights
 
-    def measure(spec: RunSpec, timing: Any, base: list[str], *, number: int, cache_dir: Path) -> dict[str, Any]:
+    def measure(spec: RunSpec, base: list[str], *, number: int, **_: Any) -> dict[str, Any]:
         found = {"method": spec.method.key, "round": number, "base": base.copy(), "process": os.getpid()}
         base.append(spec.method.key)
         if number == 7:
@@ -372,7 +372,9 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
     assert plan is not None
     folders = Folders(output=tmp_path, scratch=tmp_path, models=models_dir, cache=tmp_path / "cache")
     base = load_inputs(spec, beam_experiment, folders, on_host=True)
-    content = time_lapse.measure(spec, plan, base, number=0, cache_dir=folders.cache)
+    content = time_lapse.measure(
+        spec, base, steps=plan.steps, warmup_steps=plan.warmup_steps, number=0, cache_dir=folders.cache
+    )
     measured = Measurement.model_validate({**content, "order": 0})
     assert done == [200, 400, 600, 800]
     work = {w.kinds: w for w in measured.work}
