@@ -354,6 +354,15 @@ Scoring = Annotated[
 ]
 
 
+Engine = Annotated[
+    Literal["transformers", "vllm"],
+    Field(
+        description="what generates the completions of our own tasks. vllm: a process in an environment of its own, whose "
+        "Python BEAMLORA_VLLM_PYTHON names (harness/engine), greedy alone; batch_size is then that of scoring, which stays ours"
+    ),
+]
+
+
 class EvaluationSpec(Frozen):
     """All tasks of one domain. Decoding is from merged weights, with left padding and an attention mask."""
 
@@ -361,6 +370,7 @@ class EvaluationSpec(Frozen):
     tasks: dict[str, TaskSpec] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     scoring: Scoring = "tree"
+    engine: Engine = "transformers"
     lm_eval: LmEvalSpec | None = None
 
     def on(self, split: Split) -> dict[str, TaskSpec]:
@@ -378,6 +388,13 @@ class EvaluationSpec(Frozen):
             for name, task in content["tasks"].items()
         }
         return {**content, "tasks": tasks}
+
+    @model_validator(mode="after")
+    def _greedy_in_vllm(self) -> EvaluationSpec:
+        for name, task in self.tasks.items():
+            if self.engine == "vllm" and task.num_beams > 1:
+                raise ValueError(f"tasks: {name}: num_beams: found {task.num_beams} with engine vllm, expected 1 (greedy)")
+        return self
 
 
 # -------------------------------------------------------------------------------------------------------------- training
@@ -568,6 +585,7 @@ class BaseEvaluationSpec(Frozen):
     tasks: dict[str, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
     dtype: Literal["float32", "bfloat16"] = "float32"
     scoring: Scoring = "tree"
+    engine: Engine = "transformers"
 
     def asked(self, protocol: Protocol) -> dict[str, dict[str, Any]]:
         """The tasks under one protocol as the file has them, without those whose set does not have the protocol."""
@@ -579,7 +597,7 @@ class BaseEvaluationSpec(Frozen):
         Raises:
             pydantic.ValidationError: a task is not one, or none is left.
         """
-        shared = {"protocol": protocol, "dtype": self.dtype, "scoring": self.scoring}
+        shared = {"protocol": protocol, "dtype": self.dtype, "scoring": self.scoring, "engine": self.engine}
         return EvaluationSpec.model_validate({**shared, "tasks": self.asked(protocol)})
 
 
@@ -664,6 +682,17 @@ class Experiment(Frozen):
                 evaluation = {"protocol": content["protocol"], **domain["evaluation"]}
                 domains[name] = {**domain, "evaluation": evaluation}
         return {**content, "domains": domains}
+
+    @model_validator(mode="after")
+    def _transformers_prune(self) -> Experiment:
+        name = None if self.pruning is None else self.pruning.domain
+        engine = self.domains[name].evaluation.engine if name in self.domains else "transformers"
+        if engine != "transformers":
+            raise ValueError(
+                f"domains: {name}: evaluation: engine: found {engine!r}, expected 'transformers': pruning, on this domain, "
+                "changes the weights of the model that answers from share to share"
+            )
+        return self
 
     @model_validator(mode="after")
     def _families_name_rows(self) -> Experiment:

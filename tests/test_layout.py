@@ -40,7 +40,7 @@ LAYERS = (
     ("harness.synthetic",),
     ("harness.data", "harness.models"),
     ("harness.statistics", "harness.records"),
-    ("harness.export", "harness.train"),
+    ("harness.engine", "harness.export", "harness.train"),
     ("harness.evaluate", "harness.measure"),
     ("harness.plan", "harness.tables"),
     ("harness.figures", "harness.claims", "harness.compare"),

@@ -13,6 +13,7 @@ from evaluation.example import Example
 from evaluation.graders.choices import ChoiceScore
 from evaluation.sets.prompts import CONTINUATION, TEMPLATES, continuation
 from harness.config import Scoring, TaskSpec
+from harness.engine.process import VLLM
 from harness.evaluate import generate, tree
 from harness.evaluate.generate import Completion
 
@@ -58,9 +59,14 @@ def answer(
     batch_size: int,
     scoring: Scoring,
     report: Report,
+    engine: VLLM | None = None,
 ) -> Answers:
     """The model's answers to examples, in their order; empty ones where the task generates nothing. Under the template
-    ``continuation`` the reference is the right choice's text."""
+    ``continuation`` the reference is the right choice's text.
+
+    Args:
+        engine: what generates; None: the model itself.
+    """
     scorer = _Scorer(model=model, tokenizer=tokenizer, batch_size=batch_size, scoring=scoring, report=report)
     if task.prompt_template == CONTINUATION:
         return _continue(scorer, asked)
@@ -76,6 +82,7 @@ def answer(
                 batch_size=batch_size,
                 stop_strings=task.stop_strings,
                 num_beams=task.num_beams,
+                engine=engine,
                 on_batch=lambda done, total: report(done, total, "answering"),
             )
     with timed() as scoring_s:

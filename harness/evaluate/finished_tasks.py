@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,14 @@ class FinishedTasks:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def task_key(task: TaskSpec, *, dtype: str, scoring: str, weights: str, data_sha256: str) -> str:
+def task_key(task: TaskSpec, *, dtype: str, scoring: str, engine: Mapping[str, str], weights: str, data_sha256: str) -> str:
     """A hash of everything that a task's result depends on: settings, weights, records, code and releases."""
     return content_hash(
         {
             "task": task,
             "dtype": dtype,
             "scoring": scoring,
+            "engine": engine,
             "weights": weights,
             "data": data_sha256,
             "code": source_hash(_MODULE, sets.module_of(task.format)),

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.data.tokens import decode_response, encode_prompt, encode_response
+from harness.engine.process import EngineError
 from harness.models.float32_head import float32_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.engine.process import VLLM
 
 #: Called with (prompts done, prompts in all) after each batch.
 OnBatch = Callable[[int, int], None]
@@ -90,18 +93,25 @@ def generate(
     stop_strings: Sequence[str] = (),
     num_beams: int = 1,
     on_batch: OnBatch | None = None,
+    engine: VLLM | None = None,
 ) -> list[Completion]:
     """Completions in the order of the prompts: greedy, or the best of ``num_beams`` beams. Prompts are left-padded with an
     attention mask; a row ends at an end-of-sequence token, before the first stop string, after ``max_new_tokens``, or where
     the model's positions end. Greedy rows leave the batch when they end.
 
+    Args:
+        engine: decodes all prompts at once, greedily, in the model's place.
+
     Raises:
         ValueError: a prompt without tokens, or that leaves the model no position to answer in.
+        harness.engine.process.EngineError: the engine failed.
         RuntimeError: the model does not use its cache, which would recompute every prefix.
     """
     encoded = _prompt_tokens(model, tokenizer, prompts)
     # int(), for the model's own limit may be infinity, a float, which is never the least of the two.
     limits = [int(min(max_new_tokens, _positions(model) - len(tokens))) for tokens in encoded]
+    if engine is not None:
+        return _by_engine(engine, model, tokenizer, encoded, limits, tuple(stop_strings))
     decode = _greedy if num_beams == 1 else partial(_beam_search, num_beams=num_beams)
     completions: dict[int, Completion] = {}
     with evaluating(model):
@@ -144,6 +154,15 @@ def _completion(
     return Completion(text=text[: min(cuts)] if cuts else text, tokens=len(generated), truncated=not ended and not cuts)
 
 
+def _at_stop_string(tokenizer: PreTrainedTokenizerBase, generated: list[int], stop_strings: tuple[str, ...]) -> bool:
+    if not stop_strings:
+        return False
+    # A stop string of n characters lies within the last n tokens, but for bytes still waiting for their character.
+    window = max(map(len, stop_strings)) + 4
+    tail = tokenizer.decode(generated[-window:], skip_special_tokens=True)
+    return any(stop in tail for stop in stop_strings)
+
+
 # -------------------------------------------------------------------------------------------------------------- greedy
 
 
@@ -175,8 +194,6 @@ class _Batch:
         self.alive = list(range(len(encoded)))
         self.ids, self.mask = _left_padded(model, encoded, pad=min(self.ends, default=0))
         self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
-        # A stop string of n characters lies within the last n tokens, but for bytes still waiting for their character.
-        self.window = max(map(len, self.stop_strings), default=0) + 4
 
     @torch.inference_mode()
     def run(self) -> list[Completion]:
@@ -212,15 +229,13 @@ class _Batch:
         for row, (index, token) in enumerate(zip(self.alive, tokens, strict=True)):
             generated = self.generated[index]
             generated.append(token)
-            if token not in self.ends and len(generated) < self.limit and not self._at_stop_string(generated):
+            if (
+                token not in self.ends
+                and len(generated) < self.limit
+                and not _at_stop_string(self.tokenizer, generated, self.stop_strings)
+            ):
                 kept.append(row)
         return kept
-
-    def _at_stop_string(self, generated: list[int]) -> bool:
-        if not self.stop_strings:
-            return False
-        tail = self.tokenizer.decode(generated[-self.window :], skip_special_tokens=True)
-        return any(stop in tail for stop in self.stop_strings)
 
     def _compact(self, kept: list[int], tokens: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
         """Drop finished rows."""
@@ -229,6 +244,36 @@ class _Batch:
         self.alive = [self.alive[row] for row in kept]
         self.mask, self.positions = self.mask[rows], self.positions[rows]
         return tokens[rows], cache
+
+
+# ------------------------------------------------------------------------------------------------------ another engine
+
+
+def _by_engine(
+    engine: VLLM,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: list[list[int]],
+    limits: list[int],
+    stop_strings: tuple[str, ...],
+) -> list[Completion]:
+    """What an engine generates, cut where ``_greedy`` would have ended: an engine may see a stop string later.
+
+    Raises:
+        harness.engine.process.EngineError: a row ended before ``_greedy`` would have ended it.
+    """
+    ends = _end_tokens(model, tokenizer)
+    rows = engine.tokens(encoded, limits=limits, ends=sorted(ends), stop_strings=stop_strings)
+    completions = []
+    for row, (prompt, tokens, limit) in enumerate(zip(encoded, rows, limits, strict=True)):
+        sizes = range(1, len(tokens) + 1)
+        ended = (n for n in sizes if tokens[n - 1] in ends or _at_stop_string(tokenizer, tokens[:n], stop_strings))
+        tokens = tokens[: next(ended, len(tokens))]
+        completion = _completion(tokenizer, prompt, tokens, ends, stop_strings)
+        if completion.truncated and len(tokens) < limit:
+            raise EngineError(f"row {row} ended after {len(tokens)} of {limit} tokens, at no end and no stop string")
+        completions.append(completion)
+    return completions
 
 
 # --------------------------------------------------------------------------------------------------------- beam search

@@ -9,12 +9,15 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli import CACHE
 from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec
+from harness.engine import process
+from harness.engine.process import VLLM
 from harness.evaluate.finished_tasks import FinishedTasks, task_key
 from harness.evaluate.task import check_task, evaluate_task
 from harness.files import write_json, write_jsonl
@@ -128,21 +131,28 @@ def evaluate_tasks(
     outside = load_lm_eval_tasks(evaluation.lm_eval) if evaluation.lm_eval is not None else None
     progress = Progress(title)
     finished = FinishedTasks(folder / UNFINISHED)
+    generated_by = _engine(evaluation)
     model = tokenizer = None
     metrics: dict[str, Any] = {}
-    for name, task in tasks.items():
-        fingerprint = source_fingerprint(records[name])
-        how = {"dtype": evaluation.dtype, "scoring": evaluation.scoring}
-        key = task_key(task, **how, weights=weights, data_sha256=fingerprint)
-        result = finished.load(name, key)
-        if result is None:
-            if model is None:
-                model, tokenizer = load()
-            with _naming(name, kept=tuple(metrics)):
-                result = evaluate_task(model, tokenizer, name, task, records[name], progress.update, scoring=evaluation.scoring)
-            finished.save(name, key, result)
-        write_jsonl(folder / "predictions" / f"{name}.jsonl", result.predictions)
-        metrics[name] = result.metrics | {"data_sha256": fingerprint}
+    with ExitStack() as stack:
+        engine: VLLM | None = None
+        for name, task in tasks.items():
+            fingerprint = source_fingerprint(records[name])
+            how = {"dtype": evaluation.dtype, "scoring": evaluation.scoring}
+            key = task_key(task, **how, engine=generated_by, weights=weights, data_sha256=fingerprint)
+            result = finished.load(name, key)
+            if result is None:
+                if model is None:
+                    model, tokenizer = load()
+                    if evaluation.engine == "vllm":
+                        engine = stack.enter_context(VLLM(model, tokenizer, folder=folder / UNFINISHED))
+                with _naming(name, kept=tuple(metrics)):
+                    result = evaluate_task(
+                        model, tokenizer, name, task, records[name], progress.update, scoring=evaluation.scoring, engine=engine
+                    )
+                finished.save(name, key, result)
+            write_jsonl(folder / "predictions" / f"{name}.jsonl", result.predictions)
+            metrics[name] = result.metrics | {"data_sha256": fingerprint}
     lm_eval: dict[str, Any] | None = None
     if evaluation.lm_eval is not None:
         if model is None:
@@ -153,12 +163,19 @@ def evaluate_tasks(
     return {
         "tasks": metrics,
         "lm_eval": lm_eval,
+        "engine": generated_by,
         "contamination": shared,
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "hardware": hardware(),
         "git": git_state(Path(__file__).parent),
     }
+
+
+def _engine(evaluation: EvaluationSpec) -> dict[str, str]:
+    """What generates, and its release."""
+    release = process.version() if evaluation.engine == "vllm" else metadata.version(evaluation.engine)
+    return {"name": evaluation.engine, "version": release}
 
 
 def _write_lm_eval_samples(results: dict[str, Any], folder: Path) -> None:

@@ -22,6 +22,7 @@ from harness.records.grader_sources import grader_sources
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.engine.process import VLLM
     from harness.evaluate.answers import Answers
 
 #: Called with (done, total, note) as a task proceeds.
@@ -85,8 +86,12 @@ def evaluate_task(
     report: Report | None = None,
     *,
     scoring: Scoring = "tree",
+    engine: VLLM | None = None,
 ) -> TaskResult:
     """Ask, decode and grade ``records`` (already cut to the task's limit), and score their reference responses.
+
+    Args:
+        engine: what generates; None: the model itself.
 
     Raises:
         ConfigError: an unknown template or grader, no records, or a record without a needed field.
@@ -111,7 +116,7 @@ def evaluate_task(
 
     def ask(examples: Sequence[Example], batch_size: int, what: str) -> Answers:
         return answer(
-            model, tokenizer, task, examples, batch_size=batch_size, scoring=scoring,
+            model, tokenizer, task, examples, batch_size=batch_size, scoring=scoring, engine=engine,
             report=lambda done, total, note: progress(done, total, f"{name}: {what}{note}"),
         )  # fmt: skip
 

@@ -207,7 +207,7 @@ def overrides_for(experiment: Experiment, **where: str) -> dict[int, Override]:
 
 
 def _domain_origins(experiment: Experiment, domain: str) -> dict[str, KeyPath | None]:
-    """Of what a domain says for all its runs: the training set, the protocol, number format and scoring of the evaluation."""
+    """Of what a domain says for all its runs: the training set; protocol, number format, scoring and engine of evaluation."""
     spec, at = experiment.domains[domain], ("domains", domain)
     keys: dict[str, KeyPath | None] = {
         f"data.{name}": (*at, "train", name) if name in spec.train.model_fields_set else None
@@ -216,4 +216,4 @@ def _domain_origins(experiment: Experiment, domain: str) -> dict[str, KeyPath | 
     }
     shared = "protocol" in experiment.model_fields_set and experiment.protocol == spec.evaluation.protocol
     keys["evaluation.protocol"] = ("protocol",) if shared else (*at, "evaluation", "protocol")
-    return keys | {f"evaluation.{name}": (*at, "evaluation", name) for name in ("dtype", "scoring")}
+    return keys | {f"evaluation.{name}": (*at, "evaluation", name) for name in ("dtype", "scoring", "engine")}

@@ -217,16 +217,22 @@ def pruned_tasks(run: RunSpec, pruning: PruningSpec) -> dict[str, TaskSpec]:
 
 
 def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> dict[str, RunSpec]:
-    """Method -> the run that is timed, or none. Checkpoints and importance snapshots are off: they are not the method's."""
+    """Method -> the run that is timed, or none."""
     spec = experiment.timing
     if spec is None:
         return {}
-    runs = {
-        method: _runs(experiment, experiment.seeds[:1], domain=spec.domain, model=spec.model, method=method, paths=paths)[0]
+    return {
+        method: bare(
+            _runs(experiment, experiment.seeds[:1], domain=spec.domain, model=spec.model, method=method, paths=paths)[0]
+        )
         for method in spec.methods
     }
+
+
+def bare(run: RunSpec) -> RunSpec:
+    """A run as it is timed: without checkpoints and importance snapshots, which are not the method's."""
     off = {"importance_every": None, "save_steps": sys.maxsize}
-    return {method: run.model_copy(update={"training": run.training.model_copy(update=off)}) for method, run in runs.items()}
+    return run.model_copy(update={"training": run.training.model_copy(update=off)})
 
 
 def settings_runs(experiment: Experiment) -> list[RunSpec]:
@@ -326,7 +332,8 @@ def base_answers(experiment: Experiment, table: str) -> dict[Asked, BaseEvaluati
     for base in base_evaluations(experiment):
         evaluation = base.evaluation
         for run in runs:
-            if run.model_key != base.model_key or run.evaluation.dtype != evaluation.dtype:
+            how = (run.evaluation.dtype, run.evaluation.engine)
+            if run.model_key != base.model_key or how != (evaluation.dtype, evaluation.engine):
                 continue
             for name, task in run.evaluation.tasks.items():
                 other = evaluation.tasks.get(name)

@@ -137,7 +137,12 @@ def is_setting(path: KeyPath) -> bool:
             return True
         case ("domains", _, "train", key, *_):
             return key not in ("source", "format")
-        case ("domains", _, "training" | "adapter", *_) | ("domains", _, "evaluation", "dtype" | "protocol" | "scoring"):
+        case ("domains", _, "training" | "adapter", *_) | (
+            "domains",
+            _,
+            "evaluation",
+            "dtype" | "engine" | "protocol" | "scoring",
+        ):
             return True
         case ("domains", _, "evaluation", "tasks", _, key, *_):
             return key not in ("source", "format", "split")

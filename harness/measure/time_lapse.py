@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import tempfile
 import time
 from collections.abc import Collection
@@ -19,10 +20,9 @@ import torch
 from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from harness.config import ConfigError, Experiment, RunSpec
-from harness.experiment.runs import timing_runs
+from harness.config import RunSpec
 from harness.threads import limit_threads
-from harness.train.run import Folders, load_inputs, make_trainer
+from harness.train.run import Base, Folders, make_trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,34 +61,38 @@ def plan_steps(by_kind: dict[tuple[str, ...], list[int]], *, steps: int) -> list
     return sorted(planned, key=lambda entry: entry.step)
 
 
-def measure(experiment: Experiment, method: str, *, number: int, models_dir: Path, cache_dir: Path) -> dict[str, Any]:
-    """Measure one method in this process, which must have done nothing else.
+def measure(spec: RunSpec, base: Base, *, steps: int, warmup_steps: int, number: int, cache_dir: Path) -> dict[str, Any]:
+    """Measure one method in this process, which must have done nothing but load, or be forked from one that has.
 
     Args:
+        spec: without bookkeeping (``harness.experiment.runs.bare``).
+        base: its model on any device; it is trained.
+        steps: timed steps of each kind.
+        warmup_steps: those before the clock starts.
         number: of the round; another round trains on other batches.
 
     Returns:
-        The fields of ``harness.measure.timing.Measurement`` but for ``order``.
+        The fields of ``harness.records.timing.Measurement`` but for ``order``.
 
     Raises:
-        ConfigError: the experiment does not time this method.
-        RuntimeError: training ended early, because it diverged.
+        RuntimeError: training ended early, because its loss was not finite.
     """
-    runs = timing_runs(experiment)
-    if experiment.timing is None or method not in runs:
-        raise ConfigError(f"--measure: found {method!r}, expected one of timing.methods: {', '.join(runs)}")
     limit_threads()
-    timing, spec = experiment.timing, runs[method]
     with tempfile.TemporaryDirectory() as scratch:
-        folders = Folders(output=Path(scratch), scratch=Path(scratch), models=models_dir, cache=cache_dir)
-        base = load_inputs(spec, experiment, folders)
+        folders = Folders(output=Path(scratch), scratch=Path(scratch), models=Path(scratch), cache=cache_dir)
+        if torch.cuda.is_available():
+            base.model.to(f"cuda:{torch.cuda.current_device()}")
+        else:  # weights that are mapped from their file are resident once they have been read
+            for tensor in base.model.state_dict().values():
+                tensor.sum()
         reset_peak_memory()
         loaded = peak_memory()["bytes"]
         trainer, stop = make_trainer(spec, base, folders)
+        stop.factor = math.inf  # what is logged is a sum over steps by a number that counts those left out, or repeated
         by_kind = kinds_of_steps(trainer.args.max_steps, trainer.method.extra_work())
-        planned = plan_steps(by_kind, steps=timing.steps)
+        planned = plan_steps(by_kind, steps=steps)
         first = PlannedStep(step=1, kinds=(), batch=0)
-        lapse = TimeLapse([first] * timing.warmup_steps + planned, warmup=timing.warmup_steps)
+        lapse = TimeLapse([first] * warmup_steps + planned, warmup=warmup_steps)
         trainer.add_callback(lapse)
         # torch asks for its own class, but calls only __getitem__.
         trainer.train_dataset = Subset(
@@ -98,8 +102,9 @@ def measure(experiment: Experiment, method: str, *, number: int, models_dir: Pat
         reset_peak_memory()
         trainer.train()
     if len(lapse.seconds) != len(lapse.plan):
-        raise RuntimeError(f"timing: {method} ended after {len(lapse.seconds)} of {len(lapse.plan)} steps: {stop.reason}")
-    timed = list(zip(planned, lapse.seconds[timing.warmup_steps :], strict=True))
+        done = f"{len(lapse.seconds)} of {len(lapse.plan)} steps"
+        raise RuntimeError(f"timing: {spec.method.key} ended after {done}: {stop.reason}")
+    timed = list(zip(planned, lapse.seconds[warmup_steps:], strict=True))
     work = [
         {
             "kinds": kinds,
@@ -110,7 +115,7 @@ def measure(experiment: Experiment, method: str, *, number: int, models_dir: Pat
         for kinds, members in by_kind.items()
     ]
     return {
-        "method": method,
+        "method": spec.method.key,
         "round": number,
         "work": work,
         "wall_time_s": sum(seconds for _, seconds in timed),

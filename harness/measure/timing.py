@@ -1,7 +1,8 @@
 """Training time and memory of methods side by side: ``python -m harness.measure.timing --configfile FILE --output timing.json``
 
 Every method is measured once in each round, in an order that rotates from round to round, each time in a process of its own, by
-the training loop of ``harness.train.run`` on the experiment's model, data, batch and settings (Figures 8 and 9).
+the training loop of ``harness.train.run`` on the experiment's model, data, batch and settings (Figures 8 and 9). Methods that
+start from the same weights share the process that loads them (``harness.measure.loaded``).
 
 A step that prunes ranks or allocates them costs more than an ordinary one, and a run has few of them or many. A measurement
 therefore visits steps of the *whole* run's schedule and skips most of the ordinary ones: each kind of step is taken
@@ -16,15 +17,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from harness import files
 from harness.cli import SCRATCH, add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
-from harness.config import SCHEMA_VERSION, ConfigError, Experiment, content_hash
+from harness.config import SCHEMA_VERSION, ConfigError, Experiment, RunSpec, content_hash
 from harness.experiment.runs import load_experiment, timing_runs
 from harness.records.timing import Measurement, TimingRecord, summarise
 from harness.threads import limit_threads
@@ -40,7 +43,7 @@ def measure_all(
     """Make every measurement that is not there yet, one after another, and write ``output``.
 
     Args:
-        command: what makes one measurement; ``--measure METHOD --round N --output FILE`` is added.
+        command: what makes measurements; ``--measure --output FILE`` is added.
 
     Raises:
         ConfigError: the experiment has no timing.
@@ -54,11 +57,12 @@ def measure_all(
     if spec is None:
         raise ConfigError("timing: found nothing in the experiment, expected the methods to measure")
     limit_threads()  # as every measured process does: it is recorded
+    runs = timing_runs(experiment)
     head: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,
         "timing": spec.model_dump(mode="json"),
-        "settings": {key: timed.training_hash() for key, timed in timing_runs(experiment).items()},
+        "settings": {key: timed.training_hash() for key, timed in runs.items()},
         "versions": versions(),
         "git": git_state(Path(__file__).parent),
         "hardware": hardware(),
@@ -76,24 +80,57 @@ def measure_all(
         for number in range(spec.rounds)
         for order in range(len(spec.methods))
     ]
-    for number, order, method in due[len(done) :]:
-        progress.update(len(done), len(due), f"round {number + 1} of {spec.rounds}: {method}")
-        done.append(_measure_in_process(command, method=method, number=number, order=order))
-        files.write_json(part, [measurement.model_dump(mode="json") for measurement in done])
+    with ExitStack() as stack:
+        processes: dict[tuple[str, str], _Measuring] = {}
+        for number, order, method in due[len(done) :]:
+            progress.update(len(done), len(due), f"round {number + 1} of {spec.rounds}: {method}")
+            weights = _weights(runs[method])
+            if weights not in processes:
+                processes[weights] = stack.enter_context(_Measuring(command))
+            done.append(processes[weights].measure(method, number=number, order=order))
+            files.write_json(part, [measurement.model_dump(mode="json") for measurement in done])
     record = TimingRecord.model_validate({**head, "measurements": done})
     files.write_json(output, record.model_dump(mode="json"))
     part.unlink(missing_ok=True)
     return record
 
 
-def _measure_in_process(command: list[str], *, method: str, number: int, order: int) -> Measurement:
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "measurement.json"
-        arguments = ["--measure", method, "--round", str(number), "--output", str(output)]
-        done = subprocess.run([*command, *arguments], stdout=sys.stderr)
-        if done.returncode != 0 or not output.exists():
-            raise RuntimeError(f"timing: measuring {method} in round {number} ended with exit status {done.returncode}")
-        return Measurement.model_validate({**json.loads(output.read_text()), "order": order})
+def _weights(run: RunSpec) -> tuple[str, str]:
+    """What decides the model that a timed run loads: all of them have one base and one set of data."""
+    return run.training.dtype, run.training.attn_implementation
+
+
+class _Measuring:
+    """A process that loads a base model and makes measurements (``harness.measure.loaded``)."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._output = Path(self._folder.name) / "measurement.json"
+        self._process = subprocess.Popen(
+            [*command, "--measure", "--output", str(self._output)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # torch asks NVML whether there is a GPU, and leaves CUDA to the processes that are forked.
+            env={**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def measure(self, method: str, *, number: int, order: int) -> Measurement:
+        """Make one measurement."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{method} {number}\n")
+        self._process.stdin.flush()
+        status = self._process.stdout.readline().strip() or str(self._process.wait())
+        if status != "0":
+            raise RuntimeError(f"timing: measuring {method} in round {number} ended with exit status {status}")
+        return Measurement.model_validate({**json.loads(self._output.read_text()), "order": order})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,8 +138,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.measure.timing", description=__doc__.split("\n")[0])
     add_config_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JSON record to write")
-    parser.add_argument("--measure", metavar="METHOD", help="make one measurement, in this process, instead of all")
-    parser.add_argument("--round", type=int, default=0, metavar="N", help="of --measure: chooses the batches (default: 0)")
+    parser.add_argument(
+        "--measure", action="store_true", help="make the measurements that standard input asks for, METHOD ROUND a line"
+    )
     parser.add_argument(
         "--scratch",
         type=Path,
@@ -115,11 +153,14 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     config = parse_config(args)
     experiment = load_experiment(config.files, config.overrides)
-    if args.measure is not None:
-        from harness.measure.time_lapse import measure
+    if args.measure:
+        from harness.measure.loaded import serve
 
-        measurement = measure(experiment, args.measure, number=args.round, models_dir=args.models_dir, cache_dir=args.cache_dir)
-        files.write_json(args.output, measurement)
+        answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is printed must not stand among the answers
+        folders = {"models_dir": args.models_dir, "cache_dir": args.cache_dir}
+        for status in serve(experiment, sys.stdin, output=args.output, **folders):
+            print(status, file=answers, flush=True)
         return 0
     command = [sys.executable, "-m", "harness.measure.timing", *config.arguments]
     command += ["--models-dir", str(args.models_dir), "--cache-dir", str(args.cache_dir)]

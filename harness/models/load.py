@@ -177,10 +177,16 @@ def load_tokenizer(key: str, spec: BaseModelSpec, *, models_dir: Path) -> PreTra
 
 
 def load_base(
-    key: str, spec: BaseModelSpec, *, models_dir: Path, dtype: torch.dtype, attn_implementation: str
+    key: str,
+    spec: BaseModelSpec,
+    *,
+    models_dir: Path,
+    dtype: torch.dtype,
+    attn_implementation: str,
+    on_host: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model, on the accelerator if there is one, and its tokenizer. Weights are read from safetensors or GGUF and cast
-    to ``dtype`` once.
+    """The base model, on the accelerator if there is one and nobody asks for it ``on_host``, and its tokenizer. Weights are
+    read from safetensors or GGUF and cast to ``dtype`` once.
 
     Raises:
         ConfigError: the model is missing, unreachable, gated or unreadable.
@@ -191,9 +197,10 @@ def load_base(
     if folder is not None:
         check_folder(key, folder)
     name, arguments = _load_arguments(key, spec, models_dir=models_dir)
+    device_map = None if on_host else _device_map()
     with _named_failures(key, name):
         model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, attn_implementation=attn_implementation, device_map=_device_map(), **arguments
+            name, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map, **arguments
         )
     if isinstance(spec.source, GgufModel):
         _forget_quantisation(model)

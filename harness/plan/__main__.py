@@ -1,12 +1,15 @@
 """``python -m harness.plan [--json] [TARGET]``: the runs behind a target, what each costs, and what is done.
 
-Nothing is downloaded or trained, and nothing but predictions in the cache (``--memory``) is written. TARGET is
-reproduce_table1, reproduce_all (the default), the name of a figure, and so on, as for Snakemake.
+Nothing is downloaded, nothing trained but a few steps on request (``--calibrate``), and nothing written but what the cache
+keeps of these and of predictions (``--memory``). TARGET is reproduce_table1, reproduce_all (the default), the name of a figure,
+and so on, as for Snakemake.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from harness.plan.settings import Setting
     from harness.plan.work import PlannedRun
 
-DESCRIPTION = "The runs behind a target, what each costs, and what is done. Nothing is downloaded or trained."
+DESCRIPTION = "The runs behind a target, what each costs, and what is done. Nothing is downloaded."
 
 
 def as_json(
@@ -68,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu-memory", type=float, metavar="GIB", help="mark what does not fit a GPU of this memory; implies --memory"
     )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="first train 20 steps of one of the runs on this machine, for the hours: minutes, then kept in the cache",
+    )
     parser.add_argument("--budget", metavar="HOURS", help="hours of one GPU, such as 200h: name what to leave out")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
@@ -78,9 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print what is behind the target that parsed arguments name."""
     from harness import reported
+    from harness.config import BASELINE
     from harness.experiment.runs import load_experiment, unique
     from harness.figures.catalogue import check_sweeps
     from harness.plan import cost
+    from harness.plan.calibration import calibrate
     from harness.plan.settings import table4_check, used_settings
     from harness.plan.text import print_plan
     from harness.plan.work import Planner
@@ -104,6 +114,10 @@ def execute(args: argparse.Namespace) -> int:
             gpu=gpu,
             predict_memory=args.memory or memory is not None,
         )
+        if args.calibrate:
+            measured = next((spec for spec in specs if spec.method.name == BASELINE), specs[0])
+            with contextlib.redirect_stdout(sys.stderr):  # what training prints is no part of a plan
+                calibrate(measured, experiment, gpu=gpu, models_dir=args.models_dir, cache_dir=args.cache_dir)
         planner.learn_rates(specs)
         runs = [planner.plan(spec) for spec in unique(specs)]
     except ConfigError as error:

@@ -81,21 +81,22 @@ class Speed:
     """Operations a second that training reaches on one GPU, and the seconds of a decoding step; by records or assumed."""
 
     gpu: Gpu
-    #: Method, by its registered name -> measured operations a second.
+    #: Method, by its registered name -> measured operations a second, by a record of the GPU and on the machine at hand.
     measured: Mapping[str, float] = field(default_factory=dict)
+    calibrated: Mapping[str, float] = field(default_factory=dict)
     decoding_s: float = DECODING_S
 
-    @property
-    def assumed(self) -> float:
-        """For a method that is not measured: the median of those that are, else the stated utilisation."""
-        if not self.measured:
-            return UTILISATION * self.gpu.flops
-        values = sorted(self.measured.values())
-        return values[len(values) // 2]
-
-    def of(self, method: str) -> float:
-        """Operations a second."""
-        return self.measured.get(method, self.assumed)
+    def of(self, method: str) -> tuple[float, str]:
+        """Operations a second, and how they are known. For a method that is not measured: the median of those that are, else
+        the stated utilisation."""
+        sources = (("calibrated", self.calibrated), ("measured", self.measured))
+        for how, known in sources:
+            if method in known:
+                return known[method], how
+        for how, known in sources:
+            if known:
+                return sorted(known.values())[len(known) // 2], how
+        return UTILISATION * self.gpu.flops, "estimated"
 
 
 def speed(gpu: Gpu, *, results: Path) -> Speed:

@@ -15,6 +15,7 @@ _UNKNOWN = "?"
 _HOW = {
     "recorded": "recorded by finished runs",
     "measured": "from measured speeds",
+    "calibrated": "from a run of 20 steps on this machine (--calibrate)",
     "estimated": f"estimated from floating-point operations at {cost.UTILISATION:.0%} of the peak",
 }
 

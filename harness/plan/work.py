@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from harness.config import (
 from harness.experiment.gpus import gpus_of
 from harness.models.architecture import Architecture, architecture
 from harness.plan import cost
+from harness.plan.calibration import read as calibration_of
 from harness.plan.parameter_counts import Parameters, count
 from harness.plan.peaks import Peaks, largest_batch
 from harness.records.read import StaleRecord, load_record, run_folder
@@ -55,7 +56,8 @@ class Hours:
     """Hours of one GPU, or of the CPU where the experiment needs none.
 
     ``how`` training's are known: ``recorded`` by the finished run, ``measured`` on a run of the same method and model or by
-    ``benchmarks.gpu7b``, or ``estimated`` from floating-point operations. Evaluation: of generation alone; None: unknown."""
+    ``benchmarks.gpu7b``, ``calibrated`` by a few steps on the machine at hand, or ``estimated`` from floating-point operations.
+    Evaluation: of generation alone; None: unknown."""
 
     training: float
     evaluation: float | None
@@ -113,8 +115,10 @@ class Planner:
         self.models_dir, self.cache_dir, self.results = models_dir, cache_dir, results
         self.gpu, self.predict_memory = gpu, predict_memory
         self.peaks = Peaks(cache_dir, gpu=experiment.gpu)
-        self._speed: cost.Speed | None = None
-        self._rates: dict[tuple[str, str], float] = {}
+        self._known_speed: cost.Speed | None = None
+        #: (model, method) -> tokens a second, and how they are known.
+        self._rates: dict[tuple[str, str], tuple[float, str]] = {}
+        self._calibrated: dict[str, float] = {}
         self._records: dict[str, dict[str, Any] | None] = {}
         self._rows: dict[str, int | None] = {}
         self._architectures: dict[str, Architecture | None] = {}
@@ -127,10 +131,7 @@ class Planner:
         Raises:
             ConfigError: settings that do not fit the model or the data.
         """
-        rows = self.rows(run.data)
-        steps, per_epoch = (None, None) if rows is None else step_counts(run.training, examples=rows, world_size=1)
-        if run.training.max_steps is not None:
-            steps = run.training.max_steps
+        rows, (steps, per_epoch) = self.rows(run.data), self.steps(run)
         schedule = _schedule(run, steps, per_epoch)
         parameters = self.parameters(run, steps=steps, per_epoch=per_epoch)
         tokens = self.tokens(run, rows=rows, steps=steps)
@@ -148,9 +149,15 @@ class Planner:
             pruning=schedule.pruning,
             tokens=tokens,
             peak_bytes=self.peak(run),
-            hours=self.hours(run, parameters, tokens),
+            hours=self.hours(run, tokens),
             state=self.state(run),
         )
+
+    def steps(self, run: RunSpec) -> tuple[int | None, int | None]:
+        """Optimizer steps of a run and of one of its epochs."""
+        rows = self.rows(run.data)
+        steps, per_epoch = (None, None) if rows is None else step_counts(run.training, examples=rows, world_size=1)
+        return (steps if run.training.max_steps is None else run.training.max_steps), per_epoch
 
     def rows(self, data: TrainingData) -> int | None:
         """Training examples: as the experiment states them, or those of the local file."""
@@ -201,28 +208,33 @@ class Planner:
         gpus = gpus_of(self.experiment, run)
         return self.peaks.of(run, base, lengths=lengths, gpus=gpus, predict=self.predict_memory)
 
-    def hours(self, run: RunSpec, parameters: Parameters | None, tokens: Tokens | None) -> Hours | None:
+    def hours(self, run: RunSpec, tokens: Tokens | None) -> Hours | None:
         """What the run takes on one GPU; None where nothing says it."""
-        base = self.base(run)
-        if self._speed is None:
-            self._speed = cost.speed(self.gpu, results=self.results)
-        evaluation = cost.evaluation_seconds(run.evaluation.tasks.values(), decoding_s=self._speed.decoding_s)
+        speed = self._speed()
+        evaluation = cost.evaluation_seconds(run.evaluation.tasks.values(), decoding_s=speed.decoding_s)
         record = self._record(run)
         rate = self._rates.get((run.model_key, run.method.name))
         if record is not None and "wall_time_s" in record:
             seconds, how = record["wall_time_s"], "recorded"
         elif tokens is not None and rate is not None:
-            seconds, how = tokens.likely / rate, "measured"
-        elif self.experiment.gpu and base is not None and base.is_uniform and parameters is not None and tokens is not None:
+            seconds, how = tokens.likely / rate[0], rate[1]
+        elif self.experiment.gpu or speed.calibrated:  # of a CPU nothing else is known
             lengths = self._lengths_of_set(run)
             length = sum(lengths) / len(lengths) if lengths else run.data.max_length * cost.LENGTH_SHARE
-            flops = cost.training_flops(base, trainable=parameters.trainable, length=length)
-            seconds = tokens.likely * flops / self._speed.of(run.method.name)
-            how = "measured" if self._speed.measured else "estimated"
+            flops = self._flops(run, length=length)
+            if flops is None or tokens is None:
+                return None
+            operations, how = speed.of(run.method.name)
+            seconds = tokens.likely * flops / operations
         else:
             return None
         answering = None if evaluation is None or not self.experiment.gpu else evaluation / 3600
         return Hours(training=seconds / 3600, evaluation=answering, how=how)
+
+    def _speed(self) -> cost.Speed:
+        if self._known_speed is None:
+            self._known_speed = replace(cost.speed(self.gpu, results=self.results), calibrated=self._calibrated)
+        return self._known_speed
 
     def tokens(self, run: RunSpec, *, rows: int | None, steps: int | None) -> Tokens | None:
         """How many tokens the run reads; padding is not counted."""
@@ -255,11 +267,26 @@ class Planner:
         return self._records[run.run_id]
 
     def learn_rates(self, runs: Iterable[RunSpec]) -> None:
-        """Take tokens a second from the finished runs among these, for others of their model and method."""
+        """Take tokens a second from the finished runs among these, for others of their model and method, else from those that
+        were calibrated, and from these operations a second, for all others. Before anything is planned."""
         for run in runs:
-            record = self._record(run)
+            kind, record = (run.model_key, run.method.name), self._record(run)
             if record is not None and "wall_time_s" in record:
-                self._rates[run.model_key, run.method.name] = record["tokens"]["input"] / record["wall_time_s"]
+                self._rates[kind] = record["tokens"]["input"] / record["wall_time_s"], "measured"
+            calibration = calibration_of(run, cache_dir=self.cache_dir)
+            if calibration is not None and calibration.is_of(self.gpu if self.experiment.gpu else None):
+                self._rates.setdefault(kind, (calibration.tokens_per_second, "calibrated"))
+                flops = self._flops(run, length=calibration.tokens_per_example)
+                if flops is not None:
+                    self._calibrated[run.method.name] = flops * calibration.tokens_per_second
+
+    def _flops(self, run: RunSpec, *, length: float) -> float | None:
+        """Operations for a token of examples of a mean length; None where the model's sizes do not say them."""
+        base, (steps, per_epoch) = self.base(run), self.steps(run)
+        parameters = self.parameters(run, steps=steps, per_epoch=per_epoch)
+        if base is None or not base.is_uniform or parameters is None:
+            return None
+        return cost.training_flops(base, trainable=parameters.trainable, length=length)
 
     def _lengths_of_set(self, run: RunSpec) -> list[int] | None:
         """Tokens of each example of the training set, where it is at hand and its tokens are in the cache."""

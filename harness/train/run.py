@@ -97,8 +97,8 @@ class Base:
     hash: str
 
 
-def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base:
-    """The base model on its device, and the tokenised data."""
+def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders, *, on_host: bool = False) -> Base:
+    """The base model on its device, or ``on_host``, and the tokenised data."""
     import torch
     from transformers import set_seed
 
@@ -114,6 +114,7 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders) -> Base
         models_dir=folders.models,
         dtype=getattr(torch, spec.training.dtype),
         attn_implementation=spec.training.attn_implementation,
+        on_host=on_host,
     )
     return Base(
         model=model,

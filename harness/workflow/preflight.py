@@ -34,10 +34,11 @@ from harness.config import (
     TrainingData,
     canonical_json,
 )
+from harness.engine import process
 from harness.experiment.gpus import gpus_of
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.lock import lock_file, read_lock
-from harness.experiment.runs import all_runs, load_experiment
+from harness.experiment.runs import all_runs, base_evaluations, load_experiment
 from harness.figures.catalogue import check_sweeps
 from harness.models.architecture import Architecture, architecture
 from harness.plan.cost import RESERVED, as_gib, disk_bytes, fits
@@ -177,6 +178,17 @@ def check_gpu() -> None:
         )
 
 
+def check_engine(experiment: Experiment, runs: Iterable[RunSpec]) -> None:
+    """Hold the engines of the evaluations against what is installed.
+
+    Raises:
+        ConfigError: one generates with vLLM, and there is none that this version can use.
+    """
+    evaluations = [run.evaluation for run in runs] + [base.evaluation for base in base_evaluations(experiment)]
+    if any(evaluation.engine == "vllm" for evaluation in evaluations):
+        process.version()
+
+
 def check_hub(experiment: Experiment, config: Config) -> None:
     """Hold what comes from the hub against the locks, and against the local cache where that is all there is.
 
@@ -307,6 +319,7 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
     configs: dict[str, PretrainedConfig] = {}
     total = {}
     written: list[tuple[int, int]] = []
+    merged = 0  # bytes of the weights that an engine loads
     for spec in runs:
         if spec.model_key not in layers:
             if isinstance(spec.model.source, LocalModel):
@@ -321,7 +334,9 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
         method, base = methods.of(spec.method), total[spec.model_key]
         adapter = check_adapter(spec.method.key, method.settings, layers[spec.model_key]) or base
         written.append(method.disk_parameters(adapter=adapter, base=base))
-    return disk_bytes(written)
+        if spec.evaluation.engine == "vllm":
+            merged = max(merged, base * (4 if spec.evaluation.dtype == "float32" else 2))
+    return disk_bytes(written) + merged
 
 
 def check_disk(folder: Path, needed: int) -> None:
@@ -392,6 +407,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if experiment.gpu and not args.jobs_elsewhere:
             check_gpu()
+        if not args.jobs_elsewhere:
+            check_engine(experiment, runs)
         check_hub(experiment, config)
         reporting.check(experiment.report_to)
         needed = check_models(runs, models_dir=args.models_dir)

@@ -252,11 +252,11 @@ def test_timing_measures_the_experiment_that_it_was_asked_for(
 ) -> None:
     started: list[list[str]] = []
 
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    def start(command: list[str], **_: Any) -> None:
         started.append(command)
         raise Started
 
-    monkeypatch.setattr(timing, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(timing, "subprocess", SimpleNamespace(Popen=start, PIPE=subprocess.PIPE))
     arguments = [*words, *(["--set", *changes] if changes else [])]
     with pytest.raises(Started):
         timing.main([*arguments, "--output", "timing.json"])

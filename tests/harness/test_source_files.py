@@ -139,7 +139,7 @@ def test_a_kept_task_is_worth_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def key_with_a_change_of(changed: str) -> str:
         monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if str(path).endswith(changed) else b""))
-        return task_key(task, dtype="float32", scoring="tree", weights="w", data_sha256="d")
+        return task_key(task, dtype="float32", scoring="tree", engine={}, weights="w", data_sha256="d")
 
     unchanged = key_with_a_change_of("nothing")
     assert key_with_a_change_of("harness/data/tokens.py") != unchanged

@@ -29,9 +29,11 @@ from harness.config import (
     TrainingData,
     TrainingSpec,
 )
+from harness.engine import process
 from harness.evaluate import run as evaluate
 from harness.evaluate.run import TaskError, evaluate_run
 from harness.evaluate.task import evaluate_task
+from tests import fake_vllm
 from tests.harness.evaluate.byte_models import SIZES
 from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 
@@ -268,7 +270,7 @@ def test_a_failing_task_leaves_the_finished_ones(spec, tmp_path, monkeypatch, mo
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.jsonl", "b.jsonl", "metrics.json", "train.json"]
 
 
-@pytest.mark.parametrize("change", ["weights", "task", "data", "dtype", "scoring"])
+@pytest.mark.parametrize("change", ["weights", "task", "data", "dtype", "scoring", "engine"])
 def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, monkeypatch, model, tokenizer) -> None:
     with monkeypatch.context() as patched:
         failing_at("b", patched, OSError("disk full"))
@@ -281,12 +283,52 @@ def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, mon
         evaluation = evaluation.model_copy(update={"dtype": "bfloat16"})
     elif change == "scoring":
         evaluation = evaluation.model_copy(update={"scoring": "rows"})
+    elif change == "engine":
+        evaluation = in_vllm(spec, tmp_path / "env", monkeypatch, "end").evaluation
     elif change == "data":
         monkeypatch.setitem(RECORDS[0], "question", "What is 0 + 01?")
     evaluated = failing_at("none", monkeypatch, OSError())
     other = spec.model_copy(update={"evaluation": evaluation})
     run_with(other, tmp_path, monkeypatch, model, tokenizer, trained_at="again" if change == "weights" else "once")
     assert evaluated == ["a", "b"]
+
+
+def in_vllm(spec: RunSpec, folder: Path, monkeypatch, mode: str = "greedy") -> RunSpec:
+    """The run evaluated by the stand-in for vLLM."""
+    monkeypatch.setenv(process.PYTHON, str(fake_vllm.environment(folder)))
+    monkeypatch.setenv("FAKE_VLLM", mode)
+    return spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"engine": "vllm"})})
+
+
+def without_times(record: dict) -> dict:
+    """A task's metrics."""
+    return {name: value for name, value in record.items() if name != "seconds"}
+
+
+def test_another_engine_gives_the_same_answers_and_metrics(spec, tmp_path, monkeypatch, model, tokenizer) -> None:
+    asked = {"max_new_tokens": 24, "grader": "sound"}
+    plain = evaluate_task(model, tokenizer, "a", task(**asked), RECORDS)
+    stop = next(letter for row in plain.predictions for letter in row["completion"][3:] if letter != "\ufffd")
+    tasks = {"a": task(**asked), "b": task(stop_strings=[stop], **asked), "c": task(grader=None, max_new_tokens=0)}
+    spec = spec.model_copy(update={"evaluation": EvaluationSpec(tasks=tasks)})
+    folders = [tmp_path / name for name in ("ours", "theirs")]
+    for folder in folders:
+        folder.mkdir()
+    ours = run_with(spec, folders[0], monkeypatch, model, tokenizer)
+    theirs = run_with(in_vllm(spec, tmp_path / "env", monkeypatch), folders[1], monkeypatch, model, tokenizer)
+    for name in tasks:
+        rows, others = ((folder / f"predictions/{name}.jsonl").read_text() for folder in folders)
+        assert rows == others and without_times(ours["tasks"][name]) == without_times(theirs["tasks"][name])
+    assert ours["tasks"]["b"]["generated_tokens"] < ours["tasks"]["a"]["generated_tokens"]
+    assert (ours["engine"]["name"], theirs["engine"]) == ("transformers", {"name": "vllm", "version": fake_vllm.RELEASE})
+    assert len((tmp_path / "env/engines").read_text().splitlines()) == 1
+    assert sorted(path.name for path in folders[1].iterdir()) == ["metrics.json", "predictions", "train.json"]
+
+
+def test_a_row_that_an_engine_ends_early_fails_its_task(spec, tmp_path, monkeypatch, model, tokenizer) -> None:
+    other = in_vllm(spec, tmp_path / "env", monkeypatch, "early")
+    with pytest.raises(TaskError, match="tasks.a failed: EngineError: row 0 ended after 1 of 4 tokens, at no end"):
+        run_with(other, tmp_path, monkeypatch, model, tokenizer)
 
 
 def test_bad_records_of_a_later_task_name_the_kept_ones(spec, tmp_path, monkeypatch, model, tokenizer) -> None:

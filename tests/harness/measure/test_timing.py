@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import methods
-from harness.config import ConfigError, Experiment
+from harness.config import ConfigError, Experiment, RunSpec
 from harness.experiment.runs import load_experiment, load_run, timing_runs
-from harness.measure import timing
+from harness.measure import loaded, timing
 from harness.measure.time_lapse import kinds_of_steps, plan_steps
 from harness.measure.timing import measure_all
 from harness.records.timing import Measurement, TimingRecord, read, summarise
@@ -154,22 +156,25 @@ def test_a_record_that_is_not_whole_is_refused(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ how they are made
 
-#: Stands for a measurement: notes what it was asked for, and fails when told to.
+#: Stands for a process that measures: notes what it was asked for, and ends when told to.
 FAKE = """
-import argparse, json, pathlib, sys
+import argparse, json, os, pathlib, sys
 parser = argparse.ArgumentParser()
-for name in ("--measure", "--round", "--output"):
-    parser.add_argument(name)
+parser.add_argument("--measure", action="store_true")
+parser.add_argument("--output")
 args = parser.parse_args()
 folder = pathlib.Path(sys.argv[0]).parent
-with (folder / "asked").open("a") as stream:
-    stream.write(args.measure + args.round + " ")
-if (folder / "fail").exists() and args.measure == "dora":
-    sys.exit(3)
-work = [{"kinds": [], "steps_in_run": 5, "steps": [1], "seconds": [1.0]}]
-found = {"method": args.measure, "round": int(args.round), "work": work, "wall_time_s": 1, "cpu_time_s": 1,
-         "memory_of": "process", "loaded_bytes": 1, "peak_bytes": 2, "reserved_bytes": None}
-pathlib.Path(args.output).write_text(json.dumps(found))
+for line in sys.stdin:
+    method, number = line.split()
+    with (folder / "asked").open("a") as stream:
+        print(method + number, os.getpid(), file=stream)
+    if (folder / "fail").exists() and method == "dora":
+        sys.exit(3)
+    work = [{"kinds": [], "steps_in_run": 5, "steps": [1], "seconds": [1.0]}]
+    found = {"method": method, "round": int(number), "work": work, "wall_time_s": 1, "cpu_time_s": 1,
+             "memory_of": "process", "loaded_bytes": 1, "peak_bytes": 2, "reserved_bytes": None}
+    pathlib.Path(args.output).write_text(json.dumps(found))
+    print(0, flush=True)
 """
 TIMING = {"domain": "math", "model": "llama-mini", "methods": ["lora", "dora", "full-ft"], "rounds": 2, "steps": 3}
 
@@ -190,10 +195,86 @@ def test_the_order_rotates_and_finished_measurements_survive(tmp_path: Path) -> 
     assert not output.exists()
     (tmp_path / "fail").unlink()
     record = measure_all(experiment, command=command, output=output, scratch_dir=tmp_path / "scratch")
-    assert (tmp_path / "asked").read_text() == "lora0 dora0 dora0 full-ft0 dora1 full-ft1 lora1 "
+    asked = [line.split() for line in (tmp_path / "asked").read_text().splitlines()]
+    assert [what for what, _ in asked] == "lora0 dora0 dora0 full-ft0 dora1 full-ft1 lora1".split()
+    assert len({process for _, process in asked[:2]}) == len({process for _, process in asked[2:]}) == 1
     assert [(m.method, m.round, m.order) for m in record.measurements][-2:] == [("full-ft", 1, 1), ("lora", 1, 2)]
     assert read(output) == record and set(record.settings) == set(TIMING["methods"])
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_methods_that_load_other_weights_have_a_process_of_their_own(tmp_path: Path) -> None:
+    script = tmp_path / "fake.py"
+    script.write_text(FAKE)
+    methods = {"lora": {}, "dora": {}, "full-ft": {"training": {"dtype": "bfloat16"}}}
+    measure_all(
+        experiment_of(tmp_path, methods=methods),
+        command=[sys.executable, str(script)],
+        output=tmp_path / "timing.json",
+        scratch_dir=tmp_path / "scratch",
+    )
+    processes: dict[str, set[str]] = {}
+    for line in (tmp_path / "asked").read_text().splitlines():
+        what, process = line.split()
+        processes.setdefault(what[:-1], set()).add(process)
+    assert processes["lora"] == processes["dora"] != processes["full-ft"]
+    assert all(len(ids) == 1 for ids in processes.values())
+
+
+def test_a_base_is_loaded_once_and_no_measurement_sees_what_another_did_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    weights = ["pristine"]
+
+    def load(spec: RunSpec, *_: Any, on_host: bool) -> list[str]:
+        assert on_host
+        loads.append(spec.method.key)
+        return weights
+
+    def measure(spec: RunSpec, base: list[str], *, number: int, **_: Any) -> dict[str, Any]:
+        found = {"method": spec.method.key, "round": number, "base": base.copy(), "process": os.getpid()}
+        base.append(spec.method.key)
+        if number == 7:
+            raise ConfigError("diverged")
+        return found
+
+    monkeypatch.setattr(loaded, "load_inputs", load)
+    monkeypatch.setattr(loaded, "measure", measure)
+    output = tmp_path / "measurement.json"
+
+    def served(*requests: str) -> Iterator[int]:
+        folders = {"output": output, "models_dir": tmp_path, "cache_dir": tmp_path}
+        return loaded.serve(experiment_of(tmp_path), requests, **folders)
+
+    made = [(status, json.loads(output.read_text())) for status in served("lora 0\n", "dora 0\n", "dora 1\n")]
+    assert [(status, one["method"], one["round"]) for status, one in made] == [(0, "lora", 0), (0, "dora", 0), (0, "dora", 1)]
+    assert loads == ["lora"] and all(one["base"] == ["pristine"] for _, one in made)
+    assert len({os.getpid(), *(one["process"] for _, one in made)}) == 4
+    assert list(served("lora 7", "lora 1")) == [2, 0]
+    with pytest.raises(ConfigError, match="--measure: found 'relora', expected one of timing.methods: lora, dora, full-ft"):
+        list(served("relora 0"))
+
+
+def test_loading_for_others_leaves_the_gpu_alone(
+    beam_experiment: Experiment, tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA does not survive a fork."""
+    import torch
+    import transformers.models.llama.modeling_llama  # noqa: F401  (what it imports asks for GPUs)
+
+    from harness.train.run import Folders, load_inputs
+
+    def started() -> None:
+        raise RuntimeError("CUDA was started")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", started)
+    spec = timing_runs(beam_experiment)["lora"]
+    folders = Folders(output=tmp_path, scratch=tmp_path, models=models_dir, cache=tmp_path / "cache")
+    with pytest.raises((RuntimeError, AssertionError)):
+        load_inputs(spec, beam_experiment, folders)
+    assert load_inputs(spec, beam_experiment, folders, on_host=True).model.device.type == "cpu"
 
 
 def test_what_is_measured_is_a_run_of_the_experiment_without_its_bookkeeping(tmp_path: Path) -> None:
@@ -273,6 +354,7 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
 ) -> None:
     from beamlora.beam import BeamLora
     from harness.measure import time_lapse
+    from harness.train.run import Folders, load_inputs
 
     operate = BeamLora._operate
     done: list[int] = []
@@ -286,7 +368,13 @@ def test_a_measurement_visits_the_whole_schedule_and_times_each_kind_of_step(
 
     monkeypatch.setattr(time_lapse, "_now", lambda: 0.01 * next(clock))
     monkeypatch.setattr(BeamLora, "_operate", slow)
-    content = time_lapse.measure(beam_experiment, "beamlora", number=0, models_dir=models_dir, cache_dir=tmp_path / "cache")
+    spec, plan = timing_runs(beam_experiment)["beamlora"], beam_experiment.timing
+    assert plan is not None
+    folders = Folders(output=tmp_path, scratch=tmp_path, models=models_dir, cache=tmp_path / "cache")
+    base = load_inputs(spec, beam_experiment, folders, on_host=True)
+    content = time_lapse.measure(
+        spec, base, steps=plan.steps, warmup_steps=plan.warmup_steps, number=0, cache_dir=folders.cache
+    )
     measured = Measurement.model_validate({**content, "order": 0})
     assert done == [200, 400, 600, 800]
     work = {w.kinds: w for w in measured.work}
@@ -328,13 +416,6 @@ def test_the_peak_is_counted_from_the_reset() -> None:
     del big
     reset_peak_memory()
     assert peak_memory()["bytes"] < with_big - 200_000_000
-
-
-def test_another_method_is_refused(beam_experiment: Experiment, tmp_path: Path) -> None:
-    from harness.measure.time_lapse import measure
-
-    with pytest.raises(ConfigError, match="--measure: found 'dora', expected one of timing.methods: lora, beamlora"):
-        measure(beam_experiment, "dora", number=0, models_dir=tmp_path, cache_dir=tmp_path)
 
 
 @pytest.mark.slow

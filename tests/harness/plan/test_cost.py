@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from harness.experiment.runs import load_experiment, table_runs
 from harness.models.architecture import KNOWN, Architecture, architecture
 from harness.plan import cost
 from harness.plan.__main__ import main
+from harness.plan.calibration import Calibration
 from harness.plan.peaks import Peaks, largest_batch, remedy, spared
 from harness.records import gpu7b
 from tests.experiments import miniature, write
@@ -81,8 +83,8 @@ def test_the_papers_first_table_by_operations(capsys: pytest.CaptureFixture[str]
 
 def test_speeds_of_a_gpu_record_come_before_assumptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = cost.GPUS["H100"]
-    assert cost.speed(gpu, results=tmp_path).of("lora") == pytest.approx(0.21 * 989e12)
-    assert cost.speed(cost.GPUS["A100"], results=tmp_path).of("lora") == pytest.approx(0.21 * 312e12)
+    assert cost.speed(gpu, results=tmp_path).of("lora") == (pytest.approx(0.21 * 989e12), "estimated")
+    assert cost.speed(cost.GPUS["A100"], results=tmp_path).of("lora") == (pytest.approx(0.21 * 312e12), "estimated")
     training = {"implementation": "project", "flops_per_token": 2e10, "kind": "training"}
     results = [
         gpu7b.Training.model_construct(**training, method="lora", tokens_per_second=10_000.0),
@@ -97,9 +99,53 @@ def test_speeds_of_a_gpu_record_come_before_assumptions(tmp_path: Path, monkeypa
     (tmp_path / "gpu7b").mkdir()
     (tmp_path / "gpu7b/one.json").touch()
     measured = cost.speed(gpu, results=tmp_path)
-    assert (measured.of("lora"), measured.of("dora"), measured.decoding_s) == (2e14, 1e14, 0.02)
-    assert measured.of("pissa") == 2e14, "not measured: the median of the others"
+    assert [measured.of(method) for method in ("lora", "dora")] == [(2e14, "measured"), (1e14, "measured")]
+    assert measured.of("pissa") == (2e14, "measured"), "not measured: the median of the others"
+    assert measured.decoding_s == 0.02
+    calibrated = replace(measured, calibrated={"dora": 3e14})
+    assert [calibrated.of(method) for method in ("lora", "dora", "pissa")] == [
+        (2e14, "measured"),
+        (3e14, "calibrated"),
+        (3e14, "calibrated"),
+    ]
     assert cost.speed(cost.GPUS["A100"], results=tmp_path).measured == {}, "another GPU"
+
+
+def test_a_calibration_gives_the_hours_of_its_kind_and_by_operations_those_of_others(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, models_dir: Path
+) -> None:
+    path = write(tmp_path, miniature())
+    folders = ["--models-dir", str(models_dir), "--cache-dir", str(tmp_path / "cache"), "--results-dir", str(tmp_path)]
+
+    def planned(*arguments: str) -> dict[str, Any]:
+        main([*arguments, "--configfile", str(path), "--json", *folders])
+        return {run["method"]: run for run in json.loads(capsys.readouterr().out)["runs"]}
+
+    assert planned()["lora"]["hours"] is None, "of a CPU nothing is known"
+    calibrated = planned("--calibrate")
+    (kept,) = (tmp_path / "cache/calibration").iterdir()
+    content = json.loads(kept.read_text())
+    measured = Calibration.model_validate(content)
+    assert measured.run_id == "math/llama-mini/lora/seed0"
+    assert {run["hours"]["how"] for run in calibrated.values()} == {"calibrated"}
+    hours = {method: run["hours"]["training"] for method, run in calibrated.items()}
+    assert hours["lora"] == pytest.approx(12 * measured.measurement.seconds_per_step / 3600)
+    base = architecture(run_of(tmp_path), models_dir=models_dir)
+    assert base is not None
+    flops = {
+        method: cost.training_flops(base, trainable=run["parameters"]["trainable"], length=measured.tokens_per_example)
+        for method, run in calibrated.items()
+    }
+    assert hours["dora"] / hours["lora"] == pytest.approx(flops["dora"] / flops["lora"])
+    assert planned() == calibrated, "it is kept"
+    assert planned("--set", "training.micro_batch_tokens=64")["lora"]["hours"] is None, "other settings, another speed"
+    main(["--configfile", str(path), *folders])
+    assert "Hours: from a run of 20 steps on this machine (--calibrate)." in capsys.readouterr().out
+    kept.write_text(json.dumps(content | {"device": "NVIDIA A100-SXM4-80GB"}))
+    of_gpus = [planned("--set", "gpu=true", "--gpu", name)["lora"]["hours"]["how"] for name in ("A100", "H100")]
+    assert of_gpus == ["calibrated", "estimated"]
+    with pytest.raises(ConfigError, match=r"--calibrate: found .*, expected the H100 whose hours are asked for \(--gpu\)"):
+        planned("--set", "gpu=true", "--calibrate")
 
 
 def test_a_finished_run_gives_its_hours_and_those_of_its_kind(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

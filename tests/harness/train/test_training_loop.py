@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,6 +228,16 @@ def test_out_of_memory_with_one_example_names_what_helps(tmp_path: Path, monkeyp
     out_of_memory_above(monkeypatch, 3)
     with pytest.raises(ConfigError, match=r"gradient_checkpointing: found False, and an example of \d+ tokens"):
         train(tmp_path)
+
+
+def test_out_of_memory_in_one_of_several_processes_names_what_helps() -> None:
+    """The others wait for its gradients: it cannot begin its step again by itself."""
+    one_of_two = SimpleNamespace(state=SimpleNamespace(global_step=6), args=SimpleNamespace(world_size=2), out_of_memory=[])
+    part, error = {"input_ids": torch.ones(1, 96)}, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    message = r"training.micro_batch_tokens: found 96 tokens, which .* at step 7 of one of several processes .*, expected fewer"
+    with pytest.raises(ConfigError, match=message):
+        MethodTrainer._halve(one_of_two, part, error)  # type: ignore[arg-type]
+    assert one_of_two.out_of_memory == []
 
 
 @pytest.mark.parametrize(("checkpointing", "passes"), [(False, 1), (True, 2)])

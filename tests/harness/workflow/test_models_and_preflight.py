@@ -11,11 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel, RunSpec
+from harness.engine import process
 from harness.experiment.runs import all_runs, load_experiment
 from harness.models.architecture import Architecture
 from harness.models.load import gguf_path, ignored_config_fields, load_config
 from harness.train import reporting
 from harness.workflow import preflight
+from tests import fake_vllm
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 from tests.tiny_models import byte_tokenizer, llama
@@ -205,6 +207,35 @@ def test_a_length_that_cuts_every_answer_is_refused_up_to_the_shortest_prompt(
     shortest = int(message.partition("expected more than ")[2].partition(",")[0])
     assert f"found {shortest} tokens" in refused(tmp_path, cut_at(shortest))
     check(tmp_path, cut_at(shortest + 1))
+
+
+def test_an_engine_that_is_not_there_is_refused_and_one_that_is_needs_disk(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(process.PYTHON, raising=False)
+    check(tmp_path, with_local_model(tmp_path, folder))
+    plain = json.loads((tmp_path / "ok.json").read_text())["disk_bytes"]
+    (tmp_path / "ok.json").unlink()
+    in_vllm = with_local_model(tmp_path, folder, **{"domains.math.evaluation.engine": "vllm"})
+    assert f"{process.PYTHON}: found no such environment variable" in refused(tmp_path, in_vllm)
+    check(tmp_path, in_vllm, "--jobs-elsewhere")
+    monkeypatch.setenv(process.PYTHON, str(fake_vllm.environment(tmp_path / "env")))
+    check(tmp_path, in_vllm)
+    weights = sum(inputs * outputs for inputs, outputs in preflight.linear_sizes(llama().config).values())
+    assert json.loads((tmp_path / "ok.json").read_text())["disk_bytes"] == plain + 4 * weights
+    beams = {"domains.math.evaluation.engine": "vllm", "domains.math.evaluation.tasks.gsm8k.num_beams": 4}
+    assert "gsm8k.num_beams: found 4 with engine vllm, expected 1 (greedy)" in refused_file(tmp_path, folder, beams)
+    pruning = {
+        "domains.math.evaluation.engine": "vllm",
+        "pruning": {"domain": "math", "model": "llama-mini", "methods": ["lora"]},
+    }
+    assert "domains.math.evaluation.engine: found 'vllm', expected 'transformers'" in refused_file(tmp_path, folder, pruning)
+
+
+def refused_file(tmp_path: Path, folder: Path, changes: dict[str, object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment([with_local_model(tmp_path, folder, **changes)])
+    return str(caught.value)
 
 
 def test_where_the_bytes_of_a_prompt_fit_no_tokenizer_is_loaded(
