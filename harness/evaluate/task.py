@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from harness.cli import CACHE
 from harness.config import ConfigError, Scoring, TaskSpec
 from harness.evaluate.finished_tasks import TaskResult
 from harness.records.grader_sources import grader_sources
+from harness.statistics.averages import averages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -128,8 +127,9 @@ def evaluate_task(
     with timed() as effect_s:
         effect = batch_effect(task, asked, answers, ask, graders=tuple(chosen), dtype=str(model.dtype).removeprefix("torch."))
     seconds = {**answers.seconds, "grading": grading_s[0]} | ({"batch_effect": effect_s[0]} if effect else {})
-    metrics = _metrics(rows, grading, chosen, task, seconds=seconds)
-    return TaskResult(metrics=metrics | {"batch_effect": effect}, predictions=rows)
+    metrics = averages(rows, grading, chosen, task, seconds=seconds)
+    more = {"sources": grader_sources(task.format), "batch_effect": effect}
+    return TaskResult(metrics=metrics | more, predictions=rows)
 
 
 def _grade(task: TaskSpec, asked: Sequence[Example], answers: Answers) -> tuple[Grading, dict[str, list[ChoiceVerdict]]]:
@@ -190,49 +190,3 @@ def _prediction(
         texts = zip(scores.items(), answers.texts[index], strict=True)
         row |= {"choice_texts": {label: [*text, score.tokens] for (label, score), text in texts}}
     return row
-
-
-def _share(rows: Sequence[dict[str, Any]], test: Callable[[dict[str, Any]], float]) -> float:
-    return sum(map(test, rows)) / len(rows)
-
-
-def _metrics(
-    rows: list[dict[str, Any]],
-    grading: Grading,
-    chosen: dict[str, list[ChoiceVerdict]],
-    task: TaskSpec,
-    *,
-    seconds: dict[str, float],
-) -> dict[str, Any]:
-    """Shares are of n, and null where nothing was answered. ``stderr`` is the standard error of the mean of what the answers
-    are worth, of right and wrong ones the binomial one. ``gold_nll`` is the mean over examples of nats per token of the
-    reference response, ``gold_nll_stderr`` its standard error over examples (null for a single one). ``floor`` is what the
-    best constant answer would score: the share of the commonest label (null for open answers). ``ties`` has for each grader of
-    choices the share of examples whose best choices score exactly alike. ``sources`` are hashes of the code behind verdicts and
-    metrics."""
-    n = len(rows)
-    offers_choices = sets.get(task.format).statement is not None
-    answered = task.grader is not None
-    accuracy = _share(rows, lambda row: row["correct"]) if answered else None
-    losses = [row["gold_nll"] for row in rows]
-    mean = math.fsum(losses) / n
-    spread = math.sqrt(math.fsum((loss - mean) ** 2 for loss in losses) / (n - 1) / n) if n > 1 else None
-    return {
-        "accuracy": accuracy,
-        "stderr": None if accuracy is None else math.sqrt(_share(rows, lambda row: (row["correct"] - accuracy) ** 2) / n),
-        "n": n,
-        "grader": task.grader,
-        "sources": grader_sources(task.format),
-        "graders": {name: sum(row["verdicts"][name] for row in rows) / n for name in rows[0]["verdicts"]},
-        "ties": {name: sum(len(verdict.best) > 1 for verdict in column) / n for name, column in chosen.items()},
-        "floor": max(Counter(row["gold"] for row in rows).values()) / n if offers_choices and answered else None,
-        "unparseable": _share(rows, lambda row: row["unparseable"]) if answered else None,
-        "truncated": _share(rows, lambda row: row["truncated"]) if answered else None,
-        "timed_out": _share(rows, lambda row: row["outcome"] == "timed_out") if answered else None,
-        "gold_nll": mean,
-        "gold_nll_stderr": spread,
-        "gold_tokens": sum(row["gold_tokens"] for row in rows),
-        "generated_tokens": sum(row["tokens"] for row in rows),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "sandbox": {"level": grading.sandbox_level, **grading.limits} if grading.sandbox_level else None,
-    }

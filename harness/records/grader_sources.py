@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Grades completions, and choices by their log-likelihoods, whatever the set.
 _GRADING = ("evaluation.grading", "evaluation.graders.choices")
 #: Makes metrics of verdicts.
-_METRICS = "harness/evaluate/task.py"
+_METRICS = "harness/statistics/averages.py"
 
 
 @cache
