@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -135,9 +136,8 @@ def test_a_kept_task_is_worth_the_code_of_its_set(module: Path, monkeypatch: pyt
 
     def keys(changed: Path) -> dict[str, str]:
         monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path == changed else b""))
-        return {
-            name: task_key(task, dtype="float32", scoring="tree", weights="w", data_sha256="d") for name, task in tasks.items()
-        }
+        key = partial(task_key, dtype="float32", scoring="tree", engine={}, weights="w", data_sha256="d")
+        return {name: key(task) for name, task in tasks.items()}
 
     before = keys(ROOT / "nothing")
 
