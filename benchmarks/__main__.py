@@ -20,7 +20,7 @@ from benchmarks import choices, generation, training, workflow
 from benchmarks.rounds import Size
 from harness import cli, files
 from harness.provenance import git_state, hardware, versions
-from harness.records.bench import TOLERANCE, BenchRecord, Row
+from harness.records.bench import FILE, TOLERANCE, BenchRecord, Row
 from harness.source_files import ROOT
 
 MEASURES: dict[str, Callable[[Size], Iterator[Row]]] = {
@@ -31,7 +31,7 @@ MEASURES: dict[str, Callable[[Size], Iterator[Row]]] = {
     "generation": generation.measure,
     "workflow": workflow.measure,
 }
-OUTPUT = ROOT / "results" / "bench" / "bench.json"
+OUTPUT = ROOT / "results" / FILE
 
 
 def as_line(row: Row) -> str:

@@ -14,6 +14,8 @@ from harness.records.versioned import Recipe, read_json, validated
 
 #: Raised when the meaning of a field changes; records of another version are refused.
 SCHEMA_VERSION = 1
+#: Below the folder of results.
+FILE = "bench/bench.json"
 MADE = Recipe.command("make bench")
 #: A goal is missed by more than this share of it before ``--check`` fails: what two runs on one machine differ by.
 TOLERANCE = 0.1

@@ -187,7 +187,7 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
     from harness.claims.ledger import load_claims
 
     source = raw.source
-    expected: dict[str, Expected] = dict(recompute.timing_numbers(source))
+    expected: dict[str, Expected] = {**recompute.timing_numbers(source), **recompute.bench_numbers(source)}
     for base in base_evaluations(source.experiment):
         for task in base.tasks:
             if not (source.folder / base.folder / "predictions" / f"{task}.jsonl").is_file():

@@ -12,7 +12,7 @@ from harness.config import ConfigError, Metric
 from harness.evaluate import audit
 from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
-from harness.records import timing
+from harness.records import bench, timing
 from harness.records.read import Loaded, read_metrics, read_predictions
 from harness.records.versioned import Recipe, read_json
 from harness.report.sources import CLAIMS, Source
@@ -259,6 +259,35 @@ def timing_block(source: Source) -> Block | None:
         header=("Method", "ms per step", "Time", "95 % interval", "Peak memory", "95 % interval"),
         notes=(f"Medians of {record.timing.rounds} interleaved rounds; intervals: bootstrap over rounds.",),
         command=f"{source.command} -- time_memory",
+    )  # fmt: skip
+
+
+def bench_block(source: Source) -> Block | None:
+    """Our time and memory beside other programs', if the benchmarks have been run."""
+    path = source.results / bench.FILE
+    if not path.is_file():
+        return None
+    record = bench.read(path)
+    rows = []
+    for i, row in enumerate(record.rows):
+        low, high = row.spread
+        rows.append((
+            Cell(text=row.name),
+            Cell(text=row.peer or "CPU seconds"),
+            Cell(text=f"{row.value:.2f}", key=f"bench|{i}|value", order=row.value),
+            Cell(text=f"[{low:.2f}, {high:.2f}]", key=f"bench|{i}|quartiles"),
+            Cell(text="" if row.goal is None else f"{row.goal:g}"),
+        ))  # fmt: skip
+    made = ", ".join(f"{name} {record.versions[name]}" for name in ("torch", "transformers", "peft") if name in record.versions)
+    return Block(
+        name="bench", title="The harness beside other programs", rows=tuple(rows),
+        header=("Measured", "Relative to", "Median", "Quartiles", "Goal: at most"),
+        notes=(
+            "Ratios of CPU time for the same work, of memory where that is said, by rounds in turn on one thread.",
+            f"On {record.hardware['cpu']}, with {made}, at commit {str(record.git['commit'])[:12]}."
+            + (" A smoke run: so small that its numbers mean nothing." if record.smoke else ""),
+        ),
+        command="make bench",
     )  # fmt: skip
 
 

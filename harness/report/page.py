@@ -219,6 +219,7 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
         "base": others.base_block(source),
         "graders": others.grader_block(source, loaded),
         "timing": others.timing_block(source),
+        "bench": others.bench_block(source),
     }
     script, plotted = _assets(*SCRIPTS), plots(source)
     library, packed = _plot_library() if plotted else ("", "")

@@ -21,7 +21,7 @@ import methods
 from harness import reported
 from harness.config import BASELINE, RunSpec, judged_by
 from harness.experiment.runs import Asked, all_runs, base_answers, table_runs
-from harness.records import timing
+from harness.records import bench, timing
 from harness.records.read import load_records
 from harness.report.sources import Source
 from harness.statistics import stats
@@ -367,6 +367,20 @@ def timing_numbers(source: Source) -> dict[str, tuple[float, ...]]:
             ratios = [a / b for a, b in zip(series(method, of), series(baseline, of), strict=True)]
             numbers[f"timing|{method}|{name}"] = (statistics.median(ratios),)
             numbers[f"timing|{method}|{name}_interval"] = (ratio.low, ratio.high)
+    return numbers
+
+
+def bench_numbers(source: Source) -> dict[str, tuple[float, ...]]:
+    """Medians and quartiles over rounds from bench.json."""
+    path = source.results / bench.FILE
+    if not path.is_file():
+        return {}
+    numbers: dict[str, tuple[float, ...]] = {}
+    for i, row in enumerate(json.loads(path.read_text(encoding="utf-8"))["rows"]):
+        what = "bytes" if row["of"] == "memory" else "cpu_s"
+        ratios = [one["ours"][what] / (one["peer"][what] if one["peer"] else 1) for one in row["rounds"]]
+        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        numbers |= {f"bench|{i}|value": (statistics.median(ratios),), f"bench|{i}|quartiles": (low, high)}
     return numbers
 
 

@@ -12,7 +12,7 @@ from harness.config import Experiment, RunSpec
 from harness.experiment.runs import all_runs, base_evaluations, load_experiment, pruning_runs
 from harness.figures import catalogue
 from harness.provenance import file_sha256
-from harness.records import pruning, timing
+from harness.records import bench, pruning, timing
 from harness.records.read import DEFAULT_RESULTS, load_records, run_folder
 from harness.records.versioned import MissingRecord
 
@@ -108,6 +108,7 @@ def record_files(source: Source) -> Iterator[Path]:
         )
         yield from sorted((folder / "predictions").glob("*.jsonl"))
     yield from (path for name in (timing.FILE, CLAIMS) if (path := source.folder / name).is_file())
+    yield from (path for path in (source.results / bench.FILE,) if path.is_file())
     drawn = [path.with_suffix(suffix) for path in _pictures(source) for suffix in (".png", ".csv")]
     yield from (path for path in drawn if path.is_file())
 
@@ -118,11 +119,14 @@ def _pictures(source: Source) -> list[Path]:
 
 
 def state(source: Source) -> dict[str, str]:
-    """The first 16 hex digits of the SHA-256 of every file behind the page, by its path below the results or figures."""
+    """The first 16 hex digits of the SHA-256 of every file behind the page, by its path below the experiment's
+    results, the figures or all results."""
 
     def name(path: Path) -> str:
         if path.is_relative_to(source.folder):
             return path.relative_to(source.folder).as_posix()
+        if path.is_relative_to(source.results):
+            return path.relative_to(source.results).as_posix()
         return f"figures/{path.relative_to(source.figures).as_posix()}"
 
     return {name(path): file_sha256(path)[:16] for path in record_files(source)}

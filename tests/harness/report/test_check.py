@@ -88,7 +88,7 @@ PRINTED = [
     "table3|llama-tiny|beamlora-no-expansion|accuracy|math/gsm8k|parent_difference", "table1|llama-tiny|dora|||seconds",
     "table1|llama-tiny|adalora|accuracy|math/avg|sentence",
     "table3|llama-tiny|beamlora-no-expansion|accuracy|avg|parent_sentence",
-    "table1|tally", "table1|margin", "timing|beamlora|time", "base/llama-tiny/sound|gsm8k|n",
+    "table1|tally", "table1|margin", "timing|beamlora|time", "bench|1|quartiles", "base/llama-tiny/sound|gsm8k|n",
     "learning_rate|math|llama-tiny|lora|validation", "learning_rate|math|llama-tiny|beamlora|minus|lora",
     "table4|math/llama-tiny/beamlora/seed0|method.delta_t", "contamination|math/llama-tiny/full-ft/seed0|gsm8k|near",
     "table1|llama-tiny|full-ft|accuracy|math/gsm8k|paper", "table1|mistral-tiny|lora|accuracy|avg|paper",
