@@ -156,11 +156,12 @@ def _model_info(run: _Run) -> dict[str, Any]:
             "base_parameters": train["base_parameters"],
             "artefact_sha256": train.get("artefact"),
         }
-    releases = run.metrics["versions"]
+    # Records of before there was a choice have transformers' release alone.
+    before = {"name": "transformers", "version": run.metrics["versions"].get("transformers", UNKNOWN)}
     return {
         "name": name,
         "id": run.model_id,
-        "inference_engine": {"name": "transformers", "version": releases.get("transformers", UNKNOWN)},
+        "inference_engine": run.metrics.get("engine", before),
         "additional_details": _strings(details),
     }
 

@@ -107,10 +107,9 @@ def record_files(source: Source) -> Iterator[Path]:
             path for name in ("train.json", "metrics.json", pruning.FILE, OPERATIONS) if (path := folder / name).is_file()
         )
         yield from sorted((folder / "predictions").glob("*.jsonl"))
-    yield from (path for name in (timing.FILE, CLAIMS) if (path := source.folder / name).is_file())
-    yield from (path for path in (source.results / bench.FILE,) if path.is_file())
-    drawn = [path.with_suffix(suffix) for path in _pictures(source) for suffix in (".png", ".csv")]
-    yield from (path for path in drawn if path.is_file())
+    others = [source.folder / timing.FILE, source.folder / CLAIMS, source.results / bench.FILE]
+    others += [path.with_suffix(suffix) for path in _pictures(source) for suffix in (".png", ".csv")]
+    yield from filter(Path.is_file, others)
 
 
 def _pictures(source: Source) -> list[Path]:
