@@ -30,9 +30,11 @@ class Job:
     title: str
     #: The run that it trains or evaluates; None for one of no run, such as a base model's.
     run: str | None
-    #: What its pace depends on, the most telling first: activity, rule, model, domain, method.
+    #: The unit of its work, ``tokens`` or ``seconds``, and what its pace depends on, the most telling first: activity, rule,
+    #: model, domain, method.
     kind: tuple[str, ...]
-    #: Tokens through the model, or as good as (``harness.workflow.workload``).
+    #: Tokens through the model, or as good as (``harness.workflow.workload``); of a job that runs none, the seconds it took
+    #: elsewhere.
     work: float
     #: How much of the machine it takes, of 1: one of two cores is 0.5, the only GPU 1.
     share: float
@@ -80,28 +82,31 @@ class Job:
 
 def expected_seconds(jobs: Sequence[Job]) -> dict[int, float] | None:
     """Id -> seconds for all of the job's work, by the pace of those whose kind shares the longest beginning with its own; None
-    before anything is known of any."""
+    while there are jobs whose work is in a unit of which no pace is known."""
     seconds: dict[tuple[str, ...], float] = defaultdict(float)
     work: dict[tuple[str, ...], float] = defaultdict(float)
     for job in jobs:
         pace = job.pace()
         if pace is None:
             continue
-        for length in range(len(job.kind) + 1):
+        for length in range(1, len(job.kind) + 1):
             seconds[job.kind[:length]] += pace[0] * pace[1]
             work[job.kind[:length]] += job.work * pace[1]
-    if not seconds:
+    elsewhere = ("seconds",)
+    if elsewhere not in seconds:
+        seconds[elsewhere] = work[elsewhere] = 1.0
+    if any(job.kind[:1] not in seconds for job in jobs):
         return None
 
     def expect(job: Job) -> float:
-        known = next(job.kind[:length] for length in range(len(job.kind), -1, -1) if job.kind[:length] in seconds)
+        known = next(job.kind[:length] for length in range(len(job.kind), 0, -1) if job.kind[:length] in seconds)
         return job.work * seconds[known] / work[known]
 
     return {job.id: expect(job) for job in jobs}
 
 
 def time_left(jobs: Sequence[Job], now: float) -> float | None:
-    """Seconds until the last job that can still finish has finished; None before anything is known of any.
+    """Seconds until the last job that can still finish has finished; None as ``expected_seconds``.
 
     Args:
         jobs: all that the workflow starts, in the order in which it would rather start them.

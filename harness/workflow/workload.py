@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from harness.config import DataSource, RunSpec, TaskSpec, used_rows
@@ -17,6 +18,9 @@ _TRAINING = 3
 _ANSWERING = 20
 #: Rows of a set whose number nothing states. It weighs only until a job on the set has finished.
 _ROWS = 10_000
+#: Seconds of a job that runs no model, its start included: means over a reduced `tiny` of 43 runs on two cores. They weigh only
+#: until a job of the rule has finished.
+_RENDERING = {"table": 2.5, "figure": 5.0, "claims": 6.5, "records": 1.5, "report": 14.5}
 
 
 def _rows(source: DataSource, limit: int | None) -> int:
@@ -42,7 +46,7 @@ def _answering(tasks: Iterable[TaskSpec]) -> float:
 
 @dataclass(frozen=True)
 class Work:
-    """What one job has to do: title, kind and work as in ``time_left.Job``."""
+    """What one job has to do: title, kind and amount (``work``) as in ``time_left.Job``."""
 
     title: str
     kind: tuple[str, ...]
@@ -61,37 +65,38 @@ class Workload:
             "prune": self._prune,
             "evaluate_base": self._evaluate_base,
             "timing": self._timing,
+            **{rule: partial(_rendering, rule) for rule in _RENDERING},
         }
 
     def of(self, rule: str, wildcards: Any) -> Work | None:
-        """The work of one job; None for tables, figures and whatever else takes seconds."""
+        """The work of one job; None for a rule that only names others' files."""
         return self._of[rule](wildcards) if rule in self._of else None
 
     def _base_model(self, wildcards: Any) -> Work:
         model, source = self.dag.base_models[wildcards.name]
         recipe = source.pretraining
         tokens = recipe.max_steps * recipe.per_device_train_batch_size * recipe.sequence_length
-        return Work(f"base model {model}", ("training", "base_model", model), _TRAINING * tokens)
+        return Work(f"base model {model}", ("tokens", "training", "base_model", model), _TRAINING * tokens)
 
     def _train(self, wildcards: Any) -> Work:
         run = self.dag.run(wildcards)
-        return Work(f"train {run.run_id}", ("training", "train", *_parts(run)), _training(run))
+        return Work(f"train {run.run_id}", ("tokens", "training", "train", *_parts(run)), _training(run))
 
     def _evaluate(self, wildcards: Any) -> Work:
         run = self.dag.run(wildcards)
         tokens = _answering(run.evaluation.tasks.values())
-        return Work(f"evaluate {run.run_id}", ("answering", "evaluate", *_parts(run)), tokens)
+        return Work(f"evaluate {run.run_id}", ("tokens", "answering", "evaluate", *_parts(run)), tokens)
 
     def _prune(self, wildcards: Any) -> Work:
         run, spec = self.dag.run(wildcards), self.dag.experiment.pruning
         assert spec is not None
         tokens = len(spec.fractions) * _answering(pruned_tasks(run, spec).values())
-        return Work(f"prune {run.run_id}", ("answering", "prune", *_parts(run)), tokens)
+        return Work(f"prune {run.run_id}", ("tokens", "answering", "prune", *_parts(run)), tokens)
 
     def _evaluate_base(self, wildcards: Any) -> Work:
         title = f"evaluate {wildcards.model} ({wildcards.protocol})"
         tokens = _answering(self.dag.base_evaluation(wildcards).tasks.values())
-        return Work(title, ("answering", "evaluate_base", wildcards.model), tokens)
+        return Work(title, ("tokens", "answering", "evaluate_base", wildcards.model), tokens)
 
     def _timing(self, wildcards: Any) -> Work:
         spec = self.dag.experiment.timing
@@ -101,7 +106,11 @@ class Workload:
         for run in timing_runs(self.dag.experiment).values():
             batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps
             tokens += steps * batch * run.data.max_length
-        return Work(f"time {self.dag.experiment.name}", ("training", "timing", spec.model), _TRAINING * tokens)
+        return Work(f"time {self.dag.experiment.name}", ("tokens", "training", "timing", spec.model), _TRAINING * tokens)
+
+
+def _rendering(rule: str, wildcards: Any) -> Work:
+    return Work(" ".join((rule, *wildcards)), ("seconds", rule, *wildcards), _RENDERING[rule])
 
 
 def _parts(run: RunSpec) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from harness.time_left import Job
 
 def job(id: int, run: str, *, after: tuple[int, ...] = (), **state: float | bool) -> Job:
     rule = "evaluate" if after else "train"
-    return Job(id=id, title=f"{rule} {run}", run=run, kind=(rule,), work=1, share=0.5, after=after, **state)
+    return Job(id=id, title=f"{rule} {run}", run=run, kind=("tokens", rule), work=1, share=0.5, after=after, **state)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from harness.time_left import Job, Report, expected_seconds, time_left
 
 
 def job(id: int, *kind: str, work: float = 1, share: float = 0.5, after: tuple[int, ...] = (), **state: Any) -> Job:
+    kind = kind if kind[0] == "seconds" else ("tokens", *kind)
     return Job(id=id, title=str(id), run=None, kind=kind, work=work, share=share, after=after, **state)
 
 
@@ -24,12 +25,22 @@ def test_a_job_is_expected_at_the_pace_of_those_most_like_it() -> None:
         job(4, "training", "train", "a", "math", "dora", work=10),
         job(5, "training", "train", "b", "math", "lora", work=10),
         job(6, "answering", "prune", "a", "math", "lora", work=50),
-        job(7, "drawing", work=10),
+        job(7, "translating", "a", work=10),
+        job(8, "seconds", "figure", "one", work=5),
     ]
     expected = expected_seconds(jobs)
     assert expected is not None
-    # Its own seed's; its domain's; the rule's, (20 + 60) / 20; the activity's; everything's, 85 / 25.
-    assert [expected[id] for id in range(3, 8)] == [60, 20, 40, 50, 34]
+    # Its own seed's; its domain's; the rule's, (20 + 60) / 20; the activity's; everything's, 85 / 25; as elsewhere.
+    assert [expected[id] for id in range(3, 9)] == [60, 20, 40, 50, 34, 5]
+
+
+def test_what_runs_no_model_takes_as_long_as_elsewhere_until_one_of_its_like_has_ended() -> None:
+    waiting = [job(1, "seconds", "figure", "two", work=5), job(2, "seconds", "report", work=10)]
+    assert expected_seconds(waiting) == {1: 5, 2: 10}
+    drawn = job(0, "seconds", "figure", "one", work=5, started=0, ended=15)
+    assert expected_seconds([drawn, *waiting]) == {0: 15, 1: 15, 2: 30}
+    # Of training nothing is known: seconds say nothing of tokens.
+    assert expected_seconds([drawn, *waiting, job(3, "train")]) is None
 
 
 def test_nothing_is_said_before_a_job_has_finished_nor_learnt_from_one_that_failed() -> None:
@@ -97,10 +108,20 @@ def workflow(seeds: int, share: float) -> list[Job]:
     return jobs
 
 
+def rendered(jobs: list[Job], figures: int) -> list[Job]:
+    """A workflow that ends with figures of all its runs and a report of the figures: none of them runs a model."""
+    share, runs = jobs[0].share, tuple(one.id for one in jobs)
+    drawn = [job(len(runs) + n, "seconds", "figure", str(n), work=5, share=share, after=runs) for n in range(figures)]
+    report = job(len(runs) + figures, "seconds", "report", work=15, share=share, after=tuple(one.id for one in drawn))
+    return [*jobs, *drawn, report]
+
+
 def true_seconds(one: Job, chance: random.Random) -> float:
     """How long a job really takes: one like another give or take a tenth, evaluations half as long again as they weigh."""
-    method = one.kind[4] if len(one.kind) > 4 else "lora"
-    pace = (1.5 if one.kind[0] == "answering" else PACE[method]) * SIZE[one.kind[2]]
+    if one.kind[0] == "seconds":
+        return one.work * chance.uniform(1, 1.5)
+    method = one.kind[5] if len(one.kind) > 5 else "lora"
+    pace = (1.5 if one.kind[1] == "answering" else PACE[method]) * SIZE[one.kind[3]]
     return START_SECONDS + one.work * pace * chance.lognormvariate(0, 0.1)
 
 
@@ -116,7 +137,7 @@ class Played:
         while True:
             running = [one for one in state.values() if one.started is not None and one.ended is None]
             ready = [one for one in state.values() if one.started is None and all(state[id].done for id in one.after)]
-            ready.sort(key=lambda one: (one.kind[1] == "base_model", chance.random()))
+            ready.sort(key=lambda one: ("base_model" in one.kind, chance.random()))
             while ready and sum(one.share for one in running) + ready[-1].share <= 1 + 1e-9:
                 running.append(replace(ready.pop(), started=clock))
                 state[running[-1].id] = running[-1]
@@ -138,7 +159,7 @@ class Played:
         return [replace(one, **self._reports(one, now)) for one in state]
 
     def _reports(self, one: Job, now: float) -> dict[str, Report]:
-        if one.started is None or one.kind[0] != "training" or now < one.started + START_SECONDS:
+        if one.started is None or "training" not in one.kind or now < one.started + START_SECONDS:
             return {}
         first = Report(when=one.started + START_SECONDS, share=0.0)
         share = min(1.0, (now - first.when) / (self.seconds[one.id] - START_SECONDS))
@@ -158,6 +179,17 @@ class Played:
 @pytest.mark.parametrize("seed", range(5))
 def test_after_the_first_tenth_it_is_right_within_a_third(slots: int, seed: int) -> None:
     assert Played(workflow(3, 1 / slots), random.Random(seed)).worst_error() < 1 / 3
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_short_workflow_that_ends_with_many_figures_is_right_too(slots: int, seed: int) -> None:
+    """Figures and report are about a fifth of it."""
+    jobs = [replace(one, work=one.work / 5) for one in workflow(1, 1 / slots)]
+    played = Played(rendered(jobs, figures=35), random.Random(seed))
+    drawing = sum(seconds for id, seconds in played.seconds.items() if id >= len(jobs))
+    assert 0.15 < drawing / sum(played.seconds.values()) < 0.25
+    assert played.worst_error() < 1 / 3
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from snakemake.iocontainers import Wildcards
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from harness import progress
@@ -32,10 +33,10 @@ def wildcards(run_id: str) -> SimpleNamespace:
 class FakeJob:
     """As much of Snakemake's as is used."""
 
-    def __init__(self, jobid: int, rule: str, *, run: str | None = None, **resources: int) -> None:
+    def __init__(self, jobid: int, rule: str, *, run: str | None = None, table: str | None = None, **resources: int) -> None:
         self.jobid = jobid
         self.rule = SimpleNamespace(name=rule)
-        self.wildcards = wildcards(run) if run else SimpleNamespace()
+        self.wildcards = wildcards(run) if run else Wildcards(fromdict={"table": table} if table else {})
         self.resources = {"_cores": 1, "_nodes": 1, **resources}
 
 
@@ -56,20 +57,22 @@ LORA, DORA = "math/llama-mini/lora/seed0", "math/llama-mini/dora/seed0"
 
 
 def test_the_plan_holds_the_targets_runs_and_the_jobs_that_are_left(mini: Dag) -> None:
-    """The first run is there; the second is trained and evaluated for a table, which is not worth counting."""
+    """The first run is there; the second is trained and evaluated for a table, of which the target only names the files."""
     trained = FakeJob(1, "train", run=LORA)
     evaluated = FakeJob(2, "evaluate", run=LORA)
     train = FakeJob(3, "train", run=DORA)
     evaluate = FakeJob(4, "evaluate", run=DORA, _cores=2)
-    table = FakeJob(0, "table")
-    jobs = {table: [evaluated, evaluate], evaluated: [trained], evaluate: [train], trained: [], train: []}
-    plan = watch.plan_of(mini, workflow(jobs, [train, evaluate, table]))
+    table = FakeJob(5, "table", table="table1")
+    target = FakeJob(0, "reproduce_table1")
+    jobs = {target: [table], table: [evaluated, evaluate], evaluated: [trained], evaluate: [train], trained: [], train: []}
+    plan = watch.plan_of(mini, workflow(jobs, [train, evaluate, table, target]))
     assert plan.runs == 2
     assert [(job.id, job.run, job.share, job.after) for job in plan.jobs.values()] == [
         (3, DORA, 0.25, ()),
         (4, DORA, 0.5, (3,)),
+        (5, None, 0.25, (4,)),
     ]
-    assert plan.jobs[3].kind == ("training", "train", "llama-mini", "math", "dora")
+    assert plan.jobs[3].kind == ("tokens", "training", "train", "llama-mini", "math", "dora")
 
 
 def test_one_gpu_is_the_whole_machine(mini: Dag) -> None:
@@ -102,18 +105,21 @@ def test_snakemakes_events_become_starts_and_ends(mini: Dag, tmp_path: Path, mon
 # -------------------------------------------------------------------------------------------------------------- workload
 
 
-def test_every_rule_that_runs_a_model_is_weighed() -> None:
-    """Read from the Snakefile: a rule that takes a slot of the GPU, or trains a base model, takes time."""
-    rules = (ROOT / "Snakefile").read_text().split("\nrule ")[1:]
-    heavy = {rule.split(":")[0] for rule in rules if re.search(r"\n +gpu=", rule) or "harness.models.pretrain" in rule}
-    light = {rule.split(":")[0] for rule in rules} - heavy
+def test_every_rule_with_a_command_is_weighed() -> None:
+    """Read from the Snakefile: in tokens where it takes a slot of the GPU or trains a base model, else in seconds."""
+    rules = {rule.split(":")[0]: rule for rule in (ROOT / "Snakefile").read_text().split("\nrule ")[1:]}
     tiny = Dag(Config(files=(TINY,)))
     workload = Workload(tiny)
-    of_run = wildcards("math/llama-tiny/lora/seed0")
+    of_run = vars(wildcards("math/llama-tiny/lora/seed0"))
     (base,) = (name for name, (model, _) in tiny.base_models.items() if model == "llama-tiny")
-    given = SimpleNamespace(**vars(of_run), name=base, protocol="sound")
-    assert all(workload.of(rule, given).amount > 0 for rule in heavy)
-    assert all(workload.of(rule, given) is None for rule in (*light, *figures()))
+    for rule, text in rules.items():
+        given = Wildcards(fromdict={**of_run, "name": base, "protocol": "sound", "table": "table1", "figure": "loss"})
+        work = workload.of(rule, given)
+        runs_a_model = re.search(r"\n +gpu=", text) or "harness.models.pretrain" in text
+        assert (work is not None) == ("shell:" in text), rule
+        if work is not None:
+            assert work.amount > 0 and work.kind[0] == ("tokens" if runs_a_model else "seconds"), rule
+    assert all(workload.of(rule, Wildcards()) is None for rule in figures())
 
 
 def test_a_job_weighs_the_tokens_of_its_steps_or_of_its_answers() -> None:
