@@ -122,17 +122,9 @@ def _imports(module: str) -> frozenset[str]:
     return frozenset(name for name in named | holders if name and name != module)
 
 
-@cache
-def _outside(file: Path) -> frozenset[str]:
+def _outside(file: Path) -> set[str]:
     """The packages that a file imports and that are neither this project's nor the standard library's."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        match node:
-            case ast.Import():
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            case ast.ImportFrom(module=str(module), level=0):
-                names.add(module.partition(".")[0])
-    return frozenset(names - sys.stdlib_module_names - set(PACKAGES))
+    return {name.partition(".")[0] for name in _named(file)} - sys.stdlib_module_names - set(PACKAGES)
 
 
 @cache
@@ -145,6 +137,12 @@ def _release(package: str) -> str | None:
 
 def _named_in(file: Path) -> set[str]:
     """The modules of this project that a file names, in imports and strings."""
+    return {name for name in _named(file) if all(part.isidentifier() for part in name.split(".")) and _file(name) is not None}
+
+
+@cache
+def _named(file: Path) -> frozenset[str]:
+    """What a file imports, modules or what is in them, and the strings in it that look like modules of this project."""
     names: set[str] = set()
     text = file.read_text(encoding="utf-8")
     # Imports are statements. Expressions, most of the nodes, are only looked through for the strings of a file that has any
@@ -165,4 +163,4 @@ def _named_in(file: Path) -> set[str]:
             case ast.Constant(value=str(text)) if is_ours(text) and "." in text:
                 names.add(text)
         pending += [child for child in ast.iter_child_nodes(node) if isinstance(child, kinds)]
-    return {name for name in names if all(part.isidentifier() for part in name.split(".")) and _file(name) is not None}
+    return frozenset(names)
