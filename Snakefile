@@ -3,7 +3,6 @@
 # in it; for a file of one's own --configfile FILE after the target.
 import os
 import sys
-from functools import cache
 from pathlib import Path
 from subprocess import CalledProcessError
 
@@ -33,6 +32,10 @@ shell.prefix(JOBS.prefix())
 try:
     DAMAGED = set()
     PLAN = Dag(read_config(workflow.config_settings.configfiles, workflow.config_settings.config_args))
+    # Written before the graph is built: Snakemake lists a folder once, and what comes later is not there for it.
+    METHOD_CODE = {name: stamp("method", method_code(name)) for name in PLAN.method_names}
+    SET_CODE = {place: stamp("sets", set_code(evaluation)) for place, evaluation in PLAN.evaluations.items()}
+    FIGURE_CODE = {name: stamp("figure", figure_code(name)) for name in figures()}
     # workflow.dryrun knows it only when the Snakefile has been read.
     DRY_RUN = workflow.output_settings.dryrun
     if workflow.is_main_process:
@@ -58,10 +61,6 @@ def BASE(wildcards):
     """Every job behind a number asks for it while the graph is built: the place to say what has to be made again."""
     workflow.dag.forcefiles.update(DAMAGED)
     return PLAN.base_model(wildcards.model)
-
-
-METHOD_CODE = cache(lambda name: stamp("method", method_code(name)))
-SET_CODE = cache(lambda domain: stamp("sets", set_code(PLAN.experiment.domains[domain].evaluation)))
 
 
 wildcard_constraints:
@@ -143,7 +142,7 @@ rule train:
         base=BASE,
         data=lambda wildcards: PLAN.training_files(PLAN.run(wildcards)),
         code=stamp("train", code_of("train")),
-        method=lambda wildcards: METHOD_CODE(PLAN.run(wildcards).method.name),
+        method=lambda wildcards: METHOD_CODE[PLAN.run(wildcards).method.name],
     output:
         adapter=directory(f"{RUN_FOLDER}/adapter"),
         record=f"{RUN_FOLDER}/train.json",
@@ -174,7 +173,7 @@ rule evaluate:
         base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
         code=stamp("evaluate", code_of("evaluate")),
-        sets=lambda wildcards: SET_CODE(wildcards.domain),
+        sets=lambda wildcards: SET_CODE[PLAN.run(wildcards).domain],
     output:
         metrics=f"{RUN_FOLDER}/metrics.json",
         predictions=directory(f"{RUN_FOLDER}/predictions"),
@@ -203,7 +202,7 @@ rule prune:
         base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
         code=stamp("prune", code_of("prune")),
-        sets=lambda wildcards: SET_CODE(wildcards.domain),
+        sets=lambda wildcards: SET_CODE[PLAN.run(wildcards).domain],
     output:
         f"{RUN_FOLDER}/pruning.json",
     params:
@@ -228,7 +227,7 @@ rule timing:
         base=lambda wildcards: PLAN.base_model(PLAN.experiment.timing.model),
         data=lambda wildcards: PLAN.timing_files(),
         code=stamp("timing", code_of("timing")),
-        methods=lambda wildcards: stamp("methods", PLAN.timing_code()),
+        methods=[METHOD_CODE[name] for name in PLAN.timed_methods],
     output:
         f"{FOLDER}/timing.json",
     params:
@@ -253,7 +252,7 @@ rule evaluate_base:
         base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.base_evaluation(wildcards)),
         code=stamp("evaluate_base", code_of("evaluate_base")),
-        sets=lambda wildcards: stamp("sets", set_code(PLAN.base_evaluation(wildcards))),
+        sets=lambda wildcards: SET_CODE[f"base/{wildcards.model}/{wildcards.protocol}"],
     output:
         metrics=f"{FOLDER}/base/{{model}}/{{protocol}}/metrics.json",
         predictions=directory(f"{FOLDER}/base/{{model}}/{{protocol}}/predictions"),
@@ -317,7 +316,7 @@ rule figure:
     input:
         config=ancient(PLAN.configfiles),
         records=lambda wildcards: PLAN.figure_files(wildcards.figure),
-        code=lambda wildcards: stamp("figure", figure_code(wildcards.figure)),
+        code=lambda wildcards: FIGURE_CODE[wildcards.figure],
     output:
         multiext(f"{PLAN.figures}/{{figure}}", ".pdf", ".csv"),
         report(f"{PLAN.figures}/{{figure}}.png", category="Figures", labels={"figure": "{figure}"}),
@@ -388,7 +387,8 @@ onstart:
         or_refuse(PLAN.check_devices)(None)
         workflow.scheduler.job_rate_limiter = None
         JOBS.preload(PLAN.folder / "logs/preloaded.log", gpu=PLAN.experiment.gpu)
-        shell.prefix(JOBS.prefix())
+        # Ctrl-C is for this process alone: jobs end with it, and none fails before it has heard of it.
+        shell.prefix("trap '' INT; " + JOBS.prefix())
     else:
         leave_interrupts_to_snakemake()
     ELSEWHERE = "" if workflow.local_exec else "--jobs-elsewhere"

@@ -229,10 +229,21 @@ class Dag:
         """The local data file that the timed runs train on, if any."""
         return [file for run in plan.timing_runs(self.experiment).values() for file in self.training_files(run)]
 
-    def timing_code(self) -> list[Path]:
-        """The source files of the timed methods."""
-        files = [file for run in plan.timing_runs(self.experiment).values() for file in method_code(run.method.name)]
-        return list(dict.fromkeys(files))
+    @property
+    def method_names(self) -> set[str]:
+        """The methods of all runs, the timed ones included: the names of ``methods.get``."""
+        return {run.method.name for run in self.runs.values()} | set(self.timed_methods)
+
+    @property
+    def timed_methods(self) -> list[str]:
+        """The timed ones, sorted."""
+        return sorted({run.method.name for run in plan.timing_runs(self.experiment).values()})
+
+    @property
+    def evaluations(self) -> dict[str, EvaluationSpec]:
+        """What is asked of runs, by domain, and of base models, by ``BaseEvaluation.folder``."""
+        domains = {name: domain.evaluation for name, domain in self.experiment.domains.items()}
+        return domains | {folder: base.evaluation for folder, base in self.base_evaluations.items()}
 
     @property
     def timing(self) -> list[str]:

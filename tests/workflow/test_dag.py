@@ -194,6 +194,12 @@ def test_nothing_is_left_to_do(unchanged: Copy) -> None:
     assert unchanged.planned() == {}
 
 
+def test_files_of_several_methods_are_targets_where_no_workflow_has_run(unchanged: Copy) -> None:
+    """Snakemake lists a folder when it first meets one of its files: what stands for the code must lie there by then."""
+    shutil.rmtree(unchanged.root / ".snakemake/code")
+    assert unchanged.planned(*(f"results/mini/math/llama-mini/{method}/seed0/train.json" for method in ("lora", "dora"))) == {}
+
+
 def test_one_methods_setting_reruns_only_that_methods_runs(unchanged: Copy) -> None:
     unchanged.configure(**{"methods.dora.settings": {"lora_dropout": 0.2}})
     assert unchanged.planned() == {"train": 1, "evaluate": 1, "table": 1}
