@@ -13,9 +13,11 @@ from harness.workflow.dag import Dag
 
 #: A training step reads each token forwards and backwards, and the way back costs twice the way there.
 _TRAINING = 3
-#: Tokens through the model once that take as long as generating one and scoring its row: 15 on SmolLM2-135M, 40 on the
-#: reduced stand-ins. It weighs only until the first evaluation has finished.
+#: Tokens through the model once that take as long as generating one: 15 on SmolLM2-135M, 40 on the reduced stand-ins. It
+#: weighs only until the first evaluation has finished.
 _ANSWERING = 20
+#: Tokens of a row whose reference and choices are scored. It weighs only beside tasks that generate.
+_SCORING = 250
 #: Rows of a set whose number nothing states. It weighs only until a job on the set has finished.
 _ROWS = 10_000
 #: Seconds of a job that runs no model, its start included: means over a reduced `tiny` of 43 runs on two cores. They weigh only
@@ -39,9 +41,10 @@ def _training(run: RunSpec) -> float:
 
 
 def _answering(tasks: Iterable[TaskSpec]) -> float:
-    """As for training, of the tokens that are generated at most."""
-    tokens = sum(_rows(task.source, task.limit) * task.max_new_tokens * task.num_beams for task in tasks)
-    return _ANSWERING * tokens
+    """As for training, of the tokens that are generated at most and those that are scored."""
+    return sum(
+        _rows(task.source, task.limit) * (_ANSWERING * task.max_new_tokens * task.num_beams + _SCORING) for task in tasks
+    )
 
 
 @dataclass(frozen=True)

@@ -127,9 +127,13 @@ def test_a_job_weighs_the_tokens_of_its_steps_or_of_its_answers() -> None:
     math, code = wildcards("math/llama-tiny/lora/seed0"), wildcards("code/llama-tiny/lora/seed0")
     steps = 240 * 8 * 128
     assert workload.of("train", math).amount == workload.of("train", code).amount == 3 * steps
-    asked = (150 + 150 + 100) * 48
-    assert workload.of("evaluate", math).amount == 20 * asked
-    assert workload.of("prune", math).amount == 20 * 11 * (150 + 150) * 48
+    assert workload.of("evaluate", math).amount == (150 + 150 + 100) * (20 * 48 + 250)
+    assert workload.of("prune", math).amount == 11 * (150 + 150) * (20 * 48 + 250)
+
+
+def test_an_evaluation_that_generates_nothing_weighs_the_rows_that_it_scores() -> None:
+    evidence = Workload(Dag(Config(files=(ROOT / "config/evidence.yaml",))))
+    assert evidence.of("evaluate", wildcards("rates/smollm2-135m/lora/seed100")).amount == 300 * 250
 
 
 def test_epochs_are_counted_in_rows() -> None:
