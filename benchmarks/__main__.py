@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"of {', '.join(MEASURES)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of each measure (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="as little as runs through: its numbers mean nothing")
-    parser.add_argument("--check", action="store_true", help=f"fail where a goal is missed by more than {TOLERANCE:.0%} of it")
+    parser.add_argument(
+        "--check", action="store_true", help=f"fail where a goal is missed by more than {100 * TOLERANCE:.0f} %% of it"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="folder with local copies of the public sets (default: the hub)")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FILE", help="the record (default: %(default)s)")
     args = parser.parse_args(arguments)

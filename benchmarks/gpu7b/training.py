@@ -23,7 +23,7 @@ from harness.models.architecture import Architecture
 from harness.records.gpu7b import Logged, Step, Training
 from harness.train.run import Base, Folders, make_trainer
 from harness.train.steps import step_counts
-from harness.train.trainer import MethodTrainer, training_arguments
+from harness.train.trainer import MethodTrainer, PrintProgress, training_arguments
 from methods import svd
 from methods.peft_support import add_adapter
 
@@ -95,6 +95,7 @@ def measure(bench: Bench, candidate: Candidate, *, folder: Path, rate: float | N
     reset_peak_memory()
     loaded = peak_memory()["bytes"]
     trainer = candidate.trainer(bench, base, folder)
+    trainer.remove_callback(PrintProgress)  # the meter ends the run long before its last step
     meter = StepMeter(trainer.model, warmup=bench.scale.warmup_steps, timed=bench.scale.timed_steps, deadline=deadline)
     trainer.add_callback(meter)
     reset_peak_memory()

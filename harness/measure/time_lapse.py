@@ -23,6 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from harness.config import RunSpec
 from harness.threads import limit_threads
 from harness.train.run import Base, Folders, make_trainer
+from harness.train.trainer import PrintProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ def measure(spec: RunSpec, base: Base, *, steps: int, warmup_steps: int, number:
         reset_peak_memory()
         loaded = peak_memory()["bytes"]
         trainer, stop = make_trainer(spec, base, folders)
+        trainer.remove_callback(PrintProgress)  # of a run that ends long before its last step
         stop.factor = math.inf  # what is logged is a sum over steps by a number that counts those left out, or repeated
         by_kind = kinds_of_steps(trainer.args.max_steps, trainer.method.extra_work())
         planned = plan_steps(by_kind, steps=steps)

@@ -33,7 +33,9 @@ def _outputs(dag: Dag) -> Iterator[Path]:
     for key in dag.experiment.models:
         yield from map(Path, dag.base_model(key))
     for run in dag.runs:
-        yield from (dag.folder / run / name for name in _OF_RUN)
+        folder = dag.folder / run
+        if folder.exists():  # thousands that nothing has been made for need one look each
+            yield from (folder / name for name in _OF_RUN)
     for base in dag.base_evaluations:
         yield from (dag.folder / base / name for name in _OF_BASE)
     yield from map(Path, dag.timing)

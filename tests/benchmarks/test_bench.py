@@ -55,6 +55,12 @@ def test_check_fails_where_a_goal_is_missed(
     assert [one.value for one in record.rows] == [0.9] and "torch" in record.versions and not record.smoke
 
 
+def test_the_help_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        bench.main(["--help"])
+    assert "more than 10 % of it" in capsys.readouterr().out
+
+
 def test_an_unknown_measure_and_no_record_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         bench.main(["trainning"])
@@ -68,9 +74,10 @@ def test_other_scores_are_no_comparison() -> None:
         _require_agreement("label", [-1.0, -2.0], [-2.0, -1.0], [2])
 
 
-def test_training_runs_through_and_has_a_row_for_each_goal(tmp_path: Path) -> None:
+def test_training_runs_through_and_has_a_row_for_each_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows: Iterator[Row] = training.measure_smollm2(Size(smoke=True, rounds=1, scratch=tmp_path))
     assert [(one.of, one.goal) for one in rows] == [("time", 0.5), ("memory", 0.6)]
+    assert " left" not in capsys.readouterr().out, "the time until a last step that is never reached"
 
 
 def test_a_row_that_shows_how_a_cost_grows_has_no_goal_to_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

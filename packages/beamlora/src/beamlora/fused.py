@@ -173,7 +173,7 @@ def _drop(rows: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor | No
         return rows, None
     if rows.device.type != "cpu":
         return torch.native_dropout(rows, p, True)
-    mask = F.dropout(torch.ones_like(rows, dtype=torch.float32 if rows.itemsize < 4 else rows.dtype), p)
+    mask = torch.empty_like(rows, dtype=torch.float32 if rows.itemsize < 4 else rows.dtype).bernoulli_(1 - p).div_(1 - p)
     return (rows * mask).to(rows.dtype), mask
 
 
