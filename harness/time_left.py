@@ -74,7 +74,7 @@ class Job:
         """
         if self.started is None:
             return expected
-        if self.first is None or self.last is None or self.last.share <= self.first.share:
+        if self.first is None or self.last is None or self.last.share <= self.first.share or self.last.when <= self.first.when:
             return max(0.0, expected - (now - self.started))
         speed = (self.last.share - self.first.share) / (self.last.when - self.first.when)
         return max(0.0, (1 - self.last.share) / speed - (now - self.last.when))

@@ -167,6 +167,7 @@ class Server:
         self.packages = packages
         self.started = {name: os.environ.get(name) for name in READ_ONCE}
         self.running: list[Forked] = []
+        self.closing = False
         self.selector = selectors.DefaultSelector()
         self.selector.register(listener, selectors.EVENT_READ)
         self.selector.register(0, selectors.EVENT_READ)
@@ -174,11 +175,10 @@ class Server:
     def serve(self) -> Call | None:
         """Returns in each forked process, with its call; and None when standard input is closed, since whoever started the
         parent has ended, and no process is left."""
-        closing = False
-        while self.running or not closing:
+        while self.running or not self.closing:
             key, _ = self.selector.select()[0]  # one at a time: what is done may end the others
             if key.fd == 0:
-                closing = True
+                self.closing = True
                 self.selector.unregister(0)
                 self.selector.unregister(self.listener)
                 for forked in self.running:
@@ -232,6 +232,9 @@ class Server:
             self.selector.unregister(forked.client)
             return
         _, status = os.waitpid(forked.process, 0)
+        if self.closing and os.WIFSIGNALED(status):
+            # As cli.end_with_workflow ends a process: of a client that ends by a signal a shell says "Killed".
+            status = 143 << 8
         with contextlib.suppress(ConnectionError):
             forked.client.sendall(status.to_bytes(4, "big"))
         self.running.remove(forked)
