@@ -7,8 +7,9 @@ fail in their own ways. Each engine appends how it was made to the file ``engine
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+from tests import preloaded
 
 RELEASE = "0.11.0"
 
@@ -85,6 +86,6 @@ def environment(folder: Path, *, release: str | None = RELEASE) -> Path:
     folder.mkdir(exist_ok=True)
     python = folder / "python"
     # Isolated (-I) as the real one, but for the folder.
-    python.write_text(f'#!/bin/sh\n[ "$1" = -I ] || exit 9\nshift\nPYTHONPATH={folder} exec {sys.executable} -sP "$@"\n')
+    python.write_text(f'#!/bin/sh\n[ "$1" = -I ] || exit 9\nshift\nPYTHONPATH={folder} exec {preloaded.python()} "$@"\n')
     os.chmod(python, 0o755)
     return python

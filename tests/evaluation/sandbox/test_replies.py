@@ -95,6 +95,7 @@ def test_a_test_that_does_not_end_is_ended(name: str, box: Sandbox) -> None:
     assert result.outcome == "timed_out"
 
 
+@each_level
 def test_a_comparison_by_sets_is_ended_too(box: Sandbox) -> None:
     """MBPP tasks that EvalPlus compares so."""
     from evaluation.graders.evalplus import OutputComparison, Task
@@ -104,6 +105,7 @@ def test_a_comparison_by_sets_is_ended_too(box: Sandbox) -> None:
     check(*run_timed(box, TRAPS["a list of equal hashes"], entry_point="f", **job))
 
 
+@each_level
 def test_time_is_over_also_for_a_test_that_catches_everything(box: Sandbox) -> None:
     tests = "import time\ntry:\n    while True: time.sleep(0.01)\nexcept Exception: pass"
     start = time.monotonic()
@@ -111,6 +113,7 @@ def test_time_is_over_also_for_a_test_that_catches_everything(box: Sandbox) -> N
     assert result.outcome == "timed_out" and time.monotonic() - start < 0.5 + BEYOND_S
 
 
+@each_level
 def test_the_next_program_is_not_held_up(box: Sandbox) -> None:
     run_timed(box, VALUES["as many lists as may be"], entry_point="f", inputs=((1,),), expected=(1,))
     start = time.monotonic()
@@ -118,6 +121,7 @@ def test_the_next_program_is_not_held_up(box: Sandbox) -> None:
     assert result.outcome == "passed" and time.monotonic() - start < 3
 
 
+@each_level
 def test_as_deep_and_as_long_as_may_be_is_read(box: Sandbox) -> None:
     source = (
         "def f(n):\n    value = 1\n    for _ in range(n): value = [value]\n    return value\ndef g(n): return list(range(n))"

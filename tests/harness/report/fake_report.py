@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from harness.claims import __main__ as claims
 from harness.cli import Config
-from harness.config import SCHEMA_VERSION, Experiment, RunSpec
+from harness.config import SCHEMA_VERSION, Experiment
 from harness.experiment.runs import all_runs, base_evaluations, pruning_runs
 from harness.figures import catalogue, style
 from harness.figures.inputs import Inputs
@@ -26,6 +26,8 @@ from tests.harness.figures import fake_figures
 
 #: What a model might write to take over a page.
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'><!--"
+#: The run of the whole experiment that failed.
+LOST = "math/llama-tiny/dora/seed1"
 METHODS = {"llama-tiny": ("full-ft", "lora", "dora", "adalora", "beamlora"), "mistral-tiny": ("lora", "beamlora")}
 
 
@@ -57,6 +59,11 @@ def experiment(**changes: Any) -> Experiment:
         "base_evaluation": {"models": ["llama-tiny"], "tasks": {"gsm8k": tasks["gsm8k"]}},
     }  # fmt: skip
     return Experiment.model_validate(made | changes)
+
+
+def small(seeds: Sequence[int] = (0, 1)) -> Experiment:
+    """Table 1 of LoRA and BeamLoRA on one model, their pruning and timing, for what does not depend on how much there is."""
+    return fake_figures.experiment(seeds=list(seeds), sweeps={})
 
 
 def answers(rows: list[dict[str, Any]], run: str) -> list[dict[str, Any]]:
@@ -100,18 +107,17 @@ def _base(made: Experiment, results: Path, rng: np.random.Generator) -> None:
 
 
 def fill(made: Experiment, results: Path, *, effects: Mapping[str, float] | None = None) -> None:
-    """Records of every run, one of them diverged; and all measurements."""
+    """Records of every run, ``LOST`` diverged; and all measurements."""
     rng = np.random.default_rng(3)
     runs = all_runs(made)
     fake_runs.populate(runs, results, effects={"adalora": -2.5, "full-ft": 0.6, **(effects or {})})
-    lost = diverged(made)
-    (run_folder(lost, results=results) / "predictions").mkdir(exist_ok=True)
-    for path in (run_folder(lost, results=results) / "predictions").glob("*.jsonl"):
-        path.unlink()
-    fake_runs.write_run(lost, results)
     for run in runs:
         folder = run_folder(run, results=results)
-        if run.run_id != lost.run_id:
+        if run.run_id == LOST:
+            for path in (folder / "predictions").glob("*.jsonl"):
+                path.unlink()
+            fake_runs.write_run(run, results)
+        else:
             _with_text(folder, run.run_id)
         fake_figures.write_losses(folder, rng)
         fake_runs.edit_json(
@@ -158,11 +164,6 @@ def _bench(results: Path) -> None:
     )  # fmt: skip
     (results / bench.FILE).parent.mkdir(parents=True)
     fake_runs.write_json(results / bench.FILE, record.model_dump(mode="json"))
-
-
-def diverged(made: Experiment) -> RunSpec:
-    """The run of the fake experiment that failed."""
-    return next(run for run in all_runs(made) if run.run_id == "math/llama-tiny/dora/seed1")
 
 
 def write(folder: Path, made: Experiment | None = None, *, picture: bytes = b"") -> Source:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,22 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return report
 
 
-@pytest.fixture
-def copy(source: Source, tmp_path: Path) -> Source:
+def copied(source: Source, folder: Path) -> Source:
     """Records and page in a folder that a test may spoil."""
-    shutil.copytree(source.results, tmp_path / "results")
-    return sources.open_source(source.config, results=tmp_path / "results", figures=source.figures)
+    shutil.copytree(source.results, folder / "results")
+    return sources.open_source(source.config, results=folder / "results", figures=source.figures)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """The page of six runs, one of which is at the floor."""
+    folder = tmp_path_factory.mktemp("few")
+    made, _ = fake_runs.closed_questions(folder / "results")
+    path = folder / "fake.yaml"
+    path.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
+    report = sources.open_source(Config(files=(path,)), results=folder / "results", figures=folder / "figures")
+    (report.folder / "report.html").write_text(page.render_page(report, allow_missing=True))
+    return report
 
 
 def mismatches(source: Source) -> list[str]:
@@ -86,8 +98,7 @@ PRINTED = [
     "table1|mistral-tiny|beamlora|gold_nll|math/math|difference_low", "table1|llama-tiny|full-ft|accuracy|math/avg|p",
     "table1|llama-tiny|beamlora|accuracy|code/avg|dof", "table1|llama-tiny|dora|accuracy|math/avg|verdict",
     "table3|llama-tiny|beamlora-no-expansion|accuracy|math/gsm8k|parent_difference", "table1|llama-tiny|dora|||seconds",
-    "table1|llama-tiny|adalora|accuracy|math/avg|sentence",
-    "table3|llama-tiny|beamlora-no-expansion|accuracy|avg|parent_sentence",
+    "table1|llama-tiny|full-ft|accuracy|math/avg|sentence", "table1|mistral-tiny|beamlora|accuracy|code/avg|sentence",
     "table1|tally", "table1|margin", "timing|beamlora|time", "bench|1|quartiles", "base/llama-tiny/sound|gsm8k|n",
     "learning_rate|math|llama-tiny|lora|validation", "learning_rate|math|llama-tiny|beamlora|minus|lora",
     "table4|math/llama-tiny/beamlora/seed0|method.delta_t", "contamination|math/llama-tiny/full-ft/seed0|gsm8k|near",
@@ -96,18 +107,13 @@ PRINTED = [
 ]  # fmt: skip
 
 
-def test_every_wrong_printed_number_is_named_and_nothing_else(copy: Source) -> None:
-    def change(text: str) -> str:
-        for key in PRINTED:
-            mark = f'data-number="{key}">'
-            assert mark in text, key
-            digit = re.compile(r"\d").search(text, text.index(mark) + len(mark))
-            assert digit is not None
-            text = text[: digit.start()] + str((int(digit[0]) + 3) % 10) + text[digit.end() :]
-        return text
-
-    edit(copy, change)
-    assert sorted(line.partition(":")[0] for line in mismatches(copy)) == sorted(PRINTED)
+def renumber(text: str, key: str) -> str:
+    """The page with another first digit at a key."""
+    mark = f'data-number="{key}">'
+    assert mark in text, key
+    digit = re.compile(r"\d").search(text, text.index(mark) + len(mark))
+    assert digit is not None
+    return text[: digit.start()] + str((int(digit[0]) + 3) % 10) + text[digit.end() :]
 
 
 #: Key of a printed word or sentence -> what is printed there, and what a wrong page might say.
@@ -120,36 +126,14 @@ WORDS = {
 }
 #: Printed only where something is decided.
 MADE_UP = "table1|llama-tiny|beamlora|accuracy|math/gsm8k|verdict"
+#: A printed number under a key that says another set.
+LEFT_OUT = "table1|llama-tiny|lora|accuracy|math/gsm8k|mean"
+ELSEWHERE = LEFT_OUT.replace("gsm8k", "nothing")
 
 
 def reword(text: str, key: str, said: str, wrong: str) -> str:
     start = text.index(said, text.index(f'data-number="{key}">'))
     return text[:start] + wrong + text[start + len(said) :]
-
-
-def test_every_wrong_word_is_named_and_nothing_else(copy: Source) -> None:
-    def change(text: str) -> str:
-        for key, (said, wrong) in WORDS.items():
-            text = reword(text, key, said, wrong)
-        return text.replace("<tbody>", f'<tbody><span data-number="{MADE_UP}">better</span>', 1)
-
-    edit(copy, change)
-    named = {line.partition(": ")[0]: line.partition(": ")[2] for line in mismatches(copy)}
-    assert sorted(named) == sorted([*WORDS, MADE_UP])
-    assert all(line.startswith("the page says ") for line in named.values())
-    assert named["table1|llama-tiny|adalora|accuracy|math/avg|verdict"].startswith(
-        "the page says 'better', the records say worse"
-    )
-    assert "the page says 'supported', the records say undecided" in named["claim|better_than_lora/math/llama-tiny|verdict"]
-    assert "the page says 'better', the records have no such number" in named[MADE_UP]
-
-
-def test_a_number_left_out_or_made_up_is_named(copy: Source) -> None:
-    key = "table1|llama-tiny|beamlora|accuracy|math/gsm8k|mean"
-    edit(copy, lambda text: text.replace(key, key.replace("gsm8k", "nothing")))
-    lines = mismatches(copy)
-    assert any(line.startswith(f"{key}: ") and "the page has no such number" in line for line in lines)
-    assert any("nothing" in line and "the records have no such number" in line for line in lines)
 
 
 def repack(source: Source, change: Callable[[dict[str, Any]], None]) -> None:
@@ -181,26 +165,52 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "other examples were solved": lambda data: answers(data).update(bits="0" * 40),
     "another completion": lambda data: answers(data)["answers"][1].__setitem__(0, "something else"),
     "|ours: ": lambda data: data["numbers"][0]["ours"].update(mean=0.1),
-    "|paper: ": lambda data: next(n for n in data["numbers"] if n["paper"])["paper"].update(value=0.9),
+    "|paper: ": lambda data: [n for n in data["numbers"] if n["paper"]][-1]["paper"].update(value=0.9),
     "|versus: ": lambda data: next(n for n in data["numbers"] if n["versus"])["versus"].update(p_adjusted=0.001),
 }
 
 
-def test_wrong_data_behind_the_page_is_named_and_nothing_else(copy: Source) -> None:
+@pytest.fixture(scope="module")
+def said(source: Source, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What one check says of a page with every fault of the lists above."""
+    copy = copied(source, tmp_path_factory.mktemp("spoiled"))
+
+    def spoil(text: str) -> str:
+        text = reduce(renumber, PRINTED, text)
+        for key, (right, wrong) in WORDS.items():
+            text = reword(text, key, right, wrong)
+        text = text.replace(f'data-number="{LEFT_OUT}"', f'data-number="{ELSEWHERE}"')
+        return text.replace("<tbody>", f'<tbody><span data-number="{MADE_UP}">better</span>', 1)
+
+    edit(copy, spoil)
     for change in CHANGES.values():
         repack(copy, change)
-    lines = mismatches(copy)
-    assert {said: [said in line for line in lines].count(True) for said in CHANGES} == dict.fromkeys(CHANGES, 1)
-    assert [line for line in lines if not any(said in line for said in CHANGES)] == []
+    return mismatches(copy)
 
 
-def test_a_collapsed_run_is_shown_and_a_page_that_hides_it_fails(tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    made, _ = fake_runs.closed_questions(results)
-    path = tmp_path / "fake.yaml"
-    path.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
-    report = sources.open_source(Config(files=(path,)), results=results, figures=tmp_path / "figures")
-    (report.folder / "report.html").write_text(page.render_page(report, allow_missing=True))
+def test_every_wrong_number_word_and_datum_is_named_and_nothing_else(said: list[str]) -> None:
+    on_the_page = {*PRINTED, *WORDS, MADE_UP, LEFT_OUT, ELSEWHERE}
+    printed = [line for line in said if line.partition(": ")[0] in on_the_page]
+    behind = [line for line in said if line not in printed]
+    assert sorted(line.partition(": ")[0] for line in printed) == sorted(on_the_page)
+    assert {words: [words in line for line in behind].count(True) for words in CHANGES} == dict.fromkeys(CHANGES, 1)
+    assert [line for line in behind if not any(words in line for words in CHANGES)] == []
+
+
+def test_the_page_and_the_records_are_quoted(said: list[str]) -> None:
+    named = {line.partition(": ")[0]: line.partition(": ")[2] for line in said}
+    assert all(named[key].startswith("the page says ") for key in (*WORDS, MADE_UP))
+    assert named["table1|llama-tiny|adalora|accuracy|math/avg|verdict"].startswith(
+        "the page says 'better', the records say worse"
+    )
+    assert "the page says 'supported', the records say undecided" in named["claim|better_than_lora/math/llama-tiny|verdict"]
+    assert "the page says 'better', the records have no such number" in named[MADE_UP]
+    assert "the page has no such number" in named[LEFT_OUT]
+    assert "the records have no such number" in named[ELSEWHERE]
+
+
+def test_a_collapsed_run_is_shown_and_a_page_that_hides_it_fails(few: Source, tmp_path: Path) -> None:
+    report = copied(few, tmp_path)
     assert mismatches(report) == []
     key = "table1|llama-tiny|lora|accuracy|commonsense/piqa|collapsed"
     edit(report, lambda text: reword(text, key, "1 of 3 collapsed", "2 of 3 collapsed"))
@@ -210,43 +220,49 @@ def test_a_collapsed_run_is_shown_and_a_page_that_hides_it_fails(tmp_path: Path)
     assert f"{key}: the records say (1, 3), the page has no such number" in mismatches(report)
 
 
-def test_a_page_older_than_its_records_fails(copy: Source) -> None:
+def all_right(path: Path) -> None:
+    """The predictions of a file, all of them right."""
+    rows = [json.loads(line) | {"correct": True} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_page_older_than_its_records_fails(few: Source, tmp_path: Path) -> None:
     """A run answered otherwise after the page was written: the file and the numbers that changed are named."""
-    folder = copy.folder / "math/llama-tiny/beamlora/seed0"
-    path = folder / "predictions/gsm8k.jsonl"
-    rows = [json.loads(line) | {"correct": True} for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = copied(few, tmp_path)
+    folder = report.folder / "commonsense/llama-tiny/beamlora/seed0"
+    all_right(folder / "predictions/piqa.jsonl")
     metrics = json.loads((folder / "metrics.json").read_text())
-    metrics["tasks"]["gsm8k"]["accuracy"] = 1.0
+    metrics["tasks"]["piqa"]["accuracy"] = 1.0
     fake_runs.write_json(folder / "metrics.json", metrics)
-    lines = mismatches(copy)
-    assert "math/llama-tiny/beamlora/seed0/predictions/gsm8k.jsonl: has changed since the page was written" in lines
-    assert any(line.startswith("table1|llama-tiny|beamlora|accuracy|math/gsm8k|mean: the page says") for line in lines)
+    lines = mismatches(report)
+    assert "commonsense/llama-tiny/beamlora/seed0/predictions/piqa.jsonl: has changed since the page was written" in lines
+    assert any(line.startswith("table1|llama-tiny|beamlora|accuracy|commonsense/piqa|mean: the page says") for line in lines)
 
 
-def test_a_record_that_contradicts_itself_is_gone_or_new_is_named(copy: Source) -> None:
-    path = copy.folder / "math/llama-tiny/beamlora/seed0/predictions/gsm8k.jsonl"
-    rows = [json.loads(line) | {"correct": True} for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (copy.folder / "timing.json").rename(copy.folder / "elsewhere.json")
-    (copy.folder / "math/llama-tiny/adalora/seed0/pruning.json").write_text("{}")
-    lines = mismatches(copy)
+def test_a_record_that_contradicts_itself_is_gone_or_new_is_named(source: Source, tmp_path: Path) -> None:
+    report = copied(source, tmp_path)
+    all_right(report.folder / "math/llama-tiny/beamlora/seed0/predictions/gsm8k.jsonl")
+    (report.folder / "timing.json").rename(report.folder / "elsewhere.json")
+    (report.folder / "math/llama-tiny/adalora/seed0/pruning.json").write_text("{}")
+    lines = mismatches(report)
     assert any("gsm8k.jsonl: found accuracy 1" in line for line in lines)
     assert "timing.json: the page was written from it, and it is gone" in lines
     assert any(line.startswith("math/llama-tiny/adalora/seed0/pruning.json: is newer than the page") for line in lines)
 
 
-def test_the_command_exits_with_1(copy: Source, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--configfile", str(copy.config.files[0]), "--results-dir", str(copy.results), "--check"]
-    arguments += ["--figures-dir", str(copy.figures)]
+def test_the_command_exits_with_1(few: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = copied(few, tmp_path)
+    arguments = ["--configfile", str(report.config.files[0]), "--results-dir", str(report.results), "--check"]
+    arguments += ["--figures-dir", str(report.figures)]
     assert command.main(arguments) == 0
-    repack(copy, CHANGES["loss curve"])
+    key = "table1|llama-tiny|lora|accuracy|commonsense/piqa|mean"
+    edit(report, lambda text: renumber(text, key))
     assert command.main(arguments) == 1
-    assert "loss curve" in capsys.readouterr().out
-    (copy.folder / "report.html").write_text("<p>nothing</p>")
+    assert f"{key}: the page says" in capsys.readouterr().out
+    (report.folder / "report.html").write_text("<p>nothing</p>")
     with pytest.raises(ConfigError, match="found no report"):
         command.main(arguments)
-    (copy.folder / "report.html").unlink()
+    (report.folder / "report.html").unlink()
     with pytest.raises(ConfigError, match="python -m harness.report"):
         command.main(arguments)
 

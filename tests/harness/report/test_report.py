@@ -20,7 +20,7 @@ from harness.cli import Config
 from harness.config import ConfigError
 from harness.experiment.runs import all_runs
 from harness.figures.style import colour_of
-from harness.records.read import Loaded, load_record, load_records, run_folder
+from harness.records.read import Loaded, load_record, load_records
 from harness.report import __main__ as command
 from harness.report import numbers, others, page, runs, sources
 from harness.report.sources import Source
@@ -67,12 +67,25 @@ def tags(text: str) -> Tags:
     return Tags(text)
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """The same of eight runs."""
+    report = fake_report.write(tmp_path_factory.mktemp("few"), fake_report.small(), picture=fake_report.picture())
+    fake_report.draw(report, "time_memory")
+    return report
+
+
+@pytest.fixture(scope="module")
+def text_of_few(few: Source) -> str:
+    return page.render_page(few)
+
+
 @pytest.fixture
-def copy(source: Source, tmp_path: Path) -> Source:
-    """The same records in a folder that a test may spoil."""
-    shutil.copytree(source.results, tmp_path / "results")
-    shutil.copytree(source.figures, tmp_path / "figures")
-    return sources.open_source(source.config, results=tmp_path / "results", figures=tmp_path / "figures")
+def copy(few: Source, tmp_path: Path) -> Source:
+    """These records in a folder that a test may spoil."""
+    shutil.copytree(few.results, tmp_path / "results")
+    shutil.copytree(few.figures, tmp_path / "figures")
+    return sources.open_source(few.config, results=tmp_path / "results", figures=tmp_path / "figures")
 
 
 # ------------------------------------------------------------------------------------------------------------- content
@@ -163,7 +176,7 @@ def test_what_tells_nothing_apart_folds_away(text: str) -> None:
 
 
 def test_a_table_of_three_seeds_says_that_it_decides_nothing(tmp_path: Path) -> None:
-    source = fake_report.write(tmp_path, fake_report.experiment(seeds=[0, 1, 2]), picture=fake_report.picture())
+    source = fake_report.write(tmp_path, fake_report.small(seeds=[0, 1, 2]), picture=fake_report.picture())
     text = page.render_page(source)
     verdicts = text[text.index('<section id="verdicts"') : text.index('<section id="claims"')]
     assert '<p class="note warn">This table decides nothing: not decided (3 seeds), and a word needs 5.</p>' in verdicts
@@ -177,8 +190,8 @@ def test_says_what_is_a_stand_in_and_what_the_experiment_notes(text: str) -> Non
     assert "in the place of LLaMA2-7B: no number here is one of LLaMA2-7B" in text
 
 
-def test_a_failed_run_is_shown_as_failed(source: Source, text: str, tags: Tags) -> None:
-    lost = fake_report.diverged(source.experiment).run_id
+def test_a_failed_run_is_shown_as_failed(text: str, tags: Tags) -> None:
+    lost = fake_report.LOST
     assert "1 of 5 diverged" in text and f'<a href="#run/{lost}">' in text
     entry = next(run for run in page.unpack(tags.packed)["runs"] if run["id"] == lost)
     assert entry["status"] == "diverged" and entry["tasks"] == {}
@@ -245,24 +258,24 @@ def test_what_a_model_wrote_is_never_part_of_the_page(text: str, tags: Tags) -> 
     assert [tag for tag, _ in tags.tags].count("script") == 3
 
 
-def test_hostile_names_are_escaped(source: Source, tmp_path: Path) -> None:
+def test_hostile_names_are_escaped(few: Source, tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)>"
-    made = source.experiment.model_copy(update={"title": hostile, "notes": (hostile,)})
+    made = few.experiment.model_copy(update={"title": hostile, "notes": (hostile,)})
     file = tmp_path / "fake.yaml"
     file.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
-    text = page.render_page(sources.open_source(Config(files=(file,)), results=source.results, figures=source.figures))
+    text = page.render_page(sources.open_source(Config(files=(file,)), results=few.results, figures=few.figures))
     assert hostile not in text and "&lt;img src=x" in text
 
 
-def test_fewer_predictions_are_embedded_where_all_would_be_too_large(source: Source, text: str) -> None:
-    limit = len(text.encode()) - 500
-    smaller = page.render_page(source, max_bytes=limit)
+def test_fewer_predictions_are_embedded_where_all_would_be_too_large(few: Source, text_of_few: str) -> None:
+    limit = len(text_of_few.encode()) - 500
+    smaller = page.render_page(few, max_bytes=limit)
     assert len(smaller.encode()) <= limit
     groups = page.unpack(Tags(smaller).packed)["answers"]["groups"].values()
     assert max(len(group["shown"]) for group in groups) == 25 < max(len(group["ids"]) for group in groups)
-    assert "all examples" in text and "25 evenly spread examples" in smaller
+    assert "all examples" in text_of_few and "25 evenly spread examples" in smaller
     with pytest.raises(ConfigError, match="expected at most"):
-        page.render_page(source, max_bytes=limit // 10)
+        page.render_page(few, max_bytes=limit // 10)
 
 
 def test_a_sample_is_spread_over_the_test_set() -> None:
@@ -272,9 +285,9 @@ def test_a_sample_is_spread_over_the_test_set() -> None:
     assert max(b - a for a, b in pairwise([*ten, 100])) < 25
 
 
-def test_predictions_that_do_not_fit_in_memory_are_not_read_whole(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "MAX_TEXT", 200_000)
-    groups = page.unpack(Tags(page.render_page(source)).packed)["answers"]["groups"].values()
+def test_predictions_that_do_not_fit_in_memory_are_not_read_whole(few: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MAX_TEXT", 20_000)
+    groups = page.unpack(Tags(page.render_page(few)).packed)["answers"]["groups"].values()
     assert 0 < max(len(group["shown"]) for group in groups) < 40
 
 
@@ -351,7 +364,7 @@ def test_allow_missing_says_what_is_missing(copy: Source, tmp_path: Path) -> Non
 
 
 def test_a_record_of_other_settings_is_not_shown_as_this_experiments(copy: Source) -> None:
-    path = run_folder(fake_report.diverged(copy.experiment), results=copy.results).parent.parent / "lora/seed0/train.json"
+    path = copy.folder / "math/llama-tiny/lora/seed0/train.json"
     spec = json.loads(path.read_text())["spec"]
     spec["training"]["learning_rate"] = 1.0
     fake_runs.edit_json(path, spec=spec)
@@ -362,12 +375,12 @@ def test_a_record_of_other_settings_is_not_shown_as_this_experiments(copy: Sourc
 
 
 def test_the_command_writes_the_page_and_the_same_records_give_the_same_bytes(
-    source: Source, text: str, capsys: pytest.CaptureFixture[str]
+    few: Source, text_of_few: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--configfile", str(source.config.files[0]), "--results-dir", str(source.results)]
-    arguments += ["--figures-dir", str(source.figures)]
+    arguments = ["--configfile", str(few.config.files[0]), "--results-dir", str(few.results)]
+    arguments += ["--figures-dir", str(few.figures)]
     assert command.main(arguments) == 0
-    assert (source.folder / "report.html").read_text() == text
+    assert (few.folder / "report.html").read_text() == text_of_few
     assert "MB, opens in a browser" in capsys.readouterr().out
 
 

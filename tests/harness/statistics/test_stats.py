@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -231,9 +232,15 @@ REPEATS = 800
 NOISE = 4 * math.sqrt(0.05 * 0.95 / REPEATS)
 
 
-@pytest.mark.parametrize("examples", [20, 150])
-@pytest.mark.parametrize("seed_sd", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("seeds", [2, 3])
+#: The default tests take the ends, at each number of seeds once few examples and once many: no spread of the seeds, where the
+#: examples dominate, and a wide one, where the seeds do. The slow ones take what lies between, and the other pairs.
+EXAMPLES_AND_SEEDS = [
+    pytest.param(*cell, marks=() if cell in {(2, 0.0, 20), (2, 1.0, 150), (3, 0.0, 150), (3, 1.0, 20)} else pytest.mark.slow)
+    for cell in itertools.product((2, 3), (0.0, 0.3, 1.0), (20, 150))
+]
+
+
+@pytest.mark.parametrize(("seeds", "seed_sd", "examples"), EXAMPLES_AND_SEEDS)
 def test_no_difference_is_rarely_called_one(seeds: int, seed_sd: float, examples: int) -> None:
     """At two and three seeds, whether seeds or examples dominate: at most 5 % of tests reject, at most 5 % of the 95 %
     intervals miss, and hardly any p-value is below 0.001 (what Holm's correction of a table leans on)."""
@@ -246,7 +253,7 @@ def test_no_difference_is_rarely_called_one(seeds: int, seed_sd: float, examples
     assert (p_values < 0.001).mean() <= 0.001 + 4 * math.sqrt(0.001 / REPEATS)
 
 
-@pytest.mark.parametrize("seed_sd", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("seed_sd", [0.3, *(pytest.param(sd, marks=pytest.mark.slow) for sd in (0.0, 1.0))])
 def test_three_seeds_cover_a_true_difference_and_a_true_mean(seed_sd: float) -> None:
     generator = rng()
     big = random_scores(generator, seeds=3000, examples=1500, seed_sd=seed_sd, shift=0.5)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import ConfigError
+from harness.config import ConfigError, Experiment
 from harness.experiment.runs import load_experiment
 from harness.workflow.targets import TABLE_TARGETS, check_targets, target_runs
 from tests.experiments import miniature, write
@@ -36,12 +36,18 @@ PAPER_COUNTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def papers() -> tuple[Experiment, Experiment]:
+    """The paper's experiment with one seed, and with three."""
+    file = ROOT / "config/paper.yaml"
+    return load_experiment([file]), load_experiment([file], {"seeds": 3})
+
+
 @pytest.mark.parametrize(("target", "count"), PAPER_COUNTS.items())
-def test_the_papers_matrix(target: str, count: int) -> None:
-    experiment = load_experiment([ROOT / "config/paper.yaml"])
+def test_the_papers_matrix(target: str, count: int, papers: tuple[Experiment, Experiment]) -> None:
+    experiment, three_seeds = papers
     runs = target_runs(experiment, target)
     assert len(runs) == len({run.run_id for run in runs}) == count
-    three_seeds = load_experiment([ROOT / "config/paper.yaml"], {"seeds": 3})
     per_seed = 1 if target == "reproduce_table4" else 3  # settings are the same at every seed
     assert len(target_runs(three_seeds, target)) == per_seed * count
 
