@@ -60,8 +60,16 @@ def BASE(wildcards):
     return PLAN.base_model(wildcards.model)
 
 
-METHOD_CODE = cache(lambda name: stamp("method", method_code(name)))
-SET_CODE = cache(lambda domain: stamp("sets", set_code(PLAN.experiment.domains[domain].evaluation)))
+def LATE_STAMP(label, sources):
+    """A stamp that is made while the graph is built: of several targets, Snakemake has then already listed the folder for the
+    first, and takes a file of the second that came later to be missing."""
+    path = stamp(label, sources)
+    workflow.iocache.exists_local[str(path)] = True
+    return path
+
+
+METHOD_CODE = cache(lambda name: LATE_STAMP("method", method_code(name)))
+SET_CODE = cache(lambda domain: LATE_STAMP("sets", set_code(PLAN.experiment.domains[domain].evaluation)))
 
 
 wildcard_constraints:
@@ -228,7 +236,7 @@ rule timing:
         base=lambda wildcards: PLAN.base_model(PLAN.experiment.timing.model),
         data=lambda wildcards: PLAN.timing_files(),
         code=stamp("timing", code_of("timing")),
-        methods=lambda wildcards: stamp("methods", PLAN.timing_code()),
+        methods=lambda wildcards: LATE_STAMP("methods", PLAN.timing_code()),
     output:
         f"{FOLDER}/timing.json",
     params:
@@ -253,7 +261,7 @@ rule evaluate_base:
         base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.base_evaluation(wildcards)),
         code=stamp("evaluate_base", code_of("evaluate_base")),
-        sets=lambda wildcards: stamp("sets", set_code(PLAN.base_evaluation(wildcards))),
+        sets=lambda wildcards: LATE_STAMP("sets", set_code(PLAN.base_evaluation(wildcards))),
     output:
         metrics=f"{FOLDER}/base/{{model}}/{{protocol}}/metrics.json",
         predictions=directory(f"{FOLDER}/base/{{model}}/{{protocol}}/predictions"),
@@ -317,7 +325,7 @@ rule figure:
     input:
         config=ancient(PLAN.configfiles),
         records=lambda wildcards: PLAN.figure_files(wildcards.figure),
-        code=lambda wildcards: stamp("figure", figure_code(wildcards.figure)),
+        code=lambda wildcards: LATE_STAMP("figure", figure_code(wildcards.figure)),
     output:
         multiext(f"{PLAN.figures}/{{figure}}", ".pdf", ".csv"),
         report(f"{PLAN.figures}/{{figure}}.png", category="Figures", labels={"figure": "{figure}"}),
@@ -359,6 +367,7 @@ rule report:
         tables=PLAN.tables,
         figures=PLAN.drawn,
         base=PLAN.base_metrics,
+        bench=PLAN.bench,
         claims=f"{FOLDER}/claims.json",
         code=stamp("report", code_of("report")),
     output:
@@ -397,7 +406,7 @@ onstart:
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
     try:
         shell(
-            "mkdir -p {FOLDER}/logs; "
+            "mkdir -p {FOLDER}/logs; unset BEAMLORA_PROGRESS; "  # else it says on stdout too what is refused below
             "python -m harness.workflow.preflight {PLAN.arguments} {ELSEWHERE} --output {FOLDER}/preflight.json"
             " 2> {FOLDER}/logs/preflight.log"
         )
