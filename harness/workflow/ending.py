@@ -6,6 +6,7 @@ Snakemake's own last lines are a CalledProcessError for each job, or a traceback
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import shlex
@@ -47,10 +48,19 @@ def or_refuse(ask: Callable[..., Any], *arguments: str) -> Callable[[Any], Any]:
 
 def end_when_interrupted() -> None:
     """Let Ctrl-C end this process as a kill would. Its jobs end with it (``cli.end_with_workflow``), and the next workflow
-    goes on from there; Snakemake would wait for them, and show a traceback for each."""
+    goes on from there; Snakemake would wait for them, and show a traceback for each. Nothing is said after the last line,
+    neither by Snakemake's threads nor by the jobs' shells, which tell of each killed command and so are killed first."""
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        os.write(sys.stderr.fileno(), f"\n{INTERRUPTED}\n".encode())
+        terminal, nowhere = os.dup(sys.stderr.fileno()), os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        for listed in Path("/proc/self/task").glob("*/children"):
+            for child in map(int, listed.read_text().split()):
+                with contextlib.suppress(OSError):  # it has just ended by itself
+                    if Path(f"/proc/{child}/comm").read_text() == "bash\n":
+                        os.kill(child, signal.SIGKILL)
+        os.write(terminal, f"\n{INTERRUPTED}\n".encode())
         os._exit(130)
 
     signal.signal(signal.SIGINT, interrupted)
