@@ -358,6 +358,7 @@ rule report:
         tables=PLAN.tables,
         figures=PLAN.drawn,
         base=PLAN.base_metrics,
+        bench=PLAN.bench,
         claims=f"{FOLDER}/claims.json",
         code=stamp("report", code_of("report")),
     output:
@@ -397,7 +398,7 @@ onstart:
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
     try:
         shell(
-            "mkdir -p {FOLDER}/logs; "
+            "mkdir -p {FOLDER}/logs; unset BEAMLORA_PROGRESS; "  # else it says on stdout too what is refused below
             "python -m harness.workflow.preflight {PLAN.arguments} {ELSEWHERE} --output {FOLDER}/preflight.json"
             " 2> {FOLDER}/logs/preflight.log"
         )

@@ -139,15 +139,17 @@ def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (P
         for domain in spec.domains
         for model in spec.models
         for method in spec.methods
+        for plain in [_runs(experiment, spec.seeds, domain=domain, model=model, method=method, paths=paths)]
         for number, point in enumerate(spec.points)
-        for run in _sweep_point(experiment, (sweep, number), domain=domain, model=model, method=method, paths=paths)
+        for run in _sweep_point(experiment, plain, (sweep, number), domain=domain, model=model, method=method, paths=paths)
     ]
 
 
-def _sweep_point(experiment: Experiment, point: tuple[str, int], *, method: str, **where: Any) -> list[RunSpec]:
-    """The runs of a point, one for each seed."""
+def _sweep_point(
+    experiment: Experiment, plain: list[RunSpec], point: tuple[str, int], *, method: str, **where: Any
+) -> list[RunSpec]:
+    """The runs of a point, one for each seed; ``plain``: the method's ordinary ones."""
     sweep = experiment.sweeps[point[0]]
-    plain = _runs(experiment, sweep.seeds, method=method, **where)
     runs = _runs(experiment, sweep.seeds, method=method, point=point, **where)
     if runs == plain:
         return plain

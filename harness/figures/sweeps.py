@@ -289,10 +289,10 @@ def _operated(inputs: Inputs, record: RunRecord) -> tuple[int, int, int]:
 
 
 def _counts(row: Mapping[str, Any], counts: Sequence[tuple[int, int, int]]) -> dict[str, float]:
-    """The counts of a row's seed, or their mean over seeds."""
+    """The counts of a row's seed, or their mean over seeds; NaN for a seed that diverged."""
     own = [c for c in counts if row["row"] == "mean" or c[0] == row["seed"]]
     if not own:
-        return {}
+        return {"operations": math.nan, "operated_ranks": math.nan}
     return {"operations": float(np.mean([c[1] for c in own])), "operated_ranks": float(np.mean([c[2] for c in own]))}
 
 
@@ -343,8 +343,10 @@ def _score_line(axis: Axes, points: pd.DataFrame, setting: str, at: Mapping[Any,
     for key, _ in _methods(points):
         own = points[points["method"] == key].sort_values(setting)
         means = own[own["row"] == "mean"]
-        error = [means[metric] - means["low"], means["high"] - means[metric]]
-        axis.errorbar(means[setting].map(at), means[metric], error, capsize=3, elinewidth=1.0, zorder=3, **style.look_of(key))
+        if len(means):  # else every run diverged, and the data may have no column of intervals
+            error = [means[metric] - means["low"], means["high"] - means[metric]]
+            x = means[setting].map(at)
+            axis.errorbar(x, means[metric], error, capsize=3, elinewidth=1.0, zorder=3, **style.look_of(key))
         for value, point in own.groupby(setting):
             draw_seeds(axis, point, at[value] + 0.12, metric, key=key)
             mark_diverged(axis, point, at[value], key=key)

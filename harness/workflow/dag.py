@@ -310,6 +310,12 @@ class Dag:
         return [str(self.folder / "tables" / f"{name}.md") for name in names]
 
     @property
+    def bench(self) -> list[str]:
+        """The benchmarks' record, where it is: they are no job of the workflow, and the report shows them."""
+        record = RESULTS / "bench/bench.json"
+        return [str(record)] if record.is_file() else []
+
+    @property
     def drawn(self) -> list[str]:
         """Every figure that the experiment plans."""
         return [self.figure_of(figure.name) for figure in catalogue.planned(self.experiment)]

@@ -17,10 +17,11 @@ import pytest
 import yaml
 from snakemake.cli import parse_args
 
-from harness.cli import SCRATCH, Config
+from harness.cli import RESULTS, SCRATCH, Config
 from harness.config import ConfigError
 from harness.figures.catalogue import figures
 from harness.progress import Plan
+from harness.records import bench
 from harness.workflow.dag import Dag, read_config
 from tests import preloaded
 from tests.experiments import miniature
@@ -304,6 +305,7 @@ def test_bad_input_that_only_shows_on_disk_stops_before_any_training(unchanged: 
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: config/tiny.yaml: methods.lora: rank: found 65, expected at most 64")
     assert "harness.train" not in done.stderr + done.stdout
+    assert (done.stderr + done.stdout).count("rank: found 65") == 1
 
 
 def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> None:
@@ -487,3 +489,15 @@ def test_targets_that_the_experiment_does_not_plan_are_refused(unchanged: Copy, 
     }.items():
         with pytest.raises(ConfigError, match=refusal.format(target)):
             ask()
+
+
+def test_the_report_depends_on_the_benchmarks_once_they_have_been_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Dag(Config(files=(ROOT / "config/tiny.yaml",)))
+    monkeypatch.chdir(tmp_path)
+    assert plan.bench == []
+    record = RESULTS / bench.FILE
+    record.parent.mkdir(parents=True)
+    record.touch()
+    assert plan.bench == [str(record)]
+    inputs = (ROOT / "Snakefile").read_text().split("rule report:")[1].split("output:")[0]
+    assert "bench=PLAN.bench," in inputs

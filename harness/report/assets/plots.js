@@ -85,6 +85,16 @@
     folded.append(picture);
   }
 
+  /** The rows behind a panel, for who has no pointer; made when they are first asked for. */
+  function values({ title, columns }) {
+    const names = Object.keys(columns);
+    const text = (value) => (value === null ? "" : Report.number(value));
+    const unfold = ({ currentTarget: folded }) => {
+      if (folded.open && folded.childElementCount === 1) folded.append(Report.table(`Values: ${title}`, names, columns[names[0]].map((_, i) => names.map((name) => text(columns[name][i])))));
+    };
+    return make("details", { ontoggle: unfold }, make("summary", { "aria-label": `Values: ${title}` }, "Values"));
+  }
+
   // -------------------------------------------------------------------------------------------------------------- plots
   async function draw(figure, plot) {
     const { View, parse, compile, expressionInterpreter } = await vega();
@@ -92,7 +102,7 @@
     const signal = (name, value) => views.forEach((view) => view.signal(name, value).runAsync());
     const boxes = plot.panels.map(({ spec }) => make("div", { class: "plot", style: { "min-height": `${spec.height}px` } }));
     const controls = plot.sliders.length ? make("div", { class: "controls" }, plot.sliders.map((one) => slider(one, signal))) : null;
-    const panels = plot.panels.map(({ title }, i) => make("div", {}, make("p", { class: "panel-title" }, title), boxes[i]));
+    const panels = plot.panels.map((panel, i) => make("div", {}, make("p", { class: "panel-title" }, panel.title), boxes[i], values(panel)));
     figure.prepend(make("div", { class: "plots" }, legend(plot, signal), controls, make("div", { class: "panels", style: { "--columns": plot.columns } }, panels)));
     const picture = figure.querySelector("img");
     if (picture) fold(picture);

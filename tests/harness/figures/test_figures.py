@@ -306,6 +306,13 @@ def test_figures_survive_a_method_of_which_every_run_diverged(made: Experiment, 
     assert bool(plots_of(data, figure)["panels"]) == (figure != "operations"), "of BeamLoRA nothing is left"
 
 
+@pytest.mark.parametrize("figure", ["rank_sweep", "delta_t", "p_init"])
+def test_a_figure_of_which_every_run_diverged_says_so(made: Experiment, own_results: Path, figure: str):
+    for run in catalogue.get(figure).runs(made):
+        fake_figures.diverge(run, own_results)
+    assert "Every run diverged." in words_of(figure, made, own_results)
+
+
 # ------------------------------------------------------------------------------------------------------ missing, stale
 
 

@@ -237,6 +237,21 @@ def bars(figure: Any) -> list[str]:
     return figure.locator(BAR).evaluate_all("(all) => all.map((e) => e.getAttribute('d'))")
 
 
+def test_the_values_of_a_plot_are_reached_by_the_keyboard(opened: Any) -> None:
+    """As a table of the rows that the panel is drawn from."""
+    figure = plotted(opened, "rank_sweep")
+    values = figure.locator("details", has=opened.locator("summary", has_text="Values")).first
+    assert values.locator("table").count() == 0, "made when it is asked for"
+    values.locator("summary").focus()
+    opened.keyboard.press("Enter")
+    values.locator("tbody tr").first.wait_for()
+    head = values.locator("thead").inner_text()
+    assert {"label", "row", "accuracy"} <= set(head.split()) and values.locator("[role=region]").get_attribute(
+        "tabindex"
+    ) == "0"
+    opened.keyboard.press("Enter")
+
+
 def test_every_figure_is_plotted_in_the_place_of_its_picture(opened: Any) -> None:
     for name in figures():
         figure = plotted(opened, name)

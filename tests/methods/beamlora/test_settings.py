@@ -30,6 +30,7 @@ def test_they_are_those_of_the_adapter_and_of_every_low_rank_method(flavor: str)
         ({"p_init": 1.1}, "p_init\n.*found 1.1, expected a number above 0, at most 1"),
         ({"p_init": "much"}, "p_init\n"),
         ({"flavor": "other"}, "flavor\n"),
+        ({"flavor": ["paper"]}, "flavor\n"),
         ({"topp_scope": None}, "topp_scope\n"),
         ({"unknown": 1}, "unknown\n"),
         ({"r": 1}, "max_prune_fraction: found 0.5 with r 1"),

@@ -134,8 +134,9 @@ SETTINGS = tuple(one.name for one in fields(BeamSettings))
 
 
 def with_flavor(given: dict[str, Any]) -> dict[str, Any]:
-    """``given`` and, for what it leaves out, the values of its flavor."""
-    return {**FLAVORS.get(given.get("flavor", "paper"), {}), **given}
+    """``given`` and, for what it leaves out, the values of its flavor; none for a flavor that there is not."""
+    known = FLAVORS["paper"] if "flavor" not in given else next((FLAVORS[one] for one in FLAVORS if one == given["flavor"]), {})
+    return {**known, **given}
 
 
 def fault(name: str, value: Any) -> str | None:
