@@ -1,7 +1,8 @@
 """The step of LoRA over PEFT's, of the other methods over LoRA's, and of LoRA over its matrix products alone.
 
 Both sides run their Trainer's real loop on the same examples, of random tokens with lognormal lengths; the models have random
-weights. Time is per token of the examples: a padded token is work without use.
+weights. Time is per token of the examples: a padded token is work without use. Without dropout, as the goals were set; one row
+without a goal says what the usual one costs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ BATCH_SIZE = 4
 RANKS = (4, 16, 64, 128)
 #: Mean length in tokens -> examples a step, which then holds as many tokens.
 LENGTHS = {128: 16, 512: 4, 2048: 1}
+DROPOUT = 0.05
 #: Goal of each method's time and memory over our LoRA; None: no goal.
 OVER_LORA: Mapping[str, tuple[float, float | None]] = {
     "beamlora": (1.01, 1.01),
@@ -51,7 +53,14 @@ class CpuBench(Bench):
 
 
 def _bench(
-    model: Mapping[str, Any], *, r: int, mean_length: float, sigma: float, size: Size, batch_size: int = BATCH_SIZE
+    model: Mapping[str, Any],
+    *,
+    r: int,
+    mean_length: float,
+    sigma: float,
+    size: Size,
+    batch_size: int = BATCH_SIZE,
+    dropout: float = 0.0,
 ) -> Bench:
     smoke = size.smoke
     training = {"training.dtype": "float32", "training.per_device_train_batch_size": batch_size}
@@ -62,7 +71,7 @@ def _bench(
         max_length=24 if smoke else max(512, 2 * round(mean_length)),
         distinct_examples=64,
         sigma=sigma,
-        overrides={"adapter.r": r, "adapter.lora_alpha": 2 * r, **training},
+        overrides={"adapter.r": r, "adapter.lora_alpha": 2 * r, "adapter.lora_dropout": dropout, **training},
         warmup_steps=1,
         timed_steps=2 if smoke else 4,
         matmul_size=64,
@@ -145,12 +154,13 @@ def measure_smollm2(size: Size) -> Iterator[Row]:
 
 
 def measure_scaling(size: Size) -> Iterator[Row]:
-    """LoRA over PEFT's on the small Llama: by rank, and by length at as many tokens a step."""
-    sizes = {f"rank {r}": {"r": r, "mean_length": 128} for r in RANKS}
+    """LoRA over PEFT's on the small Llama: by rank, by length at as many tokens a step, and with dropout."""
+    sizes: dict[str, dict[str, Any]] = {f"rank {r}": {"r": r, "mean_length": 128} for r in RANKS}
     sizes |= {
         f"{batch_size} x {length} tokens": {"r": 16, "mean_length": length, "batch_size": batch_size}
         for length, batch_size in LENGTHS.items()
     }
+    sizes[f"dropout {DROPOUT}"] = {"r": 16, "mean_length": 128, "dropout": DROPOUT}
     for name, one in sizes.items():
         rounds = _over_peft(_bench({**_SMALL, **_HEADS}, sigma=0.45, size=size, **one), size)
         yield Row(name=f"LoRA, small Llama, {name}", ours="LoRA", peer="PEFT, padded", goal=None, rounds=rounds)

@@ -10,6 +10,7 @@ import pytest
 import benchmarks.__main__ as bench
 from benchmarks import training
 from benchmarks.choices import _require_agreement
+from benchmarks.gpu7b.bench import Bench
 from benchmarks.rounds import Size, in_turn
 from harness.config import ConfigError
 from harness.records.bench import BenchRecord, Cost, Round, Row, read
@@ -83,6 +84,19 @@ def test_training_runs_through_and_has_a_row_for_each_goal(tmp_path: Path, capsy
 def test_a_row_that_shows_how_a_cost_grows_has_no_goal_to_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "RANKS", (4,))
     monkeypatch.setattr(training, "LENGTHS", {8: 2})
+    measured: list[float] = []
+    over_peft = training._over_peft
+
+    def spied(made: Bench, size: Size) -> tuple[Round, ...]:
+        measured.append(made.runs["lora"].method.settings["lora_dropout"])
+        return over_peft(made, size)
+
+    monkeypatch.setattr(training, "_over_peft", spied)
     rows = list(training.measure_scaling(Size(smoke=True, rounds=1, scratch=tmp_path)))
-    assert [one.name for one in rows] == ["LoRA, small Llama, rank 4", "LoRA, small Llama, 2 x 8 tokens"]
+    assert [one.name for one in rows] == [
+        "LoRA, small Llama, rank 4",
+        "LoRA, small Llama, 2 x 8 tokens",
+        "LoRA, small Llama, dropout 0.05",
+    ]
+    assert measured == [0, 0, 0.05]
     assert not any(one.missed for one in rows) and "goal" not in bench.as_line(rows[0])
