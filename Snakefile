@@ -389,7 +389,7 @@ onstart:
         workflow.scheduler.job_rate_limiter = None
         JOBS.preload(PLAN.folder / "logs/preloaded.log", gpu=PLAN.experiment.gpu)
         # Ctrl-C is for this process alone: jobs end with it, and none fails before it has heard of it.
-        shell.prefix("trap '' INT; " + JOBS.prefix())
+        shell.prefix(f"trap '' INT; {JOBS.prefix()}")
     else:
         leave_interrupts_to_snakemake()
     ELSEWHERE = "" if workflow.local_exec else "--jobs-elsewhere"
