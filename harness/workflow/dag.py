@@ -31,6 +31,7 @@ from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, 
 from harness.experiment import runs as plan
 from harness.experiment.gpus import gpus_of
 from harness.figures import catalogue
+from harness.records import bench
 from harness.source_files import is_ours, own_files, source_files
 from harness.workflow.gpu_slot import visible_devices
 from harness.workflow.targets import target_runs
@@ -241,7 +242,7 @@ class Dag:
         """The methods of all runs, the timed ones included: the names of ``methods.get``."""
         return {run.method.name for run in self.runs.values()} | set(self.timed_methods)
 
-    @property
+    @cached_property
     def timed_methods(self) -> list[str]:
         """The timed ones, sorted."""
         return sorted({run.method.name for run in plan.timing_runs(self.experiment).values()})
@@ -312,7 +313,7 @@ class Dag:
     @property
     def bench(self) -> list[str]:
         """The benchmarks' record, where it is: they are no job of the workflow, and the report shows them."""
-        record = RESULTS / "bench/bench.json"
+        record = RESULTS / bench.FILE
         return [str(record)] if record.is_file() else []
 
     @property

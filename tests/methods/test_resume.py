@@ -89,8 +89,6 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, step: int | None) -> None:
 
 #: The default tests interrupt each kind of state once: variants have their method's, and these LoRA's.
 LIKE_LORA = ("dora", "lora-fa", "milora", "pissa")
-#: Killed before the first checkpoint, a run begins anew, whatever its method: BeamLoRA and full fine-tuning stand for these.
-LIKE_BEAMLORA = ("adalora", "increlora", "lora", "relora")
 NAMES = [
     name if name == named.cls.name and name not in LIKE_LORA else pytest.param(name, marks=pytest.mark.slow)
     for name, named in sorted(methods.registry().items())
@@ -124,7 +122,7 @@ def test_interrupted_runs_end_with_the_same_bits(
     experiment, spec = load_run([path], {}, f"math/llama-mini/{name}/seed0")
     whole = uninterrupted(name)
     pieces = folders(tmp_path, models_dir, "pieces")
-    for step in (7, 11) if name in LIKE_BEAMLORA else (2, 7, 11):
+    for step in (2, 7, 11):
         with monkeypatch.context() as patch:
             kill_after(patch, step)
             with pytest.raises(Killed):

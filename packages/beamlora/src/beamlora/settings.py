@@ -135,7 +135,8 @@ SETTINGS = tuple(one.name for one in fields(BeamSettings))
 
 def with_flavor(given: dict[str, Any]) -> dict[str, Any]:
     """``given`` and, for what it leaves out, the values of its flavor; none for a flavor that there is not."""
-    known = FLAVORS["paper"] if "flavor" not in given else next((FLAVORS[one] for one in FLAVORS if one == given["flavor"]), {})
+    flavor = given.get("flavor", "paper")
+    known = FLAVORS[flavor] if flavor in tuple(FLAVORS) else {}  # what has no hash is none either
     return {**known, **given}
 
 
