@@ -6,7 +6,6 @@ import statistics
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from harness.config import Frozen
@@ -66,6 +65,8 @@ class Row(Frozen):
     @property
     def spread(self) -> tuple[float, float]:
         """The quartiles over rounds."""
+        import numpy as np  # not while planning, which asks for FILE
+
         low, high = np.quantile(self.values(), [0.25, 0.75])
         return float(low), float(high)
 
