@@ -43,7 +43,7 @@ def tests_after(domain: str) -> list[str]:
 
 
 def value(*, table: str, model: str, method_names: Sequence[str], domain: str, task: str) -> float | None:
-    """The paper's accuracy (a fraction) of a method, under any of its names, on a test set.
+    """The paper's accuracy (a fraction) of a method, under any of its names in any case, on a test set.
 
     The table's own number is preferred; other tables repeat the same runs.
     """
@@ -89,20 +89,20 @@ def sample(*, table: str, method_names: Sequence[str], task: str) -> tuple[int, 
     Raises:
         KeyError: config/paper_samples.csv has no line for it.
     """
-    names = {_plain(name) for name in method_names}
+    names = {name.lower() for name in method_names}
     by_method = {row["method"]: row for row in _samples() if (row["table"], row["task"]) == (table, task)}
-    own = [row for method, row in by_method.items() if _plain(method) in names]
+    own = [row for method, row in by_method.items() if method.lower() in names]
     row = own[0] if own else by_method["*"]
     return int(row["examples"]), int(row["runs"])
 
 
 def parameters_millions(*, model: str, method_names: Sequence[str]) -> float | None:
     """The trainable parameters that the paper's Table 1 prints, in millions."""
-    names = {_plain(name) for name in method_names}
+    names = {name.lower() for name in method_names}
     millions = [
         float(row["params_millions"])
         for row in _rows()
-        if row["model"] == model and _plain(row["method"]) in names and row["params_millions"]
+        if row["model"] == model and row["method"].lower() in names and row["params_millions"]
     ]
     return millions[0] if millions else None
 
@@ -130,17 +130,12 @@ def _rows() -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(stream))
 
 
-@cache
-def _plain(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum())
-
-
 def _entries(model: str, method_names: Sequence[str]) -> dict[str, dict[str, float]]:
     """table -> metric -> accuracy as a fraction, for one method on one model. Table 4 holds settings, not results."""
-    names = {_plain(name) for name in method_names}
+    names = {name.lower() for name in method_names}
     entries: dict[str, dict[str, float]] = {}
     for row in _rows():
-        if row["model"] == model and _plain(row["method"]) in names and row["table"] != "table4":
+        if row["model"] == model and row["method"].lower() in names and row["table"] != "table4":
             task = _OURS.get(row["metric"], row["metric"])
             entries.setdefault(row["table"], {})[task] = round(float(row["value"]) / 100, 6)
     return entries

@@ -266,6 +266,14 @@ def test_paper_has_no_number_after_other_fine_tuning() -> None:
     assert reported.value(table="table1", model="mistral-7b", method_names=["PiSSA"], domain="math", task="gsm8k") is None
 
 
+def test_the_papers_number_belongs_to_the_method_of_that_name_alone() -> None:
+    def gsm8k(*names: str) -> float | None:
+        return reported.value(table="table1", model="llama2-7b", method_names=names, domain="math", task="gsm8k")
+
+    assert gsm8k("lora") == gsm8k("a label", "LoRA") == 0.6631
+    assert [gsm8k(name) for name in ("LoRA+", "lora-plus", "LoRA-FA", "(LoRA)", "Beam-LoRA")] == [None] * 5
+
+
 def test_papers_average_needs_the_same_tasks() -> None:
     four = [("math", "gsm8k"), ("math", "math"), ("code", "humaneval"), ("code", "mbpp")]
 
