@@ -46,6 +46,12 @@ def graded_otherwise(recorded: Mapping[str, str] | None, format: Format) -> str:
     return f"by other sources than this code's ({', '.join(others)})" if others else ""
 
 
+def how_graded(recorded: Sequence[Mapping[str, str] | None], format: Format) -> str:
+    """How records of one task were graded, in words, where some were not as this code grades, or not all alike; else empty."""
+    ways = sorted({graded_otherwise(sources, format) for sources in recorded} - {""})
+    return ", ".join([*ways, *(["not all records alike"] if graded_unlike(recorded) else [])])
+
+
 def graded_unlike(recorded: Sequence[Mapping[str, str] | None]) -> bool:
     """Whether of some records' ``sources`` two are known to differ, or only some are known."""
     known = [sources for sources in recorded if sources is not None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -88,11 +88,13 @@ class MetricsRecord(_Record):
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """Per-example scores of one task, in the order of the test set. ``correct`` is 1 or 0, or 1/k for the right one of k
-    choices that tie, and None where nothing was answered. ``gold_nll`` is None where it was not measured."""
+    choices that tie, and None where nothing was answered. ``gold_nll`` is None where it was not measured. ``sources`` says what
+    graded (``harness.records.grader_sources``); None in older records."""
 
     ids: tuple[str, ...]
     correct: NDArray[np.float64] | None
     gold_nll: NDArray[np.float64] | None
+    sources: Mapping[str, str] | None
 
     def scores(self, metric: Metric) -> NDArray[np.float64] | None:
         """What the metric is the mean of, shape (examples,); None where it was not measured."""
@@ -206,7 +208,8 @@ def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predict
     if correct is not None and not math.isclose(float(correct.mean()), metrics.accuracy or 0.0, abs_tol=1e-9):
         raise recipe.broken(path, f"found accuracy {correct.mean():.6g}, {source.name} says {metrics.accuracy:.6g}")
     measured = all(isinstance(value, int | float) and math.isfinite(value) for value in losses)
-    return Predictions(ids=ids, correct=correct, gold_nll=np.array(losses, dtype=float) if measured else None)
+    gold_nll = np.array(losses, dtype=float) if measured else None
+    return Predictions(ids=ids, correct=correct, gold_nll=gold_nll, sources=metrics.sources)
 
 
 def load_train_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str = SNAKEMAKE) -> TrainRecord:

@@ -81,7 +81,7 @@ def base_row(
 
 
 #: In the place of a task that a base model is not to be asked.
-_UNASKED = Predictions(ids=(), correct=None, gold_nll=None)
+_UNASKED = Predictions(ids=(), correct=None, gold_nll=None, sources=None)
 
 
 def _cell(parts: Sequence[Predictions | None], metric: Metric) -> Cell:

@@ -17,7 +17,7 @@ from harness import reported
 from harness.cli import Config
 from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, judged_by
 from harness.experiment.runs import load_experiment, table_runs
-from harness.records.grader_sources import graded_otherwise, graded_unlike
+from harness.records.grader_sources import how_graded
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family, decide
@@ -138,15 +138,14 @@ def _cost(records: Sequence[RunRecord]) -> Cost:
     )
 
 
-def _gradings(columns: Sequence[Column], records: Sequence[RunRecord]) -> tuple[tuple[Column, str], ...]:
-    """The test sets that records were not graded on as this code grades, or not all alike, and how, in words."""
+def _gradings(columns: Sequence[Column], records: Sequence[RunRecord], base: BaseAnswers) -> tuple[tuple[Column, str], ...]:
+    """The test sets that runs and base models were not graded on as this code grades, or not all alike, and how, in words."""
     found = []
     for column in columns:
-        own = [r.metrics.tasks[column.task].sources for r in records if r.run.domain == column.domain and not r.diverged]
-        if column.spec is None:
-            continue
-        ways = sorted({graded_otherwise(sources, column.spec.format) for sources in own} - {""})
-        found.append((column, ", ".join([*ways, *(["not all runs alike"] if graded_unlike(own) else [])])))
+        own = [r.predictions[column.task] for r in records if r.run.domain == column.domain and not r.diverged]
+        own += [answers for asked, answers in base.items() if asked[1:] == (column.domain, column.task) and answers is not None]
+        if column.spec is not None:
+            found.append((column, how_graded([predictions.sources for predictions in own], column.spec.format)))
     return tuple((column, words) for column, words in found if words)
 
 
@@ -333,13 +332,13 @@ def build_table(
         rates: what the learning rates of these runs are.
         rate_notes: sentences about them.
     """
-    builder = _Builder(experiment, name, runs, loaded)
+    builder, base = _Builder(experiment, name, runs, loaded), base or {}
     models = dict.fromkeys(model for model, _ in builder.groups)
     return Table(
         name=name,
         experiment=experiment,
         columns=builder.columns,
-        sections=tuple(builder.section(model, experiment.models[model], base or {}) for model in models),
+        sections=tuple(builder.section(model, experiment.models[model], base) for model in models),
         seeds=tuple(sorted({run.seed for run in runs})),
         rates=rates,
         rate_notes=tuple(rate_notes),
@@ -348,7 +347,7 @@ def build_table(
         cost=_cost(loaded.records),
         missing=tuple(r.run_id for r in loaded.missing),
         stale=tuple(r.run_id for r in loaded.stale),
-        gradings=_gradings(builder.scores.tasks, loaded.records),
+        gradings=_gradings(builder.scores.tasks, loaded.records, base),
     )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from scipy.stats import rankdata
 
-from harness import cli
+from harness import cli, reported
 from harness.config import BASELINE, Experiment, Metric, RunSpec
 from harness.experiment.runs import all_runs, load_experiment, metric_of, unique
-from harness.records.read import Loaded, load_records
+from harness.records.grader_sources import how_graded
+from harness.records.read import Loaded, RunRecord, load_records
 from harness.statistics import stats
 from harness.tables import words as text
 from harness.tables.arguments import output_folder
@@ -88,7 +89,23 @@ def build_rates_table(experiment: Experiment, tuning: Tuning, *, results: Path, 
         runs = [p.run for p in tuning.points if (p.run.domain, p.run.model_key) == (domain, model)]
         runs += [run for run in ordinary if (run.domain, run.model_key) == (domain, model)]
         groups.append(_group(experiment, unique(runs), tuning, shared, domain=domain, model=model))
-    return RateComparison(experiment=experiment, groups=tuple(groups), notes=tuple(_notes(experiment, tuning, groups)))
+    notes = [*_notes(experiment, tuning, groups), *text.gradings(_gradings([*tuning.loaded.records, *shared.records]))]
+    return RateComparison(experiment=experiment, groups=tuple(groups), notes=tuple(notes))
+
+
+def _gradings(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
+    """The tasks, of validation and test, that runs were not graded on as this code grades, or not all alike, and how."""
+    asked: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        for task in record.predictions:
+            asked.setdefault((record.run.domain, task), []).append(record)
+    ways = {
+        f"{reported.label(task)} ({domain})": how_graded(
+            [record.predictions[task].sources for record in own], own[0].run.evaluation.tasks[task].format
+        )
+        for (domain, task), own in asked.items()
+    }
+    return [(name, how) for name, how in ways.items() if how]
 
 
 def _group(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Iterable
 
 from harness.config import Metric, StoredData, which_rows
 from harness.statistics import stats
@@ -158,6 +159,14 @@ def heading(column: Column) -> str:
     return f"{column.label}†" if column.generated else column.label
 
 
+def gradings(found: Iterable[tuple[str, str]]) -> list[str]:
+    """One sentence for each way of grading that is not this code's, over (name of a test set, how it was graded)."""
+    by_way: dict[str, list[str]] = {}
+    for name, how in found:
+        by_way.setdefault(how, []).append(name)
+    return [f"Graded {how}; shown as recorded: {', '.join(names)}." for how, names in by_way.items()]
+
+
 def baseline_label(section: Section) -> str | None:
     return next((row.label for row in section.rows if row.is_baseline), None)
 
@@ -234,9 +243,7 @@ def context(table: Table) -> list[str]:
             "constant answer scores there; in an average, on one of its sets or more. Collapsed runs are in every mean, "
             "difference and interval: leaving them out would flatter a method."
         )
-    for how in dict.fromkeys(words for _, words in table.gradings):
-        labels = ", ".join(heading(column) for column, words in table.gradings if words == how)
-        lines.append(f"Graded {how}; shown as recorded: {labels}.")
+    lines += gradings((heading(column), how) for column, how in table.gradings)
     for what, names in (("have no record", table.missing), ("have a record of other settings, left out", table.stale)):
         if names:
             listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

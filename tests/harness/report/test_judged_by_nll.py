@@ -133,6 +133,32 @@ def test_the_base_model_stands_on_top_with_what_it_scored_before(made: Made) -> 
     assert rows["method_key"].drop_duplicates().tolist() == ["base", "lora", "beamlora"]
 
 
+def graded_otherwise(folder: Path, task: str) -> None:
+    """Make a record's verdicts those of another grader."""
+    content = json.loads((folder / "metrics.json").read_text())
+    content["tasks"][task]["sources"]["grader"] = "0" * 64
+    (folder / "metrics.json").write_text(json.dumps(content))
+
+
+def test_another_grader_of_the_base_model_or_of_a_sweep_is_named(copy: Made) -> None:
+    def notes() -> list[str]:
+        arguments = ["--configfile", str(copy.file), "--results-dir", str(copy.source.results)]
+        names = ("table1", "learning_rate")
+        for name in names:
+            tables.main([name, *arguments])
+        texts = [(copy.folder / f"tables/{name}.md").read_text() for name in names]
+        return [line for text in texts for line in text.splitlines() if line.startswith("- Graded")]
+
+    assert notes() == []
+    graded_otherwise(copy.folder / "base/llama-tiny/sound", "arc_easy")
+    graded_otherwise(copy.folder / "rates/llama-tiny/lora/seed9", "gsm8k_validation")
+    how = "by other sources than this code's (grader), not all records alike"
+    assert notes() == [
+        f"- Graded {how}; shown as recorded: {task}."
+        for task in ("ARC-e (after math fine-tuning)†", "gsm8k_validation (rates)")
+    ]
+
+
 def test_without_its_record_the_base_model_has_not_run(copy: Made) -> None:
     (copy.folder / "base/llama-tiny/sound/metrics.json").unlink()
     with pytest.raises(MissingRecord, match="base/llama-tiny/sound/metrics.json: found no such file; make it: snakemake"):

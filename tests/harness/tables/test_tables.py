@@ -367,9 +367,9 @@ def test_a_number_of_another_grader_says_so(tmp_path: Path) -> None:
 
     older = {**grader_sources("gsm8k"), "grader": "0" * 64, "packages": "sympy 1.0"}
     said = "by other sources than this code's (grader, packages)"
-    assert note(older) == f"- Graded {said}, not all runs alike; shown as recorded: GSM8K†."
+    assert note(older) == f"- Graded {said}, not all records alike; shown as recorded: GSM8K†."
     unnamed = "by sources that the record does not name"
-    assert note(None) == f"- Graded {unnamed}, not all runs alike; shown as recorded: GSM8K†."
+    assert note(None) == f"- Graded {unnamed}, not all records alike; shown as recorded: GSM8K†."
 
 
 def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
