@@ -7,6 +7,7 @@ task fails, the finished ones are kept for the next attempt.
 from __future__ import annotations
 
 import datetime
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -132,31 +133,30 @@ def evaluate_tasks(
     progress = Progress(title)
     finished = FinishedTasks(folder / UNFINISHED)
     generated_by = _engine(evaluation)
-    model = tokenizer = None
+    loaded = functools.cache(load)
     metrics: dict[str, Any] = {}
     with ExitStack() as stack:
-        engine: VLLM | None = None
+
+        @functools.cache
+        def engine() -> VLLM | None:
+            return stack.enter_context(VLLM(*loaded(), folder=folder / UNFINISHED)) if evaluation.engine == "vllm" else None
+
         for name, task in tasks.items():
             fingerprint = source_fingerprint(records[name])
             how = {"dtype": evaluation.dtype, "scoring": evaluation.scoring}
             key = task_key(task, **how, engine=generated_by, weights=weights, data_sha256=fingerprint)
             result = finished.load(name, key)
             if result is None:
-                if model is None:
-                    model, tokenizer = load()
-                    if evaluation.engine == "vllm":
-                        engine = stack.enter_context(VLLM(model, tokenizer, folder=folder / UNFINISHED))
+                asked = (*loaded(), name, task, records[name], progress.update)
+                server = engine()
                 with _naming(name, kept=tuple(metrics)):
-                    result = evaluate_task(
-                        model, tokenizer, name, task, records[name], progress.update, scoring=evaluation.scoring, engine=engine
-                    )
+                    result = evaluate_task(*asked, scoring=evaluation.scoring, engine=server)
                 finished.save(name, key, result)
             write_jsonl(folder / "predictions" / f"{name}.jsonl", result.predictions)
             metrics[name] = result.metrics | {"data_sha256": fingerprint}
     lm_eval: dict[str, Any] | None = None
     if evaluation.lm_eval is not None:
-        if model is None:
-            model, tokenizer = load()
+        model, tokenizer = loaded()
         with _naming("lm_eval", kept=tuple(metrics)):
             lm_eval = run_lm_eval(model, tokenizer, evaluation.lm_eval, tasks=outside)
         _write_lm_eval_samples(lm_eval, folder)
