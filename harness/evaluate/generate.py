@@ -18,7 +18,7 @@ import torch
 
 from harness.data.tokens import decode_response, encode_prompt, encode_response
 from harness.engine.process import EngineError
-from harness.models.float32_head import float32_head
+from harness.models.output_layer import Logits, float32_head, logits_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -418,23 +418,23 @@ def _score_all(
     """For each row: the summed log-likelihood of its scored tokens, and that of each of its ``nexts`` after them."""
     results: dict[int, tuple[float, list[float]]] = {}
     with evaluating(model):
+        logits = logits_of(model)
         for batch in batches([len(row.tokens) for row in rows], batch_size, max_tokens=SCORED_TOKENS):
-            results |= zip(batch, _score(model, [rows[index] for index in batch]), strict=True)
+            results |= zip(batch, _score(model, logits, [rows[index] for index in batch]), strict=True)
             if on_batch is not None:
                 on_batch(len(results), len(rows))
     return [results[index] for index in range(len(rows))]
 
 
-def _score(model: PreTrainedModel, rows: list[_Scored]) -> list[tuple[float, list[float]]]:
+def _score(model: PreTrainedModel, logits: Logits, rows: list[_Scored]) -> list[tuple[float, list[float]]]:
     """Right-padded: padding comes after every scored token, where causal attention cannot see it."""
     width = max(len(row.tokens) for row in rows)
     ids = torch.tensor([row.tokens + [0] * (width - len(row.tokens)) for row in rows], device=model.device)
     mask = torch.tensor([[1] * len(row.tokens) + [0] * (width - len(row.tokens)) for row in rows], device=model.device)
     hidden = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    head = model.get_output_embeddings()
     results = []
     for place, row in enumerate(rows):
-        log_p = head(hidden[place, row.start - 1 : len(row.tokens)]).log_softmax(dim=-1)
+        log_p = logits(hidden[place, row.start - 1 : len(row.tokens)]).log_softmax(dim=-1)
         scored = log_p[:-1].gather(1, ids[place, row.start : len(row.tokens), None])
         results.append((float(scored.sum()), log_p[-1, row.nexts].tolist()))
     return results

@@ -171,7 +171,7 @@ def evaluate(lm: HFLM, tasks: Mapping[str, Any], *, limit: int | None = None, nu
     the model's dtype, as in our own evaluation: of equal choices lm-eval takes the first."""
     from lm_eval import simple_evaluate
 
-    from harness.models.float32_head import float32_head
+    from harness.models.output_layer import float32_head
 
     # Stands in for the task manager, which would index lm-eval's 14,000 tasks again and load these a second time.
     loaded = SimpleNamespace(load=lambda names: tasks, task_index={})

@@ -18,6 +18,7 @@ import torch
 
 from harness.data.tokens import encode_prompt, encode_response
 from harness.evaluate.generate import SCORED_TOKENS, OnBatch, batches, evaluating
+from harness.models.output_layer import Logits, logits_of
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
@@ -103,10 +104,11 @@ def loglikelihoods(
     results: list[list[float]] = [[0.0] * len(responses) for responses in asked]
     done = 0
     with evaluating(model):
-        cache = _read(model, shared)
+        cache, logits = _read(model, shared), logits_of(model)
         for batch in batches(list(map(len, trees)), batch_size, max_tokens=SCORED_TOKENS):
             if len(trees[batch[0]]):
-                scored = _score(model, [trees[index] for index in batch], cache=cache, skip=len(shared), window=window)
+                members = [trees[index] for index in batch]
+                scored = _score(model, logits, members, cache=cache, skip=len(shared), window=window)
                 for index, sums in zip(batch, scored, strict=True):
                     results[index] = sums
             done += len(batch)
@@ -171,7 +173,7 @@ def _packed(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _score(
-    model: PreTrainedModel, trees: Sequence[_Tree], *, cache: Cache | None, skip: int, window: int | None
+    model: PreTrainedModel, logits: Logits, trees: Sequence[_Tree], *, cache: Cache | None, skip: int, window: int | None
 ) -> list[list[float]]:
     rows, width = _packed(list(map(len, trees))), len(trees[0])
     ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -204,11 +206,11 @@ def _score(
         for pairs in tree.scored
         for place, token in pairs
     ]
-    found = _log_p(model, hidden, wanted)
+    found = _log_p(logits, hidden, wanted)
     return [[sum(next(found) for _ in pairs) for pairs in tree.scored] for tree in trees]
 
 
-def _log_p(model: PreTrainedModel, hidden: torch.Tensor, wanted: Sequence[tuple[int, int, int]]) -> Iterator[float]:
+def _log_p(logits: Logits, hidden: torch.Tensor, wanted: Sequence[tuple[int, int, int]]) -> Iterator[float]:
     """The log-probability of each token after its position.
 
     Args:
@@ -224,7 +226,7 @@ def _log_p(model: PreTrainedModel, hidden: torch.Tensor, wanted: Sequence[tuple[
         chunk = asked[start : start + _LOGITS]
         rows, places = torch.tensor([position for position, _ in chunk], device=hidden.device).T
         # Its error on 49,152 tokens is ten times that of logsumexp, but it is everybody's: lm-eval's sums, and those of rows.
-        log_p = model.get_output_embeddings()(hidden[rows, places]).log_softmax(dim=-1)
+        log_p = logits(hidden[rows, places]).log_softmax(dim=-1)
         here = [(number, token) for number, (_, tokens) in enumerate(chunk) for token in tokens]
         numbers, tokens = torch.tensor(here, device=hidden.device).T
         values = log_p[numbers, tokens].tolist()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from harness.models.output_layer import instead, returns_its_output
 from harness.train import attention
 
 #: Logits that exist at a time: 64 MiB of float32.
@@ -30,34 +30,18 @@ def label_loss(hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor) -> t
 
 def plain_head(model: nn.Module) -> nn.Linear | None:
     """The output layer, if the model returns its output as it is; None where it is of another kind, or where logits are scaled
-    or capped behind it. Asks the model for one token, with marks in place of logits."""
+    or capped behind it."""
     inner: Any = model
     head = inner.get_output_embeddings()
     if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter or head._forward_hooks or head._forward_pre_hooks:
         return None
-    ids = torch.zeros(1, 1, dtype=torch.long, device=head.weight.device)
     packed = {"segment_lengths": [1]} if inner.config._attn_implementation == attention.NAME else {}
-    marks = torch.linspace(-1000, 1000, head.out_features, dtype=head.weight.dtype, device=head.weight.device)[None, None]
-    training = model.training
-    model.eval()
-    with torch.no_grad(), _instead(head, lambda hidden: marks):
-        logits = model(input_ids=ids, use_cache=False, **packed).logits
-    model.train(training)
-    return head if torch.equal(logits, marks) else None
+    return head if returns_its_output(inner, **packed) else None
 
 
 def hidden_states(head: nn.Linear) -> AbstractContextManager[None]:
     """Let the model return what its output layer ``head`` gets in place of logits."""
-    return _instead(head, lambda hidden: hidden)
-
-
-@contextmanager
-def _instead(head: nn.Linear, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    head.forward = forward  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        del head.forward
+    return instead(head, lambda hidden: hidden)
 
 
 class _LabelLoss(torch.autograd.Function):

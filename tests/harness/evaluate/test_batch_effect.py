@@ -15,7 +15,7 @@ from harness.evaluate.answers import Answers
 from harness.evaluate.batch_effect import batch_effect, other_batch_size
 from harness.evaluate.generate import Completion, choice_loglikelihoods, generate, reference_nll
 from harness.evaluate.task import evaluate_task
-from harness.models.float32_head import float32_head
+from harness.models.output_layer import float32_head
 from harness.protocols import with_defaults
 from harness.synthetic import GENERATORS
 from tests.harness.evaluate.byte_models import PROMPTS, SIZES

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GraniteConfig, GraniteForCausalLM
 
 from harness.evaluate import tree
 from harness.evaluate.generate import choice_loglikelihoods, reference_nll
@@ -31,12 +33,13 @@ def responses(tokenizer, prompts: list[str], *, ended: bool = False) -> list[lis
 
 @pytest.fixture
 def passes(model):
-    """(rows, width, tokens in the cache) of each pass through the model."""
+    """(rows, width, tokens in the cache) of each pass through the model, but for that which shows what becomes of logits."""
     seen: list[tuple[int, ...]] = []
 
     def note(module, args, kwargs) -> None:
         cached = kwargs.get("past_key_values")
-        seen.append((*kwargs["input_ids"].shape, cached.get_seq_length() if cached is not None else 0))
+        if kwargs["use_cache"] or kwargs["input_ids"].shape != (1, 1):
+            seen.append((*kwargs["input_ids"].shape, cached.get_seq_length() if cached is not None else 0))
 
     handle = model.model.register_forward_pre_hook(note, with_kwargs=True)
     yield seen
@@ -57,6 +60,33 @@ def test_choices_score_as_rows_do_for_any_batch_size_and_order(model, tokenizer,
     for scores, right in zip(backwards, expected, strict=True):
         assert_equal_but_for_rounding(scores, right, **sums_of_scores(model))
     assert backwards[5][0] == 0 and backwards[6][0] == backwards[6][1]
+
+
+@pytest.mark.numeric
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda sizes: Gemma3ForCausalLM(Gemma3TextConfig(**sizes, head_dim=8, final_logit_softcapping=0.2)),
+        lambda sizes: GraniteForCausalLM(GraniteConfig(**sizes, logits_scaling=0.1)),
+    ],
+)
+def test_logits_that_the_model_caps_or_scales_are_scored_as_it_has_them(tokenizer, build) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 257, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
+             "num_attention_heads": 2, "num_key_value_heads": 2, "initializer_range": 0.2}  # fmt: skip
+    model = build(sizes).eval()
+    asked = responses(tokenizer, PROMPTS)
+    offered = [[(prompt, choice) for choice in own] for prompt, own in zip(PROMPTS, CHOICES, strict=True)]
+    by_rows = choice_loglikelihoods(model, tokenizer, offered, batch_size=3)
+    by_trees = tree.loglikelihoods(model, asked, batch_size=3)
+    for own, rows, trees in zip(asked, by_rows, by_trees, strict=True):
+        right = []
+        for one in own:
+            log_p = model(torch.tensor([one.tokens])).logits[0].double().log_softmax(-1)
+            right.append(sum(float(log_p[i - 1, one.tokens[i]]) for i in range(one.start, len(one.tokens))))
+        assert_equal_but_for_rounding([nats for nats, _ in rows], right, **sums_of_scores(model))
+        assert_equal_but_for_rounding(trees, right, **sums_of_scores(model))
 
 
 @pytest.mark.numeric

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.models.float32_head import float32_head
+from harness.models.output_layer import float32_head
 from tests.tiny_models import llama
 
 
