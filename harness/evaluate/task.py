@@ -128,7 +128,7 @@ def evaluate_task(
         effect = batch_effect(task, asked, answers, ask, graders=tuple(chosen), dtype=str(model.dtype).removeprefix("torch."))
     seconds = {**answers.seconds, "grading": grading_s[0]} | ({"batch_effect": effect_s[0]} if effect else {})
     metrics = averages(rows, grading, chosen, task, seconds=seconds)
-    more = {"sources": grader_sources(task.format), "batch_effect": effect}
+    more = {"sources": grader_sources(task), "batch_effect": effect}
     return TaskResult(metrics=metrics | more, predictions=rows)
 
 

@@ -12,6 +12,7 @@ from harness.source_files import ROOT, releases, source_hash
 
 if TYPE_CHECKING:
     from evaluation.sets.columns import Format
+    from harness.config import TaskSpec
 
 #: Grades completions, and choices by their log-likelihoods, whatever the set.
 _GRADING = ("evaluation.grading", "evaluation.graders.choices")
@@ -19,20 +20,24 @@ _GRADING = ("evaluation.grading", "evaluation.graders.choices")
 _METRICS = "harness/statistics/averages.py"
 
 
-@cache
-def grader_sources(format: Format) -> dict[str, str]:
+def grader_sources(task: TaskSpec) -> dict[str, str]:
     """What made a task's verdicts and its metrics. ``grader`` is the SHA-256 of the sources behind the verdicts (the set's
-    module, its graders and all that they import), ``packages`` names the releases of what else these import, and ``metric`` is
-    the SHA-256 of the source that averages them.
+    module, its graders and all that they import) and ``packages`` names the releases of what else these import, where anything
+    is graded; ``metric`` is the SHA-256 of the source that averages.
 
     Raises:
-        KeyError: no set of that name.
+        KeyError: no set of the task's format.
     """
+    return ({} if task.grader is None else _graders(task.format)) | {"metric": file_sha256(ROOT / _METRICS)}
+
+
+@cache
+def _graders(format: Format) -> dict[str, str]:
     graders = (*_GRADING, sets.module_of(format))
-    return {"grader": source_hash(*graders), "packages": releases(*graders), "metric": file_sha256(ROOT / _METRICS)}
+    return {"grader": source_hash(*graders), "packages": releases(*graders)}
 
 
-def graded_otherwise(recorded: Mapping[str, str] | None, format: Format) -> str:
+def graded_otherwise(recorded: Mapping[str, str] | None, task: TaskSpec) -> str:
     """How a number was graded, in words, where it was not as this code grades: by which other sources, or by which ones is
     not known. Empty where all that is recorded is the same.
 
@@ -41,15 +46,16 @@ def graded_otherwise(recorded: Mapping[str, str] | None, format: Format) -> str:
     """
     if recorded is None:
         return "by sources that the record does not name"
-    now = grader_sources(format)
-    others = [part for part, what in recorded.items() if now.get(part) != what]
+    others = [part for part, what in grader_sources(task).items() if recorded.get(part, what) != what]
     return f"by other sources than this code's ({', '.join(others)})" if others else ""
 
 
-def how_graded(recorded: Sequence[Mapping[str, str] | None], format: Format) -> str:
+def how_graded(recorded: Sequence[Mapping[str, str] | None], task: TaskSpec) -> str:
     """How records of one task were graded, in words, where some were not as this code grades, or not all alike; else empty."""
-    ways = sorted({graded_otherwise(sources, format) for sources in recorded} - {""})
-    return ", ".join([*ways, *(["not all records alike"] if graded_unlike(recorded) else [])])
+    ways = sorted({graded_otherwise(sources, task) for sources in recorded} - {""})
+    parts = grader_sources(task).keys()
+    own = [sources and {part: what for part, what in sources.items() if part in parts} for sources in recorded]
+    return ", ".join([*ways, *(["not all records alike"] if graded_unlike(own) else [])])
 
 
 def graded_unlike(recorded: Sequence[Mapping[str, str] | None]) -> bool:

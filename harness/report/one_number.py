@@ -199,7 +199,7 @@ def _run(source: Source, raw: Raw, run: RunSpec, tasks: Sequence[str], metric: M
             mean = f"{sum(row['gold_nll'] for row in rows) / len(rows):.4f} nats, mean of {len(rows)}"
         lines.append(_line(_NAMES[metric], f"{mean} in predictions/{task}.jsonl ({how})", indent=2))
         sources = metrics["tasks"][task].get("sources")
-        graded = graded_otherwise(sources, run.evaluation.tasks[task].format) or "as this code grades"
+        graded = graded_otherwise(sources, run.evaluation.tasks[task]) or "as this code grades"
         lines.append(_line("graded", f"{graded}: {_sources(sources)}" if sources else graded, indent=2))
     dirty = " with uncommitted changes" if git.get("dirty") else ""
     adapter, agree = _adapter(folder, train.get("artefact") or {})

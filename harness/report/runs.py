@@ -106,7 +106,7 @@ def _commands(source: Source, folder: Path) -> dict[str, str]:
 
 def _scores(task: dict[str, Any], spec: TaskSpec) -> dict[str, Any]:
     """The numbers of one task; ``graded`` says in words where they were not made as this code grades."""
-    return {key: task.get(key) for key in _METRICS} | {"graded": graded_otherwise(task.get("sources"), spec.format)}
+    return {key: task.get(key) for key in _METRICS} | {"graded": graded_otherwise(task.get("sources"), spec)}
 
 
 def _entry(source: Source, run: RunSpec, status: str) -> dict[str, Any]:

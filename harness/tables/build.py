@@ -145,7 +145,7 @@ def _gradings(columns: Sequence[Column], records: Sequence[RunRecord], base: Bas
         own = [r.predictions[column.task] for r in records if r.run.domain == column.domain and not r.diverged]
         own += [answers for asked, answers in base.items() if asked[1:] == (column.domain, column.task) and answers is not None]
         if column.spec is not None:
-            found.append((column, how_graded([predictions.sources for predictions in own], column.spec.format)))
+            found.append((column, how_graded([predictions.sources for predictions in own], column.spec)))
     return tuple((column, words) for column, words in found if words)
 
 

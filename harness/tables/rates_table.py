@@ -101,7 +101,7 @@ def _gradings(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
             asked.setdefault((record.run.domain, task), []).append(record)
     ways = {
         f"{reported.label(task)} ({domain})": how_graded(
-            [record.predictions[task].sources for record in own], own[0].run.evaluation.tasks[task].format
+            [record.predictions[task].sources for record in own], own[0].run.evaluation.tasks[task]
         )
         for (domain, task), own in asked.items()
     }

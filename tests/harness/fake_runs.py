@@ -148,7 +148,7 @@ def write_run(
                        "unparseable": 0.0, "truncated": 0.0, "timed_out": 0.0,
                        "gold_nll": float(np.mean(losses)) if gold_nll else None}  # fmt: skip
         if spec is not None:
-            tasks[task]["sources"] = grader_sources(spec.format)
+            tasks[task]["sources"] = grader_sources(spec)
         if labels := (gold or {}).get(task):
             for row, label in zip(rows, labels, strict=True):
                 row["gold"] = label
@@ -190,7 +190,7 @@ def write_base(made: Experiment, results: Path, rng: np.random.Generator) -> Non
             (folder / "predictions" / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             accuracy = float(correct.mean()) if answered else None
             tasks[task] = {"accuracy": accuracy, "n": n, "grader": spec.grader, "gold_nll": float(np.mean(losses)),
-                           "sources": grader_sources(spec.format)}  # fmt: skip
+                           "sources": grader_sources(spec)}  # fmt: skip
         write_json(folder / "metrics.json", {
             "schema_version": SCHEMA_VERSION, "run_id": base.folder, "status": "success", "tasks": tasks,
             "evaluation": base.evaluation.model_dump(mode="json"),

@@ -54,10 +54,11 @@ def test_runs_are_compared_as_in_the_tables(tmp_path: Path) -> None:
 
 def test_runs_that_other_code_graded_are_not_compared_in_silence(tmp_path: Path) -> None:
     folders = []
-    for run in fake_runs.runs(fake_runs.small())[:2]:
+    runs = fake_runs.runs(fake_runs.small())[:2]
+    for run in runs:
         folders.append(fake_runs.write_run(run, tmp_path, correct={"gsm8k": [True, False], "math": [True, True]}))
-    path = folders[1] / "metrics.json"
-    path.write_text(path.read_text().replace(grader_sources("math")["grader"], "0" * 64))
+    path, grader = folders[1] / "metrics.json", grader_sources(runs[1].evaluation.tasks["math"])["grader"]
+    path.write_text(path.read_text().replace(grader, "0" * 64))
     result = compare(*sides(folders[:1], folders[1:]))
     assert {task.name: task.graded_unlike for task in result.tasks} == {"gsm8k": False, "math": True}
     assert report(result).count("NOT GRADED ALIKE") == 1

@@ -44,7 +44,7 @@ def test_closed_questions_are_graded_three_ways_and_have_a_floor(model, tokenize
     assert set(metrics["graders"]) == {"label", "llm_adapters", "loglikelihood"}
     golds = [record["answer"] for record in records]
     assert metrics["floor"] == max(map(golds.count, golds)) / 6
-    assert metrics["sources"] == grader_sources("siqa")
+    assert metrics["sources"] == grader_sources(task("siqa"))
     for row in rows:
         scores = row["choice_loglikelihoods"]
         assert tuple(scores) == ("answer1", "answer2", "answer3")
@@ -73,7 +73,7 @@ def test_scoring_decides_whether_reference_and_choices_share_a_pass(model, token
     handle = model.model.register_forward_pre_hook(lambda *_: seen.append(1))
     evaluate_task(model, tokenizer, "p", task("piqa", max_new_tokens=1), GENERATORS["piqa"](1, 0), scoring=scoring)
     handle.remove()
-    assert len(seen) == 1 + passes  # one to answer
+    assert len(seen) == 1 + 2 * passes  # one to answer; before each pass, one token shows what becomes of logits
 
 
 def test_a_tie_is_recorded_and_worth_1_over_k(model, tokenizer, monkeypatch) -> None:

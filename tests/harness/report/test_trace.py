@@ -38,7 +38,7 @@ def traced(source: Source, capsys: pytest.CaptureFixture[str], *words: str) -> t
 
 def test_shows_the_number_its_runs_and_the_commands(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
     other = source.folder / "math/llama-tiny/beamlora/seed1/metrics.json"
-    before, now = other.read_text(), grader_sources("gsm8k")
+    before, now = other.read_text(), grader_sources(source.experiment.domains["math"].evaluation.tasks["gsm8k"])
     other.write_text(before.replace(now["grader"], "0" * 64))
     status, out = traced(source, capsys, "table1", "llama2-7b", "BeamLoRA", "gsm8k")
     other.write_text(before)

@@ -365,7 +365,11 @@ def test_a_number_of_another_grader_says_so(tmp_path: Path) -> None:
         ]
         return line
 
-    older = {**grader_sources("gsm8k"), "grader": "0" * 64, "packages": "sympy 1.0"}
+    older = {
+        **grader_sources(run_of(experiment, "lora", 1).evaluation.tasks["gsm8k"]),
+        "grader": "0" * 64,
+        "packages": "sympy 1.0",
+    }
     said = "by other sources than this code's (grader, packages)"
     assert note(older) == f"- Graded {said}, not all records alike; shown as recorded: GSM8K†."
     unnamed = "by sources that the record does not name"
