@@ -133,10 +133,10 @@ def test_the_base_model_stands_on_top_with_what_it_scored_before(made: Made) -> 
     assert rows["method_key"].drop_duplicates().tolist() == ["base", "lora", "beamlora"]
 
 
-def graded_otherwise(folder: Path, task: str) -> None:
-    """Make a record's verdicts those of another grader."""
+def made_otherwise(folder: Path, task: str, part: str) -> None:
+    """Make what a record says of a task that of other sources."""
     content = json.loads((folder / "metrics.json").read_text())
-    content["tasks"][task]["sources"]["grader"] = "0" * 64
+    content["tasks"][task]["sources"][part] = "0" * 64
     (folder / "metrics.json").write_text(json.dumps(content))
 
 
@@ -150,12 +150,11 @@ def test_another_grader_of_the_base_model_or_of_a_sweep_is_named(copy: Made) -> 
         return [line for text in texts for line in text.splitlines() if line.startswith("- Graded")]
 
     assert notes() == []
-    graded_otherwise(copy.folder / "base/llama-tiny/sound", "arc_easy")
-    graded_otherwise(copy.folder / "rates/llama-tiny/lora/seed9", "gsm8k_validation")
-    how = "by other sources than this code's (grader), not all records alike"
+    made_otherwise(copy.folder / "base/llama-tiny/sound", "arc_easy", "grader")
+    made_otherwise(copy.folder / "rates/llama-tiny/lora/seed9", "gsm8k_validation", "metric")
     assert notes() == [
-        f"- Graded {how}; shown as recorded: {task}."
-        for task in ("ARC-e (after math fine-tuning)†", "gsm8k_validation (rates)")
+        f"- Graded by other sources than this code's ({part}), not all records alike; shown as recorded: {task}."
+        for part, task in (("grader", "ARC-e (after math fine-tuning)†"), ("metric", "gsm8k_validation (rates)"))
     ]
 
 
