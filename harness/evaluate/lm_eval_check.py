@@ -290,10 +290,15 @@ def _base(experiment: Experiment, key: str | None, models_dir: Path) -> _Subject
     )
 
 
-def _load_tasks(args: argparse.Namespace, data_dir: str | None) -> dict[str, Any]:
+def default_tasks(evaluation: EvaluationSpec | None) -> str:
+    """The group of lm-eval tasks that asks as an evaluation asked: choices as running text, or by their labels."""
+    return f"beamlora_{CONTINUATION if evaluation is not None and evaluation.protocol == CONTINUATION else 'choices'}"
+
+
+def _load_tasks(args: argparse.Namespace, data_dir: str | None, evaluation: EvaluationSpec | None) -> dict[str, Any]:
     from harness.evaluate.lm_eval import load_tasks
 
-    names = LmEvalSpec(tasks=tuple(args.tasks), include_path=str(TASKS))
+    names = LmEvalSpec(tasks=tuple(args.tasks or [default_tasks(evaluation)]), include_path=str(TASKS))
     tasks = load_tasks(names, include_defaults=False, metadata={"data_dir": data_dir})
     for task in tasks["tasks"].values():
         if args.max_new_tokens is not None and task.OUTPUT_TYPE == "generate_until":
@@ -343,7 +348,12 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--run", type=Path, metavar="RUN_DIR", help="an evaluated run or base model: metrics.json")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the record's or the base evaluations'")
     parser.add_argument("--data-dir", metavar="DIR", help="local copies of the sets (default: the experiment's data_dir)")
-    parser.add_argument("--tasks", nargs="+", default=["beamlora_choices"], metavar="NAME", help="default: %(default)s")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="NAME",
+        help="default: beamlora_choices, or beamlora_continuation if so recorded",
+    )
     parser.add_argument("--limit", type=_positive, metavar="N", help="the first rows of each task only (default: as above)")
     parser.add_argument("--batch-size", type=_positive, metavar="N", help="default: as above; 1 in bfloat16")
     parser.add_argument("--max-new-tokens", type=_positive, metavar="N", help="another limit for generation, on both sides")
@@ -361,9 +371,9 @@ def main(arguments: list[str] | None = None) -> int:
     config = cli.parse_config(args)
     experiment = load_experiment(config.files, config.overrides)
     data_dir = args.data_dir or experiment.data_dir
-    tasks = _load_tasks(args, data_dir)
     limit_threads()
     subject = _recorded(args.run, args.models_dir) if args.run is not None else _base(experiment, args.model, args.models_dir)
+    tasks = _load_tasks(args, data_dir, subject.evaluation)
     dtype = args.dtype or subject.dtype
     model, tokenizer = subject.load(dtype)
     agreements = compare(

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from harness.config import ConfigError, LmEvalSpec
+from harness.config import ConfigError, EvaluationSpec, LmEvalSpec
 from tests import experiments
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
@@ -225,6 +225,13 @@ def test_the_command_takes_the_dtype_rows_and_batches_of_the_record(data: Path, 
     lm_eval_check.main([*arguments, "--dtype", "float32", "--limit", "2"])
     record = json.loads((data / "check.json").read_text())
     assert (record["dtype"], record["tasks"]["beamlora_boolq"]["n"]) == ("float32", 2)
+
+
+def test_without_names_the_tasks_are_those_of_the_recorded_protocol() -> None:
+    task = {"source": {"kind": "generated", "generator": "piqa", "rows": 4, "seed": 0}, "format": "piqa"}
+    sound, running = (EvaluationSpec(protocol=name, tasks={"piqa": task}) for name in ("sound", "continuation"))
+    assert lm_eval_check.default_tasks(None) == lm_eval_check.default_tasks(sound) == "beamlora_choices"
+    assert lm_eval_check.default_tasks(running) == "beamlora_continuation"
 
 
 @pytest.mark.usefixtures("wrong_scorer")
