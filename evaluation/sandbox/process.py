@@ -205,6 +205,8 @@ class Child:
             decoded = self._objects.setdefault(int(parts[0]), Handle(self, int(parts[0])))
         elif tag == "other" and self.built_in_only:
             decoded = self._decode(parts[0])
+        elif tag in ("dict_keys", "dict_items") and self.built_in_only:
+            raise ProgramError(NOT_PLAIN)  # a view of a dict that is handed on to nobody
         else:
             decoded = decode_plain(tag, parts, self._decode)
         self._depth -= 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evaluation.sandbox import run as sandbox
-from evaluation.sandbox.process import folders_of
+from evaluation.sandbox.process import NOT_PLAIN, folders_of
 from evaluation.sandbox.run import Job, Limits, Output, Result, Sandbox, run, run_all
 
 RIGHT = "def f(x):\n    return x + 1"
@@ -63,6 +63,12 @@ def test_the_order_of_a_set_is_always_the_same(box: Sandbox) -> None:
     job = Job(source=source, entry_point="f", inputs=((),), collect=True)
     first, second = (result.outputs[0].value for result in box.run_all([job, job]))
     assert first == second
+
+
+def test_a_view_of_a_dict_is_not_collected_and_named(box: Sandbox) -> None:
+    source, inputs = "def f(name): return getattr({1: 2}, name)()", (("keys",), ("items",))
+    (result,) = box.run_all([Job(source=source, entry_point="f", inputs=inputs, collect=True)])
+    assert result.outcome == "passed" and [one.error for one in result.outputs] == [NOT_PLAIN] * 2
 
 
 def test_threads_left_over_do_not_delay(box: Sandbox) -> None:
