@@ -13,6 +13,7 @@ from snakemake.logging import logger
 from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
 from harness.figures.catalogue import figures
+from harness.workflow.checkout import adapter_if_needed, even_dates
 from harness.workflow.damage import set_aside_damaged
 from harness.workflow.dag import Dag, code_of, figure_code, hold_lock, method_code, read_config, set_code
 from harness.workflow.ending import Failures, end_when_interrupted, last_words, leave_interrupts_to_snakemake, or_refuse, refuse
@@ -35,6 +36,7 @@ try:
     # Written before the graph is built: Snakemake lists a folder once, and what comes later is not there for it.
     METHOD_CODE = {name: stamp("method", method_code(name)) for name in PLAN.method_names}
     SET_CODE = {place: stamp("sets", set_code(evaluation)) for place, evaluation in PLAN.evaluations.items()}
+    EVALUATE_CODE, PRUNE_CODE = (stamp(rule, code_of(rule)) for rule in ("evaluate", "prune"))
     FIGURE_CODE = {name: stamp("figure", figure_code(name)) for name in figures()}
     # workflow.dryrun knows it only when the Snakefile has been read.
     DRY_RUN = workflow.output_settings.dryrun
@@ -43,6 +45,8 @@ try:
             end_when_interrupted()
             LOCK = hold_lock(PLAN.experiment.name)
             CLOCK = PLAN.lead()
+        for run in PLAN.runs:
+            even_dates(PLAN.folder / run)
         DAMAGED = set_aside_damaged(PLAN, dry_run=DRY_RUN)
 except ConfigError as error:
     refuse(error)
@@ -55,6 +59,16 @@ GPUS = int(PLAN.experiment.gpu)
 # As a resource, since a changed parameter would rerun every job: what a run depends on is in its params.spec.
 def OVERRIDES(wildcards):
     return PLAN.override_arguments
+
+
+def ADAPTER(name, *code):
+    """The adapter as an input of a run's file of that name, which is made by this code: where weights are at hand, or due."""
+
+    def of(wildcards):
+        run = PLAN.run(wildcards)
+        return adapter_if_needed(PLAN.folder / run.run_id / name, [*code, SET_CODE[run.domain]])
+
+    return of
 
 
 def BASE(wildcards):
@@ -169,10 +183,10 @@ rule evaluate:
     input:
         config=ancient(PLAN.configfiles),
         record=f"{RUN_FOLDER}/train.json",
-        adapter=f"{RUN_FOLDER}/adapter",
+        adapter=ADAPTER("metrics.json", EVALUATE_CODE),
         base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
-        code=stamp("evaluate", code_of("evaluate")),
+        code=EVALUATE_CODE,
         sets=lambda wildcards: SET_CODE[PLAN.run(wildcards).domain],
     output:
         metrics=f"{RUN_FOLDER}/metrics.json",
@@ -198,10 +212,10 @@ rule prune:
         config=ancient(PLAN.configfiles),
         record=f"{RUN_FOLDER}/train.json",
         metrics=f"{RUN_FOLDER}/metrics.json",
-        adapter=f"{RUN_FOLDER}/adapter",
+        adapter=ADAPTER("pruning.json", PRUNE_CODE),
         base=BASE,
         data=lambda wildcards: PLAN.evaluation_files(PLAN.run(wildcards).evaluation),
-        code=stamp("prune", code_of("prune")),
+        code=PRUNE_CODE,
         sets=lambda wildcards: SET_CODE[PLAN.run(wildcards).domain],
     output:
         f"{RUN_FOLDER}/pruning.json",
