@@ -13,7 +13,7 @@ from snakemake.logging import logger
 from harness.cli import MODELS, SCRATCH
 from harness.config import ConfigError, canonical_json
 from harness.figures.catalogue import figures
-from harness.workflow.checkout import adapter_if_needed, even_dates
+from harness.workflow.checkout import adapter_if_needed, even_dates, without_weights
 from harness.workflow.damage import set_aside_damaged
 from harness.workflow.dag import Dag, code_of, figure_code, hold_lock, method_code, read_config, set_code
 from harness.workflow.ending import Failures, end_when_interrupted, last_words, leave_interrupts_to_snakemake, or_refuse, refuse
@@ -62,13 +62,18 @@ def OVERRIDES(wildcards):
 
 
 def ADAPTER(name, *code):
-    """The adapter as an input of a run's file of that name, which is made by this code: where weights are at hand, or due."""
+    """The adapter as an input of a run's file of that name, which is made by this code. Where weights are needed and were not
+    committed with the record, the run is trained again."""
 
-    def of(wildcards):
+    def needed(wildcards):
         run = PLAN.run(wildcards)
-        return adapter_if_needed(PLAN.folder / run.run_id / name, [*code, SET_CODE[run.domain]])
+        folder = PLAN.folder / run.run_id
+        adapter = adapter_if_needed(folder / name, [*code, SET_CODE[run.domain]])
+        if without_weights(folder):
+            workflow.dag.forcefiles.update(adapter)
+        return adapter
 
-    return of
+    return needed
 
 
 def BASE(wildcards):

@@ -28,17 +28,22 @@ def even_dates(run: Path) -> None:
             os.utime(path, ns=(newest, newest))
 
 
+def without_weights(run: Path) -> bool:
+    """Whether a run's record came by git, without its weights."""
+    adapter = run / "adapter"
+    return (run / "train.json").exists() and came_by_git(run) and not any(adapter.glob("**/*.safetensors"))
+
+
 def adapter_if_needed(output: Path, code: Sequence[Path]) -> list[str]:
-    """The adapter of a run as an input of what is made from it. None where the run came by git, without weights, and ``output``
-    is no older than the run's record and the files that stand for its code: it is not to be made again.
+    """The adapter of a run as an input of what is made from it. None where the run is without weights and ``output`` no older
+    than its record and the files that stand for its code: it is not to be made again.
 
     Args:
         output: in the run's folder.
     """
     run = output.parent
-    adapter, record = run / "adapter", run / "train.json"
-    if came_by_git(run) and not any(adapter.glob("**/*.safetensors")) and output.exists() and record.exists():
+    if without_weights(run) and output.exists():
         date = output.stat().st_mtime_ns
-        if all(path.stat().st_mtime_ns <= date for path in (record, *code)):
+        if all(path.stat().st_mtime_ns <= date for path in (run / "train.json", *code)):
             return []
-    return [str(adapter)]
+    return [str(run / "adapter")]

@@ -254,6 +254,23 @@ def test_an_edit_reruns_results_that_came_without_snakemakes_records(unchanged: 
         (tmp_path / "records").rename(records)
 
 
+def test_records_that_came_by_git_are_finished_until_their_code_changes(unchanged: Copy, tmp_path: Path) -> None:
+    """git dates files in the order in which it writes them, and keeps of an adapter what is no weight, or nothing of it."""
+    clone = Copy(tmp_path)
+    shutil.copytree(unchanged.root / "results", clone.root / "results", ignore=shutil.ignore_patterns(".snakemake_timestamp"))
+    runs = sorted((clone.root / "results/mini").glob("*/*/*/seed*"))
+    for run in runs:
+        for weights in run.glob("adapter/**/*.safetensors"):
+            weights.unlink()
+        for name in ("adapter", "metrics.json", "predictions", "train.json"):  # each older than the next
+            os.utime(run / name)
+    shutil.rmtree(runs[0] / "adapter")
+    assert clone.planned() == {"table": 1}
+    edit(clone.root / "harness/evaluate/generate.py")
+    assert clone.planned() == {"train": 2, "evaluate": 2, "table": 1}
+    assert len(runs) == 2
+
+
 def test_the_train_rule_asks_for_the_devices_and_starts_the_processes(unchanged: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only of the run that is meant for two. A job with a message of its own shows no resources."""
     snakefile = (unchanged.root / "Snakefile").read_text()
