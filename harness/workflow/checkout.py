@@ -1,4 +1,4 @@
-"""Records of runs that came by git: it dates files in the order in which it writes them, and weights are not committed. No torch."""
+"""Records of runs that came by git, which dates files in the order in which it writes them, and without weights. No torch."""
 
 from __future__ import annotations
 
