@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from harness.config import ConfigError
-from methods.base import AdapterSettings, MechanismError, Method, TrainingContext
+from methods.base import AdapterSettings, MechanismError, Method, OperationSteps, TrainingContext
 from methods.peft_support import (
     ADAPTER,
     LoraFactors,
@@ -85,6 +85,20 @@ class Adalora(Method[AdaloraSettings]):
         """A, E and B of the largest rank, which is allocated from the start."""
         return sum(self.settings.largest_rank * (inputs + outputs + 1) for inputs, outputs in layers)
 
+    def _ends(self, total: int) -> tuple[int, int]:
+        """Steps before the first allocation, and after the last one."""
+        # PEFT fixes the ranks at the 0-based step total - tfinal, which must exist.
+        tinit = resolve_steps(self.settings.tinit, total_steps=total)
+        tfinal = max(1, resolve_steps(self.settings.tfinal, total_steps=total))
+        if tinit >= total - tfinal:
+            raise ConfigError(f"tinit: found {tinit} steps, expected fewer than total - tfinal = {total} - {tfinal}")
+        return tinit, tfinal
+
+    def schedule(self, *, total_steps: int, steps_per_epoch: int) -> OperationSteps:
+        """None are operated on; the run is held against the settings."""
+        self._ends(total_steps)
+        return OperationSteps()
+
     def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
         """Add the adapter.
 
@@ -94,11 +108,7 @@ class Adalora(Method[AdaloraSettings]):
         from peft import AdaLoraConfig
 
         s, total = self.settings, context.total_steps
-        tinit, tfinal, delta = (resolve_steps(v, total_steps=total) for v in (s.tinit, s.tfinal, s.deltaT))
-        # PEFT fixes the ranks at the 0-based step total - tfinal, which must exist.
-        tfinal = max(1, tfinal)
-        if tinit >= total - tfinal:
-            raise ConfigError(f"tinit: found {tinit} steps, expected fewer than total - tfinal = {total} - {tfinal}")
+        tinit, tfinal = self._ends(total)
         config = AdaLoraConfig(
             init_r=s.initial_rank,
             target_r=s.r,
@@ -107,7 +117,7 @@ class Adalora(Method[AdaloraSettings]):
             target_modules=list(s.target_modules),
             tinit=tinit,
             tfinal=tfinal,
-            deltaT=max(1, delta),
+            deltaT=max(1, resolve_steps(s.deltaT, total_steps=total)),
             beta1=s.beta1,
             beta2=s.beta2,
             orth_reg_weight=s.orth_reg_weight,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from harness.config import ConfigError
-from methods.base import AdapterSettings, MechanismError, TrainingContext
+from methods.base import AdapterSettings, MechanismError, OperationSteps, TrainingContext
 from methods.lora import Lora
 from methods.peft_support import (
     ADAPTER,
@@ -67,6 +67,23 @@ class Relora(Lora):
     Settings = ReloraSettings
     prunable = False
 
+    def _lengths(self, total: int) -> tuple[int, int]:
+        """Steps of a cycle, and of the warm-up after a merge."""
+        cycle = max(1, resolve_steps(self.settings.merge_every, total_steps=total))
+        warmup = resolve_steps(self.settings.restart_warmup, total_steps=total)
+        if 2 * cycle > total:
+            raise ConfigError(
+                f"merge_every: found {cycle} steps, expected at most half of the run's {total} steps: no merge would happen"
+            )
+        if warmup >= cycle:
+            raise ConfigError(f"restart_warmup: found {warmup} steps, expected fewer than merge_every ({cycle})")
+        return cycle, warmup
+
+    def schedule(self, *, total_steps: int, steps_per_epoch: int) -> OperationSteps:
+        """None are operated on; the run is held against the settings."""
+        self._lengths(total_steps)
+        return OperationSteps()
+
     def wrap(self, model: Any, context: TrainingContext) -> torch.nn.Module:
         """LoRA, and the schedule of merges.
 
@@ -77,15 +94,7 @@ class Relora(Lora):
 
         self._context = context
         self._log = OperationLog(context.log_dir)
-        self.cycle = max(1, resolve_steps(self.settings.merge_every, total_steps=context.total_steps))
-        self.warmup = resolve_steps(self.settings.restart_warmup, total_steps=context.total_steps)
-        if 2 * self.cycle > context.total_steps:
-            raise ConfigError(
-                f"merge_every: found {self.cycle} steps, expected at most half of the run's "
-                f"{context.total_steps} steps: no merge would ever happen"
-            )
-        if self.warmup >= self.cycle:
-            raise ConfigError(f"restart_warmup: found {self.warmup} steps, expected fewer than merge_every ({self.cycle})")
+        self.cycle, self.warmup = self._lengths(context.total_steps)
         self.merge_steps: list[int] = []
         self._model = super().wrap(model, context)
         #: Module -> (A, B) of each merge so far, from which a resumed run makes the weights again; without the modules whose

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from harness.config import ConfigError
-from methods.base import AdapterSettings, MechanismError, Method, TrainingContext
-from methods.increlora.growth import plan_growth, plan_schedule
+from methods.base import AdapterSettings, MechanismError, Method, OperationSteps, TrainingContext
+from methods.increlora.growth import GrowthSchedule, plan_growth, plan_schedule
 from methods.peft_support import OperationLog, Steps, orthogonality, resolve_steps, save_plain_lora
 
 if TYPE_CHECKING:
@@ -123,6 +123,17 @@ class IncreLora(Method[IncreLoraSettings]):
         """A, E and B of the largest rank, which is allocated from the start."""
         return sum(self.settings.largest_rank * (inputs + outputs + 1) for inputs, outputs in layers)
 
+    def _plan(self, total: int, *, ranks_to_add: int, a_round: int) -> GrowthSchedule:
+        """When modules grow in a run of ``total`` steps. Before the first update all weights E, and so all importances, are 0:
+        not before step 1."""
+        first, end = (resolve_steps(v, total_steps=total) for v in (self.settings.growth_start, self.settings.growth_end))
+        return plan_schedule(ranks_to_add=ranks_to_add, ranks_per_round=a_round, first=max(1, first), end=min(total, end))
+
+    def schedule(self, *, total_steps: int, steps_per_epoch: int) -> OperationSteps:
+        """None are operated on; the run is held against the settings, as if one round were enough."""
+        self._plan(total_steps, ranks_to_add=1, a_round=1)
+        return OperationSteps()
+
     def wrap(self, model: PreTrainedModel, context: TrainingContext) -> torch.nn.Module:
         """Replace every target module by an IncreLoRA layer and freeze the rest.
 
@@ -140,13 +151,7 @@ class IncreLora(Method[IncreLoraSettings]):
         count = len(self._layers)
         self.budget = s.r * count
         self.ranks_per_round = max(1, resolve_steps(s.top_h, total_steps=count)) * s.ranks_per_module
-        # Before the first update all weights E, and so all importances, are 0: the first growth is at step 1 or later.
-        self.growth_steps = plan_schedule(
-            ranks_to_add=self.budget - s.initial_rank * count,
-            ranks_per_round=self.ranks_per_round,
-            first=max(1, resolve_steps(s.growth_start, total_steps=total)),
-            end=min(total, resolve_steps(s.growth_end, total_steps=total)),
-        )
+        self.growth_steps = self._plan(total, ranks_to_add=self.budget - s.initial_rank * count, a_round=self.ranks_per_round)
         self.warmup = resolve_steps(s.restart_warmup, total_steps=total)
         for name, layer in self._layers.items():
             layer.add_reserve(s.initial_rank, identity=self._identity(name))

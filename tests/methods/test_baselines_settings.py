@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 
@@ -118,6 +119,22 @@ def test_impossible_settings_are_refused(name, settings, total, message, tmp_pat
     with pytest.raises((ConfigError, ValidationError)) as error:
         toy.start(name, tmp_path, ctx={"total_steps": total}, **settings)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("adalora", {"tinit": 5000}, "tinit: found 5000 steps, expected fewer than total - tfinal = 100 - 50"),
+        ("relora", {"merge_every": 80}, "merge_every: found 80 steps, expected at most half of the run's 100 steps"),
+        ("increlora", {"growth_start": 5000}, "growth_end: found 0 steps between growth_start (5000) and growth_end (50)"),
+    ],
+)
+def test_a_schedule_beyond_the_run_is_refused_before_anything_is_trained(name: str, settings: dict, message: str) -> None:
+    """Preflight asks every method for its schedule."""
+    build = methods.get(name).cls
+    build(build.Settings()).schedule(total_steps=100, steps_per_epoch=100)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build(build.Settings(**settings)).schedule(total_steps=100, steps_per_epoch=100)
 
 
 def test_fractions_scale_with_the_run(tmp_path):
