@@ -212,10 +212,10 @@ class Planner:
         """What the run takes on one GPU; None where nothing says it."""
         speed = self._speed()
         evaluation = cost.evaluation_seconds(run.evaluation.tasks.values(), decoding_s=speed.decoding_s)
-        record = self._record(run)
+        recorded = self._recorded_seconds(run)
         rate = self._rates.get((run.model_key, run.method.name))
-        if record is not None and "wall_time_s" in record:
-            seconds, how = record["wall_time_s"], "recorded"
+        if recorded is not None:
+            seconds, how = recorded, "recorded"
         elif tokens is not None and rate is not None:
             seconds, how = tokens.likely / rate[0], rate[1]
         elif self.experiment.gpu or speed.calibrated:  # of a CPU nothing else is known
@@ -266,13 +266,25 @@ class Planner:
             self._records[run.run_id] = record if whole else None
         return self._records[run.run_id]
 
+    def _recorded_seconds(self, run: RunSpec) -> float | None:
+        """Seconds of one GPU that the finished training took, where it had the kind of GPU that hours are asked for; of the
+        machine, where it needs none."""
+        record = self._record(run)
+        if record is None or "wall_time_s" not in record:
+            return None
+        seconds: float = record["wall_time_s"]
+        if not self.experiment.gpu:
+            return seconds
+        accelerators = record["hardware"]["accelerators"]
+        return seconds * record["world_size"] if accelerators and self.gpu.name in accelerators[0] else None
+
     def learn_rates(self, runs: Iterable[RunSpec]) -> None:
         """Take tokens a second from the finished runs among these, for others of their model and method, else from those that
         were calibrated, and from these operations a second, for all others. Before anything is planned."""
         for run in runs:
-            kind, record = (run.model_key, run.method.name), self._record(run)
-            if record is not None and "wall_time_s" in record:
-                self._rates[kind] = record["tokens"]["input"] / record["wall_time_s"], "measured"
+            kind, tokens, seconds = (run.model_key, run.method.name), self._recorded_tokens(run), self._recorded_seconds(run)
+            if tokens is not None and seconds is not None:
+                self._rates[kind] = tokens / seconds, "measured"
             calibration = calibration_of(run, cache_dir=self.cache_dir)
             if calibration is not None and calibration.is_of(self.gpu if self.experiment.gpu else None):
                 self._rates.setdefault(kind, (calibration.tokens_per_second, "calibrated"))
@@ -286,7 +298,8 @@ class Planner:
         parameters = self.parameters(run, steps=steps, per_epoch=per_epoch)
         if base is None or not base.is_uniform or parameters is None:
             return None
-        return cost.training_flops(base, trainable=parameters.trainable, length=length)
+        recomputed = run.training.gradient_checkpointing
+        return cost.training_flops(base, trainable=parameters.trainable, length=length, recomputed=recomputed)
 
     def _lengths_of_set(self, run: RunSpec) -> list[int] | None:
         """Tokens of each example of the training set, where it is at hand and its tokens are in the cache."""

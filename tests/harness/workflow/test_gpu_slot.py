@@ -98,8 +98,8 @@ def test_without_a_gpu_a_module_runs_in_the_same_process(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("workflow", ["of each rule", "as a whole"])
 def test_two_jobs_that_a_scheduler_gave_a_device_each_run_side_by_side(tmp_path: Path, workflow: str) -> None:
-    """Under Slurm both devices are called 0, whether it runs the rules of one workflow or two workflows. Each job waits here for
-    the other one's file."""
+    """Under Slurm both devices are called 0, whether it runs the rules of one workflow or two workflows. Each job waits here
+    for the other one's file."""
     wait = (
         "import sys, time; from pathlib import Path; own, other = map(Path, sys.argv[1:]); own.touch()\n"
         "while not other.exists(): time.sleep(0.02)"
