@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -227,15 +228,16 @@ def left_out(kinds: Iterable[Kind], *, budget: float) -> list[Kind]:
     return out
 
 
-def disk_bytes(written: Iterable[tuple[int, int]]) -> int:
-    """What runs need at most: the artefacts of all, and the checkpoints of the one that needs most while it trains.
+def disk_bytes(written: Iterable[tuple[int, int]], *, at_once: int = 1) -> int:
+    """What runs need at most: the artefacts of all, and the checkpoints of those that train at a time.
 
     Args:
         written: of each run the float32 numbers in its artefact and in one checkpoint (``Method.disk_parameters``).
+        at_once: how many train at a time; they may be those that need most.
     """
     pairs = list(written)
     artefacts = sum(artefact for artefact, _ in pairs)
-    return 4 * (artefacts + _CHECKPOINTS * max((checkpoint for _, checkpoint in pairs), default=0))
+    return 4 * (artefacts + _CHECKPOINTS * sum(heapq.nlargest(at_once, (checkpoint for _, checkpoint in pairs))))
 
 
 def as_gib(value: float) -> float:

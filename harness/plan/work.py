@@ -96,6 +96,11 @@ class PlannedRun:
     def finished(self) -> bool:
         return self.state in ("done", "diverged")
 
+    @property
+    def disk_bytes(self) -> int | None:
+        """What it needs while it trains."""
+        return None if self.written is None else cost.disk_bytes([self.written])
+
 
 class Planner:
     """Works out runs of one experiment; what runs share is worked out once."""

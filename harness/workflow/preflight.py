@@ -306,8 +306,11 @@ def check_adapter(key: str, settings: Any, layers: Mapping[str, tuple[int, int]]
     return parameters
 
 
-def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
+def check_models(runs: Iterable[RunSpec], *, models_dir: Path, at_once: int = 1) -> int:
     """Check every model and every method on it.
+
+    Args:
+        at_once: how many runs train, or answer, at a time.
 
     Returns:
         Bytes of disk that the runs need at most.
@@ -338,7 +341,7 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
         written.append(method.disk_parameters(adapter=adapter, base=base))
         if spec.evaluation.engine == "vllm":
             merged = max(merged, base * (4 if spec.evaluation.dtype == "float32" else 2))
-    return disk_bytes(written) + merged
+    return disk_bytes(written, at_once=at_once) + at_once * merged
 
 
 def check_disk(folder: Path, needed: int) -> None:
@@ -386,6 +389,9 @@ def main(arguments: list[str] | None = None) -> int:
     add_cache_argument(parser)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--jobs-elsewhere", action="store_true", help="a scheduler runs the jobs: no GPU is needed here")
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="runs in hand at a time, for their disk (default: %(default)s)"
+    )
     args = parser.parse_args(arguments)
     config = parse_config(args)
     experiment = load_experiment(config.files, config.overrides)
@@ -399,7 +405,7 @@ def main(arguments: list[str] | None = None) -> int:
             check_engine(experiment, runs)
         check_hub(experiment, config, jobs_elsewhere=args.jobs_elsewhere)
         reporting.check(experiment.report_to)
-        needed = check_models(runs, models_dir=args.models_dir)
+        needed = check_models(runs, models_dir=args.models_dir, at_once=args.at_once)
         check_disk(args.output.parent, needed)
         rows = check_data(experiment, runs)
         check_answers(experiment, runs, models_dir=args.models_dir)

@@ -281,3 +281,16 @@ def test_what_does_not_fit_is_marked(
     )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.rstrip().endswith("does not fit")] == ["math/llama-mini/dora"]
+
+
+def test_a_run_needs_disk_for_its_artefact_and_three_checkpoints(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of LLaMA2-7B in float32 with two moments."""
+    path = tmp_path / "paper.yaml"
+    path.write_text(PAPER.read_text())
+    runs = {run["run_id"]: run for run in plan(capsys, path, "reproduce_table1")["runs"]}
+    assert runs["math/llama2-7b/full-ft/seed0"]["disk_bytes"] == 4 * (1 + 3 * 3) * LLAMA2_7B.parameters
+    assert runs["math/llama2-7b/lora/seed0"]["disk_bytes"] == 4 * (1 + 3 * 3) * 159_907_840
+    main(["reproduce_table1", "--configfile", str(path), "--models-dir", "/nonexistent", "--cache-dir", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("math/llama2-7b/full-ft")]
+    assert line.split()[:4] == ["math/llama2-7b/full-ft", "1", "?", "251.0"]

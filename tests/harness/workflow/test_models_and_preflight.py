@@ -147,6 +147,19 @@ def test_relora_needs_disk_for_a_full_model_and_what_it_merged(tmp_path: Path, f
     assert needed("relora", r=1, merge_every=1) == full + 3 * (3 * adapter + full)
 
 
+def test_runs_that_train_at_a_time_need_disk_for_the_checkpoints_of_each(tmp_path: Path, folder: Path) -> None:
+    path = with_local_model(tmp_path, folder, seeds=[0, 1], **{"tables.table1.methods": {"llama-mini": ["lora"]}})
+
+    def needed(*options: str) -> int:
+        check(tmp_path, path, *options)
+        return json.loads((tmp_path / "ok.json").read_text())["disk_bytes"]
+
+    artefact = needed("--at-once", "0") // 2
+    # A checkpoint has two moments beside the weights, and there are three of them.
+    assert needed() == (2 + 3 * 3) * artefact
+    assert needed("--at-once", "2") == (2 + 2 * 3 * 3) * artefact
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
 def test_a_dashboard_whose_package_is_missing_is_refused(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
