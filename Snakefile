@@ -20,7 +20,7 @@ from harness.workflow.ending import Failures, end_when_interrupted, last_words, 
 from harness.workflow.jobs import Jobs
 from harness.workflow.stamp import stamp
 from harness.workflow.targets import TABLE_TARGETS, check_targets
-from harness.workflow.watch import watch
+from harness.workflow.watch import runs_at_once, watch
 
 
 # The image of the Dockerfile, built here and used with --sdm apptainer alone (docs/clusters.md).
@@ -411,14 +411,14 @@ onstart:
         shell.prefix(f"trap '' INT; {JOBS.prefix()}")
     else:
         leave_interrupts_to_snakemake()
-    ELSEWHERE = "" if workflow.local_exec else "--jobs-elsewhere"
+    JOBS_RUN = f"--at-once {runs_at_once(workflow)}" + ("" if workflow.local_exec else " --jobs-elsewhere")
     watch(PLAN, workflow)
     logger.addHandler(Failures(Path(f"{FOLDER}/logs")))
     # Not a rule: its output would be newer than finished runs, and a setting that changes would rerun all of them.
     try:
         shell(
             "mkdir -p {FOLDER}/logs; unset BEAMLORA_PROGRESS; "  # else it says on stdout too what is refused below
-            "python -m harness.workflow.preflight {PLAN.arguments} {ELSEWHERE} --output {FOLDER}/preflight.json"
+            "python -m harness.workflow.preflight {PLAN.arguments} {JOBS_RUN} --output {FOLDER}/preflight.json"
             " 2> {FOLDER}/logs/preflight.log"
         )
     except CalledProcessError:

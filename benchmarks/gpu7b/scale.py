@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.config import RunSpec
 from harness.experiment.runs import load_experiment, timing_runs
+from harness.models.architecture import Architecture
 from harness.plan import cost
 
 CONFIGFILE = Path(__file__).resolve().parent.parent.parent / "config" / "paper.yaml"
@@ -115,4 +116,17 @@ def flops_per_token(scale: Scale, *, parameters: int, adapter: int) -> float:
         hidden=hidden,
         layers=scale.model["num_hidden_layers"],
         length=scale.mean_length,
+    )
+
+
+def recomputed_per_token(scale: Scale, *, adapter: int) -> float:
+    """``harness.plan.cost.recomputed_flops`` at this scale.
+
+    Args:
+        adapter: parameters of the adapter; 0: the base itself is trained.
+    """
+    base = Architecture(fields={"model_type": "llama", **scale.model})
+    hidden = scale.model["hidden_size"]
+    return cost.recomputed_flops(
+        products=base.block_products, adapter=adapter, hidden=hidden, layers=base.layers, length=scale.mean_length
     )

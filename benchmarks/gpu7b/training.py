@@ -14,7 +14,7 @@ from peft import LoraConfig
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from benchmarks.gpu7b.bench import MODEL_HASH, Bench
-from benchmarks.gpu7b.scale import flops_per_token
+from benchmarks.gpu7b.scale import flops_per_token, recomputed_per_token
 from harness.config import RunSpec
 from harness.data.batches import PaddedCollator
 from harness.measure.rehearsal import peak_bytes
@@ -108,7 +108,9 @@ def measure(bench: Bench, candidate: Candidate, *, folder: Path, rate: float | N
     warmup, timed = steps[: meter.warmup], steps[meter.warmup :]
     seconds = math.fsum(step.seconds for step in timed)
     speed = sum(step.tokens for step in timed) / seconds
-    flops = flops_per_token(bench.scale, parameters=parameters, adapter=_adapter_parameters(trainer.model))
+    adapter = _adapter_parameters(trainer.model)
+    flops = flops_per_token(bench.scale, parameters=parameters, adapter=adapter)
+    twice = candidate.run is not None and candidate.run.training.gradient_checkpointing
     return Training(
         method=candidate.method,
         implementation=candidate.implementation,
@@ -123,6 +125,7 @@ def measure(bench: Bench, candidate: Candidate, *, folder: Path, rate: float | N
         seconds_per_step=seconds / len(timed),
         tokens_per_second=speed,
         flops_per_token=flops,
+        recomputed_per_token=recomputed_per_token(bench.scale, adapter=adapter) if twice else 0.0,
         mfu=None if rate is None else flops * speed / rate,
         memory_of=meter.peak["of"],
         before_bytes=before,

@@ -45,7 +45,7 @@ def as_json(
         {
             "experiment": experiment.name,
             "target": target,
-            "runs": [asdict(run) for run in runs],
+            "runs": [asdict(run) | {"disk_bytes": run.disk_bytes} for run in runs],
             "total": totals(runs),
             "hours_of_seeds": {str(seeds): hours_of_seeds(runs, seeds) for seeds in (1, 3, 5)},
             "left_out": [asdict(kind) for kind in out],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def flops_per_token(*, products: int, adapter: int, hidden: int, layers: int, le
 
     A product costs 2 for each parameter and token forwards, 2 for the gradient of its input and 2 for that of its weight: 4 for
     the frozen weights (embeddings, a look-up, not counted), 6 for trained ones; and 3 x 2 hidden x length for the causal
-    attention of each layer. LLaMA2-7B with LoRA of rank 64: 27.6 G. Neither recomputation nor padding counts.
+    attention of each layer. LLaMA2-7B with LoRA of rank 64: 27.6 G. Neither recomputation (``recomputed_flops``) nor padding
+    counts.
 
     Args:
         products: parameters of the base model without its embeddings.
@@ -65,15 +67,28 @@ def flops_per_token(*, products: int, adapter: int, hidden: int, layers: int, le
     return math.fsum([4 * products, 6 * adapter, attention]) if adapter else math.fsum([6 * products, attention])
 
 
-def training_flops(base: Architecture, *, trainable: int, length: float) -> float:
-    """``flops_per_token`` of a run; without the norms of the base model."""
-    return flops_per_token(
-        products=base.block_products + base.head_products,
-        adapter=0 if trainable == base.parameters else trainable,
-        hidden=int(base.fields["hidden_size"]),
-        layers=base.layers,
-        length=length,
-    )
+def recomputed_flops(*, products: int, adapter: int, hidden: int, layers: int, length: float) -> float:
+    """Operations for each token of the second forward pass that gradient checkpointing makes: of the layers alone, and of the
+    adapter on them.
+
+    Args:
+        products: parameters of the base model without its embeddings and its output layer.
+        adapter, hidden, layers, length: as for ``flops_per_token``.
+    """
+    return math.fsum([2 * products, 2 * adapter, 2 * hidden * length * layers])
+
+
+def training_flops(base: Architecture, *, trainable: int, length: float, recomputed: bool = False) -> float:
+    """``flops_per_token`` of a run; without the norms of the base model.
+
+    Args:
+        recomputed: count what gradient checkpointing computes again too, for the time that it takes.
+    """
+    adapter = 0 if trainable == base.parameters else trainable
+    hidden, layers = int(base.fields["hidden_size"]), base.layers
+    shape = {"adapter": adapter, "hidden": hidden, "layers": layers}
+    again = recomputed_flops(products=base.block_products, **shape, length=length) if recomputed else 0.0
+    return flops_per_token(products=base.block_products + base.head_products, **shape, length=length) + again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +129,8 @@ def speed(gpu: Gpu, *, results: Path) -> Speed:
     # Of two records of a method the faster is as the experiments run it; the other one is not fused.
     measured: dict[str, float] = {}
     for one in training:
-        measured[one.method] = max(measured.get(one.method, 0.0), one.flops_per_token * one.tokens_per_second)
+        operations = (one.flops_per_token + one.recomputed_per_token) * one.tokens_per_second
+        measured[one.method] = max(measured.get(one.method, 0.0), operations)
     return Speed(gpu=gpu, measured=measured, decoding_s=decoding[0] if decoding else DECODING_S)
 
 
@@ -188,25 +204,40 @@ def priorities(experiment: Experiment) -> Mapping[tuple[str, str, str], int]:
 
 
 def left_out(kinds: Iterable[Kind], *, budget: float) -> list[Kind]:
-    """What to leave out so that the rest fits into ``budget`` hours: of the least priority first, and there the dearest."""
-    out, spent = [], 0.0
-    for kind in sorted(kinds, key=lambda kind: (kind.priority, kind.hours)):
-        if spent + kind.hours > budget:
-            out.append(kind)
+    """What to leave out so that the rest fits into ``budget`` hours: of the least priority first, and there the dearest.
+    Whatever has a lower priority than something that is left out is left out too.
+
+    What the first family of comparisons needs, priority 0, is kept or left out by whole domains and models: a method without
+    the one that it is compared with decides nothing.
+    """
+    groups: dict[tuple[str, ...], list[Kind]] = {}
+    for kind in kinds:
+        groups.setdefault((kind.domain, kind.model, *([kind.method] if kind.priority else [])), []).append(kind)
+
+    def rank(group: Sequence[Kind]) -> tuple[int, float]:
+        return group[0].priority, sum(kind.hours for kind in group)
+
+    out: list[Kind] = []
+    spent = 0.0
+    for group in sorted(groups.values(), key=rank):
+        priority, hours = rank(group)
+        if spent + hours > budget or (out and out[0].priority < priority):
+            out += group
         else:
-            spent += kind.hours
+            spent += hours
     return out
 
 
-def disk_bytes(written: Iterable[tuple[int, int]]) -> int:
-    """What runs need at most: the artefacts of all, and the checkpoints of the one that needs most while it trains.
+def disk_bytes(written: Iterable[tuple[int, int]], *, at_once: int = 1) -> int:
+    """What runs need at most: the artefacts of all, and the checkpoints of those that train at a time.
 
     Args:
         written: of each run the float32 numbers in its artefact and in one checkpoint (``Method.disk_parameters``).
+        at_once: how many train at a time; they may be those that need most.
     """
     pairs = list(written)
     artefacts = sum(artefact for artefact, _ in pairs)
-    return 4 * (artefacts + _CHECKPOINTS * max((checkpoint for _, checkpoint in pairs), default=0))
+    return 4 * (artefacts + _CHECKPOINTS * sum(heapq.nlargest(at_once, (checkpoint for _, checkpoint in pairs))))
 
 
 def as_gib(value: float) -> float:

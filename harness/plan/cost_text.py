@@ -39,6 +39,7 @@ def print_cost(
     console.print(f"\n[bold]Cost on {device}[/]")
     console.print(_table(runs, memory=memory))
     total = totals(runs)
+    console.print("Memory and disk (its artefact and checkpoints): GiB of one run.")
     how = [_HOW[name] for name in _HOW if name in total["hours_how"]]
     if how:
         console.print("Hours: " + "; ".join(how) + ".", markup=False)
@@ -58,10 +59,10 @@ def print_cost(
 
 def _table(runs: Sequence[PlannedRun], *, memory: int | None) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("kind of run", width=46, overflow="fold")
-    for heading, width in (("runs", 4), ("GiB", 6), ("train h", 8), ("answer h", 8)):
+    table.add_column("kind of run", width=42, overflow="fold")
+    for heading, width in (("runs", 4), ("memory", 6), ("disk", 6), ("train h", 8), ("answer h", 8)):
         table.add_column(heading, width=width, justify="right")
-    table.add_column("", width=16)
+    table.add_column("", width=12)
     groups: dict[tuple[str, str, str], list[PlannedRun]] = {}
     for run in runs:
         groups.setdefault((run.domain, run.model, run.method), []).append(run)
@@ -73,6 +74,7 @@ def _table(runs: Sequence[PlannedRun], *, memory: int | None) -> Table:
             "/".join(key),
             str(len(same)),
             _UNKNOWN if peak is None else f"{cost.as_gib(peak):,.1f}",
+            _UNKNOWN if same[0].disk_bytes is None else f"{cost.as_gib(same[0].disk_bytes):,.1f}",
             _hours([None if run.hours is None else run.hours.training for run in same]),
             _hours([None if run.hours is None else run.hours.evaluation for run in same]),
             "" if fits else "does not fit",
@@ -87,7 +89,7 @@ def _hours(values: Sequence[float | None]) -> str:
 
 def _sums(runs: Sequence[PlannedRun]) -> str:
     total = totals(runs)
-    disk = f"disk: {cost.as_gib(total['disk_bytes']):,.1f} GiB for checkpoints and artefacts"
+    disk = f"disk: {cost.as_gib(total['disk_bytes']):,.1f} GiB for all artefacts and the checkpoints of one run at a time"
     if total["hours"] is None:
         return f"In all: {_UNKNOWN} hours; {disk}."
     by_seeds = [f"{name} {hours_of_seeds(runs, count):,.0f} h" for name, count in (("one seed", 1), ("three", 3), ("five", 5))]

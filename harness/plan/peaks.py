@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import methods
-from harness.config import RunSpec, canonical_json
+from harness.config import ConfigError, RunSpec, canonical_json
 from harness.files import write_json
-from harness.models.architecture import Architecture
+from harness.models.architecture import Architecture, architecture
+from harness.plan.cost import RESERVED, as_gib, fits
 from harness.source_files import source_hash
 
 #: Settings of training on which no tensor's size depends.
@@ -101,6 +102,41 @@ def spared(run: RunSpec, base: Architecture, *, gpus: int) -> int:
     if not methods.of(run.method).sharded:
         return 0
     return _SHARDED_BYTES * base.parameters * (gpus - 1) // gpus
+
+
+def smallest_gpu() -> Any | None:
+    """Name (``name``) and memory (``total_memory``) of the smallest GPU that torch finds; None without one."""
+    import torch
+
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return min(found, key=lambda device: device.total_memory, default=None)
+
+
+def check_memory(run: RunSpec, peaks: Peaks, device: Any | None, *, models_dir: Path, gpus: int, predict: bool = True) -> None:
+    """Hold the predicted peak of a run against the memory of a GPU (``smallest_gpu``). Without one the prediction is only made
+    and kept, for those who hold it against theirs.
+
+    Args:
+        gpus: how many devices like this one train it.
+        predict: work out now what was not asked before, which takes seconds; else let it pass.
+
+    Raises:
+        ConfigError: it does not fit; names the setting with which it does.
+    """
+    base = architecture(run, models_dir=models_dir)
+    peak = None if base is None else peaks.of(run, base, lengths=largest_batch(run), gpus=gpus, predict=predict)
+    if device is None or base is None or peak is None or fits(peak, device.total_memory):
+        return
+
+    def would_fit(changed: RunSpec, gpus: int) -> bool:
+        predicted = peaks.of(changed, base, lengths=largest_batch(changed), gpus=gpus)
+        return predicted is not None and fits(predicted, device.total_memory)
+
+    most, whole = as_gib(device.total_memory - RESERVED), as_gib(device.total_memory)
+    raise ConfigError(
+        f"{run.run_id}: found a predicted peak of {as_gib(peak):.1f} GiB in its largest micro-batch, expected at most "
+        f"{most:.1f} of the {whole:.1f} GiB of {device.name}; it fits with {remedy(run, would_fit, gpus=gpus)}"
+    )
 
 
 def remedy(run: RunSpec, fits: Callable[[RunSpec, int], bool], *, gpus: int = 1) -> str:

@@ -134,7 +134,7 @@ def _print_notes(console: Console, runs: Sequence[PlannedRun]) -> None:
     how = {run.tokens.how for run in runs if run.tokens}
     meaning = {
         "recorded": "recorded by the finished run",
-        "measured": "measured on the tokenised training set",
+        "measured": "measured on the tokenised training set, or by a run on it",
         "at most": "<=: from max_length, an upper bound",
     }
     if how:

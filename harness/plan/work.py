@@ -39,8 +39,8 @@ _ASSUMED_STEPS = 30_000
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Input tokens of one run: ``recorded`` by a finished run on the same data, ``measured`` on the cached tokens of the
-    training set, or ``at most`` what max_length allows."""
+    """Input tokens of one run: ``recorded`` by the finished run, ``measured`` on the cached tokens of the training set or by
+    another run of the same model and data that is finished or calibrated, or ``at most`` what max_length allows."""
 
     count: int
     how: str
@@ -96,6 +96,11 @@ class PlannedRun:
     def finished(self) -> bool:
         return self.state in ("done", "diverged")
 
+    @property
+    def disk_bytes(self) -> int | None:
+        """What it needs while it trains."""
+        return None if self.written is None else cost.disk_bytes([self.written])
+
 
 class Planner:
     """Works out runs of one experiment; what runs share is worked out once."""
@@ -124,6 +129,8 @@ class Planner:
         self._architectures: dict[str, Architecture | None] = {}
         self._parameters: dict[str, Parameters | None] = {}
         self._lengths: dict[str, list[int] | None] = {}
+        #: Model and data -> mean tokens of an example, by runs that read them.
+        self._read_lengths: dict[str, float] = {}
 
     def plan(self, run: RunSpec) -> PlannedRun:
         """Work out one run.
@@ -212,15 +219,14 @@ class Planner:
         """What the run takes on one GPU; None where nothing says it."""
         speed = self._speed()
         evaluation = cost.evaluation_seconds(run.evaluation.tasks.values(), decoding_s=speed.decoding_s)
-        record = self._record(run)
+        recorded = self._recorded_seconds(run)
         rate = self._rates.get((run.model_key, run.method.name))
-        if record is not None and "wall_time_s" in record:
-            seconds, how = record["wall_time_s"], "recorded"
+        if recorded is not None:
+            seconds, how = recorded, "recorded"
         elif tokens is not None and rate is not None:
             seconds, how = tokens.likely / rate[0], rate[1]
         elif self.experiment.gpu or speed.calibrated:  # of a CPU nothing else is known
-            lengths = self._lengths_of_set(run)
-            length = sum(lengths) / len(lengths) if lengths else run.data.max_length * cost.LENGTH_SHARE
+            length = self._mean_length(run) or run.data.max_length * cost.LENGTH_SHARE
             flops = self._flops(run, length=length)
             if flops is None or tokens is None:
                 return None
@@ -241,14 +247,11 @@ class Planner:
         recorded = self._recorded_tokens(run)
         if recorded is not None:
             return Tokens(count=recorded, how="recorded")
-        if rows is None or steps is None:
+        examples, length = _examples_read(run, rows=rows, steps=steps), self._mean_length(run)
+        if examples is None:
             return None
-        batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps
-        epochs = run.training.num_train_epochs
-        examples = steps * batch if epochs is None else rows * epochs
-        lengths = self._lengths_of_set(run)
-        if lengths is not None:
-            return Tokens(count=round(sum(lengths) * examples / rows), how="measured")
+        if length is not None:
+            return Tokens(count=round(length * examples), how="measured")
         return Tokens(count=round(run.data.max_length * examples), how="at most")
 
     def _recorded_tokens(self, run: RunSpec) -> int | None:
@@ -266,14 +269,33 @@ class Planner:
             self._records[run.run_id] = record if whole else None
         return self._records[run.run_id]
 
+    def _recorded_seconds(self, run: RunSpec) -> float | None:
+        """Seconds of one GPU that the finished training took, where it had the kind of GPU that hours are asked for; of the
+        machine, where it needs none."""
+        record = self._record(run)
+        if record is None or "wall_time_s" not in record:
+            return None
+        seconds: float = record["wall_time_s"]
+        if not self.experiment.gpu:
+            return seconds
+        accelerators = record["hardware"]["accelerators"]
+        return seconds * record["world_size"] if accelerators and self.gpu.name in accelerators[0] else None
+
     def learn_rates(self, runs: Iterable[RunSpec]) -> None:
         """Take tokens a second from the finished runs among these, for others of their model and method, else from those that
-        were calibrated, and from these operations a second, for all others. Before anything is planned."""
+        were calibrated, and from these operations a second, for all others; from both the tokens of an example, for others of
+        their model and data. Before anything is planned."""
         for run in runs:
-            kind, record = (run.model_key, run.method.name), self._record(run)
-            if record is not None and "wall_time_s" in record:
-                self._rates[kind] = record["tokens"]["input"] / record["wall_time_s"], "measured"
+            kind, tokens, seconds = (run.model_key, run.method.name), self._recorded_tokens(run), self._recorded_seconds(run)
+            if tokens is not None and seconds is not None:
+                self._rates[kind] = tokens / seconds, "measured"
+            examples = _examples_read(run, rows=self.rows(run.data), steps=self.steps(run)[0])
+            record = self._record(run)
+            if record is not None and record["status"] == "success" and examples is not None:
+                self._read_lengths[_set_key(run)] = record["tokens"]["input"] / examples
             calibration = calibration_of(run, cache_dir=self.cache_dir)
+            if calibration is not None:
+                self._read_lengths.setdefault(_set_key(run), calibration.tokens_per_example)
             if calibration is not None and calibration.is_of(self.gpu if self.experiment.gpu else None):
                 self._rates.setdefault(kind, (calibration.tokens_per_second, "calibrated"))
                 flops = self._flops(run, length=calibration.tokens_per_example)
@@ -286,11 +308,17 @@ class Planner:
         parameters = self.parameters(run, steps=steps, per_epoch=per_epoch)
         if base is None or not base.is_uniform or parameters is None:
             return None
-        return cost.training_flops(base, trainable=parameters.trainable, length=length)
+        recomputed = run.training.gradient_checkpointing
+        return cost.training_flops(base, trainable=parameters.trainable, length=length, recomputed=recomputed)
+
+    def _mean_length(self, run: RunSpec) -> float | None:
+        """Mean tokens of an example, where the training set's are in the cache, or another run has read them."""
+        lengths = self._lengths_of_set(run)
+        return sum(lengths) / len(lengths) if lengths else self._read_lengths.get(_set_key(run))
 
     def _lengths_of_set(self, run: RunSpec) -> list[int] | None:
         """Tokens of each example of the training set, where it is at hand and its tokens are in the cache."""
-        key = canonical_json([run.model_key, run.data])
+        key = _set_key(run)
         if key not in self._lengths:
             self._lengths[key] = self._cached_lengths(run)
         return self._lengths[key]
@@ -329,6 +357,20 @@ class Planner:
         except RecordError:
             return "broken"
         return "diverged" if record.diverged else "done"
+
+
+def _set_key(run: RunSpec) -> str:
+    """Of the tokens that a run trains on."""
+    return canonical_json([run.model_key, run.data])
+
+
+def _examples_read(run: RunSpec, *, rows: int | None, steps: int | None) -> float | None:
+    """How many examples a run reads, each as often as it is read; None while its length is unknown."""
+    if rows is None or steps is None:
+        return None
+    batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps
+    epochs = run.training.num_train_epochs
+    return steps * batch if epochs is None else rows * epochs
 
 
 def _schedule(run: RunSpec, steps: int | None, per_epoch: int | None) -> OperationSteps:

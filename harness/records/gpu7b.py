@@ -84,6 +84,8 @@ class Training(Measured):
     tokens_per_second: float
     #: Of the forward and backward pass; ``benchmarks.gpu7b.scale`` says what is counted.
     flops_per_token: float
+    #: Of the second forward pass, where the run has gradient checkpointing: it takes time, and is no part of ``mfu``.
+    recomputed_per_token: float = 0.0
     #: Model FLOPs utilisation: flops_per_token x tokens_per_second over the measured rate; None where that is not known.
     mfu: float | None
     #: Of what the bytes are.

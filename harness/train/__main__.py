@@ -15,6 +15,7 @@ from harness.cli import SCRATCH, add_cache_argument, add_config_arguments, add_m
 from harness.config import ConfigError
 from harness.experiment.gpus import check_world, gpus_of
 from harness.experiment.runs import load_run
+from harness.plan.peaks import Peaks, check_memory, smallest_gpu
 from harness.train.launch import launch
 from harness.train.run import Folders, train
 
@@ -51,6 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
         check_world(spec, processes)
     elif (gpus := gpus_of(experiment, spec)) > 1:
         return launch("harness.train", sys.argv[1:] if arguments is None else arguments, processes=gpus)
+    if experiment.gpu and os.environ.get("RANK", "0") == "0":
+        # What preflight has predicted, where it knew no GPU. Nothing is predicted here, beside what is to be trained.
+        peaks = Peaks(args.cache_dir, gpu=True)
+        check_memory(spec, peaks, smallest_gpu(), models_dir=args.models_dir, gpus=processes or 1, predict=False)
     folders = Folders(
         output=args.run_dir, scratch=args.scratch / spec.training_hash(), models=args.models_dir, cache=args.cache_dir
     )

@@ -2,8 +2,8 @@
 
 Snakemake counts GPUs but cannot hand them out. Each device has a lock file; the command gets the first free ones in
 CUDA_VISIBLE_DEVICES, and the locks are gone when it ends, however it ends. A given CUDA_VISIBLE_DEVICES limits the choice.
-Without a GPU, under torchrun, or where a scheduler gave this job its devices, the command runs as it is: Slurm calls the one
-device of every job 0.
+Without a GPU, under torchrun, or where a scheduler gave this job its devices, the command runs as it is. Slurm calls the one
+device of every job 0: the workflows of two of its jobs share no locks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from harness.cli import has_own_allocation
+from harness.cli import SCHEDULER_JOB, has_own_allocation
 
 
 def visible_devices() -> list[str]:
@@ -77,7 +77,8 @@ def main() -> int:
         if args.gpus > len(devices):
             print(f"error: gpus: found {args.gpus}, expected at most {len(devices)}, the visible devices", file=sys.stderr)
             return 2
-        lock_dir = Path(tempfile.gettempdir()) / f"beamlora-gpu-slots-{os.getuid()}"
+        owner = "-".join([str(os.getuid()), *filter(None, [os.environ.get(SCHEDULER_JOB)])])
+        lock_dir = Path(tempfile.gettempdir()) / f"beamlora-gpu-slots-{owner}"
         return run_in_slot(command, devices, lock_dir=lock_dir, gpus=args.gpus)
     if command[:2] != ["python", "-m"]:
         os.execvp(command[0], command)

@@ -5,6 +5,7 @@ model's configuration and tokenizer, and holds limits and batches against rows, 
 sizes, schedules against the lengths of runs, length limits against prompts, and the needed disk space against the free one; for
 an experiment on GPUs, the predicted peak of every run against their memory. What comes from the hub is at a commit, and in the
 local cache of the size that the lock says; weights must be there where jobs may not download them. They are not loaded.
+With ``--jobs-elsewhere``, under a scheduler, no GPU of this machine counts, and weights must be in the cache.
 """
 
 from __future__ import annotations
@@ -40,9 +41,8 @@ from harness.experiment.hub_sources import hub_sources
 from harness.experiment.lock import lock_file, read_lock
 from harness.experiment.runs import all_runs, base_evaluations, load_experiment
 from harness.figures.catalogue import check_sweeps
-from harness.models.architecture import Architecture, architecture
-from harness.plan.cost import RESERVED, as_gib, disk_bytes, fits
-from harness.plan.peaks import Peaks, largest_batch, remedy
+from harness.plan.cost import disk_bytes
+from harness.plan.peaks import Peaks, check_memory, smallest_gpu
 from harness.train import reporting
 from harness.train.steps import method_schedule, step_counts
 
@@ -189,8 +189,9 @@ def check_engine(experiment: Experiment, runs: Iterable[RunSpec]) -> None:
         process.version()
 
 
-def check_hub(experiment: Experiment, config: Config) -> None:
-    """Hold what comes from the hub against the locks, and against the local cache where that is all there is.
+def check_hub(experiment: Experiment, config: Config, *, jobs_elsewhere: bool) -> None:
+    """Hold what comes from the hub against the locks, and against the local cache where that may be all there is: offline, and
+    on the compute nodes of a cluster.
 
     Raises:
         ConfigError: names the key of a revision that may move, of a file that is not the locked one, or of missing weights;
@@ -215,9 +216,10 @@ def check_hub(experiment: Experiment, config: Config) -> None:
                     f"{source.at}: found {there.stat().st_size} bytes in {there}, expected the {expected.size} of the lock; "
                     f"'{fetch}' mends it"
                 )
-        if source.kind == "model" and offline() and (missing := hub.missing_weights(source.name, source.revision)):
+        without_network = "HF_HUB_OFFLINE is set" if offline() else "jobs run on other nodes" if jobs_elsewhere else None
+        if source.kind == "model" and without_network and (missing := hub.missing_weights(source.name, source.revision)):
             raise ConfigError(
-                f"{source.at}: found no {', '.join(missing)} of {source.name} in the local cache, and HF_HUB_OFFLINE is set; "
+                f"{source.at}: found no {', '.join(missing)} of {source.name} in the local cache, and {without_network}; "
                 f"'{fetch}' downloads them where there is network"
             )
     if sources:
@@ -304,8 +306,11 @@ def check_adapter(key: str, settings: Any, layers: Mapping[str, tuple[int, int]]
     return parameters
 
 
-def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
+def check_models(runs: Iterable[RunSpec], *, models_dir: Path, at_once: int = 1) -> int:
     """Check every model and every method on it.
+
+    Args:
+        at_once: how many runs train, or answer, at a time.
 
     Returns:
         Bytes of disk that the runs need at most.
@@ -336,7 +341,7 @@ def check_models(runs: Iterable[RunSpec], *, models_dir: Path) -> int:
         written.append(method.disk_parameters(adapter=adapter, base=base))
         if spec.evaluation.engine == "vllm":
             merged = max(merged, base * (4 if spec.evaluation.dtype == "float32" else 2))
-    return disk_bytes(written) + merged
+    return disk_bytes(written, at_once=at_once) + at_once * merged
 
 
 def check_disk(folder: Path, needed: int) -> None:
@@ -359,35 +364,21 @@ def _size(count: int) -> str:
     return f"{count / 2 ** (10 * (unit + 1)):.1f} {('KiB', 'MiB', 'GiB')[unit]}"
 
 
-def check_memory(experiment: Experiment, runs: Iterable[RunSpec], *, models_dir: Path, cache_dir: Path) -> None:
-    """Hold the predicted peak of every run against the smallest GPU that torch finds; without one, do nothing.
+def check_memories(
+    experiment: Experiment, runs: Iterable[RunSpec], *, models_dir: Path, cache_dir: Path, jobs_elsewhere: bool
+) -> None:
+    """Hold the predicted peak of every run against the smallest GPU that torch finds. Where jobs run elsewhere only predict it:
+    each run is held against its own GPU when it starts.
 
     Raises:
         ConfigError: names the first run that does not fit, and the setting with which it does.
     """
-    import torch
-
-    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    if not found:
-        return
-    smallest = min(found, key=lambda device: device.total_memory)
-    print(f"preflight · memory on {smallest.name}: seconds for each kind of run, kept in {cache_dir}", flush=True)
+    device = None if jobs_elsewhere else smallest_gpu()
+    on = "" if device is None else f" on {device.name}"
+    print(f"preflight · memory{on}: seconds for each kind of run, kept in {cache_dir}", flush=True)
     peaks = Peaks(cache_dir, gpu=True)
     for spec in runs:
-        base, gpus = architecture(spec, models_dir=models_dir), gpus_of(experiment, spec)
-        peak = None if base is None else peaks.of(spec, base, lengths=largest_batch(spec), gpus=gpus)
-        if base is None or peak is None or fits(peak, smallest.total_memory):
-            continue
-
-        def would_fit(changed: RunSpec, gpus: int, base: Architecture = base) -> bool:
-            predicted = peaks.of(changed, base, lengths=largest_batch(changed), gpus=gpus)
-            return predicted is not None and fits(predicted, smallest.total_memory)
-
-        most, whole = as_gib(smallest.total_memory - RESERVED), as_gib(smallest.total_memory)
-        raise ConfigError(
-            f"{spec.run_id}: found a predicted peak of {as_gib(peak):.1f} GiB in its largest micro-batch, expected at most "
-            f"{most:.1f} of the {whole:.1f} GiB of {smallest.name}; it fits with {remedy(spec, would_fit, gpus=gpus)}"
-        )
+        check_memory(spec, peaks, device, models_dir=models_dir, gpus=gpus_of(experiment, spec))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -398,6 +389,9 @@ def main(arguments: list[str] | None = None) -> int:
     add_cache_argument(parser)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--jobs-elsewhere", action="store_true", help="a scheduler runs the jobs: no GPU is needed here")
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="runs in hand at a time, for their disk (default: %(default)s)"
+    )
     args = parser.parse_args(arguments)
     config = parse_config(args)
     experiment = load_experiment(config.files, config.overrides)
@@ -409,14 +403,15 @@ def main(arguments: list[str] | None = None) -> int:
             check_gpu()
         if not args.jobs_elsewhere:
             check_engine(experiment, runs)
-        check_hub(experiment, config)
+        check_hub(experiment, config, jobs_elsewhere=args.jobs_elsewhere)
         reporting.check(experiment.report_to)
-        needed = check_models(runs, models_dir=args.models_dir)
+        needed = check_models(runs, models_dir=args.models_dir, at_once=args.at_once)
         check_disk(args.output.parent, needed)
         rows = check_data(experiment, runs)
         check_answers(experiment, runs, models_dir=args.models_dir)
         if experiment.gpu:
-            check_memory(experiment, runs, models_dir=args.models_dir, cache_dir=args.cache_dir)
+            folders = {"models_dir": args.models_dir, "cache_dir": args.cache_dir}
+            check_memories(experiment, runs, **folders, jobs_elsewhere=args.jobs_elsewhere)
     except ConfigError as error:
         raise ConfigError(f"{config.files[-1]}: {error}") from error
     args.output.write_text(canonical_json({"runs": len(runs), "rows": rows, "disk_bytes": needed}) + "\n")

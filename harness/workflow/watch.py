@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,15 @@ def plan_of(dag: Dag, workflow: Workflow) -> progress.Plan:
     ]
     runs = {_run_of(job) for job in workflow.dag.jobs} - {None}
     return progress.Plan(runs=len(runs), jobs={job.id: job for job in sorted(jobs, key=lambda job: job.id)})
+
+
+def runs_at_once(workflow: Workflow) -> int:
+    """How many runs can be in hand at a time: as many as have a job to do, and no more than cores, GPUs or submitted jobs
+    allow."""
+    due = [job for job in workflow.dag.needrun_jobs() if _run_of(job)]
+    capacity = workflow.scheduler.global_resources
+    most = max((math.floor(1 / _share(job, capacity) + 1e-6) for job in due), default=0)
+    return min(len({_run_of(job) for job in due}), most)
 
 
 class Watch(logging.Handler):

@@ -99,6 +99,9 @@ def test_every_method_takes_the_same_tokens_and_only_peft_pads(record: Gpu7bReco
     whole_model = trained["lora"].parameters
     assert trained["full-ft"].trainable_parameters == whole_model
     assert 0 < trained["lora"].trainable_parameters < whole_model
+    # Two of the six operations that full fine-tuning has for each parameter, of all but the output layer.
+    again = trained["full-ft"].recomputed_per_token / trained["full-ft"].flops_per_token
+    assert 0.2 < again < 1 / 3 and {name for name, own in trained.items() if own.recomputed_per_token} == {"full-ft"}
     rate = record.result("matmul").flops_per_second
     assert trained["lora"].mfu == pytest.approx(trained["lora"].flops_per_token * trained["lora"].tokens_per_second / rate)
 

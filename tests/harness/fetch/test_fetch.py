@@ -54,15 +54,16 @@ def fetch(experiment: Path) -> int:
     return command.main(["--configfile", str(experiment)])
 
 
-def check(experiment: Path) -> None:
+def check(experiment: Path, *options: str) -> None:
     """The preflight."""
     folder = experiment.parent
-    preflight.main(["--configfile", str(experiment), "--models-dir", str(folder), "--output", str(folder / "ok.json")])
+    own = ["--configfile", str(experiment), "--models-dir", str(folder), "--output", str(folder / "ok.json")]
+    preflight.main([*own, *options])
 
 
-def refused(experiment: Path) -> str:
+def refused(experiment: Path, *options: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        check(experiment)
+        check(experiment, *options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -177,8 +178,10 @@ def test_missing_weights_are_refused_on_the_head_node(hub: FakeHub, experiment: 
     fetch(experiment)
     weights(hub).unlink()
     check(experiment)
+    missing = "source.model_revision: found no model.safetensors of some/model in the local cache, and "
+    assert missing + "jobs run on other nodes; 'beamlora fetch" in refused(experiment, "--jobs-elsewhere")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "source.model_revision: found no model.safetensors of some/model in the local cache" in refused(experiment)
+    assert missing + "HF_HUB_OFFLINE is set; 'beamlora fetch" in refused(experiment)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_download(

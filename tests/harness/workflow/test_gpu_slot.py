@@ -96,18 +96,24 @@ def test_without_a_gpu_a_module_runs_in_the_same_process(tmp_path: Path) -> None
     assert process.returncode == 7
 
 
-def test_two_jobs_that_a_scheduler_gave_a_device_each_run_side_by_side(tmp_path: Path) -> None:
-    """Under Slurm both devices are called 0. Each job waits here for the other one's file."""
+@pytest.mark.parametrize("workflow", ["of each rule", "as a whole"])
+def test_two_jobs_that_a_scheduler_gave_a_device_each_run_side_by_side(tmp_path: Path, workflow: str) -> None:
+    """Under Slurm both devices are called 0, whether it runs the rules of one workflow or two workflows. Each job waits here
+    for the other one's file."""
     wait = (
         "import sys, time; from pathlib import Path; own, other = map(Path, sys.argv[1:]); own.touch()\n"
         "while not other.exists(): time.sleep(0.02)"
     )
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0", cli.WORKFLOW: "1 head/boot/pid:[1] -"}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0", "TMPDIR": str(tmp_path)}
     files = [str(tmp_path / name) for name in "ab"]
     jobs = [
         subprocess.Popen(
             [sys.executable, "-m", "harness.workflow.gpu_slot", sys.executable, "-c", wait, *order],
-            env={**environment, cli.SCHEDULER_JOB: number},
+            env={
+                **environment,
+                cli.SCHEDULER_JOB: number,
+                cli.WORKFLOW: f"1 head/boot/pid:[1] {number if workflow == 'as a whole' else '-'}",
+            },
         )
         for number, order in (("11", files), ("12", files[::-1]))
     ]

@@ -15,6 +15,7 @@ from harness.engine import process
 from harness.experiment.runs import all_runs, load_experiment
 from harness.models.architecture import Architecture
 from harness.models.load import gguf_path, ignored_config_fields, load_config
+from harness.train import __main__ as training
 from harness.train import reporting
 from harness.workflow import preflight
 from tests import fake_vllm
@@ -146,6 +147,19 @@ def test_relora_needs_disk_for_a_full_model_and_what_it_merged(tmp_path: Path, f
     assert needed("relora", r=1, merge_every=1) == full + 3 * (3 * adapter + full)
 
 
+def test_runs_that_train_at_a_time_need_disk_for_the_checkpoints_of_each(tmp_path: Path, folder: Path) -> None:
+    path = with_local_model(tmp_path, folder, seeds=[0, 1], **{"tables.table1.methods": {"llama-mini": ["lora"]}})
+
+    def needed(*options: str) -> int:
+        check(tmp_path, path, *options)
+        return json.loads((tmp_path / "ok.json").read_text())["disk_bytes"]
+
+    artefact = needed("--at-once", "0") // 2
+    # A checkpoint has two moments beside the weights, and there are three of them.
+    assert needed() == (2 + 3 * 3) * artefact
+    assert needed("--at-once", "2") == (2 + 2 * 3 * 3) * artefact
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
 def test_a_dashboard_whose_package_is_missing_is_refused(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -158,24 +172,9 @@ def test_a_dashboard_whose_package_is_missing_is_refused(
 def test_a_run_that_does_not_fit_the_gpu_is_refused_with_the_setting_that_fits(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The smallest of the machine's GPUs counts. Without one, and for an experiment that needs none, nothing is predicted."""
-    asked: list[str] = []
-
-    def peak_bytes(run: RunSpec, base: Architecture, *, lengths: list[int], gpu: bool) -> int:
-        asked.append(run.run_id)
-        assert gpu
-        return (14 if run.method.name == "dora" else 10) * len(lengths) << 27
-
-    def properties(index: int) -> SimpleNamespace:
-        return SimpleNamespace(name=f"Card {index}", total_memory=(30 - 14 * index) << 30)
-
-    monkeypatch.setattr("harness.measure.rehearsal.peak_bytes", peak_bytes)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    check(tmp_path, with_local_model(tmp_path, folder, gpu=True), "--jobs-elsewhere")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("torch.cuda.get_device_properties", properties)
-    (tmp_path / "ok.json").unlink()
+    """The smallest of the machine's GPUs counts; for an experiment that needs none, nothing is predicted."""
+    asked = fake_peaks(monkeypatch)
+    fake_gpus(monkeypatch, 30, 16)
     check(tmp_path, with_local_model(tmp_path, folder))
     assert asked == []
     (tmp_path / "ok.json").unlink()
@@ -184,6 +183,55 @@ def test_a_run_that_does_not_fit_the_gpu_is_refused_with_the_setting_that_fits(
     assert "expected at most 13.7 of the 16.0 GiB of Card 1" in message
     assert "it fits with training: {micro_batch_tokens: 1024}" in message
     assert asked[0] == "math/llama-mini/lora/seed0"
+
+
+def fake_peaks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """10 GiB for LoRA, 14 for DoRA. Returns the runs that are asked for, from then on."""
+    asked: list[str] = []
+
+    def peak_bytes(run: RunSpec, base: Architecture, *, lengths: list[int], gpu: bool) -> int:
+        asked.append(run.run_id)
+        assert gpu
+        return (14 if run.method.name == "dora" else 10) * len(lengths) << 27
+
+    monkeypatch.setattr("harness.measure.rehearsal.peak_bytes", peak_bytes)
+    return asked
+
+
+def fake_gpus(monkeypatch: pytest.MonkeyPatch, *gib: int) -> None:
+    """GPUs of these sizes."""
+    properties = [SimpleNamespace(name=f"Card {index}", total_memory=size << 30) for index, size in enumerate(gib)]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: bool(gib))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(gib))
+    monkeypatch.setattr("torch.cuda.get_device_properties", properties.__getitem__)
+
+
+def test_where_jobs_run_elsewhere_each_is_held_against_its_own_gpu(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The login node predicts, its own small GPU counts for nothing, and no job predicts again."""
+    asked = fake_peaks(monkeypatch)
+    path = with_local_model(tmp_path, folder, gpu=True)
+    fake_gpus(monkeypatch, 4)
+    check(tmp_path, path, "--jobs-elsewhere")
+    assert asked == ["math/llama-mini/lora/seed0", "math/llama-mini/dora/seed0"]
+    started: list[str] = []
+    monkeypatch.setattr(training, "train", lambda spec, *_: started.append(spec.run_id))
+
+    def start(method: str) -> None:
+        folders = ["--run-dir", str(tmp_path), "--models-dir", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]
+        training.main(["--configfile", str(path), "--run", f"math/llama-mini/{method}/seed0", *folders])
+
+    fake_gpus(monkeypatch, 16)
+    start("lora")
+    assert len(asked) == 2
+    with pytest.raises(
+        ConfigError, match=r"dora/seed0: found a predicted peak of 14\.0 GiB .*expected at most 13\.7 of the 16\.0"
+    ):
+        start("dora")
+    fake_gpus(monkeypatch, 30)
+    start("dora")
+    assert started == ["math/llama-mini/lora/seed0", "math/llama-mini/dora/seed0"]
 
 
 def test_an_experiment_for_gpus_is_refused_without_one(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

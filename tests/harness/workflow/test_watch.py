@@ -75,6 +75,28 @@ def test_the_plan_holds_the_targets_runs_and_the_jobs_that_are_left(mini: Dag) -
     assert plan.jobs[3].kind == ("tokens", "training", "train", "llama-mini", "math", "dora")
 
 
+@pytest.mark.parametrize(
+    ("needed", "capacity", "expected"),
+    [
+        ({"gpu": 1}, {"gpu": 1}, 1),
+        ({"gpu": 1}, {"gpu": 2}, 2),
+        ({"gpu": 2}, {"gpu": 4, "_cores": 64}, 2),
+        (
+            {"gpu": 1},
+            {"_cores": 2**63, "_nodes": 200},
+            3,
+        ),  # Slurm says how many GPUs there are, and all three runs may have one
+        ({}, {"_cores": 2}, 2),
+    ],
+)
+def test_how_many_runs_are_in_hand_at_a_time(needed: dict[str, int], capacity: dict[str, int], expected: int) -> None:
+    due = [FakeJob(i, "train", run=f"math/llama-mini/lora/seed{i}", **needed) for i in range(3)]
+    due.append(FakeJob(3, "evaluate", run="math/llama-mini/lora/seed0", **needed))
+    others = [FakeJob(4, "table", table="table1")]
+    assert watch.runs_at_once(workflow({}, due + others, **capacity)) == expected
+    assert watch.runs_at_once(workflow({}, others, **capacity)) == 0
+
+
 def test_one_gpu_is_the_whole_machine(mini: Dag) -> None:
     train = FakeJob(3, "train", run=LORA, gpu=1)
     assert watch.plan_of(mini, workflow({train: []}, [train], gpu=1)).jobs[3].share == 1
