@@ -12,8 +12,8 @@ from typing import Protocol
 
 from evaluation.graders.expressions import units, values
 from evaluation.graders.expressions.parse import Node, NotParsed, parse, product
-from evaluation.graders.expressions.shape import canonical, is_numeral, worked_out
-from evaluation.graders.quantities import words_to_number
+from evaluation.graders.expressions.shape import canonical, has_angle, is_numeral, worked_out
+from evaluation.graders.quantities import SCALES, words_to_number
 
 
 class Algebra(Protocol):
@@ -30,6 +30,18 @@ class Algebra(Protocol):
 
 
 # ------------------------------------------------------------------------------------------------------------ notation
+
+
+
+def _outward(left: str, items: str, right: str) -> str:
+    """``]1,3[``, of which an end is open where its bracket opens outward."""
+    return ("(" if left == "]" else "[") + items + (")" if right == "[" else "]")
+
+
+def _scientific(match: re.Match[str]) -> str:
+    """``1.5e3``; with a sign, ``2e-3`` may be the number e."""
+    return rf"{match[1] or match[3]} \times 10^{{{match[2] or match[4]}}}"
+
 
 #: Notation that carries no value, or that has a plainer form. Order matters.
 _PLAINER = tuple(
@@ -59,11 +71,16 @@ _PLAINER = tuple(
         (r"\\gt(?![A-Za-z])", ">"),
         (r"(?<![A-Za-z\\])\+?\binf(?:inity|ty)?\b|\\infinity", r"\\infty"),
         (r"\*\*", "^"),
+        (r"\\[dc]dots(?:[bcimo](?![A-Za-z])|(?![A-Za-z]))|\.{3}", r"\\ldots "),
+        (r"\{:\}", ":"),
+        (r"^([\[\]])([^\[\]()]+,[^\[\]()]+)([\[\]])$", lambda match: _outward(*match.groups())),
+        (r"(?<![\w.])(\d+(?:\.\d+)?)e(\d+)(?![\w.])|(?<![\w.])(\d*\.\d+)e([+-]\d+)(?![\w.])", _scientific),
     )
 )
 _SIGNS = {
     "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u221e": r"\infty ", "\u03c0": r"\pi ", "\u00d7": r"\times ",
     "\u00f7": r"\div ", "\u00b7": r"\cdot ", "\u22c5": r"\cdot ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne ",
+    "\u00b0": r"^\circ ", "\u00ba": r"^\circ ", "\u02da": r"^\circ ", "\u2026": r"\ldots ", "\u2248": r"\approx ",
     "\u00b1": r"\pm ", "\u222a": r"\cup ", "\u2208": r"\in ", "\u221a": r"\sqrt ", "\u03b8": r"\theta ",
 }  # fmt: skip
 
@@ -75,7 +92,7 @@ def _plain_characters(text: str) -> str:
     raised = ""
     for character in text:
         form = unicodedata.decomposition(character)
-        if form.startswith("<super>"):
+        if form.startswith("<super>") and character not in _SIGNS:
             raised += unicodedata.normalize("NFKC", character).replace("\u2212", "-")
             continue
         if raised:
@@ -101,7 +118,31 @@ def strict_normal_form(text: str) -> str:
         text = pattern.sub(plainer, text)
     text = re.sub(r"^\\\[|\\\]$", "", text.strip()).strip()
     text = re.sub(r"^\\boxed\{(.*)\}$", r"\1", text)
-    return re.sub(r"\.$", "", text.strip()).strip()
+    return re.sub(r"\.$", "", re.sub(r"\.{2,}$", r"\\ldots", text.strip())).strip()
+
+
+_SCALED = re.compile(rf"(?<![\w.^_])(\d[\d,]*(?:\.\d+)?)\s*(\\text\s*\{{)?\s*({'|'.join(SCALES)})s?\b", re.IGNORECASE)
+
+
+@lru_cache(maxsize=8192)
+def _digits(text: str) -> str:
+    """Number words and scales at the beginning of a text, in digits: "two hundred apples", "5 \\text{ million}"."""
+    words = _unwrapped(text).split()
+    for count in range(len(words), 0, -1):
+        last = re.split(r"-", words[count - 1].lower())[-1]
+        if last != "and" and (value := words_to_number(" ".join(words[:count]))) is not None:
+            return " ".join((_numeral(value), *words[count:]))
+    match = _SCALED.search(text)
+    if match is None or re.search(r"[A-Za-z\d]", text[: match.start()]):
+        return text
+    value = Fraction(match[1].replace(",", "")) * SCALES[match[3].lower()]
+    rest = re.sub(r"^\\text\s*\{\s*\}", "", (match[2] or "") + text[match.end() :])
+    return text[: match.start()] + _numeral(value) + rest
+
+
+def _numeral(value: Fraction) -> str:
+    sign, top, bottom = "-" * (value < 0), abs(value.numerator), value.denominator
+    return f"{sign}{top}" if bottom == 1 else rf"{sign}\frac{{{top}}}{{{bottom}}}"
 
 
 def _compact(text: str) -> str:
@@ -143,7 +184,7 @@ def _split(text: str, pattern: re.Pattern[str]) -> list[str]:
 
 _COMMA = re.compile(r"[,;]")
 _UNION = re.compile(r"\\cup(?![a-z])")
-_COLON = re.compile(r":")
+_COLON = re.compile(r":|\\text\s*\{\s*to\s*\}|\bto\b")
 
 
 def _matching(text: str) -> bool:
@@ -205,8 +246,11 @@ def _signs(text: str) -> list[str]:
 _TEXT_UNIT = re.compile(r"(?<=\S)\s*\\text\s*\{([^{}]*)\}(\^\s*\{?\s*\d\s*\}?)?(\s*/\s*\\text\s*\{[^{}]*\})?$")
 _WORD = r"[A-Za-z\u00a2]+\.?(?:\^\s*\{?\d\}?)?"
 _WORD_UNIT = re.compile(rf"(?:(?<=[\d}}\w)])\s+|(?<=[\d}})]))({_WORD}(?:(?:\s*/\s*|\s+){_WORD})*)$")
-_DEGREE_UNIT = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\u00b0)(?:\s*(?:\\text\s*\{)?\s*([CF])\s*\}?)?$")
-_CURRENCY = re.compile(r"(-?)\s*(?:\\\$|[$\u20ac\u00a3])\s*")
+_DEGREE_UNIT = re.compile(
+    r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\\text\s*\{\s*degrees?\s*\}|(?<![A-Za-z])degrees?)"
+    r"(?:\s*(?:\\text\s*\{)?\s*([CF])\s*\}?)?$"
+)
+_CURRENCY = re.compile(r"(-?)\s*\\?([$\u20ac\u00a3\u00a5])\s*")
 _NO_UNITS = frozenset("pi and or sin cos tan sec csc cot log ln sqrt exp infinity".split())
 
 
@@ -214,18 +258,22 @@ def _quantity(text: str) -> tuple[str, units.Unit | None]:
     """The expression and its unit, None where it has none."""
     if match := _CURRENCY.match(text):
         body, unit = _quantity(text[match.end() :])
-        return match[1] + body, units.DOLLAR if unit is None or unit.dimension is None else unit
+        return match[1] + body, units.unit(match[2]) if unit is None or unit.dimension is None else unit
     if text.endswith("%"):
         return text[:-1].strip(), units.PERCENT
     if match := _DEGREE_UNIT.search(text):
-        temperature = units.Unit(dimension=((match[1], 1),)) if match[1] else units.DEGREE
-        return text[: match.start()].strip(), temperature
+        body = text[: match.start()].strip()
+        if match[1]:
+            return body, units.Unit(dimension=((match[1], 1),))
+        angle = rf"{body}^\circ"
+        return (angle, None) if (tree := _tree(angle)) is not None and has_angle(tree) else (body, units.DEGREE)
     if (match := _TEXT_UNIT.search(text)) and match.start() and not re.search(r"\\begin|\d", match[1]):
         return text[: match.start()].strip(), units.unit(" ".join(filter(None, (match[1] + (match[2] or ""), _bare(match[3])))))
     if match := _WORD_UNIT.search(text):
         words = match[1].replace(".", " ").strip()
         plain = [word for word in re.findall(r"[A-Za-z\u00a2]+", words) if word.lower() not in ("per",)]
-        meant = plain and not _NO_UNITS.intersection(plain) and all(len(word) > 2 or units.is_known(word) for word in plain)
+        counts = any(words_to_number(word) is not None for word in plain)
+        meant = plain and not counts and not _NO_UNITS.intersection(plain) and all(len(word) > 2 or units.is_known(word) for word in plain)
         if meant and (len(plain[0]) > 1 or text[match.start(1) - 1].isspace()):
             return text[: match.start()].strip(), units.unit(words)
     return text, None
@@ -350,8 +398,6 @@ class _Comparison:
 
     def quantity(self, prediction: str, unit: units.Unit | None, gold: str, gold_unit: units.Unit | None) -> bool:
         left, right = _tree(prediction), _tree(gold)
-        if (value := words_to_number(prediction)) is not None:
-            left = ("num", value, "integer")
         if right is None:  # notation that only Math-Verify may know
             return unit == gold_unit and self.algebra.latex_equal(prediction, gold)
         if left is None or not worked_out(left, right):
@@ -363,6 +409,11 @@ class _Comparison:
         reader adds and drops units, but a percentage is a hundredth unless one was asked for."""
         degrees: list[Node | None] = [None, ("sym", "deg")]
         radians: list[Node | None] = [None, ("quot", ("num", Fraction(1), "integer"), ("sym", "deg"))]
+        if unit is not None and gold is not None and not units.compatible(unit, gold):
+            angular = {units.DEGREE.dimension, units.RADIAN.dimension}
+            if {unit.dimension, gold.dimension} != angular:
+                return []
+            return degrees[1:] if unit == units.DEGREE else radians[1:]
         if unit is None or unit.dimension is None:
             if gold == units.PERCENT:
                 return [] if unit is not None else [None, ("num", Fraction(100), "integer")]
@@ -373,20 +424,15 @@ class _Comparison:
             return [("num", Fraction(1, 100), "integer"), *([None] if self.percentage else [])]
         if gold is None or gold.dimension is None:
             return degrees if unit == units.DEGREE and gold is None else [None]
-        angles = {
-            (units.DEGREE.dimension, (("radian", 1),)): degrees[1:],
-            ((("radian", 1),), units.DEGREE.dimension): radians[1:],
-        }
-        if (unit.dimension, gold.dimension) in angles:
-            return angles[unit.dimension, gold.dimension]
-        if unit.dimension != gold.dimension:
-            return []
+        if unit.dimension != gold.dimension:  # of a drawing's units
+            return [None]
         ratio = unit.size / gold.size
         return [None if ratio == 1 else ("num", ratio, "integer")]
 
     # ------------------------------------------------------------------------------------------------------ structures
 
     def equal(self, prediction: str, gold: str) -> bool:
+        prediction, gold = _digits(prediction), _digits(gold)
         if not prediction or not gold:
             return False
         if _compact(prediction) == _compact(gold):

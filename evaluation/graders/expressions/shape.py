@@ -13,7 +13,7 @@ from fractions import Fraction
 from math import gcd
 
 from evaluation.graders.expressions.parse import INVERSE, LOGARITHMS, TRIGONOMETRIC, Node, product
-from evaluation.graders.expressions.values import children, symbols
+from evaluation.graders.expressions.values import children, names, symbols
 
 #: Counts end here: more is as unevaluated as it gets.
 _MOST = 10_000
@@ -254,6 +254,11 @@ def _functions(tree: Node) -> frozenset[str]:
         if name in family:
             name = min(family)
     return below | {name}
+
+
+def has_angle(tree: Node) -> bool:
+    """Whether a function is applied to degrees: the sign in ``\\cos 58^\\circ`` is no unit of the cosine."""
+    return (tree[0] == "fn" and "deg" in names(tree)) or any(map(has_angle, children(tree)))
 
 
 def _factors(tree: Node) -> int:
