@@ -71,8 +71,8 @@ _PLAINER = tuple(
         (r"\\gt(?![A-Za-z])", ">"),
         (r"(?<![A-Za-z\\])\+?\binf(?:inity|ty)?\b|\\infinity", r"\\infty"),
         (r"\*\*", "^"),
-        (r"\\[dc]dots(?:[bcimo](?![A-Za-z])|(?![A-Za-z]))|\.{3}", r"\\ldots "),
-        (r"\{:\}", ":"),
+        (r"\\c?dots[bcimo]?(?![A-Za-z])|\.{3}", r"\\ldots "),
+        (r"(?<![A-Za-z])\{:\}", ":"),
         (r"^([\[\]])([^\[\]()]+,[^\[\]()]+)([\[\]])$", lambda match: _outward(*match.groups())),
         (r"(?<![\w.])(\d+(?:\.\d+)?)e(\d+)(?![\w.])|(?<![\w.])(\d*\.\d+)e([+-]\d+)(?![\w.])", _scientific),
     )
@@ -197,6 +197,44 @@ def _matching(text: str) -> bool:
     return False
 
 
+_APPROXIMATELY = re.compile(r"\\approx(?![A-Za-z])")
+_SET_MINUS = re.compile(r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|-(?=\s*\\\{)")
+_SET_BUILDER = re.compile(r"\\\{\s*([A-Za-z])\s*(?:\\in\s*\(-\\infty,\\infty\)\s*)?[:|](.*)\\\}", re.DOTALL)
+_REALS = re.compile(r"(?:the set of )?(?:all |any )?(?:(positive|negative|non-?negative|non-?positive|non-?zero) )?real(?:s| numbers?)")
+_REAL_SETS = {
+    "": r"(-\infty,\infty)", "positive": r"(0,\infty)", "negative": r"(-\infty,0)", "nonnegative": r"[0,\infty)",
+    "nonpositive": r"(-\infty,0]", "nonzero": r"(-\infty,0)\cup(0,\infty)",
+}  # fmt: skip
+
+
+def _as_set(text: str) -> str:
+    """Set builders without their frame, the reals in words or without some points as intervals; no solution as the empty
+    set."""
+    if builder := _SET_BUILDER.fullmatch(text):
+        return builder[2].strip()
+    plain = _bare(text).strip().lower()
+    if words := _REALS.fullmatch(plain):
+        return _REAL_SETS[(words[1] or "").replace("-", "")]
+    if re.fullmatch(r"(?:there (?:is|are) )?no (?:real )?solutions?", plain):
+        return r"\emptyset"
+    whole, *removed = _split(text, _SET_MINUS)
+    if _compact(whole) == r"(-\infty,\infty)" and len(removed) == 1 and (points := _structure(removed[0]))[0] == "set":
+        return _without(points[1]) or text
+    return text
+
+
+def _without(points: list[str]) -> str:
+    """The reals but for some points, where it is plain which point is the larger."""
+    trees = [_tree(point) for point in points]
+    known = [None if tree is None else values.rational(tree) for tree in trees]
+    if len(points) > 1:
+        if None in known:
+            return ""
+        points = [point for _, point in sorted(zip(known, points, strict=True))]
+    ends = [r"-\infty", *points, r"\infty"]
+    return r"\cup".join(f"({left},{right})" for left, right in zip(ends[:-1], ends[1:], strict=True))
+
+
 def _unwrapped(text: str) -> str:
     """``\\text{B, E}`` as ``B, E``."""
     match = re.fullmatch(r"\\text\{([^{}]*)\}", text)
@@ -285,12 +323,13 @@ def _bare(text: str | None) -> str:
 
 #: A numeral with its base: "204_5", "2112_{\\text{six}}", "2112 (base 6)".
 _BASE = re.compile(
-    r"\(?(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?\s*(?:_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+?)\s*\}?\s*\}?"
+    r"\(?(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?\s*(?:_\s*\{?\s*(?:\\text\s*\{)?\s*\(?(\w+?)\)?\s*\}?\s*\}?"
     r"|(?:\\text\s*\{)?\s*\(?\s*(?:in\s+)?base[- ]+\$?(\w+)\$?\s*\)?\s*\}?)"
 )
 
 
 def _numeral_in_base(text: str) -> tuple[str, Fraction] | None:
+    """Digits and base."""
     match = _BASE.fullmatch(text)
     if match is None or not re.search(r"\d", match[1]):
         return None
@@ -316,7 +355,7 @@ def _plain_text(text: str) -> str:
 
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
-_CHOSEN = re.compile(r"(?:option|choice|answer)?\s*(?:\(([A-Z])\)|([A-Z])(?=$|[:.)]))[:.)]?(?:\s.*)?", re.DOTALL)
+_CHOSEN = re.compile(r"(?i:option|choice|answer)?\s*(?:\(([A-Z])\)|([A-Z])(?=$|[:.)]))[:.)]?(?:\s.*)?", re.DOTALL)
 
 
 def _words_equal(prediction: str, gold: str) -> bool | None:
@@ -386,10 +425,12 @@ class _Comparison:
             return words
         prediction, gold = _unwrapped(prediction), _unwrapped(gold)
         based = _numeral_in_base(prediction), _numeral_in_base(gold)
+        if based[1] is not None and based[0] is None:  # "1a3_{16}"; beside another gold, 2a_1 is a product
+            based = _numeral_in_base(re.sub(r"[a-f](?=[0-9a-fA-F]*_)", lambda digit: digit[0].upper(), prediction)), based[1]
         if based[1] is not None:
             return (based[0] or (prediction.lstrip("0") or "0", based[1][1])) == based[1]
         if based[0] is not None:
-            return False
+            return based[0][1] == 10 and self.leaf(based[0][0], gold)
         # A colon is a ratio, never a quotient.
         ratios = _split(prediction, _COLON), _split(gold, _COLON)
         if max(map(len, ratios)) > 1:
@@ -432,18 +473,23 @@ class _Comparison:
     # ------------------------------------------------------------------------------------------------------ structures
 
     def equal(self, prediction: str, gold: str) -> bool:
-        prediction, gold = _digits(prediction), _digits(gold)
+        prediction, gold = _as_set(_digits(prediction)), _as_set(_digits(gold))
         if not prediction or not gold:
             return False
         if _compact(prediction) == _compact(gold):
             return True
+        if len(sides := _split(prediction, _APPROXIMATELY)) > 1:
+            return self.approximated(sides, gold)
         kind, items = _structure(prediction)
         gold_kind, gold_items = _structure(gold)
+        if kind == "list" and gold_kind != "list":
+            prediction = _as_one(prediction, items, gold_kind)
+            kind, items = _structure(prediction)
         if kind.startswith("relation") or gold_kind.startswith("relation"):
             return self.relations(prediction, (kind, items), gold, (gold_kind, gold_items))
         if {kind, gold_kind} == {"list", "union"}:
             listed = items if kind == "list" else gold_items
-            ranges = [_interval(*_structure(item)) for item in listed]
+            ranges = [_range(item) for item in listed]
             if all(ranges):
                 items, gold_items = (ranges, gold_items) if kind == "list" else (items, ranges)
                 kind = gold_kind = "union"
@@ -456,6 +502,18 @@ class _Comparison:
         if kind in ("set", "list", "union"):
             return self.same_items(items, gold_items)
         return all(map(self.equal, items, gold_items))
+
+    def approximated(self, sides: list[str], gold: str) -> bool:
+        """The exact form is the answer, or what approximates it where the gold is a decimal; of a name, or of nothing, what
+        follows."""
+        first, *rest = sides
+        if not first or _is_name(first):
+            return len(rest) == 1 and self.equal(rest[0], gold)
+        if not _is_value(rest[-1]):
+            return False
+        tree = _tree(_quantity(gold)[0])
+        rounded = tree is not None and tree[2:] == ("decimal",)
+        return self.equal(first, gold) or (rounded and self.equal(rest[-1], gold))
 
     def same_items(self, items: list[str], gold_items: list[str]) -> bool:
         left = list(items)
@@ -541,7 +599,7 @@ def _states_value(sides: list[str]) -> bool:
         return True
     if left is None:
         return re.search(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", _bare(sides[0])) is None
-    named = re.fullmatch(r"(?:\\(?:angle|triangle))?[A-Za-z]+(?:\^\{-1\})?(?:\(.*\))?", _compact(sides[0]))
+    named = re.fullmatch(r"(?:m?\\(?:angle|triangle))?[A-Za-z]+(?:\^\{-1\})?(?:\(.*\))?|\|[A-Z]+\|", _compact(sides[0]))
     return not values.symbols(left) or named is not None
 
 
@@ -578,6 +636,28 @@ def _variable(sides: list[str]) -> str | None:
     return next((_compact(side) for side in sides if _is_symbol(side) and side != r"\infty"), None)
 
 
+def _as_one(text: str, items: list[str], gold_kind: str) -> str:
+    """A list of two bounds on one variable as the interval between them, one of values of several variables as the point that
+    has them in alphabetical order; other lists as they are."""
+    structures = [_structure(item) for item in items]
+    if re.search(r"\bor\b", text) or not all(kind.startswith("relation") for kind, _ in structures):
+        return text
+    if gold_kind == "()" and all(kind == "relation =" and re.fullmatch("[a-z]", sides[0]) for kind, sides in structures):
+        values_of = {sides[0]: sides[1] for _, sides in structures}
+        return f"({','.join(values_of[name] for name in sorted(values_of))})" if len(values_of) == len(items) else text
+    if gold_kind != "union" and len(items) == 2 and len({_variable(sides) for _, sides in structures}) == 1:
+        lower, upper = sorted((_interval(*structure) for structure in structures), key=lambda one: one.startswith(r"(-\infty,"))
+        if lower.endswith(r",\infty)") and upper.startswith(r"(-\infty,") and _UNION.search(lower + upper) is None:
+            return lower.removesuffix(r"\infty)") + upper.removeprefix(r"(-\infty,")
+    return text
+
+
+def _range(text: str) -> str:
+    """An interval, written as one or as an inequality; empty where it is neither."""
+    kind, items = _structure(text)
+    return text if len(kind) == 2 and len(items) == 2 else _interval(kind, items)
+
+
 def _interval(kind: str, sides: list[str]) -> str:
     """An inequality on one variable as an interval; the set of a membership; empty where it is neither."""
     if kind == "relation in":
@@ -588,6 +668,8 @@ def _interval(kind: str, sides: list[str]) -> str:
     if chain is None:
         return ""
     signs, ascending = chain
+    if len(signs) == 1 and (size := _magnitude(*ascending, signs[0])):
+        return size
     names = [position for position, side in enumerate(ascending) if _is_symbol(side) and _is_constant(side) is False]
     if len(names) != 1 or not all(_is_constant(side) for side in ascending if side != ascending[names[0]]):
         return ""
@@ -599,6 +681,21 @@ def _interval(kind: str, sides: list[str]) -> str:
             return rf"{opening[signs[0]]}{ascending[0]},\infty)"
         case 2, 1:
             return f"{opening[signs[0]]}{ascending[0]},{ascending[2]}{closing[signs[1]]}"
+    return ""
+
+
+def _magnitude(left: str, right: str, sign: str) -> str:
+    """``|x| < a`` and ``a < |x|``; empty for others."""
+    opening, closing = ("(", ")") if sign == "<" else ("[", "]")
+    for inside, one, bound in ((True, left, right), (False, right, left)):
+        tree = _tree(one)
+        if tree is not None and tree[:2] == ("fn", "abs") and tree[2][0][0] == "sym" and _is_constant(bound):
+            low, high = ("", bound[1:]) if bound.startswith("-") else (f"-{bound}", bound)
+            if not low:
+                return ""
+            if inside:
+                return f"{opening}{low},{high}{closing}"
+            return rf"(-\infty,{low}{closing}\cup{opening}{high},\infty)"
     return ""
 
 
