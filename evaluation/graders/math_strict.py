@@ -704,28 +704,45 @@ def _magnitude(left: str, right: str, sign: str) -> str:
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)
 
 
+_NUMBER_IN_PROSE = re.compile(r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/]|\.\d)")
+#: A question about how a number is written: then a number of the question, written as there, is no answer.
+_ASKS_FOR_FORM = re.compile(
+    r"\b(?:express|writ|convert|chang|simplif|reduc|rationali|evaluat|comput|calculat|round|how many"
+    r"|fraction|decimal|percent|notation|radian|degree|form)",
+    re.IGNORECASE,
+)
+
+
 @lru_cache(maxsize=64)
 def _formulas(question: str) -> frozenset[object]:
-    """The formulas of a question and the sides of its equations: texts without blanks, and trees."""
+    """The formulas of a question, the sides of its equations and the numbers of its prose: texts without blanks, and trees."""
     known: set[object] = set()
-    for match in _FORMULA.finditer(question):
-        whole = strict_normal_form(next(group for group in match.groups() if group is not None)).rstrip(",.?")
+    prose = _NUMBER_IN_PROSE.findall(_FORMULA.sub(" ", question))
+    for formula in (*(match[match.lastindex or 0] for match in _FORMULA.finditer(question)), *prose):
+        whole = strict_normal_form(formula).rstrip(",.?")
         for text in {whole, *_split(whole, _RELATION)}:
-            known.add(_compact(text))
-            if (tree := _tree(text)) is not None:
+            number, _ = _quantity(text)
+            known.update((_compact(text), _compact(number)))
+            if (tree := _tree(number)) is not None:
                 known.add(canonical(tree))
     return frozenset(known)
 
 
 def _restated(prediction: str, gold: str, question: str) -> bool:
-    """Whether the answer is a formula of the question that is not the gold answer as it is written."""
-    tree, gold_tree = (_tree(_quantity(text)[0]) for text in (prediction, gold))
+    """Whether the answer is a formula of the question, or a number whose form was to be changed, that is not the gold answer as
+    it is written."""
+    (number, _), (gold_number, _) = _quantity(prediction), _quantity(gold)
+    tree, gold_tree = _tree(number), _tree(gold_number)
     form = None if tree is None else canonical(tree)
     if form is not None and gold_tree is not None and form == canonical(gold_tree):
         return False
-    bare = form[1] if form is not None and form[0] == "neg" else form
-    if bare is not None and (bare[0] == "sym" or bare[2:] == ("integer",)):
+    bare, gold_bare = (one[1] if one is not None and one[0] == "neg" else one for one in (tree, gold_tree))
+    if bare is not None and bare[0] == "sym":
         return False
+    if bare is not None and bare[0] == "num":
+        same = gold_bare is not None and gold_bare[0] == "num" and values.rational(bare) == values.rational(gold_bare)
+        if not _ASKS_FOR_FORM.search(question) or (same and bare[2:] == ("integer",)):
+            return False
     known = _formulas(question)
     return _compact(prediction) in known or form in known
 
