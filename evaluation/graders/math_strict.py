@@ -32,7 +32,6 @@ class Algebra(Protocol):
 # ------------------------------------------------------------------------------------------------------------ notation
 
 
-
 def _outward(left: str, items: str, right: str) -> str:
     """``]1,3[``, of which an end is open where its bracket opens outward."""
     return ("(" if left == "]" else "[") + items + (")" if right == "[" else "]")
@@ -184,7 +183,7 @@ def _split(text: str, pattern: re.Pattern[str]) -> list[str]:
 
 _COMMA = re.compile(r"[,;]")
 _UNION = re.compile(r"\\cup(?![a-z])")
-_COLON = re.compile(r":|\\text\s*\{\s*to\s*\}|\bto\b")
+_COLON = re.compile(r":|\\text\s*\{\s*to\s*\}|(?<!\\)\bto\b")
 
 
 def _matching(text: str) -> bool:
@@ -200,7 +199,9 @@ def _matching(text: str) -> bool:
 _APPROXIMATELY = re.compile(r"\\approx(?![A-Za-z])")
 _SET_MINUS = re.compile(r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|-(?=\s*\\\{)")
 _SET_BUILDER = re.compile(r"\\\{\s*([A-Za-z])\s*(?:\\in\s*\(-\\infty,\\infty\)\s*)?[:|](.*)\\\}", re.DOTALL)
-_REALS = re.compile(r"(?:the set of )?(?:all |any )?(?:(positive|negative|non-?negative|non-?positive|non-?zero) )?real(?:s| numbers?)")
+_REALS = re.compile(
+    r"(?:the set of )?(?:all |any )?(?:(positive|negative|non-?negative|non-?positive|non-?zero) )?real(?:s| numbers?)"
+)
 _REAL_SETS = {
     "": r"(-\infty,\infty)", "positive": r"(0,\infty)", "negative": r"(-\infty,0)", "nonnegative": r"[0,\infty)",
     "nonpositive": r"(-\infty,0]", "nonzero": r"(-\infty,0)\cup(0,\infty)",
@@ -285,8 +286,8 @@ _TEXT_UNIT = re.compile(r"(?<=\S)\s*\\text\s*\{([^{}]*)\}(\^\s*\{?\s*\d\s*\}?)?(
 _WORD = r"[A-Za-z\u00a2]+\.?(?:\^\s*\{?\d\}?)?"
 _WORD_UNIT = re.compile(rf"(?:(?<=[\d}}\w)])\s+|(?<=[\d}})]))({_WORD}(?:(?:\s*/\s*|\s+){_WORD})*)$")
 _DEGREE_UNIT = re.compile(
-    r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\\text\s*\{\s*degrees?\s*\}|(?<![A-Za-z])degrees?)"
-    r"(?:\s*(?:\\text\s*\{)?\s*([CF])\s*\}?)?$"
+    r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\\text\s*\{\s*degrees?(?:\s*\}|(?=\s))|(?<![A-Za-z])degrees?)"
+    r"(?:\s*(?:\\text\s*\{)?\s*(?:(C)(?:elsius)?|(F)(?:ahrenheit)?)\s*\}?)?$"
 )
 _CURRENCY = re.compile(r"(-?)\s*\\?([$\u20ac\u00a3\u00a5])\s*")
 _NO_UNITS = frozenset("pi and or sin cos tan sec csc cot log ln sqrt exp infinity".split())
@@ -301,8 +302,8 @@ def _quantity(text: str) -> tuple[str, units.Unit | None]:
         return text[:-1].strip(), units.PERCENT
     if match := _DEGREE_UNIT.search(text):
         body = text[: match.start()].strip()
-        if match[1]:
-            return body, units.Unit(dimension=((match[1], 1),))
+        if scale := match[1] or match[2]:
+            return body, units.Unit(dimension=((scale, 1),))
         angle = rf"{body}^\circ"
         return (angle, None) if (tree := _tree(angle)) is not None and has_angle(tree) else (body, units.DEGREE)
     if (match := _TEXT_UNIT.search(text)) and match.start() and not re.search(r"\\begin|\d", match[1]):
@@ -310,8 +311,8 @@ def _quantity(text: str) -> tuple[str, units.Unit | None]:
     if match := _WORD_UNIT.search(text):
         words = match[1].replace(".", " ").strip()
         plain = [word for word in re.findall(r"[A-Za-z\u00a2]+", words) if word.lower() not in ("per",)]
-        counts = any(words_to_number(word) is not None for word in plain)
-        meant = plain and not counts and not _NO_UNITS.intersection(plain) and all(len(word) > 2 or units.is_known(word) for word in plain)
+        numbers = any(word in _NO_UNITS or words_to_number(word) is not None for word in plain)
+        meant = plain and not numbers and all(len(word) > 2 or units.is_known(word) for word in plain)
         if meant and (len(plain[0]) > 1 or text[match.start(1) - 1].isspace()):
             return text[: match.start()].strip(), units.unit(words)
     return text, None
@@ -489,7 +490,7 @@ class _Comparison:
             return self.relations(prediction, (kind, items), gold, (gold_kind, gold_items))
         if {kind, gold_kind} == {"list", "union"}:
             listed = items if kind == "list" else gold_items
-            ranges = [_range(item) for item in listed]
+            ranges = [_range(item, brackets=kind == "list") for item in listed]
             if all(ranges):
                 items, gold_items = (ranges, gold_items) if kind == "list" else (items, ranges)
                 kind = gold_kind = "union"
@@ -637,14 +638,17 @@ def _variable(sides: list[str]) -> str | None:
 
 
 def _as_one(text: str, items: list[str], gold_kind: str) -> str:
-    """A list of two bounds on one variable as the interval between them, one of values of several variables as the point that
-    has them in alphabetical order; other lists as they are."""
+    """A list of two bounds on one variable as the interval between them, one of what it is not as the reals without these, one
+    of values of several variables as the point that has them in alphabetical order; other lists as they are."""
     structures = [_structure(item) for item in items]
     if re.search(r"\bor\b", text) or not all(kind.startswith("relation") for kind, _ in structures):
         return text
     if gold_kind == "()" and all(kind == "relation =" and re.fullmatch("[a-z]", sides[0]) for kind, sides in structures):
         values_of = {sides[0]: sides[1] for _, sides in structures}
         return f"({','.join(values_of[name] for name in sorted(values_of))})" if len(values_of) == len(items) else text
+    excluded = [sides[1] for kind, sides in structures if kind == "relation ne" and _is_constant(sides[1])]
+    if len(excluded) == len(items) and len({sides[0] for _, sides in structures if _is_symbol(sides[0])}) == 1:
+        return _without(excluded) or text
     if gold_kind != "union" and len(items) == 2 and len({_variable(sides) for _, sides in structures}) == 1:
         lower, upper = sorted((_interval(*structure) for structure in structures), key=lambda one: one.startswith(r"(-\infty,"))
         if lower.endswith(r",\infty)") and upper.startswith(r"(-\infty,") and _UNION.search(lower + upper) is None:
@@ -652,10 +656,10 @@ def _as_one(text: str, items: list[str], gold_kind: str) -> str:
     return text
 
 
-def _range(text: str) -> str:
-    """An interval, written as one or as an inequality; empty where it is neither."""
+def _range(text: str, *, brackets: bool) -> str:
+    """An inequality as an interval, or where ``brackets`` may be one, an interval; empty for others."""
     kind, items = _structure(text)
-    return text if len(kind) == 2 and len(items) == 2 else _interval(kind, items)
+    return text if brackets and len(kind) == 2 and len(items) == 2 else _interval(kind, items)
 
 
 def _interval(kind: str, sides: list[str]) -> str:
@@ -668,7 +672,7 @@ def _interval(kind: str, sides: list[str]) -> str:
     if chain is None:
         return ""
     signs, ascending = chain
-    if len(signs) == 1 and (size := _magnitude(*ascending, signs[0])):
+    if len(signs) == 1 and (size := _magnitude(ascending[0], ascending[1], signs[0])):
         return size
     names = [position for position, side in enumerate(ascending) if _is_symbol(side) and _is_constant(side) is False]
     if len(names) != 1 or not all(_is_constant(side) for side in ascending if side != ascending[names[0]]):
@@ -687,16 +691,11 @@ def _interval(kind: str, sides: list[str]) -> str:
 def _magnitude(left: str, right: str, sign: str) -> str:
     """``|x| < a`` and ``a < |x|``; empty for others."""
     opening, closing = ("(", ")") if sign == "<" else ("[", "]")
-    for inside, one, bound in ((True, left, right), (False, right, left)):
-        tree = _tree(one)
-        if tree is not None and tree[:2] == ("fn", "abs") and tree[2][0][0] == "sym" and _is_constant(bound):
-            low, high = ("", bound[1:]) if bound.startswith("-") else (f"-{bound}", bound)
-            if not low:
-                return ""
-            if inside:
-                return f"{opening}{low},{high}{closing}"
-            return rf"(-\infty,{low}{closing}\cup{opening}{high},\infty)"
-    return ""
+    inside, one, bound = (True, left, right) if "|" in left else (False, right, left)
+    tree = _tree(one)
+    if tree is None or tree[:2] != ("fn", "abs") or tree[2][0][0] != "sym" or not _is_constant(bound) or bound.startswith("-"):
+        return ""
+    return f"{opening}-{bound},{bound}{closing}" if inside else rf"(-\infty,-{bound}{closing}\cup{opening}{bound},\infty)"
 
 
 # ------------------------------------------------------------------------------------------------------------ question
@@ -740,7 +739,7 @@ def _restated(prediction: str, gold: str, question: str) -> bool:
     if bare is not None and bare[0] == "sym":
         return False
     if bare is not None and bare[0] == "num":
-        same = gold_bare is not None and gold_bare[0] == "num" and values.rational(bare) == values.rational(gold_bare)
+        same = gold_bare is None or (gold_bare[0] == "num" and gold_bare[1] == bare[1])
         if not _ASKS_FOR_FORM.search(question) or (same and bare[2:] == ("integer",)):
             return False
     known = _formulas(question)

@@ -122,7 +122,9 @@ def unit(words: str) -> Unit:
             dimension[base] += times * power
             size *= one**times
             raised = 1
-    return Unit(dimension=tuple(sorted(dimension.items())), size=size) if dimension else Unit(dimension=None, things=_things(text))
+    return (
+        Unit(dimension=tuple(sorted(dimension.items())), size=size) if dimension else Unit(dimension=None, things=_things(text))
+    )
 
 
 def _things(text: str) -> frozenset[str]:
