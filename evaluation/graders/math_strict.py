@@ -508,7 +508,7 @@ class _Comparison:
         """The exact form is the answer, or what approximates it where the gold is a decimal; of a name, or of nothing, what
         follows."""
         first, *rest = sides
-        if not first or _is_name(first):
+        if not first or (_is_name(first) and not _is_constant(first)):
             return len(rest) == 1 and self.equal(rest[0], gold)
         if not _is_value(rest[-1]):
             return False

@@ -32,7 +32,8 @@ class Shape:
     roots: int
     #: Roots from which an integer can be taken: that of 12.
     impure_roots: int
-    #: Powers that can be worked out: of numbers other than integers, of powers, of products, of i (also 1/i), and first ones.
+    #: Powers that can be worked out: of numbers other than integers, of powers, of products, of roots of numbers, of i (also
+    #: 1/i), of 1, and first ones.
     powers: int
     #: Powers of integers.
     numeral_powers: int
@@ -40,7 +41,7 @@ class Shape:
     repeated: int
     #: Sums with variables that another factor or a power waits to be multiplied into.
     brackets: int
-    #: Fractions that are not in lowest terms: of integers, and of sums all of whose terms have a factor in common.
+    #: Fractions that are not in lowest terms: of integers, of sums all of whose terms have a factor in common, of fractions.
     reducible: int
     #: Whether there is a quotient at all.
     quotient: bool
@@ -99,10 +100,10 @@ def is_numeral(tree: Node) -> bool:
             return True
         case ("neg", inner):
             return inner[0] != "neg" and is_numeral(inner)
-        case ("quot", ("num", _, "integer"), ("num", _, "integer")):
-            return True
+        case ("quot", top, bottom):
+            return _integer(top) is not None and _integer(bottom) is not None
         case ("pow", ("num", Fraction() as base, "integer"), exponent):
-            return base > 0 and _integer(exponent) not in (None, 0, 1)
+            return base > 1 and _integer(exponent) not in (None, 0, 1)
         case ("prod", (("num", *_), ("pow", ("num", Fraction(numerator=10), "integer"), exponent))):
             return _integer(exponent) is not None
     return False
@@ -210,6 +211,7 @@ def _powers(tree: Node) -> int:
         base, exponent = tree[1], tree[2]
         bare = base[1] if base[0] == "neg" else base
         own = bare[0] in ("num", "quot", "prod", "pow") or bare == ("sym", "i") or exponent[0] == "pow"
+        own = own or (bare[:2] == ("fn", "root") and not symbols(bare))
     return own + sum(map(_powers, children(tree)))
 
 
@@ -252,8 +254,16 @@ def _is_variable_sum(tree: Node) -> bool:
 
 
 def _reducible(tree: Node) -> int:
-    own = tree[0] == "quot" and gcd(*(_coefficient(term) for side in tree[1:] for term in _summands(side))) > 1
+    own = False
+    if tree[0] == "quot":
+        terms = [term for side in tree[1:] for term in _summands(side)]
+        own = gcd(*map(_coefficient, terms)) > 1 or any(factor[0] == "quot" for term in terms for factor in _parts(term))
     return own + sum(map(_reducible, children(tree)))
+
+
+def _parts(term: Node) -> Sequence[Node]:
+    bare = term[1] if term[0] == "neg" else term
+    return bare[1] if bare[0] == "prod" else (bare,)
 
 
 def _summands(tree: Node) -> Sequence[Node]:

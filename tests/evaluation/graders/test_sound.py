@@ -298,6 +298,8 @@ y^2=4x | x=\frac{y^2}{4}
 6 | |S| = 6
 50^\circ\text{F} | 50 degrees Fahrenheit
 50^\circ\text{F} | 50 \text{ degrees Fahrenheit}
+\pi | \pi \approx 3.14
+-2 | \frac{28}{-14}
 """
 DIFFERENT = r"""
 204_5 | 204_6
@@ -517,6 +519,11 @@ x+2 | \frac{2x+4}{2}
 \text{(C)} | Option B
 6 | |x| = 6
 50^\circ\text{F} | 50 \text{ degrees Celsius}
+\pi | p \approx 3.14
+\frac{3}{7} | \frac{1}{\frac{7}{3}}
+\sqrt{3} | \frac{\sqrt{3}/2}{1/2}
+1 | 1^{55}
+4096\sqrt{2} | (\sqrt{2})^{25}
 """
 NUMBER = r"""
 72 | 72
