@@ -12,8 +12,8 @@ from typing import Protocol
 
 from evaluation.graders.expressions import units, values
 from evaluation.graders.expressions.parse import Node, NotParsed, parse, product
-from evaluation.graders.expressions.shape import canonical, is_numeral, worked_out
-from evaluation.graders.quantities import words_to_number
+from evaluation.graders.expressions.shape import canonical, has_angle, is_numeral, worked_out
+from evaluation.graders.quantities import SCALES, words_to_number
 
 
 class Algebra(Protocol):
@@ -30,6 +30,17 @@ class Algebra(Protocol):
 
 
 # ------------------------------------------------------------------------------------------------------------ notation
+
+
+def _outward(left: str, items: str, right: str) -> str:
+    """``]1,3[``, of which an end is open where its bracket opens outward."""
+    return ("(" if left == "]" else "[") + items + (")" if right == "[" else "]")
+
+
+def _scientific(match: re.Match[str]) -> str:
+    """``1.5e3``; with a sign, ``2e-3`` may be the number e."""
+    return rf"{match[1] or match[3]} \times 10^{{{match[2] or match[4]}}}"
+
 
 #: Notation that carries no value, or that has a plainer form. Order matters.
 _PLAINER = tuple(
@@ -59,11 +70,16 @@ _PLAINER = tuple(
         (r"\\gt(?![A-Za-z])", ">"),
         (r"(?<![A-Za-z\\])\+?\binf(?:inity|ty)?\b|\\infinity", r"\\infty"),
         (r"\*\*", "^"),
+        (r"\\c?dots[bcimo]?(?![A-Za-z])|\.{3}", r"\\ldots "),
+        (r"(?<![A-Za-z])\{:\}", ":"),
+        (r"^([\[\]])([^\[\]()]+,[^\[\]()]+)([\[\]])$", lambda match: _outward(*match.groups())),
+        (r"(?<![\w.])(\d+(?:\.\d+)?)e(\d+)(?![\w.])|(?<![\w.])(\d*\.\d+)e([+-]\d+)(?![\w.])", _scientific),
     )
 )
 _SIGNS = {
     "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u221e": r"\infty ", "\u03c0": r"\pi ", "\u00d7": r"\times ",
     "\u00f7": r"\div ", "\u00b7": r"\cdot ", "\u22c5": r"\cdot ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne ",
+    "\u00b0": r"^\circ ", "\u00ba": r"^\circ ", "\u02da": r"^\circ ", "\u2026": r"\ldots ", "\u2248": r"\approx ",
     "\u00b1": r"\pm ", "\u222a": r"\cup ", "\u2208": r"\in ", "\u221a": r"\sqrt ", "\u03b8": r"\theta ",
 }  # fmt: skip
 
@@ -75,7 +91,7 @@ def _plain_characters(text: str) -> str:
     raised = ""
     for character in text:
         form = unicodedata.decomposition(character)
-        if form.startswith("<super>"):
+        if form.startswith("<super>") and character not in _SIGNS:
             raised += unicodedata.normalize("NFKC", character).replace("\u2212", "-")
             continue
         if raised:
@@ -101,7 +117,31 @@ def strict_normal_form(text: str) -> str:
         text = pattern.sub(plainer, text)
     text = re.sub(r"^\\\[|\\\]$", "", text.strip()).strip()
     text = re.sub(r"^\\boxed\{(.*)\}$", r"\1", text)
-    return re.sub(r"\.$", "", text.strip()).strip()
+    return re.sub(r"\.$", "", re.sub(r"\.{2,}$", r"\\ldots", text.strip())).strip()
+
+
+_SCALED = re.compile(rf"(?<![\w.^_])(\d[\d,]*(?:\.\d+)?)\s*(\\text\s*\{{)?\s*({'|'.join(SCALES)})s?\b", re.IGNORECASE)
+
+
+@lru_cache(maxsize=8192)
+def _digits(text: str) -> str:
+    """Number words and scales at the beginning of a text, in digits: "two hundred apples", "5 \\text{ million}"."""
+    words = _unwrapped(text).split()
+    for count in range(len(words), 0, -1):
+        last = re.split(r"-", words[count - 1].lower())[-1]
+        if last != "and" and (value := words_to_number(" ".join(words[:count]))) is not None:
+            return " ".join((_numeral(value), *words[count:]))
+    match = _SCALED.search(text)
+    if match is None or re.search(r"[A-Za-z\d]", text[: match.start()]):
+        return text
+    value = Fraction(match[1].replace(",", "")) * SCALES[match[3].lower()]
+    rest = re.sub(r"^\\text\s*\{\s*\}", "", (match[2] or "") + text[match.end() :])
+    return text[: match.start()] + _numeral(value) + rest
+
+
+def _numeral(value: Fraction) -> str:
+    sign, top, bottom = "-" * (value < 0), abs(value.numerator), value.denominator
+    return f"{sign}{top}" if bottom == 1 else rf"{sign}\frac{{{top}}}{{{bottom}}}"
 
 
 def _compact(text: str) -> str:
@@ -143,7 +183,7 @@ def _split(text: str, pattern: re.Pattern[str]) -> list[str]:
 
 _COMMA = re.compile(r"[,;]")
 _UNION = re.compile(r"\\cup(?![a-z])")
-_COLON = re.compile(r":")
+_COLON = re.compile(r":|\\text\s*\{\s*to\s*\}|(?<!\\)\bto\b")
 
 
 def _matching(text: str) -> bool:
@@ -154,6 +194,46 @@ def _matching(text: str) -> bool:
         if depth == 0:
             return position == len(text) - 1
     return False
+
+
+_APPROXIMATELY = re.compile(r"\\approx(?![A-Za-z])")
+_SET_MINUS = re.compile(r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|-(?=\s*\\\{)")
+_SET_BUILDER = re.compile(r"\\\{\s*([A-Za-z])\s*(?:\\in\s*\(-\\infty,\\infty\)\s*)?[:|](.*)\\\}", re.DOTALL)
+_REALS = re.compile(
+    r"(?:the set of )?(?:all |any )?(?:(positive|negative|non-?negative|non-?positive|non-?zero) )?real(?:s| numbers?)"
+)
+_REAL_SETS = {
+    "": r"(-\infty,\infty)", "positive": r"(0,\infty)", "negative": r"(-\infty,0)", "nonnegative": r"[0,\infty)",
+    "nonpositive": r"(-\infty,0]", "nonzero": r"(-\infty,0)\cup(0,\infty)",
+}  # fmt: skip
+
+
+def _as_set(text: str) -> str:
+    """Set builders without their frame, the reals in words or without some points as intervals; no solution as the empty
+    set."""
+    if builder := _SET_BUILDER.fullmatch(text):
+        return builder[2].strip()
+    plain = _bare(text).strip().lower()
+    if words := _REALS.fullmatch(plain):
+        return _REAL_SETS[(words[1] or "").replace("-", "")]
+    if re.fullmatch(r"(?:there (?:is|are) )?no (?:real )?solutions?", plain):
+        return r"\emptyset"
+    whole, *removed = _split(text, _SET_MINUS)
+    if _compact(whole) == r"(-\infty,\infty)" and len(removed) == 1 and (points := _structure(removed[0]))[0] == "set":
+        return _without(points[1]) or text
+    return text
+
+
+def _without(points: list[str]) -> str:
+    """The reals but for some points, where it is plain which point is the larger."""
+    trees = [_tree(point) for point in points]
+    known = [None if tree is None else values.rational(tree) for tree in trees]
+    if len(points) > 1:
+        if None in known:
+            return ""
+        points = [point for _, point in sorted(zip(known, points, strict=True))]
+    ends = [r"-\infty", *points, r"\infty"]
+    return r"\cup".join(f"({left},{right})" for left, right in zip(ends[:-1], ends[1:], strict=True))
 
 
 def _unwrapped(text: str) -> str:
@@ -205,8 +285,11 @@ def _signs(text: str) -> list[str]:
 _TEXT_UNIT = re.compile(r"(?<=\S)\s*\\text\s*\{([^{}]*)\}(\^\s*\{?\s*\d\s*\}?)?(\s*/\s*\\text\s*\{[^{}]*\})?$")
 _WORD = r"[A-Za-z\u00a2]+\.?(?:\^\s*\{?\d\}?)?"
 _WORD_UNIT = re.compile(rf"(?:(?<=[\d}}\w)])\s+|(?<=[\d}})]))({_WORD}(?:(?:\s*/\s*|\s+){_WORD})*)$")
-_DEGREE_UNIT = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\u00b0)(?:\s*(?:\\text\s*\{)?\s*([CF])\s*\}?)?$")
-_CURRENCY = re.compile(r"(-?)\s*(?:\\\$|[$\u20ac\u00a3])\s*")
+_DEGREE_UNIT = re.compile(
+    r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\\text\s*\{\s*degrees?(?:\s*\}|(?=\s))|(?<![A-Za-z])degrees?)"
+    r"(?:\s*(?:\\text\s*\{)?\s*(?:(C)(?:elsius)?|(F)(?:ahrenheit)?)\s*\}?)?$"
+)
+_CURRENCY = re.compile(r"(-?)\s*\\?([$\u20ac\u00a3\u00a5])\s*")
 _NO_UNITS = frozenset("pi and or sin cos tan sec csc cot log ln sqrt exp infinity".split())
 
 
@@ -214,18 +297,22 @@ def _quantity(text: str) -> tuple[str, units.Unit | None]:
     """The expression and its unit, None where it has none."""
     if match := _CURRENCY.match(text):
         body, unit = _quantity(text[match.end() :])
-        return match[1] + body, units.DOLLAR if unit is None or unit.dimension is None else unit
+        return match[1] + body, units.unit(match[2]) if unit is None or unit.dimension is None else unit
     if text.endswith("%"):
         return text[:-1].strip(), units.PERCENT
     if match := _DEGREE_UNIT.search(text):
-        temperature = units.Unit(dimension=((match[1], 1),)) if match[1] else units.DEGREE
-        return text[: match.start()].strip(), temperature
+        body = text[: match.start()].strip()
+        if scale := match[1] or match[2]:
+            return body, units.Unit(dimension=((scale, 1),))
+        angle = rf"{body}^\circ"
+        return (angle, None) if (tree := _tree(angle)) is not None and has_angle(tree) else (body, units.DEGREE)
     if (match := _TEXT_UNIT.search(text)) and match.start() and not re.search(r"\\begin|\d", match[1]):
         return text[: match.start()].strip(), units.unit(" ".join(filter(None, (match[1] + (match[2] or ""), _bare(match[3])))))
     if match := _WORD_UNIT.search(text):
         words = match[1].replace(".", " ").strip()
         plain = [word for word in re.findall(r"[A-Za-z\u00a2]+", words) if word.lower() not in ("per",)]
-        meant = plain and not _NO_UNITS.intersection(plain) and all(len(word) > 2 or units.is_known(word) for word in plain)
+        numbers = any(word in _NO_UNITS or words_to_number(word) is not None for word in plain)
+        meant = plain and not numbers and all(len(word) > 2 or units.is_known(word) for word in plain)
         if meant and (len(plain[0]) > 1 or text[match.start(1) - 1].isspace()):
             return text[: match.start()].strip(), units.unit(words)
     return text, None
@@ -237,12 +324,13 @@ def _bare(text: str | None) -> str:
 
 #: A numeral with its base: "204_5", "2112_{\\text{six}}", "2112 (base 6)".
 _BASE = re.compile(
-    r"\(?(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?\s*(?:_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+?)\s*\}?\s*\}?"
+    r"\(?(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?\s*(?:_\s*\{?\s*(?:\\text\s*\{)?\s*\(?(\w+?)\)?\s*\}?\s*\}?"
     r"|(?:\\text\s*\{)?\s*\(?\s*(?:in\s+)?base[- ]+\$?(\w+)\$?\s*\)?\s*\}?)"
 )
 
 
 def _numeral_in_base(text: str) -> tuple[str, Fraction] | None:
+    """Digits and base."""
     match = _BASE.fullmatch(text)
     if match is None or not re.search(r"\d", match[1]):
         return None
@@ -268,7 +356,7 @@ def _plain_text(text: str) -> str:
 
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
-_CHOSEN = re.compile(r"(?:option|choice|answer)?\s*(?:\(([A-Z])\)|([A-Z])(?=$|[:.)]))[:.)]?(?:\s.*)?", re.DOTALL)
+_CHOSEN = re.compile(r"(?i:option|choice|answer)?\s*(?:\(([A-Z])\)|([A-Z])(?=$|[:.)]))[:.)]?(?:\s.*)?", re.DOTALL)
 
 
 def _words_equal(prediction: str, gold: str) -> bool | None:
@@ -338,10 +426,12 @@ class _Comparison:
             return words
         prediction, gold = _unwrapped(prediction), _unwrapped(gold)
         based = _numeral_in_base(prediction), _numeral_in_base(gold)
+        if based[1] is not None and based[0] is None:  # "1a3_{16}"; beside another gold, 2a_1 is a product
+            based = _numeral_in_base(re.sub(r"[a-f](?=[0-9a-fA-F]*_)", lambda digit: digit[0].upper(), prediction)), based[1]
         if based[1] is not None:
             return (based[0] or (prediction.lstrip("0") or "0", based[1][1])) == based[1]
         if based[0] is not None:
-            return False
+            return based[0][1] == 10 and self.leaf(based[0][0], gold)
         # A colon is a ratio, never a quotient.
         ratios = _split(prediction, _COLON), _split(gold, _COLON)
         if max(map(len, ratios)) > 1:
@@ -350,8 +440,6 @@ class _Comparison:
 
     def quantity(self, prediction: str, unit: units.Unit | None, gold: str, gold_unit: units.Unit | None) -> bool:
         left, right = _tree(prediction), _tree(gold)
-        if (value := words_to_number(prediction)) is not None:
-            left = ("num", value, "integer")
         if right is None:  # notation that only Math-Verify may know
             return unit == gold_unit and self.algebra.latex_equal(prediction, gold)
         if left is None or not worked_out(left, right):
@@ -363,6 +451,11 @@ class _Comparison:
         reader adds and drops units, but a percentage is a hundredth unless one was asked for."""
         degrees: list[Node | None] = [None, ("sym", "deg")]
         radians: list[Node | None] = [None, ("quot", ("num", Fraction(1), "integer"), ("sym", "deg"))]
+        if unit is not None and gold is not None and not units.compatible(unit, gold):
+            angular = {units.DEGREE.dimension, units.RADIAN.dimension}
+            if {unit.dimension, gold.dimension} != angular:
+                return []
+            return degrees[1:] if unit == units.DEGREE else radians[1:]
         if unit is None or unit.dimension is None:
             if gold == units.PERCENT:
                 return [] if unit is not None else [None, ("num", Fraction(100), "integer")]
@@ -373,31 +466,31 @@ class _Comparison:
             return [("num", Fraction(1, 100), "integer"), *([None] if self.percentage else [])]
         if gold is None or gold.dimension is None:
             return degrees if unit == units.DEGREE and gold is None else [None]
-        angles = {
-            (units.DEGREE.dimension, (("radian", 1),)): degrees[1:],
-            ((("radian", 1),), units.DEGREE.dimension): radians[1:],
-        }
-        if (unit.dimension, gold.dimension) in angles:
-            return angles[unit.dimension, gold.dimension]
-        if unit.dimension != gold.dimension:
-            return []
+        if unit.dimension != gold.dimension:  # of a drawing's units
+            return [None]
         ratio = unit.size / gold.size
         return [None if ratio == 1 else ("num", ratio, "integer")]
 
     # ------------------------------------------------------------------------------------------------------ structures
 
     def equal(self, prediction: str, gold: str) -> bool:
+        prediction, gold = _as_set(_digits(prediction)), _as_set(_digits(gold))
         if not prediction or not gold:
             return False
         if _compact(prediction) == _compact(gold):
             return True
+        if len(sides := _split(prediction, _APPROXIMATELY)) > 1:
+            return self.approximated(sides, gold)
         kind, items = _structure(prediction)
         gold_kind, gold_items = _structure(gold)
+        if kind == "list" and gold_kind != "list":
+            prediction = _as_one(prediction, items, gold_kind)
+            kind, items = _structure(prediction)
         if kind.startswith("relation") or gold_kind.startswith("relation"):
             return self.relations(prediction, (kind, items), gold, (gold_kind, gold_items))
         if {kind, gold_kind} == {"list", "union"}:
             listed = items if kind == "list" else gold_items
-            ranges = [_interval(*_structure(item)) for item in listed]
+            ranges = [_range(item, brackets=kind == "list") for item in listed]
             if all(ranges):
                 items, gold_items = (ranges, gold_items) if kind == "list" else (items, ranges)
                 kind = gold_kind = "union"
@@ -410,6 +503,18 @@ class _Comparison:
         if kind in ("set", "list", "union"):
             return self.same_items(items, gold_items)
         return all(map(self.equal, items, gold_items))
+
+    def approximated(self, sides: list[str], gold: str) -> bool:
+        """The exact form is the answer, or what approximates it where the gold is a decimal; of a name, or of nothing, what
+        follows."""
+        first, *rest = sides
+        if not first or (_is_name(first) and not _is_constant(first)):
+            return len(rest) == 1 and self.equal(rest[0], gold)
+        if not _is_value(rest[-1]):
+            return False
+        tree = _tree(_quantity(gold)[0])
+        rounded = tree is not None and tree[2:] == ("decimal",)
+        return self.equal(first, gold) or (rounded and self.equal(rest[-1], gold))
 
     def same_items(self, items: list[str], gold_items: list[str]) -> bool:
         left = list(items)
@@ -495,7 +600,7 @@ def _states_value(sides: list[str]) -> bool:
         return True
     if left is None:
         return re.search(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", _bare(sides[0])) is None
-    named = re.fullmatch(r"(?:\\(?:angle|triangle))?[A-Za-z]+(?:\^\{-1\})?(?:\(.*\))?", _compact(sides[0]))
+    named = re.fullmatch(r"(?:m?\\(?:angle|triangle))?[A-Za-z]+(?:\^\{-1\})?(?:\(.*\))?|\|[A-Z]+\|", _compact(sides[0]))
     return not values.symbols(left) or named is not None
 
 
@@ -532,6 +637,31 @@ def _variable(sides: list[str]) -> str | None:
     return next((_compact(side) for side in sides if _is_symbol(side) and side != r"\infty"), None)
 
 
+def _as_one(text: str, items: list[str], gold_kind: str) -> str:
+    """A list of two bounds on one variable as the interval between them, one of what it is not as the reals without these, one
+    of values of several variables as the point that has them in alphabetical order; other lists as they are."""
+    structures = [_structure(item) for item in items]
+    if re.search(r"\bor\b", text) or not all(kind.startswith("relation") for kind, _ in structures):
+        return text
+    if gold_kind == "()" and all(kind == "relation =" and re.fullmatch("[a-z]", sides[0]) for kind, sides in structures):
+        values_of = {sides[0]: sides[1] for _, sides in structures}
+        return f"({','.join(values_of[name] for name in sorted(values_of))})" if len(values_of) == len(items) else text
+    excluded = [sides[1] for kind, sides in structures if kind == "relation ne" and _is_constant(sides[1])]
+    if len(excluded) == len(items) and len({sides[0] for _, sides in structures if _is_symbol(sides[0])}) == 1:
+        return _without(excluded) or text
+    if gold_kind != "union" and len(items) == 2 and len({_variable(sides) for _, sides in structures}) == 1:
+        lower, upper = sorted((_interval(*structure) for structure in structures), key=lambda one: one.startswith(r"(-\infty,"))
+        if lower.endswith(r",\infty)") and upper.startswith(r"(-\infty,") and _UNION.search(lower + upper) is None:
+            return lower.removesuffix(r"\infty)") + upper.removeprefix(r"(-\infty,")
+    return text
+
+
+def _range(text: str, *, brackets: bool) -> str:
+    """An inequality as an interval, or where ``brackets`` may be one, an interval; empty for others."""
+    kind, items = _structure(text)
+    return text if brackets and len(kind) == 2 and len(items) == 2 else _interval(kind, items)
+
+
 def _interval(kind: str, sides: list[str]) -> str:
     """An inequality on one variable as an interval; the set of a membership; empty where it is neither."""
     if kind == "relation in":
@@ -542,6 +672,8 @@ def _interval(kind: str, sides: list[str]) -> str:
     if chain is None:
         return ""
     signs, ascending = chain
+    if len(signs) == 1 and (size := _magnitude(ascending[0], ascending[1], signs[0])):
+        return size
     names = [position for position, side in enumerate(ascending) if _is_symbol(side) and _is_constant(side) is False]
     if len(names) != 1 or not all(_is_constant(side) for side in ascending if side != ascending[names[0]]):
         return ""
@@ -556,33 +688,60 @@ def _interval(kind: str, sides: list[str]) -> str:
     return ""
 
 
+def _magnitude(left: str, right: str, sign: str) -> str:
+    """``|x| < a`` and ``a < |x|``; empty for others."""
+    opening, closing = ("(", ")") if sign == "<" else ("[", "]")
+    inside, one, bound = (True, left, right) if "|" in left else (False, right, left)
+    tree = _tree(one)
+    if tree is None or tree[:2] != ("fn", "abs") or tree[2][0][0] != "sym" or not _is_constant(bound) or bound.startswith("-"):
+        return ""
+    return f"{opening}-{bound},{bound}{closing}" if inside else rf"(-\infty,-{bound}{closing}\cup{opening}{bound},\infty)"
+
+
 # ------------------------------------------------------------------------------------------------------------ question
 
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)
 
 
+_NUMBER_IN_PROSE = re.compile(r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/]|\.\d)")
+#: A question about how a number is written: then a number of the question, written as there, is no answer.
+_ASKS_FOR_FORM = re.compile(
+    r"\b(?:express|writ|convert|chang|simplif|reduc|rationali|evaluat|comput|calculat|round|how many"
+    r"|fraction|decimal|percent|notation|radian|degree|form)",
+    re.IGNORECASE,
+)
+
+
 @lru_cache(maxsize=64)
 def _formulas(question: str) -> frozenset[object]:
-    """The formulas of a question and the sides of its equations: texts without blanks, and trees."""
+    """The formulas of a question, the sides of its equations and the numbers of its prose: texts without blanks, and trees."""
     known: set[object] = set()
-    for match in _FORMULA.finditer(question):
-        whole = strict_normal_form(next(group for group in match.groups() if group is not None)).rstrip(",.?")
+    prose = _NUMBER_IN_PROSE.findall(_FORMULA.sub(" ", question))
+    for formula in (*(match[match.lastindex or 0] for match in _FORMULA.finditer(question)), *prose):
+        whole = strict_normal_form(formula).rstrip(",.?")
         for text in {whole, *_split(whole, _RELATION)}:
-            known.add(_compact(text))
-            if (tree := _tree(text)) is not None:
+            number, _ = _quantity(text)
+            known.update((_compact(text), _compact(number)))
+            if (tree := _tree(number)) is not None:
                 known.add(canonical(tree))
     return frozenset(known)
 
 
 def _restated(prediction: str, gold: str, question: str) -> bool:
-    """Whether the answer is a formula of the question that is not the gold answer as it is written."""
-    tree, gold_tree = (_tree(_quantity(text)[0]) for text in (prediction, gold))
+    """Whether the answer is a formula of the question, or a number whose form was to be changed, that is not the gold answer as
+    it is written."""
+    (number, _), (gold_number, _) = _quantity(prediction), _quantity(gold)
+    tree, gold_tree = _tree(number), _tree(gold_number)
     form = None if tree is None else canonical(tree)
     if form is not None and gold_tree is not None and form == canonical(gold_tree):
         return False
-    bare = form[1] if form is not None and form[0] == "neg" else form
-    if bare is not None and (bare[0] == "sym" or bare[2:] == ("integer",)):
+    bare, gold_bare = (one[1] if one is not None and one[0] == "neg" else one for one in (tree, gold_tree))
+    if bare is not None and bare[0] == "sym":
         return False
+    if bare is not None and bare[0] == "num":
+        same = gold_bare is None or (gold_bare[0] == "num" and gold_bare[1] == bare[1])
+        if not _ASKS_FOR_FORM.search(question) or (same and bare[2:] == ("integer",)):
+            return False
     known = _formulas(question)
     return _compact(prediction) in known or form in known
 

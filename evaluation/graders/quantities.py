@@ -17,7 +17,7 @@ _SMALL = (
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _WORD_VALUES = {word: value for value, word in enumerate(_SMALL.split())}
 _WORD_VALUES |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9}
 _PARTS |= {"tenth": 10, "hundredth": 100, "thousandth": 1000}
 _PARTS |= {"halves": 2} | {f"{word}s": value for word, value in _PARTS.items() if word != "half"}
@@ -37,12 +37,15 @@ def words_to_number(text: str) -> Fraction | None:
     total = current = Fraction(0)
     for position, word in enumerate(words):
         if word in _WORD_VALUES:
+            after_tens = current % 10 == 0 and current % 100 >= 20 and _WORD_VALUES[word] < 10
+            if position and current % 100 and not after_tens:  # "three and four"
+                return None
             current += _WORD_VALUES[word]
         elif word in ("a", "an") and len(words) > 1 and position == 0:
             current += 1
-        elif word in _SCALES and position:
-            current *= _SCALES[word]
-            if _SCALES[word] >= 1000:
+        elif word in SCALES and position:
+            current *= SCALES[word]
+            if SCALES[word] >= 1000:
                 total, current = total + current, Fraction(0)
         else:
             return None
@@ -66,7 +69,7 @@ def _with_part(words: list[str]) -> Fraction | None:
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d{1,3}(?: \d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _FRACTION = r"\\frac\s*(?:\{\s*\d+\s*\}|\d)\s*(?:\{\s*\d+\s*\}|\d)"
 _POWER = r"\s*(?:\\times|\\cdot|\*|\u00d7|x)\s*10\s*\^\s*\{?\s*(?P<exponent>-?\d+)\s*\}?"
-_NAMES = "|".join((*_WORD_VALUES, *_SCALES, *_PARTS))
+_NAMES = "|".join((*_WORD_VALUES, *SCALES, *_PARTS))
 _NUMBER = re.compile(
     rf"(?P<fraction>(?P<whole>\d+)?\s*{_FRACTION})"
     rf"|(?P<mixed>\d+\s+\d+\s*/\s*\d+|\d+\s*/\s*\d+)"
@@ -139,7 +142,7 @@ def _mentions(text: str) -> Iterator[Fraction | None]:
         before, at = text[: match.start()], match.end()
         value = _value(match)
         if not match["words"] and (scale := _SCALE.match(text, at)) and value is not None:
-            value *= _SCALES[scale[1].lower()] if scale[1] else 1000
+            value *= SCALES[scale[1].lower()] if scale[1] else 1000
             at = scale.end()
         after = text[at:]
         separate = not re.search(r"[\w.\\^]$", before) or re.search(r"\\\w+$|(?<![\w])USD$", before)

@@ -7,13 +7,13 @@ Equal values do not make equal answers: 2 + 3 is not the answer 5, nor is x^2 - 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import gcd
+from math import gcd, prod
 
 from evaluation.graders.expressions.parse import INVERSE, LOGARITHMS, TRIGONOMETRIC, Node, product
-from evaluation.graders.expressions.values import children, symbols
+from evaluation.graders.expressions.values import children, names, symbols
 
 #: Counts end here: more is as unevaluated as it gets.
 _MOST = 10_000
@@ -25,13 +25,15 @@ class Shape:
 
     #: Terms when products are multiplied out and no like terms are collected.
     terms: int
-    #: Numerals in the numerator or the denominator of one product: 2 * 3 has two. A decimal in a quotient counts twice.
+    #: Numerals in the numerator, the denominator or the factors of one product: 2 * 3, 6 * 1 and 20 * 1/2 have two. A decimal
+    #: in a quotient counts twice.
     numerals: int
     #: Roots, and powers of numbers with other exponents than integers; of numerator or denominator.
     roots: int
     #: Roots from which an integer can be taken: that of 12.
     impure_roots: int
-    #: Powers that can be worked out: of numbers other than integers, of powers, of products.
+    #: Powers that can be worked out: of numbers other than integers, of powers, of products, of roots of numbers, of i (also
+    #: 1/i), of 1, and first ones.
     powers: int
     #: Powers of integers.
     numeral_powers: int
@@ -39,7 +41,7 @@ class Shape:
     repeated: int
     #: Sums with variables that another factor or a power waits to be multiplied into.
     brackets: int
-    #: Fractions of integers that are not in lowest terms.
+    #: Fractions that are not in lowest terms: of integers, of sums all of whose terms have a factor in common, of fractions.
     reducible: int
     #: Whether there is a quotient at all.
     quotient: bool
@@ -51,19 +53,22 @@ class Shape:
 
 def worked_out(answer: Node, gold: Node) -> bool:
     """Whether the answer leaves nothing to do that the gold does not leave: no sum, product, power, root or function more,
-    and a product of factors where the gold is one."""
+    and a product of factors where the gold is one. A denominator may be factored."""
     left, right = shape(answer), shape(gold)
+    match answer, gold:
+        case ("quot", top, bottom), ("quot", gold_top, _) if canonical(top) == canonical(gold_top) and _factors(bottom) > 1:
+            left = replace(left, terms=right.terms, brackets=right.brackets)
     return (
         left.terms <= right.terms
         and left.numerals <= max(1, right.numerals)
         and left.roots <= right.roots
         and left.impure_roots <= right.impure_roots
         and left.powers <= right.powers
-        and left.numeral_powers <= max(1, right.numeral_powers)
+        and (left.numeral_powers <= right.numeral_powers or is_numeral(answer))
         and left.repeated <= right.repeated
         and left.brackets <= right.brackets
         # 14/2 is read as the number 7; 16/20 beside 4/5 is a fraction still to be reduced.
-        and (left.reducible <= right.reducible or not right.quotient)
+        and (left.reducible <= right.reducible or (is_numeral(answer) and not right.quotient))
         and left.functions <= right.functions
         and left.factors >= right.factors
     )
@@ -95,10 +100,10 @@ def is_numeral(tree: Node) -> bool:
             return True
         case ("neg", inner):
             return inner[0] != "neg" and is_numeral(inner)
-        case ("quot", ("num", _, "integer"), ("num", _, "integer")):
-            return True
+        case ("quot", top, bottom):
+            return _integer(top) is not None and _integer(bottom) is not None
         case ("pow", ("num", Fraction() as base, "integer"), exponent):
-            return base > 0 and _integer(exponent) is not None
+            return base > 1 and _integer(exponent) not in (None, 0, 1)
         case ("prod", (("num", *_), ("pow", ("num", Fraction(numerator=10), "integer"), exponent))):
             return _integer(exponent) is not None
     return False
@@ -172,7 +177,21 @@ def _numerals(tree: Node) -> int:
     top, bottom = _fraction(tree)
     own = max(sum(is_numeral(factor) and not _is_one(factor) for factor in side) for side in (top, bottom))
     own += bool(bottom) and any(factor[2:] in (("decimal",), ("repeating",), ("mixed",)) for factor in top + bottom)
-    return _worst(own, _inner(tree), _numerals)
+    return _worst(max(own, _numeral_factors(tree)), _inner(tree), _numerals)
+
+
+def _numeral_factors(tree: Node) -> int:
+    """Factors with a numeral: two in 20 * 1/2, one in 1/2 * x."""
+    if is_numeral(tree):
+        return 1
+    match tree:
+        case ("neg", inner):
+            return _numeral_factors(inner)
+        case ("prod", parts):
+            return sum(map(_numeral_factors, parts))
+        case ("quot", top, bottom):
+            return max(_numeral_factors(top), _numeral_factors(bottom))
+    return 0
 
 
 def _roots(tree: Node) -> int:
@@ -187,11 +206,12 @@ def _roots(tree: Node) -> int:
 
 
 def _powers(tree: Node) -> int:
-    own = 0
+    own = int(tree[0] == "quot" and "i" in names(tree[2]))
     if tree[0] == "pow" and not is_numeral(tree) and (_integer(tree[2]) is not None or symbols(tree) or tree[2][0] == "pow"):
         base, exponent = tree[1], tree[2]
         bare = base[1] if base[0] == "neg" else base
         own = bare[0] in ("num", "quot", "prod", "pow") or bare == ("sym", "i") or exponent[0] == "pow"
+        own = own or (bare[:2] == ("fn", "root") and not symbols(bare))
     return own + sum(map(_powers, children(tree)))
 
 
@@ -236,9 +256,29 @@ def _is_variable_sum(tree: Node) -> bool:
 def _reducible(tree: Node) -> int:
     own = False
     if tree[0] == "quot":
-        top, bottom = _integer(tree[1]), _integer(tree[2])
-        own = top is not None and bottom is not None and gcd(top, bottom) > 1
+        terms = [term for side in tree[1:] for term in _summands(side)]
+        own = gcd(*map(_coefficient, terms)) > 1 or any(factor[0] == "quot" for term in terms for factor in _parts(term))
     return own + sum(map(_reducible, children(tree)))
+
+
+def _parts(term: Node) -> Sequence[Node]:
+    bare = term[1] if term[0] == "neg" else term
+    return bare[1] if bare[0] == "prod" else (bare,)
+
+
+def _summands(tree: Node) -> Sequence[Node]:
+    return tree[1] if tree[0] == "sum" else (tree,)
+
+
+def _coefficient(term: Node) -> int:
+    match term:
+        case ("num", Fraction(numerator=value), "integer"):
+            return value
+        case ("neg", inner):
+            return _coefficient(inner)
+        case ("prod", factors):
+            return prod(map(_coefficient, factors))
+    return 1
 
 
 def _has_quotient(tree: Node) -> bool:
@@ -254,6 +294,11 @@ def _functions(tree: Node) -> frozenset[str]:
         if name in family:
             name = min(family)
     return below | {name}
+
+
+def has_angle(tree: Node) -> bool:
+    """Whether a function is applied to degrees: the sign in ``\\cos 58^\\circ`` is no unit of the cosine."""
+    return (tree[0] == "fn" and "deg" in names(tree)) or any(map(has_angle, children(tree)))
 
 
 def _factors(tree: Node) -> int:

@@ -60,9 +60,14 @@ def _bits(value: Fraction) -> int:
 
 def symbols(tree: Node) -> frozenset[str]:
     """The variables of a tree."""
+    return names(tree) - CONSTANTS
+
+
+def names(tree: Node) -> frozenset[str]:
+    """The variables and constants of a tree."""
     if tree[0] == "sym":
-        return frozenset((tree[1],)) - CONSTANTS
-    return frozenset().union(*(symbols(child) for child in children(tree)))
+        return frozenset((tree[1],))
+    return frozenset().union(*(names(child) for child in children(tree)))
 
 
 def children(tree: Node) -> Sequence[Node]:

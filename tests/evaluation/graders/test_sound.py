@@ -198,6 +198,108 @@ y^2=4x | x=\frac{y^2}{4}
 1 | 0.\overline{9}
 \frac{\sqrt{3}}{3} | \frac{1}{\sqrt{3}}
 5 | 2 + 3 = 5
+206 | two hundred and six
+206 | two hundred and six apples
+3, 4 | three and four
+\frac{5}{2} | two and a half
+1500000 | 1.5 million
+\$1,500,000 | \$1.5 million
+5000000 | 5 \text{ million dollars}
+\text{seven} | 7
+5\text{ cm}^2 | 5 \text{ square units}
+5\text{ cm} | 5 \text{ units}
+12\text{ square units} | 12 cm^2
+12\text{ square units} | 12 units^2
+575\text{ students} | 575 students
+65 \text{ children tickets} | 65 tickets
+210\text{ ways} | 210 arrangements
+5 \text{ feet} | 5 \text{ feet long}
+5 \text{ feet} | 60 \text{ inches long}
+5 \text{ feet} | 5 in total
+\$5 | \$5 each
+\$5 | 5 dollars per ticket
+€5 | 5 euros
+1\text{ ton} | 2000\text{ pounds}
+1\text{ tonne} | 1000\text{ kg}
+2\text{ centuries} | 200 years
+1\text{ hectare} | 10000\text{ m}^2
+1 \text{ mm} | 1000 \text{ um}
+\cos 58^\circ | \cos(58^\circ)
+\cos 58^\circ | \cos 58°
+\cos 58^\circ | \cos 58 degrees
+\cos 58^\circ | \cos 58 \text{ degrees}
+\cos 58^\circ | \sin 32^\circ
+180-x^\circ | 180-x
+45 | 45º
+50^\circ\text{F} | 50 degrees F
+\frac{1}{3} | 0.333...
+\frac{1}{3} | 0.33...
+\frac{1}{6} | 0.166\dots
+1, 2, \ldots, 10 | 1, 2, \cdots, 10
+1, 2, \ldots, 10 | 1, 2, ..., 10
+1, 2, \ldots, 10 | 1, 2, …, 10
+\sqrt{17} | \sqrt{17} \approx 4.12
+\sqrt{17} | \sqrt{17} ≈ 4.12
+\sqrt{17} | x = \sqrt{17} \approx 4.12
+4.12 | \sqrt{17} \approx 4.12
+4 | x \approx 4
+(1,3) | x>1, x<3
+(1,3) | x<3, x>1
+(1,3) | x>1 \text{ and } x<3
+[1,3) | x \ge 1, x<3
+1 < x < 3 | x>1, x<3
+(-1,1) | |x| < 1
+[-1,1] | |x| \le 1
+(-1,1) | 1 > |x|
+(-\infty,-2)\cup(2,\infty) | |x|>2
+(-\infty,-2]\cup[2,\infty) | |x|\ge 2
+[2,5) | \{x : 2 \le x < 5\}
+[2,5) | \{x \in \mathbb{R} : 2 \le x < 5\}
+[2,5) | \{x \in \mathbb{R} \mid 2 \le x < 5\}
+(-1,1) | \{x \mid |x|<1\}
+\{1,2\} | \{x : x=1 \text{ or } x=2\}
+(-\infty,2)\cup(2,\infty) | \mathbb{R}\setminus\{2\}
+(-\infty,2)\cup(2,3)\cup(3,\infty) | \mathbb{R}\setminus\{3, 2\}
+(-\infty,2)\cup(2,3)\cup(3,\infty) | x \ne 2, x \ne 3
+(-\infty,\infty) | all real numbers
+(-\infty,\infty) | \text{all real numbers}
+(0,\infty) | all positive reals
+[0,\infty) | non-negative real numbers
+(1,3) | ]1,3[
+[1,3) | [1,3[
+(1,3] | ]1,3]
+[1,3] \cup [5,7] | [1,3] \text{ and } [5,7]
+(2,3) | x=2, y=3
+(2,3) | y=3, x=2
+(2,3) | x=2 \text{ and } y=3
+\emptyset | no solution
+\text{no solution} | \emptyset
+2:3 | 2 to 3
+2:3 | 2 \text{ to } 3
+25 | 25_{10}
+25 | 25_{(10)}
+110_2 | 110_{(2)}
+1A3_{16} | 1a3_{16}
+3a_1 | a_1 \cdot 3
+4.5 \times 10^4 | 4.5e4
+45000 | 4.5e4
+0.0015 | 1.5e-3
+\text{1:03 PM} | 1{:}03 PM
+\frac{1}{x^2-1} | \frac{1}{(x-1)(x+1)}
+\frac{1}{2x+2} | \frac{1}{2(x+1)}
+2^3\cdot 3 | 3 \cdot 2^3
+25\pi | \pi \cdot 25
+6x | 6 \cdot x
+\frac{\pi}{2} | \frac{1}{2}\cdot\pi
+\frac{1}{2^5} | \frac{1}{32}
+2^{-5} | \frac{1}{2^5}
+\text{(C)} | Option C
+30 | m\angle ABC = 30^\circ
+6 | |S| = 6
+50^\circ\text{F} | 50 degrees Fahrenheit
+50^\circ\text{F} | 50 \text{ degrees Fahrenheit}
+\pi | \pi \approx 3.14
+-2 | \frac{28}{-14}
 """
 DIFFERENT = r"""
 204_5 | 204_6
@@ -333,6 +435,95 @@ f(2) < f(1) < f(4) | f(4) < f(1) < f(2)
 -1 | e^{\pi i}
 \frac{2}{5} | \frac{0.2}{0.5}
 \frac{1}{72} | \frac 7 12
+2 | two hundred
+7 | three and four
+1 | one out of two
+11 | five six
+3 | minus three
+\$1.5 | \$1.5 million
+\text{seven} | 8
+\text{seven} | seventy
+5\text{ cm} | 5 \text{ square units}
+12\text{ square units} | 12 cm
+12\text{ square units} | 12 cubic units
+12\text{ square units} | 12 units
+8\text{ meals} | 8 dollars
+210\text{ ways} | 210 cm
+5 \text{ feet} | 5 \text{ inches long}
+5 \text{ feet} | 5 in
+\$5 | ¥5
+\$5 | 5 yen
+€5 | \$5
+1\text{ tonne} | 1 ton
+2\text{ decades} | 2 centuries
+\cos 58^\circ | \cos 58
+\cos 58^\circ | \sin 58^\circ
+50^\circ\text{F} | 50^\circ\text{C}
+\frac{1}{3} | 0.334...
+1, 2, \ldots, 10 | 1, 2, \dots, 11
+\sqrt{17} | \sqrt{18} \approx 4.12
+\sqrt{17} | x \approx 4.12
+\sqrt{17} | 4.12 \approx \sqrt{17}
+4.12 | \sqrt{17} \approx 4.13
+4 | \sqrt{17} \approx 4
+4 | \approx 5
+5 | 2+3 \approx 5
+(1,3) | x>1 \text{ or } x<3
+(1,3) | x>1, y<3
+(1,3) | x \ge 1, x<3
+(1,3) | x<1, x>3
+1 < x < 3 | x>1, x\le 3
+(-1,1) | |x| \le 1
+(-\infty,-2)\cup(2,\infty) | |x|\ge 2
+(-\infty,-2)\cup(2,\infty) | |x|<2
+(-2,4) | |x-1|<3
+[2,5) | \{x \mid 2 \le x \le 5\}
+(-\infty,2)\cup(2,\infty) | \mathbb{R}\setminus\{3\}
+(0,\infty) | all real numbers
+[0,\infty) | all positive real numbers
+(1,3) | ]1,3]
+(1,2),(3,4) | (1,2)\cup(3,4)
+(2,3) | x=3, y=2
+(2,3) | x=2, x=3
+(2,3) | x=2 \text{ or } y=3
+(2,3) | (2,3), x=2
+[2,3] | x=2, y=3
+\emptyset | no
+2:3 | 3 to 2
+2 | 2 to 3
+25 | 25_{9}
+110_2 | 110_{(3)}
+1A3_{16} | 1b3_{16}
+3a_1 | 3a_2
+4500 | 4.5e4
+-1 | 2e-3
+0.002 | 2e-3
+\text{1:03 PM} | 1{:}30 PM
+\frac{1}{x^2-1} | \frac{1}{(x-1)(x-1)}
+\frac{x-1}{x+2} | \frac{x^2-1}{(x+2)(x+1)}
+10 | 20\cdot\frac12
+18 | 2\cdot3^2
+25\pi | \pi\cdot5^2
+10 | 10^1
+1 | 10^0
+6 | 6\cdot 1
+-i | \frac1i
+1-i | \frac{2}{1+i}
+-\frac{i}{2} | \frac{1}{2i}
+1\pm\sqrt2 | \frac{2\pm2\sqrt2}{2}
+\frac{1\pm\sqrt2}{2} | \frac{2\pm2\sqrt2}{4}
+7\pi | \frac{14\pi}{2}
+x+2 | \frac{2x+4}{2}
+\frac{1}{32} | \frac{1}{2^5}
+\frac{15}{128} | \frac{15}{2^7}
+\text{(C)} | Option B
+6 | |x| = 6
+50^\circ\text{F} | 50 \text{ degrees Celsius}
+\pi | p \approx 3.14
+\frac{3}{7} | \frac{1}{\frac{7}{3}}
+\sqrt{3} | \frac{\sqrt{3}/2}{1/2}
+1 | 1^{55}
+4096\sqrt{2} | (\sqrt{2})^{25}
 """
 NUMBER = r"""
 72 | 72
@@ -467,6 +658,7 @@ NO_NUMBER = r"""
 6 | 6 hundred
 2 | 2 1/2
 20 | 20% of 120% of 120% is 0.2 * 120 = 20%
+7 | three and four
 """
 
 
@@ -553,6 +745,11 @@ def test_a_completion_that_ends_inside_a_loop_was_cut_off_whether_or_not_that_is
         (r"Rationalize $\frac{5}{\sqrt3}$.", r"\frac{5\sqrt3}{3}", r"\frac{5}{\sqrt{3}}"),
         (r"Express $\frac{3}{20}$ as a decimal.", "0.15", "3/20"),
         (r"If $f(x) = \frac{1}{4}(\frac{4}{y} + 4y)$, simplify.", r"\frac1y+y", r"\frac14\left(\frac4y+4y\right)"),
+        (r"Write $15\%$ as a common fraction.", r"\frac{3}{20}", r"15\%"),
+        (r"Convert $60^\circ$ to radians.", r"\frac\pi3", r"60^\circ"),
+        (r"Write $45{,}000$ in scientific notation.", r"4.5\times10^4", "45,000"),
+        ("Convert 180 minutes to hours.", r"3\text{ hours}", r"180\text{ minutes}"),
+        ("Express 0.4 as a common fraction.", r"\frac25", "0.4"),
     ],
 )
 def test_a_formula_of_the_question_is_no_answer(question: str, gold: str, restated: str) -> None:
@@ -565,6 +762,21 @@ def test_a_formula_of_the_question_is_no_answer(question: str, gold: str, restat
 def test_a_formula_of_the_question_that_is_the_gold_answer_is_one() -> None:
     assert correct("math", r"\frac{1}{2}", "The answer is: 1/2", question=r"Is it $\frac12$ or $\frac13$?")
     assert correct("math", "5", "The answer is: 5", question="Of $3$ and $5$, which is larger?")
+
+
+@pytest.mark.parametrize(
+    ("question", "gold", "answer"),
+    [
+        (r"Which is larger, $0.5$ or $0.3$?", r"\frac12", "0.5"),
+        ("How many of the 12 dollars are left?", r"\$12.00", "12"),
+        (r"What percent of $100$ is $25$?", r"25\%", "25"),
+        (r"Compute the side of a square with the area $49$ and the diagonal $7\sqrt2$ by $7$.", "x=7", r"7\text{ cm}"),
+    ],
+)
+def test_a_number_of_the_question_is_an_answer_where_its_form_was_not_to_be_changed(
+    question: str, gold: str, answer: str
+) -> None:
+    assert correct("math", gold, f"The answer is: {answer}", question=question)
 
 
 def test_a_percentage_counts_without_its_sign_where_one_was_asked_for() -> None:
