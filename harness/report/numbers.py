@@ -358,9 +358,13 @@ def _nice(value: float) -> float:
 def _forest_reach(table: Table, margin: float | None) -> float:
     """The half width of a table's axis: it has room for the margin, and for all intervals but extreme ones."""
     found = [row.cells[table.metric, column.key].compared(parent=parent) for _, row, column, parent in _drawn(table)]
-    reaches = [max(abs(c.difference.low), abs(c.difference.high)) for c in found if c is not None]
-    widest = min(max(reaches), CUT * statistics.median(reaches)) if reaches else 0.0
-    return _nice(max(widest, 1.25 * (margin or 0.0)) or 1.0)
+    return half_axis([max(abs(c.difference.low), abs(c.difference.high)) for c in found if c is not None], margin or 0.0)
+
+
+def half_axis(reaches: Sequence[float], margin: float) -> float:
+    """The half width of an axis for intervals that reach so far from zero; of two, the nearer one is the median."""
+    widest = min(max(reaches), CUT * statistics.median_low(reaches)) if reaches else 0.0
+    return _nice(max(widest, 1.25 * margin) or 1.0)
 
 
 def _panels(table: Table, section: Section, reach: float) -> Iterator[Panel]:

@@ -165,6 +165,13 @@ def test_an_extreme_interval_is_cut_and_says_so() -> None:
     assert (beyond.low, beyond.middle, beyond.high, beyond.cut) == (0, None, 0, (True, False))
 
 
+@pytest.mark.parametrize(
+    ("reaches", "half"), [([0.09, 0.1], 0.1), ([0.095, 0.96], 0.4), ([0.1, 0.11, 0.9], 0.5), ([0.001], 0.015), ([], 0.015)]
+)
+def test_one_wide_interval_does_not_hide_the_others_nor_the_margin(reaches: list[float], half: float) -> None:
+    assert numbers.half_axis(reaches, 0.01) == pytest.approx(half)
+
+
 def test_what_tells_nothing_apart_folds_away(text: str) -> None:
     verdicts = text[text.index('<section id="verdicts"') : text.index('<section id="tables"')]
     (folded,) = re.findall(r'<details class="printed"><summary>(.*?)</summary>(.*?)</details>', verdicts, re.DOTALL)
