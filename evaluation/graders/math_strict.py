@@ -5,12 +5,12 @@ Python."""
 from __future__ import annotations
 
 import re
-import unicodedata
 from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
 
 from evaluation.graders.expressions import units, values
+from evaluation.graders.expressions.characters import plain_characters
 from evaluation.graders.expressions.parse import Node, NotParsed, parse, product
 from evaluation.graders.expressions.shape import canonical, is_numeral, worked_out
 from evaluation.graders.quantities import words_to_number
@@ -61,41 +61,12 @@ _PLAINER = tuple(
         (r"\*\*", "^"),
     )
 )
-_SIGNS = {
-    "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u221e": r"\infty ", "\u03c0": r"\pi ", "\u00d7": r"\times ",
-    "\u00f7": r"\div ", "\u00b7": r"\cdot ", "\u22c5": r"\cdot ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne ",
-    "\u00b1": r"\pm ", "\u222a": r"\cup ", "\u2208": r"\in ", "\u221a": r"\sqrt ", "\u03b8": r"\theta ",
-}  # fmt: skip
-
-
-def _plain_characters(text: str) -> str:
-    """Unicode signs, raised and lowered digits and fractions, as LaTeX."""
-    text = re.sub(r"\u221a\s*(\d+|[A-Za-z])", r"\\sqrt{\1}", text)
-    out: list[str] = []
-    raised = ""
-    for character in text:
-        form = unicodedata.decomposition(character)
-        if form.startswith("<super>"):
-            raised += unicodedata.normalize("NFKC", character).replace("\u2212", "-")
-            continue
-        if raised:
-            out.append(f"^{{{raised}}}")
-            raised = ""
-        if form.startswith("<fraction>"):
-            top, _, bottom = unicodedata.normalize("NFKC", character).partition("\u2044")
-            out.append(rf"\frac{{{top}}}{{{bottom}}}")
-        elif form.startswith(("<sub>", "<wide>")):
-            plain = unicodedata.normalize("NFKC", character)
-            out.append(f"_{plain}" if form.startswith("<sub>") else plain)
-        else:
-            out.append(_SIGNS.get(character, character))
-    return "".join(out) + (f"^{{{raised}}}" if raised else "")
 
 
 @lru_cache(maxsize=8192)
 def strict_normal_form(text: str) -> str:
     """White space, delimiters and notation that carry no value, removed or made plain."""
-    text = _plain_characters(text.strip().strip("*").strip())
+    text = plain_characters(text.strip().strip("*").strip())
     text = re.sub(r"(?<!\\)\$", "", text)
     for pattern, plainer in _PLAINER:
         text = pattern.sub(plainer, text)
@@ -247,7 +218,7 @@ def _numeral_in_base(text: str) -> tuple[str, Fraction] | None:
     if match is None or not re.search(r"\d", match[1]):
         return None
     name = match[2] or match[3]
-    base = Fraction(name) if name.isdigit() else words_to_number(name)
+    base = Fraction(name) if name.isdecimal() else words_to_number(name)
     return None if base is None else (match[1].lstrip("0") or "0", base)
 
 
@@ -268,7 +239,7 @@ def _plain_text(text: str) -> str:
 
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
-_CHOSEN = re.compile(r"(?:option|choice|answer)?\s*(?:\(([A-Z])\)|([A-Z])(?=$|[:.)]))[:.)]?(?:\s.*)?", re.DOTALL)
+_CHOSEN = re.compile(r"(?i:option|choice|answer)?\s*(?:\(([A-Z])\)|([A-Z])(?=$|[:.)]))[:.)]?(?:\s.*)?", re.DOTALL)
 
 
 def _words_equal(prediction: str, gold: str) -> bool | None:
