@@ -62,7 +62,7 @@ _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 _HASHES = re.compile(r"####")
 _SENTENCE_END = re.compile(
     r"(?P<comparison>\sas\s\w+\sas\s)|(?<![ap]\.m)(?<!\bvs)\.\s+(?=[A-Z])|(?<!\\)[!?](?=\s)"
-    r"|,?\s(?:because|since|as|which|so|(?<!\bis\s)not)\s"
+    r"|,?\s(?:because|since|as|which|so|(?<!\bis\s)(?<!\bare\s)(?<!\bwas\s)not)\s"
 )
 #: What a closing sentence says of the quantity that was asked.
 _STATES = re.compile(r"\s(?:is|are|was|were|equals?|has|have|had|costs?|takes?|needs?|makes?|earns?|gets?)\s|=")
@@ -120,7 +120,7 @@ def _concluded(text: str) -> str | None:
     verbs = list(_STATES.finditer(said))
     if verbs and not (_COUNTED.match(said) and not re.search(r"\d", said[verbs[-1].end() :])):
         said = said[verbs[-1].end() :]
-    return said.strip().removesuffix(".") if verbs or opening else None
+    return said.strip().removesuffix(".") if (verbs or opening) and not last.endswith("?") else None
 
 
 def _ends_in_a_loop(text: str) -> bool:

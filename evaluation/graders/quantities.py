@@ -111,7 +111,7 @@ _OPEN = re.compile(
 )
 #: After a count: the whole that it is part of.
 _OF_THESE = re.compile(
-    rf"[^\d.,;]*?\sof (?:the|these|those|his|her|its|their|our|my) (?:{_DIGITS}|(?:{_NAMES})\b)", re.IGNORECASE
+    rf"(?:\s+[a-z]+)?\s+of (?:the|these|those|his|her|its|their|our|my) (?:{_DIGITS}|(?:{_NAMES})\b)", re.IGNORECASE
 )
 #: Where the statement of the answer ends and its explanation begins.
 _END = re.compile(
