@@ -37,10 +37,11 @@ ASKING = frozenset(("number paper", "number math_verify", "expression paper", "e
 
 PIECES = [
     *r"""
-    \frac \dfrac \frac{ \sqrt \sqrt[ \text{ \boxed{ \boxed \fbox \left( \right) \cdot \times \div \pm \le \ge \log_ \sin \cos^{-1}
-    \binom{ \pi \infty ^\circ \overline{ \cup \in \{ \} \% \$ \lfloor \rfloor \ldots \mathbb{R} \emptyset \\ \begin{pmatrix} &
-    \end{pmatrix} ^ _ { } ( ) [ ] | ! / : ; , . = < > + - * % $ ~ << >> #### 0 1 3 12 345 5e3 1'000 ² ³ ⁻ ₂ ½ ⅟ ↉ ① ٣ ５ 𝟗 Ⅻ 四
-    é λ ª √ – − × ≥ π ° € x e i C two half hundred dozen none not but as of or at most more base option answer1 true th a.m. cm^2
+    \frac \dfrac \frac{ \sqrt \sqrt[ \text{ \boxed{ \boxed \fbox \left( \right) \cdot \times \div \pm \le \ge \log_
+    \sin \cos^{-1} \binom{ \pi \infty ^\circ \overline{ \cup \in \{ \} \% \$ \lfloor \rfloor \ldots \mathbb{R}
+    \emptyset \\ \begin{pmatrix} & \end{pmatrix} ^ _ { } ( ) [ ] | ! / : ; , . = < > + - * % $ ~ << >> #### 0 1 3 12
+    345 5e3 1'000 ² ³ ⁻ ₂ ½ ⅟ ↉ ① ٣ ５ 𝟗 Ⅻ 四 é λ ª √ – − × ≥ π ° € x e i C two half hundred dozen none not but as of
+    or at most more base option answer1 th a.m. cm^2
     """.split(),
     *("\n", " ", "The answer is: ", "the answer is", " base ", " of the "),
 ]
