@@ -67,8 +67,8 @@ _SENTENCE_END = re.compile(
 #: What a closing sentence says of the quantity that was asked.
 _STATES = re.compile(r"\s(?:is|are|was|were|equals?|has|have|had|costs?|takes?|needs?|makes?|earns?|gets?)\s|=")
 _CONCLUDES = re.compile(r"(?:so|therefore|thus|hence|finally|in total|altogether)\b,?\s*", re.IGNORECASE)
-#: A sentence whose subject is a counted quantity says how many there are: "5 apples are left".
-_COUNTED = re.compile(r"\$?\d[\d,.]*\s+(?!(?:is|are|was|were|equals?|has|have|had)\b)[a-z]")
+#: A sentence whose subject is a counted quantity says how many there are: "5 are left".
+_COUNTED = re.compile(r"\$?\d[\d,.]*\s+(?!(?:is|was|equals|has|had)\b)[a-z]")
 _BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\b(?:and|or)\b[\s$]*|\\text\s*\{\s*(?:and|or)\s*\}[\s$]*)?")
 
 

@@ -91,7 +91,8 @@ _SCALE = re.compile(r"\s*(hundred|thousand|million|billion|trillion|dozen)\b|k\b
 #: Before a number: a bound is no answer, a denial neither, nor what a function or a multiple is taken of.
 _BOUND = re.compile(
     r"(?:\bthan|\bat (?:the )?(?:least|most)|\bup to|\b(?:over|under|above|below|beyond|within|before|nearly|almost|between)"
-    r"|\b(?:exceed|surpass)\w*|\bnot|n't|\bor|\bor minus|\+\s*/?\s*-|[<>]|\\[lg]eq?|\\pm|\\sqrt\s*\{?|\broot of"
+    r"|\b(?:exceed|surpass)\w*|\b(?:can)?not(?: be)?|n['\u2019]t(?: be)?|\bor|\bor minus|\+\s*/?\s*-|[<>]|\\[lg]eq?|\\pm"
+    r"|(?:\\sqrt|\b(?:log|ln|sin|cos|tan))\s*[{(]?|\broot of"
     r"|\b(?:twice|double|triple|thrice)(?:\s+(?:the|of|as\s+\w+\s+as))?)\s*(?:[$\u20ac\u00a3]|an?\s)?\s*$",
     re.IGNORECASE,
 )

@@ -99,6 +99,9 @@ def test_sound_code_without_a_closed_fence(completion: str, program: str) -> Non
         "####" * 40_000,
         "* " * 50_000,
         "is " * 50_000,
+        "<<1" * 50_000,
+        "as many as " * 20_000,
+        "\\boxed{the answer is}" * 10_000,
         "\\boxed{1}," * 20_000,
     ],
 )

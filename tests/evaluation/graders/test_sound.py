@@ -412,6 +412,7 @@ NUMBER = r"""
 15 | €15
 15 | 15€
 15 | £15
+11 | 11º
 0.5 | ½
 2.5 | 2½
 2.5 | 2 ½
@@ -516,6 +517,8 @@ NO_NUMBER = r"""
 6 | 6 hundred
 2 | 2 1/2
 20 | 20% of 120% of 120% is 0.2 * 120 = 20%
+10 | \log 10
+10 | log 10
 10 | 10 at most
 10 | at most 10
 10 | 10 at least
@@ -649,6 +652,7 @@ def test_a_sentence_that_states_another_number_or_several(gold: str, answer: str
         ("gsm8k", "5", "We add. Therefore, 5"),
         ("gsm8k", "5", "2 + 3\n= 5"),
         ("gsm8k", "5", "She gave some away. So 5 apples are left."),
+        ("gsm8k", "5", "She gave some away. So 5 are left."),
         ("gsm8k", "5", "It is not 7 but 5."),
         ("gsm8k", "0", "So Tom has nothing."),
         ("gsm8k", "3", "He has 2 + 1 = <<2+1=3>>3 apples."),
@@ -708,6 +712,7 @@ def test_the_last_sentence_of_a_truncated_completion_is_no_answer(task: str, com
         "I do not know 5.",
         "It is not 5 but 7.",
         "5 is not the answer.",
+        "So the answer can't be 5.",
     ],
 )
 def test_a_last_sentence_that_states_another_number_or_several(completion: str) -> None:
