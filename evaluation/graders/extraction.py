@@ -67,7 +67,7 @@ _SENTENCE_END = re.compile(
 #: What a closing sentence says of the quantity that was asked.
 _STATES = re.compile(r"\s(?:is|are|was|were|equals?|has|have|had|costs?|takes?|needs?|makes?|earns?|gets?)\s|=")
 _CONCLUDES = re.compile(r"(?:so|therefore|thus|hence|finally|in total|altogether)\b,?\s*", re.IGNORECASE)
-#: A sentence whose subject is a counted quantity says how many there are: "5 are left".
+#: A sentence whose subject is a counted quantity says how many there are: "5 are left", "2 + 3 = 5 apples are left".
 _COUNTED = re.compile(r"\$?\d[\d,.]*\s+(?!(?:is|was|equals|has|had)\b)[a-z]")
 _BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\b(?:and|or)\b[\s$]*|\\text\s*\{\s*(?:and|or)\s*\}[\s$]*)?")
 
@@ -118,8 +118,9 @@ def _concluded(text: str) -> str | None:
     opening = _CONCLUDES.match(last)
     said = last[opening.end() :] if opening else last
     verbs = list(_STATES.finditer(said))
-    if verbs and not (_COUNTED.match(said) and not re.search(r"\d", said[verbs[-1].end() :])):
-        said = said[verbs[-1].end() :]
+    subject = said.rpartition("=")[2].strip()
+    predicate = said[verbs[-1].end() :] if verbs else said
+    said = subject if _COUNTED.match(subject) and not re.search(r"\d", predicate) else predicate
     return said.strip().removesuffix(".") if (verbs or opening) and not last.endswith("?") else None
 
 

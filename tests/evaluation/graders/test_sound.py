@@ -653,6 +653,8 @@ def test_a_sentence_that_states_another_number_or_several(gold: str, answer: str
         ("gsm8k", "5", "2 + 3\n= 5"),
         ("gsm8k", "5", "She gave some away. So 5 apples are left."),
         ("gsm8k", "5", "She gave some away. So 5 are left."),
+        ("gsm8k", "5", "In total 2 + 3 = 5 apples were eaten."),
+        ("math", "\\text{even}", "Since $x = 3$ is odd, the function is even."),
         ("gsm8k", "5", "It is not 7 but 5."),
         ("gsm8k", "0", "So Tom has nothing."),
         ("gsm8k", "3", "He has 2 + 1 = <<2+1=3>>3 apples."),
