@@ -19,7 +19,7 @@ _SMALL = (
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _WORD_VALUES = {word: value for value, word in enumerate(_SMALL.split())}
 _WORD_VALUES |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9}
 _PARTS |= {"tenth": 10, "hundredth": 100, "thousandth": 1000}
 _PARTS |= {"halves": 2} | {f"{word}s": value for word, value in _PARTS.items() if word != "half"}
@@ -36,27 +36,25 @@ def words_to_number(text: str) -> Fraction | None:
         return whole / 2
     if words and words[-1] in _PARTS:
         return _with_part(words)
-    if len(words) > 1 and words[-1] in _SCALES and words[-2] in _PARTS:
+    if len(words) > 1 and words[-1] in SCALES and words[-2] in _PARTS:
         count = _with_part(words[:-1])
-        return None if count is None else count * _SCALES[words[-1]]
+        return None if count is None else count * SCALES[words[-1]]
     total = current = Fraction(0)
     for position, word in enumerate(words):
-        if word in _WORD_VALUES and _has_room(current, _WORD_VALUES[word]):
-            current += _WORD_VALUES[word]
+        if (value := _WORD_VALUES.get(word)) is not None:
+            tens, hundreds = current % 10 == 0 and current % 100 >= 20, current % 100 == 0
+            if position and not (hundreds or (tens and value < 10)):  # "three and four"
+                return None
+            current += value
         elif word in ("a", "an") and len(words) > 1 and position == 0:
             current += 1
-        elif word in _SCALES and current:
-            current *= _SCALES[word]
-            if _SCALES[word] >= 1000:
+        elif word in SCALES and position:
+            current *= SCALES[word]
+            if SCALES[word] >= 1000:
                 total, current = total + current, Fraction(0)
         else:
             return None
     return total + current if words else None
-
-
-def _has_room(before: Fraction, value: int) -> bool:
-    """Whether a word of this value goes on with the number before it: "twenty" with "one", not "two" with "three"."""
-    return before % 100 == 0 or (before % 100 >= 20 and before % 10 == 0 and 0 < value < 10)
 
 
 def _with_part(words: list[str]) -> Fraction | None:
@@ -76,7 +74,7 @@ def _with_part(words: list[str]) -> Fraction | None:
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d{1,3}(?:[ '\u2019]\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _FRACTION = r"\\frac\s*(?P<top>\{\s*\d+\s*\}|\d)\s*(?P<bottom>\{\s*\d+\s*\}|\d)"
 _POWER = r"\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{?\s*(?P<exponent>-?\d+)\s*\}?|e(?P<e>[+-]?\d+)(?!\w)"
-_NAMES = "|".join((*_WORD_VALUES, *_SCALES, *_PARTS))
+_NAMES = "|".join((*_WORD_VALUES, *SCALES, *_PARTS))
 _AND = r"(?:[\s-]+(?:and[\s-]+)?(?:an?[\s-]+)?|(?:(?<=thousand)|(?<=[mb]illion)|(?<=trillion)),\s+)"
 _NUMBER = re.compile(
     rf"(?P<fraction>(?:(?P<whole>\d+)\s*(?:and\s+)?)?{_FRACTION})"
@@ -161,11 +159,11 @@ def _stated(text: str) -> Fraction | None:
 
 
 def _plain(text: str) -> str:
-    text = text.replace("\\$", "$").replace("**", "").strip("*_ ")
+    text = plain_characters(text.replace("\\$", "$").replace("**", "").strip("*_ "))
     text = re.sub(r"\\(?:boxed|text|mathrm|mbox|textbf|mathbf)\s*\{([^{}]*)\}", r" \1 ", text)
-    text = re.sub(r"(?<!\S)[\u2013\u2014](?=\s*[$\d])", "-", text)
     text = re.sub(r"\\[dt]frac", r"\\frac", text.replace("\\%", "%").replace("\\,", "").replace("\\!", "").replace("{,}", ","))
-    text = _TAKEN_BACK.sub(" ", _POWER_OF_UNIT.sub(_without_power, plain_characters(text)))
+    text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])", "\u00b0", text)
+    text = _TAKEN_BACK.sub(" ", _POWER_OF_UNIT.sub(_without_power, text))
     return re.sub(r"\$(?=\s*$|\s*\.)", "", text).replace("\u00a0", " ").replace("\u202f", " ").strip()
 
 
@@ -184,7 +182,7 @@ def _mentions(text: str) -> Iterator[Fraction | None]:
         before, at = text[: match.start()], match.end()
         value = _value(match)
         if not match["words"] and (scale := _SCALE.match(text, at)) and value is not None:
-            value *= _SCALES[scale[1].lower()] if scale[1] else 1000
+            value *= SCALES[scale[1].lower()] if scale[1] else 1000
             at = scale.end()
         after = text[at:]
         separate = not re.search(r"[\w.\\^]$", before) or re.search(r"\\\w+$|(?<![\w])USD$", before)

@@ -8,8 +8,8 @@ import unicodedata
 _SIGNS = {
     "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u221e": r"\infty ", "\u03c0": r"\pi ", "\u00d7": r"\times ",
     "\u00f7": r"\div ", "\u00b7": r"\cdot ", "\u22c5": r"\cdot ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne ",
+    "\u00b0": r"^\circ ", "\u00ba": r"^\circ ", "\u02da": r"^\circ ", "\u2026": r"\ldots ", "\u2248": r"\approx ",
     "\u00b1": r"\pm ", "\u222a": r"\cup ", "\u2208": r"\in ", "\u221a": r"\sqrt ", "\u03b8": r"\theta ",
-    "\u00ba": "\u00b0",
 }  # fmt: skip
 
 
@@ -19,8 +19,8 @@ def plain_characters(text: str) -> str:
     out: list[str] = []
     raised = ""
     for character in text:
-        form = "" if character in _SIGNS else unicodedata.decomposition(character)
-        if form.startswith("<super>"):
+        form = unicodedata.decomposition(character)
+        if form.startswith("<super>") and character not in _SIGNS:
             raised += unicodedata.normalize("NFKC", character).replace("\u2212", "-")
             continue
         if raised:
