@@ -41,11 +41,11 @@ def words_to_number(text: str) -> Fraction | None:
         return None if count is None else count * SCALES[words[-1]]
     total = current = Fraction(0)
     for position, word in enumerate(words):
-        if (value := _WORD_VALUES.get(word)) is not None:
-            tens, hundreds = current % 10 == 0 and current % 100 >= 20, current % 100 == 0
-            if position and not (hundreds or (tens and value < 10)):  # "three and four"
+        if word in _WORD_VALUES:
+            after_tens = current % 10 == 0 and current % 100 >= 20 and _WORD_VALUES[word] < 10
+            if position and current % 100 and not after_tens:  # "three and four"
                 return None
-            current += value
+            current += _WORD_VALUES[word]
         elif word in ("a", "an") and len(words) > 1 and position == 0:
             current += 1
         elif word in SCALES and position:
