@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -48,17 +49,26 @@ def metamath_number(completion: str) -> int | None:
 
 #: Where a model stops answering and starts a new problem, in the words of its prompt template.
 _NEXT_PROBLEM = re.compile(
-    r"\n[ \t]{0,8}(?:### ?)?(?:Instruction|Response|Question|Problem|USER|ASSISTANT) ?:|</s>|<\|(?:endoftext|im_end|eot_id)\|>",
+    r"\n[ \t]{0,8}(?:### ?)?(?:Instruction|Response|Question|Problem|Q|USER|ASSISTANT)(?: \d{1,3})? ?:"
+    r"|</s>|<\|(?:endoftext|im_end|eot_id)\|>",
     re.IGNORECASE,
 )
 _SOUND_TRIGGER = re.compile(
     r"the (?:final |correct )?answer is\s*:?|^[^\w\n]{0,12}(?:the )?(?:final )?answer[^\w\n]{0,2}(?:[:=]\**|$)",
     re.IGNORECASE | re.MULTILINE,
 )
+#: GSM8K's own calculator marks: "2 + 1 = <<2+1=3>>3".
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 _HASHES = re.compile(r"####")
-_SENTENCE_END = re.compile(r"(?<![ap]\.m)(?<!\bvs)\.\s+(?=[A-Z])|(?<!\\)[!?](?=\s)|,?\s(?:because|since|as|which|so|not)\s")
+_SENTENCE_END = re.compile(
+    r"(?P<comparison>\sas\s\w+\sas\s)|(?<![ap]\.m)(?<!\bvs)\.\s+(?=[A-Z])|(?<!\\)[!?](?=\s)"
+    r"|,?\s(?:because|since|as|which|so|(?<!\bis\s)(?<!\bare\s)(?<!\bwas\s)not)\s"
+)
 #: What a closing sentence says of the quantity that was asked.
 _STATES = re.compile(r"\s(?:is|are|was|were|equals?|has|have|had|costs?|takes?|needs?|makes?|earns?|gets?)\s|=")
+_CONCLUDES = re.compile(r"(?:so|therefore|thus|hence|finally|in total|altogether)\b,?\s*", re.IGNORECASE)
+#: A sentence whose subject is a counted quantity says how many there are: "5 are left", "2 + 3 = 5 apples are left".
+_COUNTED = re.compile(r"\$?\d[\d,.]*\s+(?!(?:is|was|equals|has|had)\b)[a-z]")
 _BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\b(?:and|or)\b[\s$]*|\\text\s*\{\s*(?:and|or)\s*\}[\s$]*)?")
 
 
@@ -70,12 +80,14 @@ def answer_text(completion: str, *, truncated: bool = False) -> str | None:
 
     Args:
         truncated: the token limit cut the completion off, so what stands after its last closed sentence, line or box may be
-            half a number, and is not read. A completion that ends inside one more repetition of its last line was cut off too.
+            half a number, and is not read, nor is a sentence that announces no answer: more was to follow. A completion that
+            ends inside one more repetition of its last line was cut off too.
     """
-    text, *another = _NEXT_PROBLEM.split(completion, maxsplit=1)
-    if not another and (truncated or _ends_in_a_loop(text)):
+    text, *another = _NEXT_PROBLEM.split(_CALCULATOR.sub("", completion), maxsplit=1)
+    cut = not another and (truncated or _ends_in_a_loop(text))
+    if cut:
         text = _closed(text)
-    for find in (_after(_SOUND_TRIGGER), _boxed, _after(_HASHES), _concluded):
+    for find in (_after(_SOUND_TRIGGER), _boxed, _after(_HASHES), *([] if cut else [_concluded])):
         if (answer := find(text)) is not None:
             return answer
     return None
@@ -83,7 +95,14 @@ def answer_text(completion: str, *, truncated: bool = False) -> str | None:
 
 def _after(mark: re.Pattern[str]) -> Callable[[str], str | None]:
     def find(text: str) -> str | None:
-        marks = list(mark.finditer(text))
+        boxes = _boxes(text)
+        starts = [start for start, _, _ in boxes]
+
+        def outside(match: re.Match[str]) -> bool:
+            box = bisect_right(starts, match.start()) - 1
+            return box < 0 or boxes[box][1] <= match.start()
+
+        marks = list(filter(outside, mark.finditer(text)))
         return stated(text[marks[-1].end() :]) if marks else None
 
     return find
@@ -94,10 +113,15 @@ def _boxed(text: str) -> str | None:
 
 
 def _concluded(text: str) -> str | None:
-    """What the last sentence says that something is, or has."""
+    """What the last sentence says that something is, or has; how many there are; or what follows a "therefore"."""
     last = re.split(r"\n|[.!?]\s", text.strip())[-1].replace("**", "")
-    verbs = list(_STATES.finditer(last))
-    return last[verbs[-1].end() :].strip().removesuffix(".") if verbs and last.endswith((".", "$")) else None
+    opening = _CONCLUDES.match(last)
+    said = last[opening.end() :] if opening else last
+    verbs = list(_STATES.finditer(said))
+    subject = said.rpartition("=")[2].strip()
+    predicate = said[verbs[-1].end() :] if verbs else said
+    said = subject if _COUNTED.match(subject) and not re.search(r"\d", predicate) else predicate
+    return said.strip().removesuffix(".") if (verbs or opening) and not last.endswith("?") else None
 
 
 def _ends_in_a_loop(text: str) -> bool:
@@ -117,7 +141,10 @@ def stated(tail: str) -> str:
     """The answer after the words that announce it: the boxes of its line, else its first sentence."""
     line = first_line(tail)
     boxes = last_boxes(line)
-    return ", ".join(boxes) if boxes else _SENTENCE_END.split(line, maxsplit=1)[0]
+    if boxes:
+        return ", ".join(boxes)
+    end = next((match for match in _SENTENCE_END.finditer(line) if not match["comparison"]), None)
+    return line[: end.start()] if end else line
 
 
 def first_line(text: str) -> str:

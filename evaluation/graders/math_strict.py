@@ -5,12 +5,12 @@ Python."""
 from __future__ import annotations
 
 import re
-import unicodedata
 from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
 
 from evaluation.graders.expressions import units, values
+from evaluation.graders.expressions.characters import plain_characters
 from evaluation.graders.expressions.parse import Node, NotParsed, parse, product
 from evaluation.graders.expressions.shape import canonical, has_angle, is_numeral, worked_out
 from evaluation.graders.quantities import SCALES, words_to_number
@@ -76,42 +76,12 @@ _PLAINER = tuple(
         (r"(?<![\w.])(\d+(?:\.\d+)?)e(\d+)(?![\w.])|(?<![\w.])(\d*\.\d+)e([+-]\d+)(?![\w.])", _scientific),
     )
 )
-_SIGNS = {
-    "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u221e": r"\infty ", "\u03c0": r"\pi ", "\u00d7": r"\times ",
-    "\u00f7": r"\div ", "\u00b7": r"\cdot ", "\u22c5": r"\cdot ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne ",
-    "\u00b0": r"^\circ ", "\u00ba": r"^\circ ", "\u02da": r"^\circ ", "\u2026": r"\ldots ", "\u2248": r"\approx ",
-    "\u00b1": r"\pm ", "\u222a": r"\cup ", "\u2208": r"\in ", "\u221a": r"\sqrt ", "\u03b8": r"\theta ",
-}  # fmt: skip
-
-
-def _plain_characters(text: str) -> str:
-    """Unicode signs, raised and lowered digits and fractions, as LaTeX."""
-    text = re.sub(r"\u221a\s*(\d+|[A-Za-z])", r"\\sqrt{\1}", text)
-    out: list[str] = []
-    raised = ""
-    for character in text:
-        form = unicodedata.decomposition(character)
-        if form.startswith("<super>") and character not in _SIGNS:
-            raised += unicodedata.normalize("NFKC", character).replace("\u2212", "-")
-            continue
-        if raised:
-            out.append(f"^{{{raised}}}")
-            raised = ""
-        if form.startswith("<fraction>"):
-            top, _, bottom = unicodedata.normalize("NFKC", character).partition("\u2044")
-            out.append(rf"\frac{{{top}}}{{{bottom}}}")
-        elif form.startswith(("<sub>", "<wide>")):
-            plain = unicodedata.normalize("NFKC", character)
-            out.append(f"_{plain}" if form.startswith("<sub>") else plain)
-        else:
-            out.append(_SIGNS.get(character, character))
-    return "".join(out) + (f"^{{{raised}}}" if raised else "")
 
 
 @lru_cache(maxsize=8192)
 def strict_normal_form(text: str) -> str:
     """White space, delimiters and notation that carry no value, removed or made plain."""
-    text = _plain_characters(text.strip().strip("*").strip())
+    text = plain_characters(text.strip().strip("*").strip())
     text = re.sub(r"(?<!\\)\$", "", text)
     for pattern, plainer in _PLAINER:
         text = pattern.sub(plainer, text)
@@ -335,7 +305,7 @@ def _numeral_in_base(text: str) -> tuple[str, Fraction] | None:
     if match is None or not re.search(r"\d", match[1]):
         return None
     name = match[2] or match[3]
-    base = Fraction(name) if name.isdigit() else words_to_number(name)
+    base = Fraction(name) if name.isdecimal() else words_to_number(name)
     return None if base is None else (match[1].lstrip("0") or "0", base)
 
 

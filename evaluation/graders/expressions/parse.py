@@ -159,7 +159,7 @@ class _Parser:
         """A group, or the whole run of digits in ``2^10``, which a reader takes for the exponent."""
         if self.take("-"):
             return ("neg", self.exponent())
-        if self.peek().isdigit():
+        if self.peek().isdecimal():
             return self.digits()
         return self.atom()
 
@@ -171,7 +171,7 @@ class _Parser:
     def group(self) -> Node:
         """An argument as TeX takes it: braces, or the next single token."""
         token = self.peek()
-        if token.isdigit():
+        if token.isdecimal():
             self.at += 1
             return ("num", Fraction(token), "integer")
         if token == "-":  # not TeX, but what "\frac-12" is read as
@@ -184,7 +184,7 @@ class _Parser:
         self.depth += 1
         if self.depth > _MAX_DEPTH or not token:
             raise NotParsed(self.text)
-        if token.isdigit() or token == ".":
+        if token.isdecimal() or token == ".":
             node = self.number()
         elif token in _FENCES:
             self.at += len(token)
@@ -200,6 +200,7 @@ class _Parser:
             node = self.command(token[1:])
         elif token.isalpha():
             letters = self.match(_LETTERS)
+            self.at += 0 if letters else len(token)
             node = self.letters(letters[0], single=single) if letters else self.named(token)
         else:
             raise NotParsed(self.text)
@@ -235,7 +236,7 @@ class _Parser:
             raise NotParsed(self.text)
         digits = re.sub(r"[, ]", "", match[0])
         value = Fraction(digits.removesuffix("."))
-        if not digits.isdigit():
+        if not digits.isdecimal():
             return ("num", value, "decimal" if "." in digits.removesuffix(".") else "integer")
         return self.mixed(value) or ("num", value, "integer")
 
@@ -278,7 +279,7 @@ class _Parser:
         if self.take("["):
             degree = self.expression()
             self.expect("]")
-        radicand = self.digits() if self.peek().isdigit() else self.atom(single=True)
+        radicand = self.digits() if self.peek().isdecimal() else self.atom(single=True)
         return ("fn", "root", (radicand, degree))
 
     def function(self, name: str) -> Node:

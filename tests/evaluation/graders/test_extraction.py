@@ -44,6 +44,8 @@ def test_metamath_needs_its_exact_trigger() -> None:
         ("the answer is: 8\n\n### Instruction:\nMore\n\n### Response: The answer is: 99", "8"),
         ("Thus \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
         ("The answer is: **240**", "240"),
+        ("\\boxed{\\text{The answer is }12}", "\\text{The answer is }12"),
+        ("Then \\boxed{\\text{The answer is }12} and\nno more", "\\text{The answer is }12"),
         ("nothing", None),
         ("", None),
     ],
@@ -97,6 +99,9 @@ def test_sound_code_without_a_closed_fence(completion: str, program: str) -> Non
         "####" * 40_000,
         "* " * 50_000,
         "is " * 50_000,
+        "<<1" * 50_000,
+        "as many as " * 20_000,
+        "\\boxed{the answer is}" * 10_000,
         "\\boxed{1}," * 20_000,
     ],
 )

@@ -603,6 +603,61 @@ NUMBER = r"""
 15 | €15
 15 | 15€
 15 | £15
+11 | 11º
+11 | 11^\circ
+11 | 11^{\circ} C
+5 | ≈ 5
+0.5 | ½
+2.5 | 2½
+2.5 | 2 ½
+2.5 | 2 and 1/2
+100 | 10²
+2500 | 2.5×10³
+2500 | 2.5e3
+2500 | 2.5E3
+2500 | 2.5e+3
+0.0025 | 2.5e-3
+30 | two and a half dozen
+2500000 | two and a half million
+1250 | one thousand, two hundred and fifty
+2000300 | two million, three hundred
+1000 | 1'000
+1000 | 1’000
+1234567 | 1'234'567
+3 | 2 + 1 = <<2+1=3>>3
+3 | <<2+1=3>>3
+26 | 12 apples and 14 pears, for a total of 26
+26 | 12 apples and 14 pears, making a total of 26
+5 | not 7 but 5
+5 | not 7, but 5
+5 | 5 instead of 7
+5 | 5 rather than 7
+5 | 5, not 7
+10 | 10 of the 30 apples
+10 | ten of the thirty apples
+10 | 10 of her 30 apples
+0 | none
+0 | None.
+0 | nothing
+0.75 | \frac 34 cup
+2.5 | 2\frac12
+2.5 | 2\frac12 = 2.5
+25 | 25 m²
+25 | 25 m^2
+25 | 25 cm^{2}
+25 | 25 square feet
+25 | 25 ft²
+12 | 12; she has 6 more
+12 | 12, as she has 6 more
+0.25 | ¼
+8 | 2³
+10 | 10 feet above the ground
+10 | 10 feet below
+0.5 | a half
+1500 | fifteen hundred
+121 | one hundred twenty-one
+10 | 10 minutes before noon
+21 | twenty one
 """
 NO_NUMBER = r"""
 5 | 5 dollars and 25 cents
@@ -642,7 +697,6 @@ NO_NUMBER = r"""
 5 | 5 + 2
 120 | 5!
 2 | 2^6
-1500 | 1.5e3
 1 | 1.5e3
 3 | third
 2 | second
@@ -650,7 +704,6 @@ NO_NUMBER = r"""
 5 | 0.5
 5 | 5.5
 5 | .5
-0 | none
 12 | Tom has 12 apples and Ann has 3
 6 | \frac{6}{2}
 5 | 5 +
@@ -659,6 +712,93 @@ NO_NUMBER = r"""
 2 | 2 1/2
 20 | 20% of 120% of 120% is 0.2 * 120 = 20%
 7 | three and four
+10 | \log 10
+10 | log 10
+10 | 10 at most
+10 | at most 10
+10 | 10 at least
+10 | above 10
+10 | below 10
+10 | ≥ 10
+10 | ≤10
+10 | \ge 10
+10 | \leq 10
+10 | exceeds 10
+10 | exceeding 10
+10 | within 10
+10 | before 10
+10 | 10²
+10 | 10 apples at most
+10 | 10 miles or more
+10 | $10 or less
+10 | 10 or more
+10 | 10 or fewer
+10 | 10 dollars and up
+10 | beyond 10
+10 | no fewer than 10
+10 | > 10
+10 | twice as many as 10
+10 | 10 or above
+10 | up to 10
+10 | surpasses 10
+10 | 10 minutes at the most
+5 | ±5
+5 | \pm 5
+5 | +/- 5
+5 | plus or minus 5
+5 | 5 squared
+5 | 5 cubed
+5 | 5 factorial
+5 | twice 5
+5 | double 5
+5 | triple 5
+5 | 5 times as many as 3
+5 | 5 is wrong
+5 | 5 is incorrect
+5 | 5 is not the answer
+5 | 5 isn't right
+5 | √5
+5 | \sqrt{5}
+5 | \sqrt 5
+5 | the square root of 5
+5 | 5³
+5 | 5½
+5 | 5 times as much as 7
+5 | 5; 6
+5 | 5 + ½
+5 | not 5 but 7
+5 | 7 instead of 5
+5 | 7 rather than 5
+5 | 6 of the 5 apples
+5 | 5% of the 30 apples
+5 | one, two, five
+5 | two three
+-5 | plus or minus 5
+-5 | ±5
+2 | 2½
+2 | 2 ½
+2 | 2 and 1/2
+2 | 2.5e3
+2 | two and a half dozen
+2 | 2 3/4
+2 | 2\frac12
+12 | 12; 14
+14 | 12; 14
+12 | 12; 14; 16
+1 | one thousand, two hundred and fifty
+1000 | one thousand, two hundred and fifty
+250 | one thousand, two hundred and fifty
+1 | 1'000
+3 | Tom has 12 apples and Ann has a total of 3
+30 | 10 of the 30 apples
+7 | not 7 but 5
+7 | 5 instead of 7
+12 | 12 apples and 14 pears, for a total of 26
+14 | 12 apples and 14 pears, for a total of 26
+5 | none
+0 | none of the 5
+0 | none of the above
+0 | nothing but 5
 """
 
 
@@ -703,6 +843,22 @@ def test_a_sentence_that_states_another_number_or_several(gold: str, answer: str
         ("gsm8k", "5", "So she has 5 apples left."),
         ("gsm8k", "29", "So the total cost is $29.00."),
         ("gsm8k", "5", "**Final Answer**: 5"),
+        ("gsm8k", "5", "The total number is 2 + 3 = 5"),
+        ("gsm8k", "5", "We add. Therefore, 5"),
+        ("gsm8k", "5", "2 + 3\n= 5"),
+        ("gsm8k", "5", "She gave some away. So 5 apples are left."),
+        ("gsm8k", "5", "She gave some away. So 5 are left."),
+        ("gsm8k", "5", "In total 2 + 3 = 5 apples were eaten."),
+        ("math", "\\text{even}", "Since $x = 3$ is odd, the function is even."),
+        ("gsm8k", "5", "It is not 7 but 5."),
+        ("gsm8k", "0", "So Tom has nothing."),
+        ("gsm8k", "3", "He has 2 + 1 = <<2+1=3>>3 apples."),
+        ("gsm8k", "5", "The answer is: 5\n\nQ: Tom has 4.\nA: The answer is: 3"),
+        ("gsm8k", "5", "The answer is: 5\n\nQuestion 2: What is 3? The answer is: 3"),
+        ("gsm8k", "12", "\\boxed{\\text{The answer is }12}"),
+        ("math", "12", "$\\boxed{12}$\n\nProblem 2: The answer is 3"),
+        ("math", "\\text{(C)}", "The answer is: Option C"),
+        ("math", "\\text{(C)}", "The answer is: choice (C)"),
     ],
 )
 def test_where_a_reader_finds_the_answer(task: str, gold: str, completion: str) -> None:
@@ -727,6 +883,37 @@ def test_where_a_reader_finds_the_answer(task: str, gold: str, completion: str) 
 def test_a_truncated_completion_counts_only_if_its_answer_is_closed(gold: str, completion: str, closed: bool) -> None:
     assert correct("gsm8k", gold, completion, truncated=True) is closed
     assert correct("gsm8k", gold, completion) is (gold != "50")
+
+
+@pytest.mark.parametrize(
+    ("task", "completion"),
+    [
+        ("gsm8k", "We first have 3 apples.\nThen"),
+        ("gsm8k", "Tom has 3 apples. Then he buys"),
+        ("gsm8k", "So Tom has 3 apples. He"),
+        ("gsm8k", "First he has 3 apples.\n"),
+        ("math", "Let $x = 3$. Then we"),
+    ],
+)
+def test_the_last_sentence_of_a_truncated_completion_is_no_answer(task: str, completion: str) -> None:
+    assert not correct(task, "3", completion, truncated=True)
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "Tom has 5 apples and 7 pears.",
+        "So 5 apples and 7 pears are left.",
+        "Therefore, 5 + 7",
+        "How many apples are 2 + 3 = 5?",
+        "I do not know 5.",
+        "It is not 5 but 7.",
+        "5 is not the answer.",
+        "So the answer can't be 5.",
+    ],
+)
+def test_a_last_sentence_that_states_another_number_or_several(completion: str) -> None:
+    assert not correct("gsm8k", "5", completion)
 
 
 def test_a_completion_that_ends_inside_a_loop_was_cut_off_whether_or_not_that_is_recorded() -> None:
