@@ -78,9 +78,9 @@ def test_no_reply_holds_up_a_comparison(name: str, box: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("box", ["bubblewrap"], indirect=True)
-@pytest.mark.parametrize("name", [name for name in VALUES if "equal" in name])
+@pytest.mark.parametrize("name", [name for name in VALUES if "equal" in name and not name.startswith("keys")])
 def test_no_set_is_collected_whose_items_collide(name: str, box: Sandbox) -> None:
-    """What is collected is built once more, in the process that asks for it."""
+    """What is collected is built once more, in the process that asks for it. Keys of a dict are not collected."""
     result, seconds = run_timed(box, VALUES[name], entry_point="f", inputs=((1,),), collect=True)
     check(result, seconds)
     assert result.outputs == ()
