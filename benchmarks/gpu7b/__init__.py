@@ -1,6 +1,6 @@
 """What the harness costs at the paper's scale, and whether it computes the same there: one command on one 80 GB GPU.
 
-    python -m benchmarks.gpu7b --output gpu7b.json           # about seven minutes; without network, data or weights
+    python -m benchmarks.gpu7b --output gpu7b.json           # at most 7.5 minutes; without network, data or weights
     python -m benchmarks.gpu7b --output gpu7b.json --smoke   # the same on a tiny model and any machine: seconds
 
 A LLaMA2-7B of random weights is built on the GPU. Parts, in this order: the rate of a large matrix product; steps of every

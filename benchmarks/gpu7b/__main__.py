@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu7b",
-        description="Time, memory and exactness of every method on a random LLaMA2-7B on one GPU: about seven minutes.",
+        description="Time, memory and exactness of every method on a random LLaMA2-7B on one GPU: at most 7.5 minutes.",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the record, rewritten after every part")
     parser.add_argument("--smoke", action="store_true", help="a tiny model on the CPU: shows that the check works")

@@ -1,6 +1,6 @@
 """The eight commonsense sets: one record format, that of LLM-Adapters, and the instructions that it asks. No torch.
 
-The hub has these sets in their own fields (``google/boolq``, ``ybisk/piqa``, ``lighteval/siqa``, ``Rowan/hellaswag``,
+The hub has these sets in their own fields (``google/boolq``, ``baber/piqa``, ``lighteval/siqa``, ``Rowan/hellaswag``,
 ``allenai/winogrande``, ``allenai/ai2_arc``, ``allenai/openbookqa``); such a record is turned into the same instruction as
 LLM-Adapters' (``evaluation.sets.llm_adapters``), character for character.
 """

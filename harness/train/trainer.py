@@ -81,6 +81,7 @@ class MethodTrainer(Trainer):
         #: forward pass to the end of the backward pass.
         self.head = plain_head(self.model) if spec.fused else None
         self.loss_is_scaled_for_ga = True
+        self.model_accepts_loss_kwargs = True  # what transformers 5.17 asks instead
         if self.importance is not None:
             self.add_callback(self.importance)  # after the method's own, which may change the ranks at the same step
 

@@ -31,10 +31,11 @@ def test_jobs_are_asked_after_where_their_states_are_kept(profile: Any, command:
 
 def test_a_retry_gets_more_memory_and_more_time_up_to_the_longest(profile: Any) -> None:
     train = profile["set-resources"]["train"]
-    names = [{"min": min, "attempt": attempt} for attempt in (1, 2, 3)]
+    names = [{"min": min, "threads": 1, "attempt": attempt} for attempt in (1, 2, 3)]
     asked = [(eval(train["mem_mb"], known), eval(train["runtime"], known)) for known in names]
     assert profile["retries"] == len(asked) - 1
     assert asked == [(64000, 720), (128000, 1440), (192000, 1440)]
+    assert [eval(train["mem_mb"], names[0] | {"threads": gpus}) for gpus in (2, 4)] == [128000, 128000], "a whole checkpoint"
 
 
 def test_every_rule_that_asks_for_gpus_has_resources_and_gpus_have_no_limit(profile: Any) -> None:

@@ -131,6 +131,19 @@ def test_packing_and_accumulation_change_neither_loss_nor_update(tmp_path: Path,
 
 
 @pytest.mark.numeric
+def test_where_transformers_asks_the_model_whether_the_loss_is_scaled_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5.17 knows no ``loss_is_scaled_for_ga``, and would divide the loss of a model without **kwargs once more."""
+    reference = train(tmp_path / "a")
+    nothing = property(lambda self: None, lambda self, value: None)
+    monkeypatch.setattr(MethodTrainer, "loss_is_scaled_for_ga", nothing, raising=False)
+    monkeypatch.setattr("transformers.LlamaForCausalLM.accepts_loss_kwargs", False, raising=False)
+    other = train(tmp_path / "b", per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    assert_same_loss(first(other, "loss"), first(reference, "loss"))
+
+
+@pytest.mark.numeric
 def test_microbatch_normalisation_differs_and_is_the_mean_of_means(tmp_path: Path) -> None:
     settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
     by_token = first(train(tmp_path / "a", **settings), "loss")
