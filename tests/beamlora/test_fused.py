@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +92,20 @@ def test_with_gradient_checkpointing_the_gradients_are_the_same(name: str, tmp_p
 
 @pytest.mark.parametrize("name", NAMES)
 def test_under_autocast_the_output_has_its_dtype_and_differs_from_float32_as_the_chains_does(name: str, tmp_path: Path) -> None:
-    plain, one = pair(name, tmp_path)
-    exact = toy.logits(plain)
+    """Of one batch the ratio of the two differences is 0.25 to 2.6, since a few logits make most of either."""
+    plain, one = (model.eval() for model in pair(name, tmp_path))
+    ratios = []
+    for ids in map(toy.batch, range(1, 9)):
+        with torch.no_grad():
+            exact = plain(input_ids=ids).logits
+            with torch.autocast("cpu", torch.bfloat16):
+                chain, single = (model(input_ids=ids).logits for model in (plain, one))
+        assert chain.dtype == single.dtype == torch.bfloat16
+        ratios.append(float((single - exact).norm() / (chain - exact).norm()))
+    assert statistics.median(ratios) <= 1.2
     with torch.autocast("cpu", torch.bfloat16):
-        chain, single = toy.logits(plain), toy.logits(one)
-        loss = toy.next_token_loss(one, toy.batch(1))
+        loss = toy.next_token_loss(one.train(), toy.batch(1))
     loss.backward()
-    assert chain.dtype == single.dtype == torch.bfloat16
-    assert (single - exact).norm() <= 1.2 * (chain - exact).norm()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in one.parameters() if p.requires_grad)
 
 
