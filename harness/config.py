@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,18 +45,46 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def _some_seeds(value: Any) -> Any:
-    """A number of seeds has become a list of them where it is one (``as_seeds``)."""
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"found {value!r}, expected a number of seeds from 1 to {MAX_SEEDS}, or a list of seeds")
-    return value
+def _as_seeds(value: Any) -> Any:
+    """``5``, quoted or not, means five seeds, 0 to 4; ``"0,3"`` names them, as a list does."""
+    if isinstance(value, list | tuple):
+        return value
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,10}\s*(,\s*[0-9]{1,10}\s*)*", value):
+        number, *others = map(int, value.split(","))
+        if others:
+            return [number, *others]
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_SEEDS:
+        return list(range(number))
+    raise ValueError(f"found {value!r}, expected a number of seeds from 1 to {MAX_SEEDS}, or a list of seeds")
 
 
 #: The most seeds that a number of them can ask for.
 MAX_SEEDS = 10_000
 #: What every library's generator takes as a seed.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_some_seeds), Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_as_seeds), Field(min_length=1), AfterValidator(_distinct)]
+#: What an experiment's results folder holds beside its domains, and the tables that every experiment has beside its own.
+_OWN_FOLDERS = ("base", "logs", "tables")
+_OWN_TABLES = ("table4", "learning_rate")
+
+
+def _usable_in_paths(name: str, *, taken: Collection[str] = (), marks: str = "._+=-") -> str:
+    if not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9{re.escape(marks)}]*", name):
+        raise ValueError(
+            f"found {name!r}, expected a letter or digit, and then letters, digits or {' '.join(marks)}: names become paths"
+        )
+    if name in taken:
+        raise ValueError(f"found {name!r}, expected another name than {', '.join(taken)}, which the harness uses itself")
+    return name
+
+
+#: Keys that become folders, files and Snakemake's wildcards.
+Name = Annotated[str, AfterValidator(_usable_in_paths)]
+DomainName = Annotated[str, AfterValidator(partial(_usable_in_paths, taken=_OWN_FOLDERS))]
+TableName = Annotated[str, AfterValidator(partial(_usable_in_paths, taken=_OWN_TABLES))]
+#: What follows a dot in a run's method is the point of a sweep.
+MethodName = Annotated[str, AfterValidator(partial(_usable_in_paths, marks="_+-"))]
 #: Names of which each stands once.
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
 
@@ -367,7 +397,7 @@ class EvaluationSpec(Frozen):
     """All tasks of one domain. Decoding is from merged weights, with left padding and an attention mask."""
 
     protocol: Protocol = Field("sound", description="where settings that a task does not state come from")
-    tasks: dict[str, TaskSpec] = Field(min_length=1)
+    tasks: dict[Name, TaskSpec] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     scoring: Scoring = "tree"
     engine: Engine = "transformers"
@@ -546,9 +576,24 @@ class SweepSpec(Frozen):
     @model_validator(mode="after")
     def _points_differ(self) -> SweepSpec:
         values = [point.get(self.setting) for point in self.points]
-        if None in values or len(set(map(str, values))) != len(values):
-            raise ValueError(f"points: found {self.setting} = {values}, expected another value of it in each point")
+        for number, value in enumerate(values):
+            if not isinstance(value, int | float | str):
+                raise ValueError(f"points: {number}: {self.setting}: found {value!r}, expected a value of it in each point")
+        names = list(map(self.point_name, range(len(values))))
+        for number, name in enumerate(names):
+            _usable_in_paths(f"{self.setting}={name}")
+            first = names.index(name)
+            if first < number:
+                raise ValueError(
+                    f"points: {number}: {self.setting}: found {values[number]!r} beside {values[first]!r}, expected values "
+                    f"that six digits tell apart: the runs of both are called {self.setting}={name}"
+                )
         return self
+
+    def point_name(self, number: int) -> str:
+        """The value that the runs of a point are called after."""
+        value = self.points[number][self.setting]
+        return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class PruningSpec(Frozen):
@@ -582,7 +627,7 @@ class BaseEvaluationSpec(Frozen):
 
     models: Names
     protocols: Annotated[tuple[Protocol, ...], Field(min_length=1), AfterValidator(_distinct)] = ("sound",)
-    tasks: dict[str, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
+    tasks: dict[Name, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
     dtype: Literal["float32", "bfloat16"] = "float32"
     scoring: Scoring = "tree"
     engine: Engine = "transformers"
@@ -658,13 +703,13 @@ class Experiment(Frozen):
     )
     data_dir: str | None = Field(None, description="folder with local copies of the public sets; null reads the hub")
     protocol: Protocol = Field("sound", description="of every domain that names none itself")
-    models: dict[str, BaseModelSpec] = Field(min_length=1)
-    domains: dict[str, DomainSpec] = Field(min_length=1)
+    models: dict[Name, BaseModelSpec] = Field(min_length=1)
+    domains: dict[DomainName, DomainSpec] = Field(min_length=1)
     training: dict[str, Any]
     adapter: dict[str, Any] = Field({}, description="settings shared by all low-rank methods")
-    methods: dict[str, MethodEntry] = Field(min_length=1)
+    methods: dict[MethodName, MethodEntry] = Field(min_length=1)
     overrides: tuple[Override, ...] = ()
-    tables: dict[str, TableSpec] = Field(min_length=1)
+    tables: dict[TableName, TableSpec] = Field(min_length=1)
     comparisons: ComparisonsSpec = ComparisonsSpec()
     sweeps: dict[str, SweepSpec] = {}
     pruning: PruningSpec | None = None

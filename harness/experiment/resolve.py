@@ -66,9 +66,6 @@ def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
     if experiment.base_evaluation is not None:
         for name in experiment.base_evaluation.models:
             check(name, experiment.models, ["base_evaluation", "models"], "model")
-    for key in experiment.methods:
-        if "." in key or "/" in key:
-            raise located(paths, ["methods", key], "found a dot or a slash in the name, expected neither: names become paths")
 
 
 _ALIASES = {alias: "r" for alias in ("lora_r", "lora_rank")}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from evaluation.sets.columns import Columns
 from harness.arguments.overrides import nested
-from harness.config import MAX_SEEDS, ConfigError, Frozen, TrainingSpec
+from harness.config import ConfigError, Frozen, TrainingSpec
 from harness.did_you_mean import hint, suggestion
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -24,7 +24,8 @@ class LocatedError(ConfigError):
     """An error at a key of an experiment."""
 
     def __init__(self, place: str, keys: KeyPath, message: str) -> None:
-        super().__init__(f"{place}: {'.'.join(map(str, keys))}: {message}")
+        shown = ".".join(" ".join(str(key).split()) for key in keys)
+        super().__init__(f"{place}: {shown}: {message}")
         self.keys = keys
         self.message = message
 
@@ -39,9 +40,11 @@ def _construct_unique(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue
         key = loader.construct_object(key_node, deep=True)
+        place = f"{key_node.start_mark.name}:{key_node.start_mark.line + 1}"
+        if not isinstance(key, str):
+            raise ConfigError(f"{place}: found {key!r} as a key, expected text; put it in quotes")
         if key in seen:
-            mark = key_node.start_mark
-            raise ConfigError(f"{mark.name}:{mark.line + 1}: {key}: found twice, expected once")
+            raise ConfigError(f"{place}: {key}: found twice, expected once")
         seen.add(key)
     loader.flatten_mapping(node)  # "<<: *anchor" puts the anchor's keys first, so that the mapping's own win
     pairs = [(loader.construct_object(key, deep=True), loader.construct_object(value, deep=True)) for key, value in node.value]
@@ -65,7 +68,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: found no such file, expected an experiment{near and f'; {near}'}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that no calendar has
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{path}: found invalid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else type(content).__name__
@@ -138,7 +143,7 @@ def _field_names() -> set[str]:
 def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
     """Keys and message of one pydantic error, with the union tags taken out of the keys."""
     loc = error["loc"]
-    keys = [k for place, k in enumerate(loc) if not (place and k in _TAGS.get(loc[place - 1], ()))]
+    keys = [k for place, k in enumerate(loc) if k != "[key]" and not (place and k in _TAGS.get(loc[place - 1], ()))]
     if error["type"] == "extra_forbidden":
         key = str(keys[-1])
         if key in TrainingSpec.model_fields:
@@ -211,13 +216,3 @@ def validate(
         keys, message = _describe(errors[0])
         origin = (origins or {}).get(keys[0]) if keys else None
         raise located(paths, [*at, *keys] if origin is None else [*origin, *keys[1:]], message) from None
-
-
-def as_seeds(value: Any) -> Any:
-    """``seeds=5``, quoted or not, means five seeds, 0 to 4; ``seeds=0,3`` names them. What is neither is left to the schema."""
-    if isinstance(value, str) and all(part.strip().isdigit() for part in value.split(",")):
-        numbers = [int(part) for part in value.split(",")]
-        return numbers if len(numbers) > 1 else as_seeds(numbers[0])
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SEEDS:
-        return list(range(value))
-    return value

@@ -116,6 +116,13 @@ def test_seeds_can_be_counted_or_named(tmp_path: Path, given: object, expected: 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        ("seeds", "²", "seeds: found '²', expected a number of seeds from 1 to 10000, or a list of seeds"),
+        ("seeds", "9" * 5000, "seeds: found '999"),
+        (
+            "tables.table1.seeds",
+            0,
+            "tables.table1.seeds: found 0, expected a number of seeds from 1 to 10000, or a list of seeds",
+        ),
         ("seeds", 0, "seeds: found 0, expected a number of seeds from 1 to 10000, or a list of seeds"),
         ("seeds", 10**21, "seeds: found 1000000000000000000000, expected a number of seeds"),
         ("seeds", [-1], "seeds.0: found -1, expected >= 0"),
@@ -342,8 +349,18 @@ def test_sweep_over_a_training_setting_reaches_the_training_spec(tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"points": [{"r": 4}, {"r": 4}]}, "sweeps.rank_sweep.*expected another value of it in each point"),
-        ({"points": [{"r": 4}, {"lora_alpha": 4}]}, "sweeps.rank_sweep.*expected another value"),
+        ({"points": [{"r": 4}, {"r": 4}]}, "sweeps.rank_sweep.points.1.r: found 4 beside 4, expected values that six digits"),
+        ({"points": [{"r": 4}, {"r": 4.0}]}, "sweeps.rank_sweep.points.1.r: found 4.0 beside 4, expected .* called r=4"),
+        (
+            {"setting": "learning_rate", "points": [{"learning_rate": 0.00100000001}, {"learning_rate": 0.00100000002}]},
+            "points.1.learning_rate: found 0.00100000002 beside 0.00100000001, expected .* called learning_rate=0.001",
+        ),
+        ({"points": [{"r": 4}, {"lora_alpha": 4}]}, "sweeps.rank_sweep.points.1.r: found None, expected a value of it in each"),
+        (
+            {"setting": "target_modules", "points": [{"target_modules": ["q_proj"]}, {"target_modules": ["k_proj"]}]},
+            r"points.0.target_modules: found \['q_proj'\], expected a value",
+        ),
+        ({"setting": "dtype", "points": [{"dtype": "a/b"}, {"dtype": "c"}]}, "found 'dtype=a/b', expected a letter or digit"),
         ({"methods": ["lroa"]}, "sweeps.rank_sweep.methods.*did you mean 'lora'"),
         ({"points": [{"r": 4}, {"r": 0}]}, "sweeps.rank_sweep.points.1.r: found 0, expected >= 1"),
     ],
@@ -374,16 +391,65 @@ def test_pruning_of_a_method_without_ranks_to_prune_is_refused(tmp_path: Path) -
         load_experiment([write(tmp_path, miniature(pruning=pruning))])
 
 
-def test_a_tables_own_seeds_take_the_place_of_the_experiments(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seeds", "expected"), [([5, 6], {5, 6}), (3, {0, 1, 2}), ("5,6", {5, 6})])
+def test_a_tables_own_seeds_take_the_place_of_the_experiments(tmp_path: Path, seeds: object, expected: set[int]) -> None:
     content = miniature()
-    content["tables"]["table1"]["seeds"] = [5, 6]
+    content["tables"]["table1"]["seeds"] = seeds
     experiment = load_experiment([write(tmp_path, content)])
-    assert {run.seed for run in table_runs(experiment, "table1")} == {5, 6}
+    assert {run.seed for run in table_runs(experiment, "table1")} == expected
 
 
-def test_method_key_that_cannot_be_a_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="methods.lora.x: found a dot"):
-        load_experiment([write(tmp_path, miniature(methods={"lora": {}, "dora": {}, "lora.x": {"method": "lora"}}))])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "{x}", "<b>", "lo\nra", "lora*", "a b", "-x", "é"])
+@pytest.mark.parametrize("key", ["models", "domains", "methods", "tables", "domains.math.evaluation.tasks"])
+def test_a_name_that_cannot_be_a_path_is_refused(tmp_path: Path, key: str, name: str) -> None:
+    content = miniature()
+    names = content
+    for part in key.split("."):
+        names = names[part]
+    names[name] = next(iter(names.values()))
+    message = refused(tmp_path, content)
+    assert f"{key}.{name}: found {name!r}, expected a letter or digit, and then".replace("\n", " ") in message
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("domains", "base"), ("domains", "logs"), ("domains", "tables"), ("tables", "table4"), ("tables", "learning_rate")],
+)
+def test_a_name_that_the_harness_uses_itself_is_refused(tmp_path: Path, key: str, name: str) -> None:
+    content = miniature()
+    content[key][name] = next(iter(content[key].values()))
+    assert f"{key}.{name}: found {name!r}, expected another name than" in refused(tmp_path, content)
+
+
+@pytest.mark.parametrize("name", ["lora.x", "lora=x"])
+def test_a_method_is_not_called_like_a_point_of_a_sweep(tmp_path: Path, name: str) -> None:
+    message = refused(tmp_path, miniature(methods={"lora": {}, "dora": {}, name: {"method": "lora"}}))
+    assert f"methods.{name}: found {name!r}, expected a letter or digit" in message
+
+
+def test_a_dot_in_a_name_is_part_of_it_in_every_file(tmp_path: Path) -> None:
+    content = miniature()
+    content["models"] = {"qwen2.5-0.5b": content["models"]["llama-mini"]}
+    content["tables"]["table1"]["methods"] = {"qwen2.5-0.5b": ["lora"]}
+    second = tmp_path / "second.yaml"
+    second.write_text("models:\n  qwen2.5-0.5b:\n    label: Qwen\n")
+    runs = all_runs(load_experiment([write(tmp_path, content), second]))
+    assert [(run.run_id, run.model.label) for run in runs] == [("math/qwen2.5-0.5b/lora/seed0", "Qwen")]
+    second.write_text("training.learning_rate: 1\n")
+    with pytest.raises(ConfigError, match="second.yaml:1: training.learning_rate: found an unknown key"):
+        load_experiment([write(tmp_path, content), second])
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("1: 2", "1"), ("~: 2", "None"), ("no: {}", "False"), ("methods: {7: {}}", "7"), ("? [a]\n: 2", "['a']")],
+)
+def test_a_key_that_is_no_text_is_refused_with_its_line(tmp_path: Path, line: str, found: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"title: x\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_experiment([path])
+    assert str(caught.value) == f"{path}:2: found {found} as a key, expected text; put it in quotes"
 
 
 def test_a_run_that_several_targets_need_appears_once() -> None:

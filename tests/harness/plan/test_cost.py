@@ -245,3 +245,14 @@ def test_what_does_not_fit_is_marked(
     )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.rstrip().endswith("does not fit")] == ["math/llama-mini/dora"]
+
+
+@pytest.mark.parametrize(("text", "value"), [("80", 80 * 2**30), ("0.5GiB", 2**29)])
+def test_the_memory_of_a_gpu_in_gib(text: str, value: int) -> None:
+    assert cost.memory_bytes(text) == value
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "1e300", "-4", "0", "large"])
+def test_no_memory_of_a_gpu(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"--gpu-memory: found '{text}', expected GiB of one GPU, such as 80"):
+        cost.memory_bytes(text)
