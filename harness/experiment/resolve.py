@@ -29,6 +29,8 @@ def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
 
     for key, entry in experiment.methods.items():
         check(entry.method or key, methods.registry(), ["methods", key], "method")
+    settings = [methods.get(entry.method or key).cls.Settings.model_fields for key, entry in experiment.methods.items()]
+    known_settings = {*_ALIASES, *(name for fields in settings for name in fields)}
     for i, override in enumerate(experiment.overrides):
         for field, known in (
             ("domain", experiment.domains),
@@ -37,6 +39,8 @@ def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
         ):
             for name in getattr(override, field) or ():
                 check(name, known, ["overrides", i, field], field)
+        for name in override.settings:
+            check(name, known_settings, ["overrides", i, "settings", name], "setting")
     for table, spec in experiment.tables.items():
         for domain in spec.domains:
             check(domain, experiment.domains, ["tables", table, "domains"], "domain")

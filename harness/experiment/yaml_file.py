@@ -181,6 +181,8 @@ _EXPECTED = {
     "less_than": "< {lt}",
     "less_than_equal": "<= {le}",
     "too_short": "at least {min_length}",
+    "string_too_short": "text of {min_length} characters or more",
+    "string_too_long": "text of {max_length} characters or fewer",
     "string_pattern_mismatch": "text that matches {pattern}",
     "string_type": "text",
     **dict.fromkeys(("tuple_type", "list_type"), "a list"),

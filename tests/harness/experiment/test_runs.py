@@ -25,6 +25,11 @@ def refused(tmp_path: Path, content: dict, **overrides: object) -> str:
     return message
 
 
+PRETRAINING = "models.llama-mini.source.pretraining"
+TASK = "domains.math.evaluation.tasks.gsm8k"
+TIMING = {"domain": "math", "model": "llama-mini", "methods": ["lora", "dora"]}
+
+
 def specs(experiment) -> dict:
     return {run.run_id: run for run in all_runs(experiment)}
 
@@ -116,6 +121,46 @@ def test_seeds_can_be_counted_or_named(tmp_path: Path, given: object, expected: 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        ("seeds", [True, False], "seeds.0: found True, expected a number"),
+        ("training.learning_rate", True, "training.learning_rate: found True, expected a number"),
+        ("training.per_device_train_batch_size", True, "training.per_device_train_batch_size: found True, expected a number"),
+        ("training.warmup_steps", False, "training.warmup_steps: found False, expected a number"),
+        ("adapter.r", True, "adapter.r: found True, expected a number"),
+        ("gpus", True, "gpus: found True, expected a number"),
+        ("training.weight_decay", 1e30, "training.weight_decay: found 1e+30, expected <= 10"),
+        ("training.adam_epsilon", 1e30, "training.adam_epsilon: found 1e+30, expected <= 1"),
+        ("training.max_grad_norm", 1e300, "training.max_grad_norm: found 1e+300, expected <= 1000000000"),
+        (
+            "training.gradient_accumulation_steps",
+            10**6,
+            "training.gradient_accumulation_steps: found 1000000, expected <= 10000",
+        ),
+        ("adapter.lora_alpha", 10**30, f"adapter.lora_alpha: found {10**30}, expected <= 1000000"),
+        (f"{PRETRAINING}.learning_rate", 1e30, f"{PRETRAINING}.learning_rate: found 1e+30, expected <= 10"),
+        (f"{PRETRAINING}.max_steps", 10**12, f"{PRETRAINING}.max_steps: found 1000000000000, expected <= 100000000"),
+        (
+            f"{PRETRAINING}.corpus_documents",
+            10**12,
+            f"{PRETRAINING}.corpus_documents: found 1000000000000, expected <= 10000000",
+        ),
+        (f"{PRETRAINING}.sequence_length", 513, f"{PRETRAINING}.sequence_length: found 513, expected at most max_position_emb"),
+        (
+            "models.llama-mini.source.num_hidden_layers",
+            10**5,
+            "models.llama-mini.source.num_hidden_layers: found 100000, expected <= 1000",
+        ),
+        (
+            "domains.math.train.source.rows",
+            10**13,
+            "domains.math.train.source.rows: found 10000000000000, expected <= 10000000",
+        ),
+        (f"{TASK}.num_beams", 10**6, f"{TASK}.num_beams: found 1000000, expected <= 100"),
+        (f"{TASK}.timeout_s", 1e30, f"{TASK}.timeout_s: found 1e+30, expected <= 86400"),
+        (f"{TASK}.stop_strings", [""], f"{TASK}.stop_strings.0: found '', expected text of 1 characters or more"),
+        ("timing", {**TIMING, "steps": 10**8}, "timing.steps: found 100000000, expected <= 100000"),
+        ("timing", {**TIMING, "rounds": 10**9}, "timing.rounds: found 1000000000, expected <= 1000"),
+        ("timing", {**TIMING, "warmup_steps": 10**6}, "timing.warmup_steps: found 1000000, expected <= 100000"),
+        ("comparisons", {"min_seeds": 10**6}, "comparisons.min_seeds: found 1000000, expected <= 10000"),
         ("seeds", "²", "seeds: found '²', expected a number of seeds from 1 to 10000, or a list of seeds"),
         ("seeds", "9" * 5000, "seeds: found '999"),
         (
@@ -246,6 +291,23 @@ def test_layers_of_settings_win_in_order(tmp_path: Path) -> None:
     assert (lora.training.learning_rate, dora.training.learning_rate) == (0.2, 0.3)
     assert (lora.method.settings["r"], dora.method.settings["r"]) == (8, 4)
     assert (lora.training.gradient_checkpointing, dora.training.gradient_checkpointing) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "override", [{}, {"domain": ["math"]}, {"model": ["llama-mini"], "training": {"weight_decay": 0.1}}, {"method": ["lora"]}]
+)
+def test_an_override_of_what_no_method_has_is_refused(tmp_path: Path, override: dict[str, object]) -> None:
+    other = {"settings": {"lora_r": 4}}
+    content = miniature(overrides=[other, {**override, "settings": {"lora_alhpa": 8}}])
+    message = refused(tmp_path, content)
+    assert "overrides.1.settings.lora_alhpa: found unknown setting 'lora_alhpa'; did you mean 'lora_alpha'?" in message
+
+
+def test_an_override_for_all_methods_reaches_those_that_have_the_setting(tmp_path: Path) -> None:
+    content = miniature(overrides=[{"settings": {"p_init": 0.8}}], methods={"lora": {}, "beamlora": {}})
+    content["tables"]["table1"]["methods"] = {"llama-mini": ["lora", "beamlora"]}
+    runs = {run.method.key: run.method.settings for run in all_runs(load(tmp_path, content))}
+    assert runs["beamlora"]["p_init"] == 0.8 and "p_init" not in runs["lora"]
 
 
 def test_a_methods_setting_changes_only_its_own_runs(tmp_path: Path) -> None:
