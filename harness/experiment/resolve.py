@@ -101,6 +101,7 @@ class _Layers:
         for key, value in settings.items():
             name = self.aliases.get(key, key)
             if known is None or name in known:
+                self.drop([name])  # which then comes last
                 self.values[name], self.keys[name] = value, (*at, key)
 
     def lay_preset(self, settings: Mapping[str, Any], at: KeyPath) -> None:

@@ -26,7 +26,7 @@ from harness.config import (
     TaskSpec,
     judged_by,
 )
-from harness.did_you_mean import suggestion
+from harness.did_you_mean import hint, suggestion
 from harness.experiment.gpus import check_gpus
 from harness.experiment.lock import read_lock, with_commits
 from harness.experiment.resolve import check_names, resolve_run
@@ -65,6 +65,7 @@ def _checked(content: Mapping[str, Any], paths: Sequence[Path]) -> Experiment:
     for sweep in experiment.sweeps:
         sweep_runs(experiment, sweep, paths=paths)
     pruning_runs(experiment, paths=paths)
+    timing_runs(experiment, paths=paths)
     for run in all_runs(experiment):
         check_gpus(experiment, run, paths=paths)
     for evaluation in base_evaluations(experiment):
@@ -87,7 +88,7 @@ def table_runs(experiment: Experiment, table: str, *, paths: Sequence[Path] = (P
         ConfigError: the experiment has no such table, or a method's settings are wrong.
     """
     if table not in experiment.tables:
-        raise ConfigError(f"{paths[-1]}: tables: found {sorted(experiment.tables)}, expected {table!r}")
+        raise ConfigError(f"{paths[-1]}: tables: found no table {table!r}; {hint(table, experiment.tables)}")
     spec: TableSpec = experiment.tables[table]
     return [
         run
@@ -124,7 +125,7 @@ def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (P
         ConfigError: the experiment has no such sweep, or a point's settings are wrong for a method.
     """
     if sweep not in experiment.sweeps:
-        raise ConfigError(f"{paths[-1]}: sweeps: found {sorted(experiment.sweeps)}, expected {sweep!r}")
+        raise ConfigError(f"{paths[-1]}: sweeps: found no sweep {sweep!r}; {hint(sweep, experiment.sweeps)}")
     spec = experiment.sweeps[sweep]
     return [
         SweepRun(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from evaluation.sets.columns import Columns
 from harness.arguments.overrides import nested
-from harness.config import ConfigError, Frozen, TrainingSpec
+from harness.config import ConfigError, Experiment, Frozen, TrainingSpec
 from harness.did_you_mean import hint, suggestion
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -78,13 +78,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _line_of(path: Path, keys: Sequence[Any]) -> int | None:
-    """The line of the deepest of ``keys`` that the file has."""
+def _place_of(path: Path, keys: Sequence[Any]) -> tuple[int, int, bool]:
+    """How many of ``keys`` the file has, the line of the last of these, and whether a plain value or a list stands at one of
+    them: it takes the place of what earlier files say there, while a mapping is merged into theirs."""
+    depth, line, replaces = 0, 0, False
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
-        return None
-    line = None
+        return depth, line, replaces
     for key in keys:
         if isinstance(node, yaml.MappingNode):
             pairs = [(k, v) for k, v in node.value if k.value == str(key)]
@@ -96,16 +97,22 @@ def _line_of(path: Path, keys: Sequence[Any]) -> int | None:
             line = node.start_mark.line + 1
         else:
             break
-    return line
+        depth += 1
+        replaces = replaces or not isinstance(node, yaml.MappingNode)
+    return depth, line, replaces
 
 
 def located(paths: Sequence[Path], keys: Sequence[Any], message: str) -> LocatedError:
-    """An error that names the last file that has the key, the line and the dotted key."""
+    """An error that names the dotted key, and file and line of the deepest part of it that stands in a file: of files that have
+    the same part the last."""
+    deepest, place = 0, str(paths[-1])
     for path in reversed(paths):
-        line = _line_of(path, keys)
-        if line is not None:
-            return LocatedError(f"{path}:{line}", tuple(keys), message)
-    return LocatedError(str(paths[-1]), tuple(keys), message)
+        depth, line, replaces = _place_of(path, keys)
+        if depth > deepest:
+            deepest, place = depth, f"{path}:{line}"
+        if replaces:
+            break
+    return LocatedError(place, tuple(keys), message)
 
 
 def at_command_line(error: LocatedError, paths: Sequence[Path], overrides: Mapping[str, Any]) -> LocatedError:
@@ -140,14 +147,16 @@ def _field_names() -> set[str]:
     return names
 
 
-def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
-    """Keys and message of one pydantic error, with the union tags taken out of the keys."""
+def _describe(error: Mapping[str, Any], model: type[BaseModel]) -> tuple[list[Any], str]:
+    """Keys and message of one of a model's pydantic errors, with the union tags taken out of the keys."""
     loc = error["loc"]
     keys = [k for place, k in enumerate(loc) if k != "[key]" and not (place and k in _TAGS.get(loc[place - 1], ()))]
     if error["type"] == "extra_forbidden":
         key = str(keys[-1])
         if key in TrainingSpec.model_fields:
             return keys, f"found an unknown key; did you mean 'training.{key}'?"
+        if len(keys) == 1 and model is not Experiment:
+            return keys, f"found an unknown key; {hint(key, model.model_fields)}"
         near = suggestion(key, _field_names() - {key}, cutoff=0.7)  # of some 200 names one is always a little near
         return keys, f"found an unknown key{near and f'; {near}'}"
     if error["type"] == "missing":
@@ -168,7 +177,7 @@ def _with_named_keys(keys: list[Any], message: str) -> tuple[list[Any], str]:
     while match := re.match(r"([\w-]+): ", message):
         message = message[match.end() :]
         if match[1] != str(keys[-1] if keys else ""):
-            keys = [*keys, match[1]]
+            keys = [*keys, int(match[1]) if match[1].isdecimal() else match[1]]
     return keys, message
 
 
@@ -205,7 +214,7 @@ def validate(
 
     Args:
         at: the keys under which it stands in the files.
-        origins: of its own keys, where they stand elsewhere.
+        origins: of its own keys, where they stand elsewhere, in the order in which they were laid over each other.
 
     Raises:
         ConfigError: the first thing that is wrong with it.
@@ -215,6 +224,13 @@ def validate(
     except ValidationError as error:
         # A misspelt key is missing too.
         errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        keys, message = _describe(errors[0])
+        keys, message = _describe(errors[0], model)
         origin = (origins or {}).get(keys[0]) if keys else None
-        raise located(paths, [*at, *keys] if origin is None else [*origin, *keys[1:]], message) from None
+        named = [key for name, key in (origins or {}).items() if re.search(rf"\b{name}\b", message)]
+        if origin is not None:
+            keys = [*origin, *keys[1:]]
+        elif named:  # a check of several settings, of which this one was laid over the others
+            keys, message = list(named[-1]), ": ".join([*map(str, keys), message])
+        else:
+            keys = [*at, *keys]
+        raise located(paths, keys, message) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,86 @@ def test_a_check_of_several_settings_names_the_line_of_the_one_that_is_wrong(
     (name,) = value
     line = next(i for i, text in enumerate((tmp_path / "experiment.yaml").read_text().splitlines(), 1) if name in text)
     assert said.startswith(f"{tmp_path / 'experiment.yaml'}:{line}: {key}.{message}")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (
+            "training:\n  learning_rate: -1\n",
+            "title: t\ntraining:\n  save_steps: 5\n",
+            "1.yaml:2: training.learning_rate: found -1",
+        ),
+        (
+            "training:\n  lerning_rate: 1\n",
+            "title: t\ntraining:\n  save_steps: 5\n",
+            "1.yaml:2: training.lerning_rate: found an",
+        ),
+        ("training:\n  save_steps: 5\n", "training:\n\n  learning_rate: -1\n", "2.yaml:3: training.learning_rate: found -1"),
+        (
+            "training:\n  learning_rate: -1\n",
+            "training:\n\n  learning_rate: -2\n",
+            "2.yaml:3: training.learning_rate: found -2",
+        ),
+        ("seeds: [1, 2]\n", "\nseeds: x\n", "2.yaml:2: seeds: found 'x'"),
+        ("seeds:\n- 1\n- 2\n", "seeds:\n- 1\n- -1\n", "2.yaml:3: seeds.1: found -1"),
+        (
+            "overrides:\n- settings: {rr: 1}\n",
+            "overrides:\n- {}\n- settings: {x: 1}\n",
+            "2.yaml:3: overrides.1.settings.x: found",
+        ),
+        ("notes: [a]\nmethods:\n  dora: {settings: {r: 1}}\n", "methods: {dora: 3}\n", "2.yaml:1: methods.dora: found 3"),
+        ("domains: {math: {gpus: 2}}\n", "domains:\n  math: {train: 3}\n", "2.yaml:2: domains.math.train: found 3"),
+    ],
+)
+def test_of_several_files_the_one_that_is_wrong_is_named(tmp_path: Path, first: str, second: str, said: str) -> None:
+    paths = [write(tmp_path, miniature()), tmp_path / "1.yaml", tmp_path / "2.yaml"]
+    paths[1].write_text(first)
+    paths[2].write_text(second)
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(paths)
+    assert str(caught.value).startswith(f"{tmp_path}/{said}")
+
+
+def test_what_a_file_lacks_is_not_found_in_a_list_that_it_replaces(tmp_path: Path) -> None:
+    sweep = {**SWEEP, "points": [{"r": 4}, {"r": 8, "lora_alpha": 0}]}
+    second = tmp_path / "2.yaml"
+    second.write_text("sweeps:\n  rank_sweep:\n    points:\n    - {r: 4}\n    - {lora_alpha: 8}\n")
+    with pytest.raises(ConfigError, match="2.yaml:5: sweeps.rank_sweep.points.1.r: found None"):
+        load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": sweep})), second])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"training": {"num_train_epochs": 3}}, "training.num_train_epochs: found num_train_epochs 3.0 and max_steps 12"),
+        ({"settings": {"r": 1}}, "settings.r: max_prune_fraction: found 0.5 with r 1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_blamed_on_the_one_laid_last(
+    tmp_path: Path, overrides: dict[str, object], said: str
+) -> None:
+    content = miniature(methods={"lora": {}, "beamlora": {}}, overrides=[{"method": ["beamlora"], **overrides}])
+    content["tables"]["table1"]["methods"] = {"llama-mini": ["beamlora"]}
+    assert f": overrides.0.{said}" in refused(tmp_path, content)
+
+
+def test_settings_of_a_method_that_is_only_timed_are_checked(tmp_path: Path) -> None:
+    content = miniature(timing=TIMING, **{"methods.dora.settings": {"r": 0}})
+    content["tables"]["table1"]["methods"] = {"llama-mini": ["lora"]}
+    message = refused(tmp_path, content)
+    assert "experiment.yaml:" in message and ": methods.dora.settings.r: found 0, expected >= 1" in message
+
+
+def test_a_setting_of_another_method_is_not_suggested(tmp_path: Path) -> None:
+    message = refused(tmp_path, miniature(**{"methods.lora.settings": {"p_init": 0.9}}))
+    assert "settings.p_init: found an unknown key; expected one of r, lora_alpha, lora_dropout, target_modules" in message
+
+
+@pytest.mark.parametrize(("table", "near"), [("table9", "did you mean 'table1'?"), ("nonsense", "expected one of table1")])
+def test_an_unknown_table_is_named(tmp_path: Path, table: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"tables: found no table '{table}'; {near}")):
+        table_runs(load(tmp_path, miniature()), table)
 
 
 def test_dotted_override_reaches_the_run(tmp_path: Path) -> None:
