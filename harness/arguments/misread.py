@@ -66,7 +66,7 @@ def _wrong_keys(words: Sequence[str]) -> Iterator[str]:
             known = _KEY.fullmatch(first) and all(others)
             expected = shlex.quote(f"{first}={value}") if known else "the name of a key"
             yield f"--config: found the key {key!r}, expected {expected}"
-        if key in seen:
+        if key in seen and not value.startswith("{"):  # mappings are merged
             yield f"--config: found {key} twice, expected each key once"
         seen.add(key)
 

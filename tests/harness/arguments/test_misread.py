@@ -22,6 +22,7 @@ FILE = "config/small.yaml"
         f"--cores all reproduce_table1 --configfile {FILE} --config seeds=2",
         "reproduce_table1 --config experiment=small seeds=2",
         "--config seeds=2 -- reproduce_table1",
+        "--config 'training={max_steps: 2}' 'training={save_steps: 2}'",
         "-- --configfile reproduce_table1",
     ],
 )
