@@ -9,11 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from evaluation import sets
 from evaluation.sets import training
@@ -30,10 +43,47 @@ BASELINE = "lora"
 SUBJECT = "beamlora"
 
 
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"found {value}, expected a number")
+    return value
+
+
+def _is_number(schema: Any) -> bool:
+    match schema:
+        case {"type": "int" | "float"}:
+            return True
+        case {"type": "literal", "expected": values}:
+            return all(type(value) is int for value in values)
+        case {"type": "union", "choices": choices}:
+            return all(map(_is_number, choices))
+    return False
+
+
+_REFUSING = {"type": "no-info", "function": _no_truth_value}
+
+
+def _refuse_truth_values(schema: Any) -> None:
+    """Put ``_no_truth_value`` before each number in a core schema of pydantic, which would take ``true`` for 1."""
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list | tuple) else ():
+        if _is_number(part):
+            number = dict(part)
+            part.clear()
+            part |= {"type": "function-before", "function": _REFUSING, "schema": number}
+        elif not (isinstance(part, dict) and part.get("function") == _REFUSING):
+            _refuse_truth_values(part)
+
+
 class Frozen(BaseModel):
-    """Immutable; an unknown key, an infinite number and one that is none are errors."""
+    """Immutable; an unknown key, an infinite number, one that is none and a truth value for a number are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _refuse_truth_values(handler.resolve_ref_schema(schema))
+        return schema
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -43,18 +93,52 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def _some_seeds(value: Any) -> Any:
-    """A number of seeds has become a list of them where it is one (``as_seeds``)."""
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"found {value!r}, expected a number of seeds from 1 to {MAX_SEEDS}, or a list of seeds")
-    return value
+def _as_seeds(value: Any) -> Any:
+    """``5``, quoted or not, means five seeds, 0 to 4; ``"0,3"`` names them, as a list does."""
+    if isinstance(value, list | tuple):
+        return value
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,10}\s*(,\s*[0-9]{1,10}\s*)*", value):
+        number, *others = map(int, value.split(","))
+        if others:
+            return [number, *others]
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_SEEDS:
+        return list(range(number))
+    raise ValueError(f"found {value!r}, expected a number of seeds from 1 to {MAX_SEEDS}, or a list of seeds")
 
 
 #: The most seeds that a number of them can ask for.
 MAX_SEEDS = 10_000
+#: Numbers that are bounded wherever they stand, far beyond what anybody trains: a zero too many, or a unit that is another.
+Rate = Annotated[float, Field(gt=0, le=10)]
+Decay = Annotated[float, Field(ge=0, le=10)]
+Steps = Annotated[int, Field(ge=1, le=10**8)]
+BatchSize = Annotated[int, Field(ge=1, le=10**5)]
+Generated = Annotated[int, Field(ge=1, le=10**7)]
 #: What every library's generator takes as a seed.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_some_seeds), Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_as_seeds), Field(min_length=1), AfterValidator(_distinct)]
+#: What an experiment's results folder holds beside its domains, and the tables that every experiment has beside its own.
+_OWN_FOLDERS = ("base", "logs", "tables")
+_OWN_TABLES = ("table4", "learning_rate")
+
+
+def _usable_in_paths(name: str, *, taken: Collection[str] = (), marks: str = "._+=-") -> str:
+    if not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9{re.escape(marks)}]*", name):
+        raise ValueError(
+            f"found {name!r}, expected a letter or digit, and then letters, digits or {' '.join(marks)}: names become paths"
+        )
+    if name in taken:
+        raise ValueError(f"found {name!r}, expected another name than {', '.join(taken)}, which the harness uses itself")
+    return name
+
+
+#: Keys that become folders, files and Snakemake's wildcards.
+Name = Annotated[str, AfterValidator(_usable_in_paths)]
+DomainName = Annotated[str, AfterValidator(partial(_usable_in_paths, taken=_OWN_FOLDERS))]
+TableName = Annotated[str, AfterValidator(partial(_usable_in_paths, taken=_OWN_TABLES))]
+#: What follows a dot in a run's method is the point of a sweep.
+MethodName = Annotated[str, AfterValidator(partial(_usable_in_paths, marks="_+-"))]
 #: Names of which each stands once.
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
 
@@ -81,15 +165,15 @@ def content_hash(value: Any) -> str:
 class PretrainingSpec(Frozen):
     """How a stand-in base model is trained from scratch, on text that ``harness.synthetic`` generates."""
 
-    max_steps: int = Field(ge=1)
-    per_device_train_batch_size: int = Field(16, ge=1)
-    sequence_length: int = Field(64, ge=8, description="tokens")
-    learning_rate: float = Field(gt=0)
+    max_steps: Steps
+    per_device_train_batch_size: BatchSize = 16
+    sequence_length: int = Field(64, ge=8, description="tokens, at most the model's positions")
+    learning_rate: Rate
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    vocab_size: int = Field(512, ge=300)
-    corpus_documents: int = Field(ge=1)
-    seed: int = 0
+    weight_decay: Decay = 0.0
+    vocab_size: int = Field(512, ge=300, le=10**6)
+    corpus_documents: Generated
+    seed: Seed = 0
 
 
 class BuiltModel(Frozen):
@@ -97,13 +181,13 @@ class BuiltModel(Frozen):
 
     kind: Literal["built"]
     architecture: Literal["llama", "mistral"]
-    hidden_size: int = Field(ge=8)
-    intermediate_size: int = Field(ge=8)
-    num_hidden_layers: int = Field(ge=1)
+    hidden_size: int = Field(ge=8, le=10**5)
+    intermediate_size: int = Field(ge=8, le=10**6)
+    num_hidden_layers: int = Field(ge=1, le=1000)
     num_attention_heads: int = Field(ge=1)
     num_key_value_heads: int = Field(ge=1)
     sliding_window: int | None = Field(None, ge=1, description="tokens; Mistral only")
-    max_position_embeddings: int = Field(512, ge=16)
+    max_position_embeddings: int = Field(512, ge=16, le=10**7)
     pretraining: PretrainingSpec
 
     @model_validator(mode="after")
@@ -112,6 +196,11 @@ class BuiltModel(Frozen):
             raise ValueError(
                 f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}, "
                 f"and that of num_key_value_heads {self.num_key_value_heads}"
+            )
+        if self.pretraining.sequence_length > self.max_position_embeddings:
+            raise ValueError(
+                f"pretraining: sequence_length: found {self.pretraining.sequence_length}, expected at most "
+                f"max_position_embeddings, {self.max_position_embeddings}"
             )
         if self.sliding_window is not None and self.architecture != "mistral":
             raise ValueError(f"sliding_window: found {self.sliding_window}, expected null for architecture llama")
@@ -185,8 +274,8 @@ class GeneratedData(Frozen):
 
     kind: Literal["generated"]
     generator: str = Field(description="a name in harness.synthetic.GENERATORS, such as gsm8k or metamath")
-    rows: int = Field(ge=1)
-    seed: int
+    rows: Generated
+    seed: Seed
 
 
 class StoredData(Frozen):
@@ -306,11 +395,11 @@ class TaskSpec(Frozen):
         "average and no decision, such as what fine-tuning makes the model forget",
     )
     prompt_template: str = Field(description="a name in evaluation.sets.prompts.TEMPLATE_NAMES")
-    max_new_tokens: int = Field(ge=0, description="0: nothing is generated")
-    stop_strings: tuple[str, ...] = ()
-    num_beams: int = Field(1, ge=1, description="1: greedy")
+    max_new_tokens: int = Field(ge=0, le=10**6, description="0: nothing is generated")
+    stop_strings: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    num_beams: int = Field(1, ge=1, le=100, description="1: greedy")
     score_choices: bool = Field(False, description="labelled choices: log-likelihood of each choice, beside generation")
-    batch_size: int = Field(32, ge=1)
+    batch_size: BatchSize = 32
     batch_effect_rows: int = Field(
         16, ge=0, description="bfloat16: the first rows are asked again in other batches; the record says what changes"
     )
@@ -319,8 +408,8 @@ class TaskSpec(Frozen):
         description="the name of one of the set's graders: the headline accuracy; null: nothing is answered, only the NLL of "
         "the gold answer is measured"
     )
-    timeout_s: float = Field(3.0, gt=0, description="code tasks: wall-clock seconds per program")
-    memory_mb: int = Field(1024, ge=64, description="code tasks: address space per program, MiB")
+    timeout_s: float = Field(3.0, gt=0, le=86_400, description="code tasks: wall-clock seconds per program")
+    memory_mb: int = Field(1024, ge=64, le=2**24, description="code tasks: address space per program, MiB")
     allow_unsafe: bool = Field(False, description="code tasks: run programs even where no isolation works")
 
 
@@ -339,7 +428,7 @@ class LmEvalSpec(Frozen):
     tasks: tuple[str, ...] = Field(min_length=1)
     limit: int | None = Field(None, ge=1)
     num_fewshot: int | None = Field(None, ge=0, description="null: the task's own")
-    batch_size: int = Field(16, ge=1)
+    batch_size: BatchSize = 16
     include_path: str | None = Field(None, description="folder with further task YAML files")
 
 
@@ -367,7 +456,7 @@ class EvaluationSpec(Frozen):
     """All tasks of one domain. Decoding is from merged weights, with left padding and an attention mask."""
 
     protocol: Protocol = Field("sound", description="where settings that a task does not state come from")
-    tasks: dict[str, TaskSpec] = Field(min_length=1)
+    tasks: dict[Name, TaskSpec] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     scoring: Scoring = "tree"
     engine: Engine = "transformers"
@@ -403,10 +492,13 @@ class EvaluationSpec(Frozen):
 class TrainingSpec(Frozen):
     """Settings of the training loop, under their names in transformers.TrainingArguments where one exists."""
 
-    learning_rate: float = Field(gt=0, le=10)
-    per_device_train_batch_size: int = Field(ge=1, description="examples in one micro-batch")
+    learning_rate: Rate
+    per_device_train_batch_size: BatchSize = Field(description="examples in one micro-batch")
     gradient_accumulation_steps: int = Field(
-        1, ge=1, description="micro-batches in one optimizer step, over all processes together: ``gpus`` shares them out"
+        1,
+        ge=1,
+        le=10**4,
+        description="micro-batches in one optimizer step, over all processes together: ``gpus`` shares them out",
     )
     micro_batch_tokens: int | None = Field(
         None,
@@ -415,15 +507,15 @@ class TrainingSpec(Frozen):
         "micro-batch is computed in parts, with the same batch and loss; null: whole",
     )
     num_train_epochs: float | None = Field(None, gt=0, le=10**4)
-    max_steps: int | None = Field(None, ge=1, le=10**8)
+    max_steps: Steps | None = None
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    warmup_steps: int | None = Field(None, ge=0, description="optimizer steps; takes the place of warmup_ratio")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    warmup_steps: int | None = Field(None, ge=0, le=10**8, description="optimizer steps; takes the place of warmup_ratio")
+    weight_decay: Decay = 0.0
+    max_grad_norm: float = Field(1.0, gt=0, le=1e9)
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
+    adam_epsilon: float = Field(1e-8, gt=0, le=1)
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the base weights; adapters stay float32")
     bf16_update: Literal["plain", "kahan", "float32"] = Field(
         "plain",
@@ -546,9 +638,24 @@ class SweepSpec(Frozen):
     @model_validator(mode="after")
     def _points_differ(self) -> SweepSpec:
         values = [point.get(self.setting) for point in self.points]
-        if None in values or len(set(map(str, values))) != len(values):
-            raise ValueError(f"points: found {self.setting} = {values}, expected another value of it in each point")
+        for number, value in enumerate(values):
+            if not isinstance(value, int | float | str):
+                raise ValueError(f"points: {number}: {self.setting}: found {value!r}, expected a value of it in each point")
+        names = list(map(self.point_name, range(len(values))))
+        for number, name in enumerate(names):
+            _usable_in_paths(f"{self.setting}={name}")
+            first = names.index(name)
+            if first < number:
+                raise ValueError(
+                    f"points: {number}: {self.setting}: found {values[number]!r} beside {values[first]!r}, expected values "
+                    f"that six digits tell apart: the runs of both are called {self.setting}={name}"
+                )
         return self
+
+    def point_name(self, number: int) -> str:
+        """The value that the runs of a point are called after."""
+        value = self.points[number][self.setting]
+        return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class PruningSpec(Frozen):
@@ -572,9 +679,11 @@ class TimingSpec(Frozen):
     model: str
     methods: Annotated[Names, Field(min_length=2)]
     baseline: str = BASELINE
-    rounds: int = Field(5, ge=2, description="each method is measured once in each round")
-    steps: int = Field(20, ge=1, description="timed optimizer steps of each kind (ordinary, operation, ...) in a measurement")
-    warmup_steps: int = Field(3, ge=0, description="steps before the clock starts")
+    rounds: int = Field(5, ge=2, le=1000, description="each method is measured once in each round")
+    steps: int = Field(
+        20, ge=1, le=10**5, description="timed optimizer steps of each kind (ordinary, operation, ...) in a measurement"
+    )
+    warmup_steps: int = Field(3, ge=0, le=10**5, description="steps before the clock starts")
 
 
 class BaseEvaluationSpec(Frozen):
@@ -582,7 +691,7 @@ class BaseEvaluationSpec(Frozen):
 
     models: Names
     protocols: Annotated[tuple[Protocol, ...], Field(min_length=1), AfterValidator(_distinct)] = ("sound",)
-    tasks: dict[str, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
+    tasks: dict[Name, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
     dtype: Literal["float32", "bfloat16"] = "float32"
     scoring: Scoring = "tree"
     engine: Engine = "transformers"
@@ -624,7 +733,7 @@ class ComparisonsSpec(Frozen):
     """What is decided, fixed before results. A comparison in no family gets an interval and no word."""
 
     margin: MarginSpec = MarginSpec()
-    min_seeds: int = Field(5, ge=5, description="with fewer, no comparison gets a word")
+    min_seeds: int = Field(5, ge=5, le=MAX_SEEDS, description="with fewer, no comparison gets a word")
     families: dict[str, FamilySpec] = {}
 
     @model_validator(mode="after")
@@ -658,13 +767,13 @@ class Experiment(Frozen):
     )
     data_dir: str | None = Field(None, description="folder with local copies of the public sets; null reads the hub")
     protocol: Protocol = Field("sound", description="of every domain that names none itself")
-    models: dict[str, BaseModelSpec] = Field(min_length=1)
-    domains: dict[str, DomainSpec] = Field(min_length=1)
+    models: dict[Name, BaseModelSpec] = Field(min_length=1)
+    domains: dict[DomainName, DomainSpec] = Field(min_length=1)
     training: dict[str, Any]
     adapter: dict[str, Any] = Field({}, description="settings shared by all low-rank methods")
-    methods: dict[str, MethodEntry] = Field(min_length=1)
+    methods: dict[MethodName, MethodEntry] = Field(min_length=1)
     overrides: tuple[Override, ...] = ()
-    tables: dict[str, TableSpec] = Field(min_length=1)
+    tables: dict[TableName, TableSpec] = Field(min_length=1)
     comparisons: ComparisonsSpec = ComparisonsSpec()
     sweeps: dict[str, SweepSpec] = {}
     pruning: PruningSpec | None = None

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.errors import ConfigError
+
 ReadT = TypeVar("ReadT")
 #: Before the name of what is set aside. A suffix would leave ``checkpoint-9`` a checkpoint to transformers, which counts them.
 DAMAGED = "damaged-"
@@ -37,11 +39,20 @@ def nearest_existing(path: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends without an error."""
+    """A temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    Raises:
+        ConfigError: there can be no file of that name: it is a folder, or a folder above it is none or cannot be made.
+    """
     import tempfile  # 10 ms that a --help need not pay
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    if path.is_dir():
+        raise ConfigError(f"{path}: found a folder, expected a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+        raise ConfigError(f"{path.parent}: found no folder ({error.strerror}), expected one to write {path.name} in") from error
     os.close(descriptor)
     temporary = Path(name)
     try:

@@ -38,8 +38,8 @@ class MethodSettings(Frozen):
 class AdapterSettings(MethodSettings):
     """Settings that every low-rank method shares. Names are PEFT's; TRL's and LLaMA-Factory's are accepted as aliases."""
 
-    r: int = Field(64, ge=1, validation_alias=AliasChoices("r", "lora_r", "lora_rank"))
-    lora_alpha: int = Field(128, gt=0, description="scaling is lora_alpha / r; the released script uses 2r")
+    r: int = Field(64, ge=1, le=10**5, validation_alias=AliasChoices("r", "lora_r", "lora_rank"))
+    lora_alpha: int = Field(128, gt=0, le=10**6, description="scaling is lora_alpha / r; the released script uses 2r")
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     target_modules: Names = ALL_LINEAR
 

@@ -228,7 +228,7 @@ def test_workflow_commands_plan_their_runs(command: str, tmp_path: Path) -> None
 
 def test_workflow_options_are_accepted() -> None:
     """The examples after "Change anything with --config", all at once, on the experiment that has what they name."""
-    changes = [shlex.split(code)[0] for code in inline_code() if re.match(r"'?[a-z_]+=", code)]
+    changes = list(dict.fromkeys(shlex.split(code)[0] for code in inline_code() if re.match(r"'?[a-z_]+=", code)))
     assert len(changes) >= 3 and all(yaml.safe_load(change.partition("=")[2]) is not None for change in changes)
     options = [code for code in inline_code() if code.startswith("--resources")]
     assert options

@@ -7,12 +7,19 @@ since ``harness`` may not be importable yet.
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 _FILES = ("--configfile", "--configfiles")
 _KEYS = ("--config", "-C")
+#: An option and its only word in one argument.
+_ATTACHED = re.compile(r"(--configfiles?|--config)=(.+)|(-C)=?(.+)", re.DOTALL)
+#: A key that Snakemake takes after ``--config``.
+_KEY = re.compile(r"[A-Za-z_][\w-]*\w")
 #: What the workflow writes: a file there is a target, never an experiment.
 _OUTPUTS = (("results",), ("figures",))
 
@@ -28,61 +35,96 @@ def _is_experiment(path: Path) -> bool:
 
 def complaint(program: str, arguments: Sequence[str]) -> str | None:
     """What is wrong with a command line of Snakemake, with the one that was meant; None if nothing is."""
-    for option, length, start in _options(arguments):
-        words = arguments[start : start + length]
-        if option in _FILES:
-            misplaced, what = targets(words), "as a configuration file"
+    options = _options(arguments)
+    for option in options:
+        if option.name in _FILES:
+            misplaced, what = targets(option.words), "as a configuration file"
         else:
-            misplaced, what = [word for word in words if "=" not in word], f"after {option}"
+            misplaced, what = [word for word in option.words if "=" not in word], f"after {option.name}"
         if misplaced:
-            rest = [word for word in words if word not in misplaced]
-            moved = [*misplaced, *arguments[: start - 1], *([option, *rest] if rest else []), *arguments[start + length :]]
-            where = f"found {' '.join(misplaced)} {what}; put the target before {option}"
+            rest = [word for word in option.words if word not in misplaced]
+            kept = [option.name, *rest] if rest else []
+            moved = [*misplaced, *arguments[: option.start], *kept, *arguments[option.end :]]
+            where = f"found {' '.join(misplaced)} {what}; put the target before {option.name}"
             return f"{where}: {shlex.join([program, *moved])}"
-    twice = [option for option, _, _ in _options(arguments) if option in _KEYS]
-    if len(twice) > 1:
-        return f"found {twice[-1]} twice, of which Snakemake takes the last one only; put all keys after one {twice[-1]}"
-    return None
+    for names, all_words in ((_KEYS, "all keys"), (_FILES, "all files")):
+        same = [option.name for option in options if option.name in names]
+        if len(same) > 1:
+            return f"found {same[-1]} twice, of which Snakemake takes the last one only; put {all_words} after one {same[-1]}"
+    return next((wrong for option in options if option.name in _KEYS for wrong in _wrong_keys(option.words)), None)
+
+
+def _wrong_keys(words: Sequence[str]) -> Iterator[str]:
+    """What is wrong with ``KEY=VALUE`` words: a key that Snakemake refuses with a traceback, or one that stands twice."""
+    seen: set[str] = set()
+    for word in words:
+        key, _, value = word.partition("=")
+        if not _KEY.fullmatch(key):
+            first, *others = key.split(".")
+            for other in reversed(others):
+                value = f"{{{other}: {value}}}"
+            known = _KEY.fullmatch(first) and all(others)
+            expected = shlex.quote(f"{first}={value}") if known else "the name of a key"
+            yield f"--config: found the key {key!r}, expected {expected}"
+        if key in seen and not value.startswith("{"):  # mappings are merged
+            yield f"--config: found {key} twice, expected each key once"
+        seen.add(key)
 
 
 def missing(arguments: Sequence[str]) -> str | None:
     """The first configuration file on a command line of Snakemake that is not there, in words; None if all are."""
-    for option, length, start in _options(arguments):
-        for word in arguments[start : start + length]:
-            if option in _FILES and not Path(word).exists():
-                return f"{option}: found no file {word}, expected an experiment"
+    for option in _options(arguments):
+        for word in option.words if option.name in _FILES else ():
+            if not Path(word).is_file():
+                found = "the folder" if Path(word).is_dir() else "no file"
+                return f"{option.name}: found {found} {word}, expected an experiment's file"
     return None
 
 
 def unreadable(arguments: Sequence[str]) -> str | None:
     """What is wrong with the first configuration file on a command line of Snakemake that is no YAML mapping: Snakemake itself
     names no file. None if all are."""
-    for option, length, start in _options(arguments):
-        for word in arguments[start : start + length] if option in _FILES else ():
+    for option in _options(arguments):
+        for word in option.words if option.name in _FILES else ():
             import yaml  # which Snakemake has too
 
             try:
                 with Path(word).open("rb") as stream:
                     content = yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            except (OSError, yaml.YAMLError) as error:
+            except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or no such date
                 return f"{word}: found invalid YAML: {' '.join(str(error).split())}"
             if not isinstance(content, dict):
                 found = "nothing" if content is None else type(content).__name__
                 return f"{word}: found {found}, expected a mapping of keys"
+            try:
+                json.dumps(content, default=str, skipkeys=True)
+            except (ValueError, RecursionError):
+                return f"{word}: found an alias (*) inside what its anchor (&) names, expected an end"
     return None
 
 
-def _options(arguments: Sequence[str]) -> list[tuple[str, int, int]]:
-    """(option, number of words after it, place of the first) of each option that takes files or keys."""
+class _Option(NamedTuple):
+    """An option that takes files or keys, the words that it takes, and the arguments that both stand in."""
+
+    name: str
+    words: Sequence[str]
+    start: int
+    end: int
+
+
+def _options(arguments: Sequence[str]) -> list[_Option]:
     options = []
     for place, word in enumerate(arguments):
         if word == "--":
             break
-        if word in _FILES + _KEYS:
-            start = end = place + 1
+        attached = _ATTACHED.fullmatch(word)
+        if attached is not None:  # argparse takes nothing after it
+            options.append(_Option(attached[1] or attached[3], [attached[2] or attached[4]], place, place + 1))
+        elif word in _FILES + _KEYS:
+            end = place + 1
             while end < len(arguments) and not arguments[end].startswith("-"):
                 end += 1
-            options.append((word, end - start, start))
+            options.append(_Option(word, arguments[place + 1 : end], place, end))
     return options
 
 

@@ -74,6 +74,15 @@ def _lay(content: dict[str, Any], key: str, value: Any) -> None:
         content[key] = copy.deepcopy(value)  # which a later key may change in place
 
 
+def merge(content: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Lay the content of another file over ``content``: mappings are merged, and a dot in a key is part of its name."""
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(content.get(key), dict):
+            merge(content[key], value)
+        else:
+            content[key] = copy.deepcopy(value)
+
+
 def words(overrides: Mapping[str, Any]) -> list[str]:
     """``KEY=VALUE`` for each key, in their order: of two that overlap, the later one counts."""
     return [f"{key}={json.dumps(value, separators=(',', ':'), ensure_ascii=False)}" for key, value in overrides.items()]

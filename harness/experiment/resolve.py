@@ -29,6 +29,8 @@ def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
 
     for key, entry in experiment.methods.items():
         check(entry.method or key, methods.registry(), ["methods", key], "method")
+    settings = [methods.get(entry.method or key).cls.Settings.model_fields for key, entry in experiment.methods.items()]
+    known_settings = {*_ALIASES, *(name for fields in settings for name in fields)}
     for i, override in enumerate(experiment.overrides):
         for field, known in (
             ("domain", experiment.domains),
@@ -37,6 +39,8 @@ def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
         ):
             for name in getattr(override, field) or ():
                 check(name, known, ["overrides", i, field], field)
+        for name in override.settings:
+            check(name, known_settings, ["overrides", i, "settings", name], "setting")
     for table, spec in experiment.tables.items():
         for domain in spec.domains:
             check(domain, experiment.domains, ["tables", table, "domains"], "domain")
@@ -66,9 +70,6 @@ def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
     if experiment.base_evaluation is not None:
         for name in experiment.base_evaluation.models:
             check(name, experiment.models, ["base_evaluation", "models"], "model")
-    for key in experiment.methods:
-        if "." in key or "/" in key:
-            raise located(paths, ["methods", key], "found a dot or a slash in the name, expected neither: names become paths")
 
 
 _ALIASES = {alias: "r" for alias in ("lora_r", "lora_rank")}
@@ -100,6 +101,7 @@ class _Layers:
         for key, value in settings.items():
             name = self.aliases.get(key, key)
             if known is None or name in known:
+                self.drop([name])  # which then comes last
                 self.values[name], self.keys[name] = value, (*at, key)
 
     def lay_preset(self, settings: Mapping[str, Any], at: KeyPath) -> None:

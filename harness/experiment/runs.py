@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.arguments.overrides import apply
+from harness.arguments.overrides import apply, merge
 from harness.config import (
     BASELINE,
     SUBJECT,
@@ -22,16 +22,15 @@ from harness.config import (
     PruningSpec,
     RunSpec,
     Split,
-    SweepSpec,
     TableSpec,
     TaskSpec,
     judged_by,
 )
-from harness.did_you_mean import suggestion
+from harness.did_you_mean import hint, suggestion
 from harness.experiment.gpus import check_gpus
 from harness.experiment.lock import read_lock, with_commits
 from harness.experiment.resolve import check_names, resolve_run
-from harness.experiment.yaml_file import KeyPath, LocatedError, as_seeds, at_command_line, read_yaml, validate
+from harness.experiment.yaml_file import KeyPath, LocatedError, at_command_line, read_yaml, validate
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None, *, locked: bool = True) -> Experiment:
@@ -47,12 +46,9 @@ def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None =
     """
     content: dict[str, Any] = {}
     for path in paths:
-        for key, value in read_yaml(path).items():
-            apply(content, key, value)
+        merge(content, read_yaml(path))
     for key, value in (overrides or {}).items():
         apply(content, key, value)
-    if "seeds" in content:
-        content["seeds"] = as_seeds(content["seeds"])
     if locked:
         content = with_commits(content, read_lock(paths), data_dir=content.get("data_dir"))
     try:
@@ -69,6 +65,7 @@ def _checked(content: Mapping[str, Any], paths: Sequence[Path]) -> Experiment:
     for sweep in experiment.sweeps:
         sweep_runs(experiment, sweep, paths=paths)
     pruning_runs(experiment, paths=paths)
+    timing_runs(experiment, paths=paths)
     for run in all_runs(experiment):
         check_gpus(experiment, run, paths=paths)
     for evaluation in base_evaluations(experiment):
@@ -91,7 +88,7 @@ def table_runs(experiment: Experiment, table: str, *, paths: Sequence[Path] = (P
         ConfigError: the experiment has no such table, or a method's settings are wrong.
     """
     if table not in experiment.tables:
-        raise ConfigError(f"{paths[-1]}: tables: found {sorted(experiment.tables)}, expected {table!r}")
+        raise ConfigError(f"{paths[-1]}: tables: found no table {table!r}; {hint(table, experiment.tables)}")
     spec: TableSpec = experiment.tables[table]
     return [
         run
@@ -128,7 +125,7 @@ def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (P
         ConfigError: the experiment has no such sweep, or a point's settings are wrong for a method.
     """
     if sweep not in experiment.sweeps:
-        raise ConfigError(f"{paths[-1]}: sweeps: found {sorted(experiment.sweeps)}, expected {sweep!r}")
+        raise ConfigError(f"{paths[-1]}: sweeps: found no sweep {sweep!r}; {hint(sweep, experiment.sweeps)}")
     spec = experiment.sweeps[sweep]
     return [
         SweepRun(
@@ -153,16 +150,10 @@ def _sweep_point(
     runs = _runs(experiment, sweep.seeds, method=method, point=point, **where)
     if runs == plain:
         return plain
-    setting, value = _point_name(sweep, point[1])
+    setting, value = sweep.setting, sweep.point_name(point[1])
     of_point = runs[0].method
     named = {"key": f"{method}.{setting}={value}", "label": f"{of_point.label} ({setting} = {value})"}
     return [run.model_copy(update={"method": of_point.model_copy(update=named)}) for run in runs]
-
-
-def _point_name(sweep: SweepSpec, number: int) -> tuple[str, str]:
-    """The setting and the value that a run of a point is called after."""
-    value = sweep.points[number][sweep.setting]
-    return sweep.setting, f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def origins(experiment: Experiment, run: RunSpec) -> Mapping[str, KeyPath | None]:
@@ -174,7 +165,7 @@ def origins(experiment: Experiment, run: RunSpec) -> Mapping[str, KeyPath | None
         for name, sweep in experiment.sweeps.items()
         if run.domain in sweep.domains and run.model_key in sweep.models and method in sweep.methods
         for number in range(len(sweep.points))
-        if "=".join(_point_name(sweep, number)) == named_after
+        if f"{sweep.setting}={sweep.point_name(number)}" == named_after
     ]
     resolved = resolve_run(
         experiment,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from evaluation.sets.columns import Columns
 from harness.arguments.overrides import nested
-from harness.config import MAX_SEEDS, ConfigError, Frozen, TrainingSpec
+from harness.config import ConfigError, Experiment, Frozen, TrainingSpec
 from harness.did_you_mean import hint, suggestion
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -24,7 +24,8 @@ class LocatedError(ConfigError):
     """An error at a key of an experiment."""
 
     def __init__(self, place: str, keys: KeyPath, message: str) -> None:
-        super().__init__(f"{place}: {'.'.join(map(str, keys))}: {message}")
+        shown = ".".join(" ".join(str(key).split()) for key in keys)
+        super().__init__(f"{place}: {shown}: {message}")
         self.keys = keys
         self.message = message
 
@@ -39,9 +40,11 @@ def _construct_unique(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue
         key = loader.construct_object(key_node, deep=True)
+        place = f"{key_node.start_mark.name}:{key_node.start_mark.line + 1}"
+        if not isinstance(key, str):
+            raise ConfigError(f"{place}: found {key!r} as a key, expected text; put it in quotes")
         if key in seen:
-            mark = key_node.start_mark
-            raise ConfigError(f"{mark.name}:{mark.line + 1}: {key}: found twice, expected once")
+            raise ConfigError(f"{place}: {key}: found twice, expected once")
         seen.add(key)
     loader.flatten_mapping(node)  # "<<: *anchor" puts the anchor's keys first, so that the mapping's own win
     pairs = [(loader.construct_object(key, deep=True), loader.construct_object(value, deep=True)) for key, value in node.value]
@@ -65,7 +68,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: found no such file, expected an experiment{near and f'; {near}'}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that no calendar has
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{path}: found invalid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else type(content).__name__
@@ -73,13 +78,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _line_of(path: Path, keys: Sequence[Any]) -> int | None:
-    """The line of the deepest of ``keys`` that the file has."""
+def _place_of(path: Path, keys: Sequence[Any]) -> tuple[int, int, bool]:
+    """How many of ``keys`` the file has, the line of the last of these, and whether a plain value or a list stands at one of
+    them: it takes the place of what earlier files say there, while a mapping is merged into theirs."""
+    depth, line, replaces = 0, 0, False
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
-        return None
-    line = None
+        return depth, line, replaces
     for key in keys:
         if isinstance(node, yaml.MappingNode):
             pairs = [(k, v) for k, v in node.value if k.value == str(key)]
@@ -91,16 +97,22 @@ def _line_of(path: Path, keys: Sequence[Any]) -> int | None:
             line = node.start_mark.line + 1
         else:
             break
-    return line
+        depth += 1
+        replaces = replaces or not isinstance(node, yaml.MappingNode)
+    return depth, line, replaces
 
 
 def located(paths: Sequence[Path], keys: Sequence[Any], message: str) -> LocatedError:
-    """An error that names the last file that has the key, the line and the dotted key."""
+    """An error that names the dotted key, and file and line of the deepest part of it that stands in a file: of files that have
+    the same part the last."""
+    deepest, place = 0, str(paths[-1])
     for path in reversed(paths):
-        line = _line_of(path, keys)
-        if line is not None:
-            return LocatedError(f"{path}:{line}", tuple(keys), message)
-    return LocatedError(str(paths[-1]), tuple(keys), message)
+        depth, line, replaces = _place_of(path, keys)
+        if depth > deepest:
+            deepest, place = depth, f"{path}:{line}"
+        if replaces:
+            break
+    return LocatedError(place, tuple(keys), message)
 
 
 def at_command_line(error: LocatedError, paths: Sequence[Path], overrides: Mapping[str, Any]) -> LocatedError:
@@ -135,14 +147,16 @@ def _field_names() -> set[str]:
     return names
 
 
-def _describe(error: Mapping[str, Any]) -> tuple[list[Any], str]:
-    """Keys and message of one pydantic error, with the union tags taken out of the keys."""
+def _describe(error: Mapping[str, Any], model: type[BaseModel]) -> tuple[list[Any], str]:
+    """Keys and message of one of a model's pydantic errors, with the union tags taken out of the keys."""
     loc = error["loc"]
-    keys = [k for place, k in enumerate(loc) if not (place and k in _TAGS.get(loc[place - 1], ()))]
+    keys = [k for place, k in enumerate(loc) if k != "[key]" and not (place and k in _TAGS.get(loc[place - 1], ()))]
     if error["type"] == "extra_forbidden":
         key = str(keys[-1])
         if key in TrainingSpec.model_fields:
             return keys, f"found an unknown key; did you mean 'training.{key}'?"
+        if len(keys) == 1 and model is not Experiment:
+            return keys, f"found an unknown key; {hint(key, model.model_fields)}"
         near = suggestion(key, _field_names() - {key}, cutoff=0.7)  # of some 200 names one is always a little near
         return keys, f"found an unknown key{near and f'; {near}'}"
     if error["type"] == "missing":
@@ -163,7 +177,7 @@ def _with_named_keys(keys: list[Any], message: str) -> tuple[list[Any], str]:
     while match := re.match(r"([\w-]+): ", message):
         message = message[match.end() :]
         if match[1] != str(keys[-1] if keys else ""):
-            keys = [*keys, match[1]]
+            keys = [*keys, int(match[1]) if match[1].isdecimal() else match[1]]
     return keys, message
 
 
@@ -176,6 +190,8 @@ _EXPECTED = {
     "less_than": "< {lt}",
     "less_than_equal": "<= {le}",
     "too_short": "at least {min_length}",
+    "string_too_short": "text of {min_length} characters or more",
+    "string_too_long": "text of {max_length} characters or fewer",
     "string_pattern_mismatch": "text that matches {pattern}",
     "string_type": "text",
     **dict.fromkeys(("tuple_type", "list_type"), "a list"),
@@ -198,7 +214,7 @@ def validate(
 
     Args:
         at: the keys under which it stands in the files.
-        origins: of its own keys, where they stand elsewhere.
+        origins: of its own keys, where they stand elsewhere, in the order in which they were laid over each other.
 
     Raises:
         ConfigError: the first thing that is wrong with it.
@@ -208,16 +224,13 @@ def validate(
     except ValidationError as error:
         # A misspelt key is missing too.
         errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        keys, message = _describe(errors[0])
+        keys, message = _describe(errors[0], model)
         origin = (origins or {}).get(keys[0]) if keys else None
-        raise located(paths, [*at, *keys] if origin is None else [*origin, *keys[1:]], message) from None
-
-
-def as_seeds(value: Any) -> Any:
-    """``seeds=5``, quoted or not, means five seeds, 0 to 4; ``seeds=0,3`` names them. What is neither is left to the schema."""
-    if isinstance(value, str) and all(part.strip().isdigit() for part in value.split(",")):
-        numbers = [int(part) for part in value.split(",")]
-        return numbers if len(numbers) > 1 else as_seeds(numbers[0])
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SEEDS:
-        return list(range(value))
-    return value
+        named = [key for name, key in (origins or {}).items() if re.search(rf"\b{name}\b", message)]
+        if origin is not None:
+            keys = [*origin, *keys[1:]]
+        elif named:  # a check of several settings, of which this one was laid over the others
+            keys, message = list(named[-1]), ": ".join([*map(str, keys), message])
+        else:
+            keys = [*at, *keys]
+        raise located(paths, keys, message) from None

@@ -68,9 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="predict the peak memory of each kind of run: seconds each, then kept in the cache",
     )
     parser.add_argument("--gpu", choices=("A100", "H100", "H200"), default="H100", help="whose hours (default: %(default)s)")
-    parser.add_argument(
-        "--gpu-memory", type=float, metavar="GIB", help="mark what does not fit a GPU of this memory; implies --memory"
-    )
+    parser.add_argument("--gpu-memory", metavar="GIB", help="mark what does not fit a GPU of this memory; implies --memory")
     parser.add_argument(
         "--calibrate",
         action="store_true",
@@ -98,7 +96,7 @@ def execute(args: argparse.Namespace) -> int:
 
     config = cli.parse_config(args)
     budget = None if args.budget is None else cost.hours(args.budget)
-    memory = None if args.gpu_memory is None else round(args.gpu_memory * 2**30)
+    memory = None if args.gpu_memory is None else cost.memory_bytes(args.gpu_memory)
     gpu = cost.GPUS[args.gpu]
     experiment = load_experiment(config.files, config.overrides)
     check_sweeps(experiment, config)

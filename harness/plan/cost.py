@@ -160,12 +160,25 @@ def hours(text: str) -> float:
     Raises:
         ConfigError: it is neither.
     """
+    return _positive("--budget", text, unit="h", expected="hours of one GPU, such as 200h")
+
+
+def memory_bytes(text: str) -> int:
+    """``80`` GiB in bytes, for a command line.
+
+    Raises:
+        ConfigError: it is no number of GiB.
+    """
+    return round(_positive("--gpu-memory", text, unit="GiB", expected="GiB of one GPU, such as 80") * 2**30)
+
+
+def _positive(option: str, text: str, *, unit: str, expected: str) -> float:
     try:
-        value = float(text.removesuffix("h"))
+        value = float(text.removesuffix(unit))
     except ValueError:
         value = 0.0
-    if not value > 0:
-        raise ConfigError(f"--budget: found {text!r}, expected hours of one GPU, such as 200h")
+    if not 0 < value <= 1e9:
+        raise ConfigError(f"{option}: found {text!r}, expected {expected}")
     return value
 
 

@@ -21,14 +21,20 @@ TABLE_TARGETS = {
 
 
 def check_targets(arguments: Sequence[str], rules: Collection[str], experiment: Experiment) -> None:
-    """Hold the targets of Snakemake's command line, its ``arguments``, against its rules.
+    """Hold the targets of Snakemake's command line, its ``arguments``, against its rules, and its profile against the folders.
 
     Raises:
-        ConfigError: one is neither a rule nor a file; the message names the nearest.
+        ConfigError: a target is neither a rule nor a file, or there is no such profile, without which Snakemake would go on;
+            the message names the nearest.
     """
     from snakemake.cli import get_argument_parser
 
-    for target in get_argument_parser().parse_known_args(arguments)[0].targets:
+    parsed = get_argument_parser().parse_known_args(arguments)[0]
+    profile, folder = parsed.workflow_profile, Path("profiles")
+    if profile not in (None, "none") and not any(path.exists() for path in (Path(profile), folder / profile)):
+        near = hint(profile, sorted(path.name for path in folder.glob("*")))
+        raise ConfigError(f"--workflow-profile: found no folder {profile}; {near}")
+    for target in parsed.targets:
         if target in rules or "/" in target or Path(target).suffix:
             continue
         target_runs(experiment, target)  # which has better words for most
@@ -54,9 +60,9 @@ def target_runs(experiment: Experiment, target: str) -> list[RunSpec]:
     if name in figures and figures[name].planned(experiment):
         return list(figures[name].runs(experiment))
     if name in figures or f"reproduce_{name}" in TABLE_TARGETS:
-        raise ConfigError(
-            f"target: the experiment {experiment.name!r} plans no runs for {target!r}; it lacks the key that names them"
-        )
+        sweep = figures[name].sweep if name in figures else None
+        lacks = f"sweeps.{sweep}" if sweep else "the key that names them" if name in figures else f"tables.{name}"
+        raise ConfigError(f"target: the experiment {experiment.name!r} plans no runs for {target!r}; it lacks {lacks}")
     planned = [figure.name for figure in catalogue.planned(experiment)]
     known = [*(f"reproduce_{table}" for table in experiment.tables), "reproduce_table4", "reproduce_all", *planned]
     raise ConfigError(f"target: found unknown {target!r} in experiment {experiment.name!r}; {hint(target, known)}")

@@ -40,7 +40,7 @@ def test_an_explicit_value_wins_over_the_flavor() -> None:
         ({"p_init": 1.1}, "p_init: found 1.1"),
         ({"p_init": True}, "p_init: found True"),
         ({"p_init": float("nan")}, "p_init: found nan"),
-        ({"gate_temperature": 0}, "gate_temperature: found 0, expected a number above 0"),
+        ({"gate_temperature": 0}, "gate_temperature: found 0, expected a number from 1e-6 to 1e6"),
         ({"gate_temperature": float("inf")}, "gate_temperature: found inf"),
         ({"horizon_steps": 0}, "horizon_steps: found 0, expected a number from 1 on"),
         ({"operations": 1}, "operations: found 1, expected true or false"),

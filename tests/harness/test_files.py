@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from harness import files
+from harness.errors import ConfigError
 
 
 def _archive(path: Path) -> None:
@@ -100,3 +102,24 @@ def test_reading_sets_aside_what_cannot_be_used_and_nothing_else(
 def test_of_two_processes_the_slower_one_finds_it_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files.set_aside(tmp_path / "tokens.safetensors", "found an empty file")
     assert "set aside" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("folder", "folder: found a folder, expected a file to write"),
+        ("README.md/table1.md", "README.md: found no folder (File exists), expected one to write table1.md in"),
+        (
+            "README.md/tables/table1.md",
+            "README.md/tables: found no folder (Not a directory), expected one to write table1.md in",
+        ),
+        ("/proc/x/table1.md", "/proc/x: found no folder (No such file or directory), expected one to write table1.md in"),
+    ],
+)
+def test_where_no_file_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("README.md").touch()
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        files.write_text(Path(path), "text")
+    assert sorted(one.name for one in tmp_path.rglob("*")) == ["README.md", "folder"]

@@ -146,3 +146,13 @@ def test_fractions_scale_with_the_run(tmp_path):
         grow = toy.start("increlora", tmp_path, ctx=context).method
         assert grow.growth_steps.first == total // 10
         assert toy.start("relora", tmp_path, ctx=context, merge_every=0.1).method.cycle == total // 10
+
+
+@pytest.mark.parametrize("name", sorted({methods.get(name).cls.name for name in methods.registry()}))
+def test_a_truth_value_is_no_number(name: str) -> None:
+    settings = methods.get(name).cls.Settings
+    numbers = [key for key, value in settings().model_dump().items() if type(value) in (int, float)]
+    assert numbers or name == "full-ft"
+    for key in numbers:
+        with pytest.raises(ValidationError, match=f"{key}\n.*found True, expected a number"):
+            settings.model_validate({key: True})

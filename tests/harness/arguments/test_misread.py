@@ -22,6 +22,7 @@ FILE = "config/small.yaml"
         f"--cores all reproduce_table1 --configfile {FILE} --config seeds=2",
         "reproduce_table1 --config experiment=small seeds=2",
         "--config seeds=2 -- reproduce_table1",
+        "--config 'training={max_steps: 2}' 'training={save_steps: 2}'",
         "-- --configfile reproduce_table1",
     ],
 )
@@ -50,9 +51,35 @@ def test_a_swallowed_target(arguments: str, swallowed: str, meant: str) -> None:
     assert complaint("snakemake", shlex.split(meant)[1:]) is None
 
 
-def test_keys_of_which_only_the_last_would_count() -> None:
-    said = complaint("snakemake", shlex.split("--config experiment=small --cores 2 --config seeds=2"))
-    assert said is not None and "--config twice" in said
+@pytest.mark.parametrize(
+    ("arguments", "option", "what"),
+    [
+        ("--config experiment=small --cores 2 --config seeds=2", "--config", "keys"),
+        ("--config=experiment=small --config=seeds=2", "--config", "keys"),
+        ("-C experiment=small -Cseeds=2", "-C", "keys"),
+        ("--config experiment=small -C seeds=2", "-C", "keys"),
+        (f"--configfile {FILE} --configfile mine.yaml", "--configfile", "files"),
+        (f"--configfiles={FILE} reproduce_table1 --configfile=mine.yaml", "--configfile", "files"),
+    ],
+)
+def test_an_option_of_which_only_the_last_would_count(arguments: str, option: str, what: str) -> None:
+    said = complaint("snakemake", shlex.split(arguments))
+    assert said == f"found {option} twice, of which Snakemake takes the last one only; put all {what} after one {option}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("training.learning_rate=0", "found the key 'training.learning_rate', expected 'training={learning_rate: 0}'"),
+        ("seeds=2 a1.b.c=x", "found the key 'a1.b.c', expected 'a1={b: {c: x}}'"),
+        ("1=2", "found the key '1', expected the name of a key"),
+        ("=2", "found the key '', expected the name of a key"),
+        ("a=b=c", "found the key 'a', expected the name of a key"),
+        ("experiment=demo experiment=tiny", "found experiment twice, expected each key once"),
+    ],
+)
+def test_keys_that_snakemake_does_not_take(arguments: str, said: str) -> None:
+    assert complaint("snakemake", ["--config", *shlex.split(arguments)]) == f"--config: {said}"
 
 
 def test_a_file_of_any_name_is_taken_but_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +95,10 @@ def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "my.yaml").touch()
     assert missing(shlex.split("--configfile my.yaml --config seeds=2")) is None
     said = missing(shlex.split("reproduce_table1 --configfile my.yaml mine.yaml --cores 2"))
-    assert said == "--configfile: found no file mine.yaml, expected an experiment"
+    assert said == "--configfile: found no file mine.yaml, expected an experiment's file"
+    assert missing(["--configfile=mine.yaml"]) == said
+    (tmp_path / "config").mkdir()
+    assert missing(["--configfile", "config"]) == "--configfile: found the folder config, expected an experiment's file"
 
 
 @pytest.mark.parametrize(
@@ -80,6 +110,8 @@ def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("- a", "my.yaml: found list, expected a mapping of keys"),
         ("name: mine\n\ttitle: x\n", "my.yaml: found invalid YAML: "),
         ("name: [", "my.yaml: found invalid YAML: "),
+        ("day: 2026-02-31", "my.yaml: found invalid YAML: "),
+        ("a: &a\n  b: *a\n", "my.yaml: found an alias (*) inside what its anchor (&) names, expected an end"),
     ],
 )
 def test_a_file_that_is_no_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, said: str | None) -> None:

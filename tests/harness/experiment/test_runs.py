@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ def refused(tmp_path: Path, content: dict, **overrides: object) -> str:
     assert "\n" not in message
     assert "experiment.yaml" in message
     return message
+
+
+PRETRAINING = "models.llama-mini.source.pretraining"
+TASK = "domains.math.evaluation.tasks.gsm8k"
+TIMING = {"domain": "math", "model": "llama-mini", "methods": ["lora", "dora"]}
 
 
 def specs(experiment) -> dict:
@@ -116,6 +122,53 @@ def test_seeds_can_be_counted_or_named(tmp_path: Path, given: object, expected: 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        ("seeds", [True, False], "seeds.0: found True, expected a number"),
+        ("training.learning_rate", True, "training.learning_rate: found True, expected a number"),
+        ("training.per_device_train_batch_size", True, "training.per_device_train_batch_size: found True, expected a number"),
+        ("training.warmup_steps", False, "training.warmup_steps: found False, expected a number"),
+        ("adapter.r", True, "adapter.r: found True, expected a number"),
+        ("gpus", True, "gpus: found True, expected a number"),
+        ("training.weight_decay", 1e30, "training.weight_decay: found 1e+30, expected <= 10"),
+        ("training.adam_epsilon", 1e30, "training.adam_epsilon: found 1e+30, expected <= 1"),
+        ("training.max_grad_norm", 1e300, "training.max_grad_norm: found 1e+300, expected <= 1000000000"),
+        (
+            "training.gradient_accumulation_steps",
+            10**6,
+            "training.gradient_accumulation_steps: found 1000000, expected <= 10000",
+        ),
+        ("adapter.lora_alpha", 10**30, f"adapter.lora_alpha: found {10**30}, expected <= 1000000"),
+        (f"{PRETRAINING}.learning_rate", 1e30, f"{PRETRAINING}.learning_rate: found 1e+30, expected <= 10"),
+        (f"{PRETRAINING}.max_steps", 10**12, f"{PRETRAINING}.max_steps: found 1000000000000, expected <= 100000000"),
+        (
+            f"{PRETRAINING}.corpus_documents",
+            10**12,
+            f"{PRETRAINING}.corpus_documents: found 1000000000000, expected <= 10000000",
+        ),
+        (f"{PRETRAINING}.sequence_length", 513, f"{PRETRAINING}.sequence_length: found 513, expected at most max_position_emb"),
+        (
+            "models.llama-mini.source.num_hidden_layers",
+            10**5,
+            "models.llama-mini.source.num_hidden_layers: found 100000, expected <= 1000",
+        ),
+        (
+            "domains.math.train.source.rows",
+            10**13,
+            "domains.math.train.source.rows: found 10000000000000, expected <= 10000000",
+        ),
+        (f"{TASK}.num_beams", 10**6, f"{TASK}.num_beams: found 1000000, expected <= 100"),
+        (f"{TASK}.timeout_s", 1e30, f"{TASK}.timeout_s: found 1e+30, expected <= 86400"),
+        (f"{TASK}.stop_strings", [""], f"{TASK}.stop_strings.0: found '', expected text of 1 characters or more"),
+        ("timing", {**TIMING, "steps": 10**8}, "timing.steps: found 100000000, expected <= 100000"),
+        ("timing", {**TIMING, "rounds": 10**9}, "timing.rounds: found 1000000000, expected <= 1000"),
+        ("timing", {**TIMING, "warmup_steps": 10**6}, "timing.warmup_steps: found 1000000, expected <= 100000"),
+        ("comparisons", {"min_seeds": 10**6}, "comparisons.min_seeds: found 1000000, expected <= 10000"),
+        ("seeds", "²", "seeds: found '²', expected a number of seeds from 1 to 10000, or a list of seeds"),
+        ("seeds", "9" * 5000, "seeds: found '999"),
+        (
+            "tables.table1.seeds",
+            0,
+            "tables.table1.seeds: found 0, expected a number of seeds from 1 to 10000, or a list of seeds",
+        ),
         ("seeds", 0, "seeds: found 0, expected a number of seeds from 1 to 10000, or a list of seeds"),
         ("seeds", 10**21, "seeds: found 1000000000000000000000, expected a number of seeds"),
         ("seeds", [-1], "seeds.0: found -1, expected >= 0"),
@@ -198,6 +251,86 @@ def test_a_check_of_several_settings_names_the_line_of_the_one_that_is_wrong(
     assert said.startswith(f"{tmp_path / 'experiment.yaml'}:{line}: {key}.{message}")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (
+            "training:\n  learning_rate: -1\n",
+            "title: t\ntraining:\n  save_steps: 5\n",
+            "1.yaml:2: training.learning_rate: found -1",
+        ),
+        (
+            "training:\n  lerning_rate: 1\n",
+            "title: t\ntraining:\n  save_steps: 5\n",
+            "1.yaml:2: training.lerning_rate: found an",
+        ),
+        ("training:\n  save_steps: 5\n", "training:\n\n  learning_rate: -1\n", "2.yaml:3: training.learning_rate: found -1"),
+        (
+            "training:\n  learning_rate: -1\n",
+            "training:\n\n  learning_rate: -2\n",
+            "2.yaml:3: training.learning_rate: found -2",
+        ),
+        ("seeds: [1, 2]\n", "\nseeds: x\n", "2.yaml:2: seeds: found 'x'"),
+        ("seeds:\n- 1\n- 2\n", "seeds:\n- 1\n- -1\n", "2.yaml:3: seeds.1: found -1"),
+        (
+            "overrides:\n- settings: {rr: 1}\n",
+            "overrides:\n- {}\n- settings: {x: 1}\n",
+            "2.yaml:3: overrides.1.settings.x: found",
+        ),
+        ("notes: [a]\nmethods:\n  dora: {settings: {r: 1}}\n", "methods: {dora: 3}\n", "2.yaml:1: methods.dora: found 3"),
+        ("domains: {math: {gpus: 2}}\n", "domains:\n  math: {train: 3}\n", "2.yaml:2: domains.math.train: found 3"),
+    ],
+)
+def test_of_several_files_the_one_that_is_wrong_is_named(tmp_path: Path, first: str, second: str, said: str) -> None:
+    paths = [write(tmp_path, miniature()), tmp_path / "1.yaml", tmp_path / "2.yaml"]
+    paths[1].write_text(first)
+    paths[2].write_text(second)
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(paths)
+    assert str(caught.value).startswith(f"{tmp_path}/{said}")
+
+
+def test_what_a_file_lacks_is_not_found_in_a_list_that_it_replaces(tmp_path: Path) -> None:
+    sweep = {**SWEEP, "points": [{"r": 4}, {"r": 8, "lora_alpha": 0}]}
+    second = tmp_path / "2.yaml"
+    second.write_text("sweeps:\n  rank_sweep:\n    points:\n    - {r: 4}\n    - {lora_alpha: 8}\n")
+    with pytest.raises(ConfigError, match="2.yaml:5: sweeps.rank_sweep.points.1.r: found None"):
+        load_experiment([write(tmp_path, miniature(sweeps={"rank_sweep": sweep})), second])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"training": {"num_train_epochs": 3}}, "training.num_train_epochs: found num_train_epochs 3.0 and max_steps 12"),
+        ({"settings": {"r": 1}}, "settings.r: max_prune_fraction: found 0.5 with r 1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_blamed_on_the_one_laid_last(
+    tmp_path: Path, overrides: dict[str, object], said: str
+) -> None:
+    content = miniature(methods={"lora": {}, "beamlora": {}}, overrides=[{"method": ["beamlora"], **overrides}])
+    content["tables"]["table1"]["methods"] = {"llama-mini": ["beamlora"]}
+    assert f": overrides.0.{said}" in refused(tmp_path, content)
+
+
+def test_settings_of_a_method_that_is_only_timed_are_checked(tmp_path: Path) -> None:
+    content = miniature(timing=TIMING, **{"methods.dora.settings": {"r": 0}})
+    content["tables"]["table1"]["methods"] = {"llama-mini": ["lora"]}
+    message = refused(tmp_path, content)
+    assert "experiment.yaml:" in message and ": methods.dora.settings.r: found 0, expected >= 1" in message
+
+
+def test_a_setting_of_another_method_is_not_suggested(tmp_path: Path) -> None:
+    message = refused(tmp_path, miniature(**{"methods.lora.settings": {"p_init": 0.9}}))
+    assert "settings.p_init: found an unknown key; expected one of r, lora_alpha, lora_dropout, target_modules" in message
+
+
+@pytest.mark.parametrize(("table", "near"), [("table9", "did you mean 'table1'?"), ("nonsense", "expected one of table1")])
+def test_an_unknown_table_is_named(tmp_path: Path, table: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"tables: found no table '{table}'; {near}")):
+        table_runs(load(tmp_path, miniature()), table)
+
+
 def test_dotted_override_reaches_the_run(tmp_path: Path) -> None:
     experiment = load(tmp_path, miniature(), **{"training.learning_rate": 0.5})
     assert {run.training.learning_rate for run in all_runs(experiment)} == {0.5}
@@ -239,6 +372,23 @@ def test_layers_of_settings_win_in_order(tmp_path: Path) -> None:
     assert (lora.training.learning_rate, dora.training.learning_rate) == (0.2, 0.3)
     assert (lora.method.settings["r"], dora.method.settings["r"]) == (8, 4)
     assert (lora.training.gradient_checkpointing, dora.training.gradient_checkpointing) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "override", [{}, {"domain": ["math"]}, {"model": ["llama-mini"], "training": {"weight_decay": 0.1}}, {"method": ["lora"]}]
+)
+def test_an_override_of_what_no_method_has_is_refused(tmp_path: Path, override: dict[str, object]) -> None:
+    other = {"settings": {"lora_r": 4}}
+    content = miniature(overrides=[other, {**override, "settings": {"lora_alhpa": 8}}])
+    message = refused(tmp_path, content)
+    assert "overrides.1.settings.lora_alhpa: found unknown setting 'lora_alhpa'; did you mean 'lora_alpha'?" in message
+
+
+def test_an_override_for_all_methods_reaches_those_that_have_the_setting(tmp_path: Path) -> None:
+    content = miniature(overrides=[{"settings": {"p_init": 0.8}}], methods={"lora": {}, "beamlora": {}})
+    content["tables"]["table1"]["methods"] = {"llama-mini": ["lora", "beamlora"]}
+    runs = {run.method.key: run.method.settings for run in all_runs(load(tmp_path, content))}
+    assert runs["beamlora"]["p_init"] == 0.8 and "p_init" not in runs["lora"]
 
 
 def test_a_methods_setting_changes_only_its_own_runs(tmp_path: Path) -> None:
@@ -342,8 +492,18 @@ def test_sweep_over_a_training_setting_reaches_the_training_spec(tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"points": [{"r": 4}, {"r": 4}]}, "sweeps.rank_sweep.*expected another value of it in each point"),
-        ({"points": [{"r": 4}, {"lora_alpha": 4}]}, "sweeps.rank_sweep.*expected another value"),
+        ({"points": [{"r": 4}, {"r": 4}]}, "sweeps.rank_sweep.points.1.r: found 4 beside 4, expected values that six digits"),
+        ({"points": [{"r": 4}, {"r": 4.0}]}, "sweeps.rank_sweep.points.1.r: found 4.0 beside 4, expected .* called r=4"),
+        (
+            {"setting": "learning_rate", "points": [{"learning_rate": 0.00100000001}, {"learning_rate": 0.00100000002}]},
+            "points.1.learning_rate: found 0.00100000002 beside 0.00100000001, expected .* called learning_rate=0.001",
+        ),
+        ({"points": [{"r": 4}, {"lora_alpha": 4}]}, "sweeps.rank_sweep.points.1.r: found None, expected a value of it in each"),
+        (
+            {"setting": "target_modules", "points": [{"target_modules": ["q_proj"]}, {"target_modules": ["k_proj"]}]},
+            r"points.0.target_modules: found \['q_proj'\], expected a value",
+        ),
+        ({"setting": "dtype", "points": [{"dtype": "a/b"}, {"dtype": "c"}]}, "found 'dtype=a/b', expected a letter or digit"),
         ({"methods": ["lroa"]}, "sweeps.rank_sweep.methods.*did you mean 'lora'"),
         ({"points": [{"r": 4}, {"r": 0}]}, "sweeps.rank_sweep.points.1.r: found 0, expected >= 1"),
     ],
@@ -374,16 +534,65 @@ def test_pruning_of_a_method_without_ranks_to_prune_is_refused(tmp_path: Path) -
         load_experiment([write(tmp_path, miniature(pruning=pruning))])
 
 
-def test_a_tables_own_seeds_take_the_place_of_the_experiments(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seeds", "expected"), [([5, 6], {5, 6}), (3, {0, 1, 2}), ("5,6", {5, 6})])
+def test_a_tables_own_seeds_take_the_place_of_the_experiments(tmp_path: Path, seeds: object, expected: set[int]) -> None:
     content = miniature()
-    content["tables"]["table1"]["seeds"] = [5, 6]
+    content["tables"]["table1"]["seeds"] = seeds
     experiment = load_experiment([write(tmp_path, content)])
-    assert {run.seed for run in table_runs(experiment, "table1")} == {5, 6}
+    assert {run.seed for run in table_runs(experiment, "table1")} == expected
 
 
-def test_method_key_that_cannot_be_a_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="methods.lora.x: found a dot"):
-        load_experiment([write(tmp_path, miniature(methods={"lora": {}, "dora": {}, "lora.x": {"method": "lora"}}))])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "{x}", "<b>", "lo\nra", "lora*", "a b", "-x", "é"])
+@pytest.mark.parametrize("key", ["models", "domains", "methods", "tables", "domains.math.evaluation.tasks"])
+def test_a_name_that_cannot_be_a_path_is_refused(tmp_path: Path, key: str, name: str) -> None:
+    content = miniature()
+    names = content
+    for part in key.split("."):
+        names = names[part]
+    names[name] = next(iter(names.values()))
+    message = refused(tmp_path, content)
+    assert f"{key}.{name}: found {name!r}, expected a letter or digit, and then".replace("\n", " ") in message
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("domains", "base"), ("domains", "logs"), ("domains", "tables"), ("tables", "table4"), ("tables", "learning_rate")],
+)
+def test_a_name_that_the_harness_uses_itself_is_refused(tmp_path: Path, key: str, name: str) -> None:
+    content = miniature()
+    content[key][name] = next(iter(content[key].values()))
+    assert f"{key}.{name}: found {name!r}, expected another name than" in refused(tmp_path, content)
+
+
+@pytest.mark.parametrize("name", ["lora.x", "lora=x"])
+def test_a_method_is_not_called_like_a_point_of_a_sweep(tmp_path: Path, name: str) -> None:
+    message = refused(tmp_path, miniature(methods={"lora": {}, "dora": {}, name: {"method": "lora"}}))
+    assert f"methods.{name}: found {name!r}, expected a letter or digit" in message
+
+
+def test_a_dot_in_a_name_is_part_of_it_in_every_file(tmp_path: Path) -> None:
+    content = miniature()
+    content["models"] = {"qwen2.5-0.5b": content["models"]["llama-mini"]}
+    content["tables"]["table1"]["methods"] = {"qwen2.5-0.5b": ["lora"]}
+    second = tmp_path / "second.yaml"
+    second.write_text("models:\n  qwen2.5-0.5b:\n    label: Qwen\n")
+    runs = all_runs(load_experiment([write(tmp_path, content), second]))
+    assert [(run.run_id, run.model.label) for run in runs] == [("math/qwen2.5-0.5b/lora/seed0", "Qwen")]
+    second.write_text("training.learning_rate: 1\n")
+    with pytest.raises(ConfigError, match="second.yaml:1: training.learning_rate: found an unknown key"):
+        load_experiment([write(tmp_path, content), second])
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("1: 2", "1"), ("~: 2", "None"), ("no: {}", "False"), ("methods: {7: {}}", "7"), ("? [a]\n: 2", "['a']")],
+)
+def test_a_key_that_is_no_text_is_refused_with_its_line(tmp_path: Path, line: str, found: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"title: x\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_experiment([path])
+    assert str(caught.value) == f"{path}:2: found {found} as a key, expected text; put it in quotes"
 
 
 def test_a_run_that_several_targets_need_appears_once() -> None:

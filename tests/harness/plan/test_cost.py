@@ -333,3 +333,14 @@ def test_a_run_needs_disk_for_its_artefact_and_three_checkpoints(capsys: pytest.
     lines = capsys.readouterr().out.splitlines()
     (line,) = [line for line in lines if line.startswith("math/llama2-7b/full-ft")]
     assert line.split()[:4] == ["math/llama2-7b/full-ft", "1", "?", "251.0"]
+
+
+@pytest.mark.parametrize(("text", "value"), [("80", 80 * 2**30), ("0.5GiB", 2**29)])
+def test_the_memory_of_a_gpu_in_gib(text: str, value: int) -> None:
+    assert cost.memory_bytes(text) == value
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "1e300", "-4", "0", "large"])
+def test_no_memory_of_a_gpu(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"--gpu-memory: found '{text}', expected GiB of one GPU, such as 80"):
+        cost.memory_bytes(text)

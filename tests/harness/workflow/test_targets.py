@@ -19,6 +19,35 @@ def test_unknown_target_suggests_the_near_one(tmp_path: Path) -> None:
         target_runs(experiment, "reproduce_tabel1")
 
 
+@pytest.mark.parametrize(
+    ("target", "lacks"),
+    [
+        ("rank_sweep", "sweeps.rank_sweep"),
+        ("reproduce_table2", "tables.table2"),
+        ("reproduce_learning_rate", "sweeps.learning_rate"),
+        ("pruning_curve", "the key that names them"),
+    ],
+)
+def test_a_target_without_runs_names_the_key_that_is_missing(tmp_path: Path, target: str, lacks: str) -> None:
+    experiment = load_experiment([write(tmp_path, miniature())])
+    with pytest.raises(ConfigError, match=f"the experiment 'mini' plans no runs for '{target}'; it lacks {lacks}$"):
+        target_runs(experiment, target)
+
+
+@pytest.mark.parametrize("profile", ["none", "slurm", "profiles/slurm"])
+def test_a_profile_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
+    experiment = load_experiment([write(tmp_path, miniature())])
+    monkeypatch.chdir(ROOT)
+    check_targets(["--workflow-profile", profile], [], experiment)
+
+
+def test_a_profile_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment([write(tmp_path, miniature())])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match="--workflow-profile: found no folder slrum; did you mean 'slurm'"):
+        check_targets(["--workflow-profile", "slrum"], [], experiment)
+
+
 #: What the paper's matrix needs for one seed, target by target.
 PAPER_COUNTS = {
     "reproduce_table1": 30,  # 9 methods on LLaMA2-7B, 6 on Mistral-7B; math and code

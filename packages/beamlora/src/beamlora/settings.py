@@ -43,7 +43,7 @@ FLAVORS: dict[str, dict[str, Any]] = {
 _NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "p_init": (lambda value: 0 < value <= 1, "a number above 0, at most 1"),
     "delta_t": (lambda value: value >= 2 and value % 2 == 0, "an even number from 2 on (the snapshot is taken half-way)"),
-    "gate_temperature": (lambda value: 0 < value < float("inf"), "a number above 0"),
+    "gate_temperature": (lambda value: 1e-6 <= value <= 1e6, "a number from 1e-6 to 1e6"),
     "horizon_steps": (lambda value: value is None or value >= 1, "a number from 1 on"),
     "max_prune_fraction": (lambda value: 0 < value <= 1, "a number above 0, at most 1"),
 }
