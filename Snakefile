@@ -61,14 +61,14 @@ def OVERRIDES(wildcards):
     return PLAN.override_arguments
 
 
-def ADAPTER(name, *code):
+def ADAPTER(name, code):
     """The adapter as an input of a run's file of that name, which is made by this code. Where weights are needed and were not
     committed with the record, the run is trained again."""
 
     def needed(wildcards):
         run = PLAN.run(wildcards)
         folder = PLAN.folder / run.run_id
-        adapter = adapter_if_needed(folder / name, [*code, SET_CODE[run.domain]])
+        adapter = adapter_if_needed(folder / name, [code, SET_CODE[run.domain]])
         if without_weights(folder):
             workflow.dag.forcefiles.update(adapter)
         return adapter
