@@ -9,72 +9,14 @@ from fractions import Fraction
 
 from evaluation.graders.expressions import units
 from evaluation.graders.expressions.characters import plain_characters
+from evaluation.graders.expressions.number_words import NUMBER_WORDS, PARTS, SCALES, words_to_number
 from evaluation.graders.expressions.parse import NotParsed, parse
 from evaluation.graders.expressions.values import rational
-
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-)
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_WORD_VALUES = {word: value for value, word in enumerate(_SMALL.split())}
-_WORD_VALUES |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
-SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9}
-_PARTS |= {"tenth": 10, "hundredth": 100, "thousandth": 1000}
-_PARTS |= {"halves": 2} | {f"{word}s": value for word, value in _PARTS.items() if word != "half"}
-
-
-def words_to_number(text: str) -> Fraction | None:
-    """The value of English number words such as "five", "twenty-one", "two hundred and six", "two thirds", "minus three and a
-    half" or "two and a half dozen". None for other text, also for numbers one after another ("one two")."""
-    words = [word for word in re.split(r"[\s-]+", text.lower().strip()) if word != "and"]
-    if words and words[0] in ("negative", "minus"):
-        value = words_to_number(" ".join(words[1:]))
-        return None if value is None else -value
-    if words and words[0] == "half" and (whole := words_to_number(" ".join(words[1:]))) is not None:
-        return whole / 2
-    if words and words[-1] in _PARTS:
-        return _with_part(words)
-    if len(words) > 1 and words[-1] in SCALES and words[-2] in _PARTS:
-        count = _with_part(words[:-1])
-        return None if count is None else count * SCALES[words[-1]]
-    total = current = Fraction(0)
-    for position, word in enumerate(words):
-        if word in _WORD_VALUES:
-            after_tens = current % 10 == 0 and current % 100 >= 20 and _WORD_VALUES[word] < 10
-            if position and current % 100 and not after_tens:  # "three and four"
-                return None
-            current += _WORD_VALUES[word]
-        elif word in ("a", "an") and len(words) > 1 and position == 0:
-            current += 1
-        elif word in SCALES and position:
-            current *= SCALES[word]
-            if SCALES[word] >= 1000:
-                total, current = total + current, Fraction(0)
-        else:
-            return None
-    return total + current if words else None
-
-
-def _with_part(words: list[str]) -> Fraction | None:
-    """ "two thirds", "half", "two [and] a half"."""
-    part = Fraction(1, _PARTS[words[-1]])
-    before = words[:-1]
-    if not before or before in (["a"], ["an"], ["one"]):
-        return part if before or words[-1] == "half" else None
-    if before[-1] in ("a", "an", "one") and (whole := words_to_number(" ".join(before[:-1]))) is not None:
-        return whole + part
-    count = words_to_number(" ".join(before))
-    return None if count is None else count * part
-
-
-# --------------------------------------------------------------------------------------------------------------- GSM8K
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d{1,3}(?:[ '\u2019]\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _FRACTION = r"\\frac\s*(?P<top>\{\s*\d+\s*\}|\d)\s*(?P<bottom>\{\s*\d+\s*\}|\d)"
 _POWER = r"\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{?\s*(?P<exponent>-?\d+)\s*\}?|e(?P<e>[+-]?\d+)(?!\w)"
-_NAMES = "|".join((*_WORD_VALUES, *SCALES, *_PARTS))
+_NAMES = "|".join((*NUMBER_WORDS, *SCALES, *PARTS))
 _AND = r"(?:[\s-]+(?:and[\s-]+)?(?:an?[\s-]+)?|(?:(?<=thousand)|(?<=[mb]illion)|(?<=trillion)),\s+)"
 _NUMBER = re.compile(
     rf"(?P<fraction>(?:(?P<whole>\d+)\s*(?:and\s+)?)?{_FRACTION})"

@@ -46,7 +46,7 @@ class NotParsed(ValueError):
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Node:
-    """The tree of an expression in normal form (``math_strict.strict_normal_form``).
+    """The tree of an expression in normal form (``notation.strict_normal_form``).
 
     Raises:
         NotParsed: relations, commas, text, unknown commands, unbalanced or too deep.
@@ -305,3 +305,11 @@ class _Parser:
         if run := self.match(re.compile(r"(\d+)(?=\s+[\d\\(A-Za-z]|\()")):
             return ("num", Fraction(run[1]), "integer")
         return self.group()
+
+
+def parsed(text: str) -> Node | None:
+    """The tree of an expression in normal form, None where it is not understood."""
+    try:
+        return parse(text)
+    except NotParsed:
+        return None
