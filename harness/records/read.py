@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import methods
 from harness import cli
@@ -84,6 +84,12 @@ class MetricsRecord(_Record):
     wall_time_s: float | None = Field(None, ge=0)
     cpu_time_s: float | None = Field(None, ge=0)
 
+    @model_validator(mode="after")
+    def _numbers_of_a_success(self) -> MetricsRecord:
+        if bool(self.tasks) != (self.status == "success"):
+            raise ValueError(f"tasks: found {sorted(self.tasks)} of a run with status {self.status}")
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
@@ -140,7 +146,13 @@ def run_folder(run: RunSpec, *, results: Path = DEFAULT_RESULTS) -> Path:
     return results / run.experiment / run.run_id
 
 
-def _read_record(path: Path, model: type[RecordT], run_id: str, command: str) -> RecordT:
+def read_record(path: Path, model: type[RecordT], run_id: str, command: str = SNAKEMAKE) -> RecordT:
+    """A record by itself, whatever the experiment's settings are now.
+
+    Raises:
+        MissingRecord: it is not there.
+        BrokenRecord: it cannot be read, does not fit its model, or is another run's.
+    """
     recipe = Recipe.workflow(command, path)
     record = validated(path, read_json(path, recipe), model, recipe)
     if record.run_id != run_id:
@@ -212,6 +224,28 @@ def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predict
     return Predictions(ids=ids, correct=correct, gold_nll=gold_nll, sources=metrics.sources)
 
 
+def check_predictions(folder: Path, metrics: MetricsRecord) -> None:
+    """Hold the predictions beside a ``metrics.json`` against it, as far as a look takes no time: as many lines for each task as
+    examples were asked, and in the first and the last what numbers are made of. ``_read_predictions`` reads them all.
+
+    Raises:
+        BrokenRecord: the file of a task is missing, or is not what the evaluation wrote.
+    """
+    recipe = Recipe.workflow(SNAKEMAKE, folder.parent / "metrics.json")
+    for name, task in metrics.tasks.items():
+        path = folder / f"{name}.jsonl"
+        if not path.is_file():
+            raise recipe.broken(path, f"found no such file, metrics.json has {task.n} answers")
+        lines = path.read_bytes().splitlines()
+        if len(lines) != task.n:
+            raise recipe.broken(path, f"found {len(lines)} lines, metrics.json says {task.n}")
+        try:
+            for row in map(json.loads, (lines[0], lines[-1])):
+                _ = row["id"], None if task.accuracy is None else float(row["correct"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise recipe.broken(path, f"found an incomplete or foreign line ({error!r})") from error
+
+
 def load_train_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str = SNAKEMAKE) -> TrainRecord:
     """Read and check one run's train.json.
 
@@ -221,7 +255,7 @@ def load_train_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command:
         RecordError: it cannot be read or has another schema version.
     """
     path = run_folder(run, results=results) / "train.json"
-    train = _read_record(path, TrainRecord, run.run_id, command)
+    train = read_record(path, TrainRecord, run.run_id, command)
     _check_spec(path, train, run, command)
     return train
 
@@ -237,7 +271,7 @@ def load_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str =
     folder = run_folder(run, results=results)
     train = load_train_record(run, results=results, command=command)
     path = folder / "metrics.json"
-    metrics = _read_record(path, MetricsRecord, run.run_id, command)
+    metrics = read_record(path, MetricsRecord, run.run_id, command)
     rerun = _rerun(command, path)
     if metrics.status != train.status:
         raise StaleRecord(f"{path}: status: found {metrics.status!r}, train.json says {train.status!r}; {rerun}")
@@ -260,7 +294,7 @@ def load_base_predictions(
         RecordError: as ``load_record``.
     """
     path = folder / "metrics.json"
-    metrics = _read_record(path, MetricsRecord, run_id, command)
+    metrics = read_record(path, MetricsRecord, run_id, command)
     _check_evaluation(path, metrics, evaluation, _rerun(command, path))
     return _all_predictions(path, metrics, evaluation, command)
 

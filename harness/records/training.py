@@ -27,6 +27,23 @@ def read_training(run_dir: Path) -> dict[str, Any]:
     return content
 
 
+def check_artefact(run_dir: Path) -> None:
+    """What a look at the names says of a run's artefact: a training that ended well leaves the weights that train.json lists.
+    They may be gone where all that is left is to show the numbers made from them, as long as anything else of it is there.
+
+    Raises:
+        MissingRecord: there is no train.json.
+        BrokenRecord: the folder is empty; or a file of weights is missing and the run is not evaluated.
+    """
+    folder, names = run_dir / "adapter", read_training(run_dir).get("artefact", {})
+    recipe = Recipe.command("python -m harness.train")
+    if names and folder.is_dir() and not any(file.is_file() and not file.name.startswith(".") for file in folder.rglob("*")):
+        raise recipe.broken(folder, f"found an empty folder, expected {', '.join(names)} as in {FILE}")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing and not (run_dir / "metrics.json").exists():
+        raise recipe.broken(folder / missing[0], f"found no such file, expected it as in {FILE}")
+
+
 def require_artefact(run_dir: Path, trained: Mapping[str, Any]) -> Path:
     """The folder of a run's artefact, whose weights are the ones that were trained. Another one is set aside.
 

@@ -22,6 +22,14 @@ class MissingRecord(RecordError):
     """The run, or a part of it, has not been done."""
 
 
+class BrokenRecord(RecordError):
+    """A record that is there and is not what its rule writes: ``fault`` says why of the file at ``path``."""
+
+    def __init__(self, path: Path, fault: str, *, again: str) -> None:
+        super().__init__(f"{path}: {fault}; make it again: {again}")
+        self.path, self.fault = path, fault
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a record is made, for messages: the command where there is none yet, and the one that replaces a bad one."""
@@ -48,9 +56,9 @@ class Recipe:
         """The error of a record that is not there."""
         return MissingRecord(f"{path}: found no such file; make it: {self.make}")
 
-    def broken(self, path: Path, fault: str) -> RecordError:
+    def broken(self, path: Path, fault: str) -> BrokenRecord:
         """The error of a record that is there but cannot be used."""
-        return RecordError(f"{path}: {fault}; make it again: {self.again}")
+        return BrokenRecord(path, fault, again=self.again)
 
 
 def parse(path: Path, *, version: int = SCHEMA_VERSION) -> dict[str, Any]:
@@ -75,7 +83,7 @@ def read_json(path: Path, recipe: Recipe, *, version: int = SCHEMA_VERSION) -> d
 
     Raises:
         MissingRecord: there is no such file.
-        RecordError: it cannot be read, is no JSON object, or has another schema version.
+        BrokenRecord: it cannot be read, is no JSON object, or has another schema version.
     """
     try:
         return parse(path, version=version)
@@ -91,10 +99,12 @@ def validated(path: Path, content: dict[str, Any], model: type[ModelT], recipe: 
     """What ``read_json`` gave, checked against its model.
 
     Raises:
-        RecordError: it does not fit; the message names the first key that does not.
+        BrokenRecord: it does not fit; the message names the first key that does not.
     """
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise recipe.broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        where = ".".join(map(str, first["loc"]))
+        said = first["msg"].removeprefix("Value error, ")
+        raise recipe.broken(path, f"{where}: {said}" if where else said) from error

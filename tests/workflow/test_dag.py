@@ -185,6 +185,23 @@ def test_a_resumed_workflow_counts_what_is_left_of_its_target(unchanged: Copy) -
     assert {job.title for job in plan.jobs.values()} == {"evaluate math/llama-mini/dora/seed0", "table table1"}
 
 
+def test_whole_outputs_that_are_wrong_are_made_again_by_the_same_command(unchanged: Copy) -> None:
+    """DoRA's answers were cut between two lines, LoRA's artefact is an empty folder: each gets its bytes again."""
+    lora, dora = (unchanged.root / f"results/mini/math/llama-mini/{method}/seed0" for method in ("lora", "dora"))
+    answers, weights = dora / "predictions/gsm8k.jsonl", lora / "adapter/adapter_model.safetensors"
+    before = answers.read_bytes(), weights.read_bytes()
+    answers.write_bytes(b"".join(before[0].splitlines(keepends=True)[:4]))
+    for path in (lora / "adapter").glob("[!.]*"):
+        path.unlink()
+    assert unchanged.planned("reproduce_table1") == {"train": 1, "evaluate": 2, "table": 1}
+    done = unchanged.snakemake("reproduce_table1")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "predictions: gsm8k.jsonl: found 4 lines, metrics.json says 8; set aside as damaged-predictions" in done.stdout
+    assert "adapter: found an empty folder, expected adapter_model.safetensors as in train.json; set aside as d" in done.stdout
+    assert (answers.read_bytes(), weights.read_bytes()) == before
+    assert unchanged.planned("reproduce_table1") == {}
+
+
 def test_snakemakes_own_report_holds_the_table(finished: Copy, tmp_path: Path) -> None:
     done = finished.snakemake("--report", str(tmp_path / "report.html"), cores=())
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from harness.files import write_json, write_jsonl
 from harness.workflow.dag import Dag
 from harness.workflow.damage import set_aside_damaged
 from tests.experiments import miniature, write
+from tests.harness.fake_runs import edit_json, write_run
+from tests.paths import ROOT
 
 LORA = "results/mini/math/llama-mini/lora/seed0"
 
@@ -28,10 +32,11 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dag:
         folder.mkdir(parents=True)
         save_file({"weight": torch.ones(8, 8)}, folder / "model.safetensors")
         write_json(folder / "config.json", {"r": 8})
-    for run in dag.runs:
-        for name in ("train.json", "metrics.json"):
-            write_json(dag.folder / run / name, {"schema_version": SCHEMA_VERSION})
-        write_jsonl(dag.folder / run / "predictions/gsm8k.jsonl", [{"id": "gsm8k/0"}, {"id": "gsm8k/1"}])
+    for run in dag.runs.values():
+        folder = write_run(run, dag.folder.parent, correct={"gsm8k": [True, False, True, True]})
+        edit_json(folder / "train.json", artefact={"model.safetensors": "0" * 64})
+        for made in ("adapter", "predictions"):
+            (folder / made / ".snakemake_timestamp").touch()
     return dag
 
 
@@ -68,6 +73,123 @@ def test_a_damaged_output_is_named_set_aside_and_due(
     path.with_name(f"damaged-{output}").rename(path)
     file.write_bytes(content)
     assert set_aside_damaged(finished, dry_run=False) == set()
+
+
+#: What is done to LoRA's outputs -> the output that cannot be used, and what is said of it.
+WRONG: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "answers missing at the end": (
+        "predictions", lambda run: _lines(run, 0, 2), "gsm8k.jsonl: found 2 lines, metrics.json says 4",
+    ),
+    "answers of other keys": (
+        "predictions", lambda run: _rows(run, verdict=1), "gsm8k.jsonl: found an incomplete or foreign line (KeyError(",
+    ),
+    "a verdict that is none": (
+        "predictions", lambda run: _rows(run, correct="yes"), "gsm8k.jsonl: found an incomplete or foreign line (ValueError(",
+    ),
+    "a task's answers missing": (
+        "predictions", lambda run: (run / "predictions/gsm8k.jsonl").unlink(), "gsm8k.jsonl: found no such file, metrics.json ",
+    ),
+    "another run's scores": (
+        "metrics.json", lambda run: edit_json(run / "metrics.json", run_id="x"), "run_id: found 'x', expected 'math/",
+    ),
+    "no scores": ("metrics.json", lambda run: _bare(run / "metrics.json"), "run_id: Field required"),
+    "scores of no task": (
+        "metrics.json", lambda run: edit_json(run / "metrics.json", tasks={}), "tasks: found [] of a run with status success",
+    ),
+    "no training": ("train.json", lambda run: _bare(run / "train.json"), "run_id: Field required"),
+    "an empty artefact": (
+        "adapter", lambda run: _empty(run / "adapter"), "found an empty folder, expected model.safetensors as in train.json",
+    ),
+    "no weights for the evaluation": (
+        "adapter", lambda run: _not_evaluated(run), "model.safetensors: found no such file, expected it as in train.json",
+    ),
+}  # fmt: skip
+
+
+def _lines(run: Path, first: int, last: int) -> None:
+    path = run / "predictions/gsm8k.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[first:last]))
+
+
+def _rows(run: Path, **answer: object) -> None:
+    write_jsonl(run / "predictions/gsm8k.jsonl", [{"id": f"gsm8k/{i}", **answer} for i in range(4)])
+
+
+def _bare(record: Path) -> None:
+    write_json(record, {"schema_version": SCHEMA_VERSION})
+
+
+def _empty(folder: Path) -> None:
+    for file in folder.glob("[!.]*"):
+        file.unlink()
+
+
+def _not_evaluated(run: Path) -> None:
+    (run / "adapter/model.safetensors").unlink()
+    (run / "metrics.json").unlink()
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_whole_output_that_is_wrong_is_named_set_aside_and_due(
+    finished: Dag, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, spoil, said = WRONG[wrong]
+    path = Path(LORA, output)
+    spoil(Path(LORA))
+    assert set_aside_damaged(finished, dry_run=True) == {str(path)} and path.exists()
+    assert set_aside_damaged(finished, dry_run=False) == {str(path)}
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{path}: {said}") and line.endswith(f"; set aside as damaged-{output}, made again")
+    assert not path.exists() and path.with_name(f"damaged-{output}").exists()
+
+
+def test_answers_whose_folder_is_gone_are_due(finished: Dag, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(Path(LORA, "predictions"))
+    assert set_aside_damaged(finished, dry_run=False) == {f"{LORA}/predictions"}
+    said = f"{LORA}/predictions: gsm8k.jsonl: found no such file, metrics.json has 4 answers; made again\n"
+    assert capsys.readouterr().out == said
+
+
+def test_of_a_run_that_diverged_nothing_is_due(finished: Dag) -> None:
+    """It leaves an empty artefact and no answers."""
+    write_run(finished.runs[LORA.removeprefix("results/mini/")], finished.folder.parent)
+    _empty(Path(LORA, "adapter"))
+    Path(LORA, "predictions/gsm8k.jsonl").unlink()
+    assert set_aside_damaged(finished, dry_run=False) == set()
+
+
+def test_what_was_evaluated_stands_without_its_weights(finished: Dag) -> None:
+    """Whoever copies results elsewhere leaves them behind, and git has none."""
+    Path(LORA, "adapter/model.safetensors").unlink()
+    assert set_aside_damaged(finished, dry_run=False) == set()
+    _empty(Path(LORA, "adapter"))
+    for made in ("adapter", "predictions"):
+        Path(LORA, made, ".snakemake_timestamp").unlink()
+    assert set_aside_damaged(finished, dry_run=False) == set()
+
+
+@pytest.mark.parametrize("experiment", ["small", "evidence"])
+def test_of_the_committed_records_nothing_is_due(experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    dag = Dag(cli.Config(files=(Path("config", f"{experiment}.yaml"),)))
+    assert any((dag.folder / run / "metrics.json").exists() for run in dag.runs)
+    assert set_aside_damaged(dag, dry_run=True) == set()
+
+
+@pytest.mark.parametrize("how", ["one row fewer", "other means"])
+def test_a_pruning_that_contradicts_itself_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    pruning = {"fractions": [0.0, 0.5], "model": "llama-mini", "domain": "math", "methods": ["lora"]}
+    dag = Dag(cli.Config(files=(write(tmp_path, miniature(pruning=pruning)),)))
+    (path,) = map(Path, dag.pruned)
+    task = {"ids": ["gsm8k/0", "gsm8k/1"], "correct": ["11", "10"], "accuracy": [1.0, 0.5]}
+    record = {"schema_version": SCHEMA_VERSION, "fractions": [0.0, 0.5], "tasks": {"gsm8k": task}}
+    path.parent.mkdir(parents=True)
+    write_json(path, record)
+    assert set_aside_damaged(dag, dry_run=False) == set()
+    wrong = {"one row fewer": {"correct": ["11"]}, "other means": {"accuracy": [1.0, 0.25]}}[how]
+    write_json(path, record | {"tasks": {"gsm8k": task | wrong}})
+    assert set_aside_damaged(dag, dry_run=False) == {str(path)}
 
 
 def test_a_damaged_base_model_is_due(finished: Dag) -> None:
