@@ -86,6 +86,8 @@ class CellView:
 
 @dataclass(frozen=True, kw_only=True)
 class RowView:
+    #: The view that holds the method beside another one.
+    link: str
     model: str
     method_key: str
     label: str
@@ -292,10 +294,17 @@ def _facts(table: Table, section: Section, row: Row) -> tuple[tuple[float | None
     )
 
 
+def _pair_link(table: Table, section: Section, row: Row) -> str:
+    domain = next((column.domain for column in table.columns if column.domain is not None), "")
+    mine = (domain, section.model_key, row.method_key)
+    return "#pair/" + "/".join(("base", section.model_key) if row == section.base else mine)
+
+
 def _grid(table: Table, metric: Metric) -> Grid:
     reach = _reach(table, metric)
     rows = tuple(
         RowView(
+            link=_pair_link(table, section, row),
             model=section.ours_label,
             method_key=row.method_key,
             label=row.label,

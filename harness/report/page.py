@@ -38,7 +38,7 @@ MAX_TEXT = 60_000_000
 #: CSS pixels for one pixel of a figure: its letters get about the size of the page's.
 SCALE = 0.55
 #: Order in which scripts are run: the table library, then ours.
-SCRIPTS = ("vendor/dataTables.min.js", "core.js", "views.js", "flips.js", "plots.js", "main.js")
+SCRIPTS = ("vendor/dataTables.min.js", "core.js", "views.js", "pair.js", "flips.js", "plots.js", "main.js")
 #: The library of the plots: packed, since most of the page's bytes would be its, and run when a plot comes into sight.
 PLOT_LIBRARY = "vendor/vega.min.js"
 TABLE_TITLES = {"table1": "Table 1: math and code", "table2": "Table 2: commonsense", "table3": "Table 3: ablations"}

@@ -102,6 +102,7 @@
         plain("Base model", (run) => run.model), plain("Domain", (run) => run.domain), plain("Seed", (run) => run.seed),
         { title: "Status", data: null, render: (_, type, run) => (type === "display" ? Report.verdict(run.status) : run.status) },
         plain("Accuracy in %, or NLL", mean), plain("Training, s", (run) => (run.train?.wall_time_s === undefined ? null : Math.round(run.train.wall_time_s))),
+        { title: "Compare", data: null, orderable: false, render: (_, type, run) => (type === "display" ? make("a", { href: `#pair/${run.id}`, "aria-label": `Compare ${run.id} with another run` }, "side by side") : "") },
       ],
     });
   }
@@ -113,13 +114,13 @@
     return data;
   }
 
-  /** Show what the address names: a number or a run in place of the report, or a part of the report. */
+  /** Show what the address names: a number, a run or two of them in place of the report, or a part of the report. */
   function router(data, showFlips) {
     const [report, view] = ["report", "view"].map((id) => document.getElementById(id));
     let [place, left] = [0, ""];
     const route = (event) => {
       const [kind, ...rest] = decodeURIComponent(location.hash.slice(1)).split("/");
-      const make = { number: Report.numberView, run: Report.runView }[kind];
+      const make = { number: Report.numberView, run: Report.runView, pair: Report.pairView }[kind];
       // The browser itself comes back to where the much shorter view ended.
       if (make && report.hidden === false) [place, left] = [window.scrollY, event ? new URL(event.oldURL).hash : ""];
       const back = !report.hidden === false;

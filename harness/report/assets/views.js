@@ -5,7 +5,7 @@
   /** Predictions shown before the reader asks for all. */
   const FIRST = 10;
 
-  const title = (text, ...more) => make("div", {}, make("p", {}, make("a", { href: "#tables", class: "back" }, "← Report")), make("h1", { tabindex: "-1" }, text), ...more);
+  const title = Report.title = (text, ...more) => make("div", {}, make("p", {}, make("a", { href: "#tables", class: "back" }, "← Report")), make("h1", { tabindex: "-1" }, text), ...more);
 
   // ------------------------------------------------------------------------------------------------------ number
   function versus(found, metric) {
@@ -46,13 +46,16 @@
     return Report.table("Runs behind this number", header, rows);
   }
 
-  function flipLink(entry, data) {
+  /** From a number to the method that it is compared with: both side by side, and the examples that only one solves. */
+  function besideLinks(entry, data) {
     const run = data.run.get(entry.runs[0]);
-    if (!entry.task || !entry.versus) return null;
-    const other = data.runs.find((one) => one.method === entry.versus.other && one.domain === run.domain && one.model_key === run.model_key);
-    if (!other) return null;
-    const address = ["#flips", run.domain, run.model_key, entry.task, run.method_key, other.method_key].join("/");
-    return make("p", {}, make("a", { href: address }, `Examples that only ${entry.method} or only ${entry.versus.other} solves`));
+    const other = data.runs.find((one) => one.method === entry.versus?.other && one.domain === run?.domain && one.model_key === run?.model_key);
+    if (!other) return [];
+    const [mine, theirs] = [run, other].map((one) => [one.domain, one.model_key, one.method_key].join("/"));
+    const flips = ["#flips", run.domain, run.model_key, entry.task, run.method_key, other.method_key].join("/");
+    const link = (address, words) => make("p", {}, make("a", { href: address }, words));
+    const beside = link(`#pair/${mine}~${theirs}`, `${entry.method} and ${entry.versus.other} side by side: scores, losses, settings`);
+    return [beside, entry.task ? link(flips, `Examples that only ${entry.method} or only ${entry.versus.other} solves`) : null].filter((one) => one !== null);
   }
 
   Report.numberView = (key, data) => {
@@ -74,8 +77,7 @@
     for (const found of [entry.versus, entry.parent]) if (found) view.append(make("h2", {}, `Difference to ${found.other}`), versus(found, metric));
     if (entry.paper) view.append(make("h2", {}, "Beside the paper"), paper(entry.paper));
     view.append(make("h2", {}, "The runs behind it"), behind(entry, data));
-    const flips = flipLink(entry, data);
-    if (flips) view.append(flips);
+    view.append(...besideLinks(entry, data));
     view.append(make("h2", {}, "Again, in a terminal"));
     if (entry.trace) view.append(command(entry.trace));
     for (const id of entry.runs) view.append(command(data.run.get(id).commands.again));
@@ -83,25 +85,36 @@
   };
 
   // --------------------------------------------------------------------------------------------------------- run
-  function lossChart(run) {
+  /** Curves over optimizer steps: lines of {name, colour, points: [[step, loss]], dashed}, and marks at steps. */
+  Report.lossChart = (lines, marks, caption) => {
     const [width, height, left, bottom, top] = [640, 220, 46, 26, 10];
-    const steps = run.loss.map(([step]) => step);
-    const losses = run.loss.map(([, loss]) => loss).filter((loss) => loss !== null);
-    const [last, highest] = [Math.max(...steps), Math.max(...losses)];
+    const known = lines.map((line) => line.points.filter(([, loss]) => loss !== null));
+    const last = Math.max(...lines.flatMap((line) => line.points.map(([step]) => step)));
+    const highest = Math.max(...known.flatMap((points) => points.map(([, loss]) => loss)));
     const x = (step) => left + ((width - left - 8) * step) / last;
     const y = (loss) => height - bottom - ((height - bottom - top) * loss) / highest;
-    const words = `Training loss from ${losses[0].toFixed(3)} at step ${steps[0]} to ${losses.at(-1).toFixed(3)} at step ${last}`;
-    const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words, style: { "--method": run.colour } });
+    const words = lines.map(({ name }, i) => {
+      const [[first, before], [end, after]] = [known[i][0], known[i].at(-1)];
+      return `Training loss${name ? ` of ${name}` : ""} from ${before.toFixed(3)} at step ${first} to ${after.toFixed(3)} at step ${end}`;
+    });
+    const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words.join("; ") });
     for (const part of [0, 0.25, 0.5, 0.75, 1]) {
       const value = part * highest;
       chart.append(svg("line", { class: "axis", x1: left, x2: width - 8, y1: y(value), y2: y(value) }), svg("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(2)));
       chart.append(svg("text", { x: x(part * last), y: height - 8, "text-anchor": part === 1 ? "end" : "middle" }, String(Math.round(part * last))));
     }
-    for (const { step } of run.operations?.rows ?? []) chart.append(svg("line", { class: "mark", x1: x(step), x2: x(step), y1: top, y2: height - bottom }));
-    const points = run.loss.filter(([, loss]) => loss !== null).map(([step, loss]) => `${x(step).toFixed(1)},${y(loss).toFixed(1)}`);
-    chart.append(svg("polyline", { class: "curve", points: points.join(" ") }));
-    const marks = run.operations ? "; dashed: operations" : "";
-    return make("figure", {}, chart, make("figcaption", { class: "meta" }, `Training loss over optimizer steps${marks}.`));
+    for (const step of marks) chart.append(svg("line", { class: "mark", x1: x(step), x2: x(step), y1: top, y2: height - bottom }));
+    known.forEach((points, i) => {
+      const places = points.map(([step, loss]) => `${x(step).toFixed(1)},${y(loss).toFixed(1)}`).join(" ");
+      chart.append(svg("polyline", { class: lines[i].dashed ? "curve dashed" : "curve", points: places, style: { "--method": lines[i].colour } }));
+    });
+    return make("figure", {}, chart, make("figcaption", { class: "meta" }, caption));
+  };
+
+  function loss(run) {
+    const steps = (run.operations?.rows ?? []).map(({ step }) => step);
+    const caption = `Training loss over optimizer steps${run.operations ? "; dashed: operations" : ""}.`;
+    return [make("h2", {}, "Loss"), Report.lossChart([{ name: "", colour: run.colour, points: run.loss, dashed: false }], steps, [caption])];
   }
 
   function operations(run) {
@@ -201,10 +214,11 @@
     }));
   }
 
-  function facts(run) {
+  /** What train.json says of a run, as pairs of a name and a text. */
+  Report.facts = (run) => {
     const t = run.train;
     const number = (value, unit, scale = 1) => (value === null || value === undefined ? null : `${Report.number(value / scale)} ${unit}`);
-    return pairs([
+    return [
       ["Trained", t.created_at], ["Trainable parameters", t.trainable_parameters?.toLocaleString("en")], ["Steps", t.steps],
       ["Wall time", number(t.wall_time_s, "s")], ["CPU time", number(t.cpu_time_s, "s")],
       ["Peak memory", t.peak_memory_bytes ? `${number(t.peak_memory_bytes, "GiB", 2 ** 30)}${t.peak_memory_of ? ` (${t.peak_memory_of})` : ""}` : null],
@@ -212,8 +226,8 @@
       ["Hardware", t.hardware ? `${t.hardware.cpu}, ${(t.hardware.accelerators ?? []).join(", ") || "no accelerator"}` : null],
       ["Spec hash", t.training_hash], ["Base model", t.base_model_hash], ["Training data", t.data?.sha256],
       ...Object.entries(t.artefact ?? {}), ["Software", t.versions ? Object.entries(t.versions).map((pair) => pair.join(" ")).join(", ") : null],
-    ]);
-  }
+    ];
+  };
 
   Report.runView = (id, data) => {
     const run = data.run.get(id);
@@ -227,10 +241,10 @@
     }
     if (run.status === "diverged") view.append(make("p", { class: "note warn" }, `This run failed: ${run.train.reason ?? "it diverged"}. It has no numbers and is in no mean.`));
     if (run.collapsed?.length) view.append(make("p", { class: "note warn" }, `This run collapsed: it answers ${run.collapsed.join(", ")} no better than a constant. It is in the means.`));
-    view.append(facts(run));
+    view.append(make("p", {}, make("a", { href: `#pair/${run.id}` }, "Side by side with another run")), pairs(Report.facts(run)));
     if (Object.keys(run.train.evidence ?? {}).length) view.append(make("h2", {}, "Proof that the method acted"), proof(run.train.evidence));
     if (Object.keys(run.tasks).length) view.append(...scores(run));
-    if (run.loss.some(([, loss]) => loss !== null)) view.append(make("h2", {}, "Loss"), lossChart(run));
+    if (run.loss.some(([, loss]) => loss !== null)) view.append(...loss(run));
     if (run.operations?.rows.length) view.append(...operations(run));
     if (run.pruning && Object.keys(run.pruning).length) view.append(...pruning(run));
     view.append(...samples(run, data));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +189,91 @@ def test_an_unknown_address_is_no_dead_end(opened: Any, path: Path) -> None:
     opened.locator("#view a.back").click()
     opened.locator("#report").wait_for(state="visible")
     assert not opened.locator("#view").is_visible()
+
+
+# --------------------------------------------------------------------------------------------------------- side by side
+
+PAIR = "#pair/math/llama-tiny/beamlora/seed0~math/llama-tiny/full-ft/seed1"
+
+
+def rows(page: Any, table: str) -> dict[str, list[str]]:
+    """The first column of a table of the view -> the others."""
+    found = page.locator(f"#view table[aria-label='{table}'] tbody tr").all()
+    return {row.locator("th").text_content(): row.locator("td").all_text_contents() for row in found}
+
+
+def recorded(path: Path, run: str, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((path.parent / "results/fake" / run / name).read_text())
+    return content
+
+
+def test_two_runs_stand_side_by_side_as_their_records_have_them(opened: Any, path: Path) -> None:
+    go(opened, path, PAIR)
+    headed(opened, "BeamLoRA, seed 0 beside Full-FT, seed 1")
+    ids = ("math/llama-tiny/beamlora/seed0", "math/llama-tiny/full-ft/seed1")
+    tasks = [recorded(path, run, "metrics.json")["tasks"]["gsm8k"] for run in ids]
+    left, right = (100 * task["accuracy"] for task in tasks)
+    sign = "+" if left >= right else "−"
+    shown = [f"{left:.1f}", f"{right:.1f}", f"{sign}{abs(left - right):.1f}"]
+    assert rows(opened, "Scores side by side")[f"gsm8k, accuracy, %{' ≠' if left != right else ''}"] == shown
+    losses = [recorded(path, run, "train.json")["loss_curve"] for run in ids]
+    last = [f"{[point['loss'] for point in curve if 'loss' in point][-1]:.4f}" for curve in losses]
+    assert rows(opened, "Losses side by side") == {"Last training loss ≠": last}
+    assert opened.locator("#view svg.chart polyline").count() == 2
+    differ, same = (rows(opened, f"Settings that {name}") for name in ("differ", "are the same"))
+    assert differ["method.name ≠"] == ["beamlora", "full-ft"] and differ["seed ≠"] == ["0", "1"]
+    assert same["training.learning_rate"] == ["0.003"] * 2 and not any("≠" in name for name in same)
+    assert rows(opened, "Facts side by side")["Commit"] == ["0123456789abcdef0123456789abcdef"] * 2
+    marked = opened.locator("#view tr.differs").count()
+    assert marked == opened.locator("#view tr .mark").count() > len(differ)
+
+
+def test_two_methods_stand_side_by_side_with_all_their_seeds(opened: Any, path: Path) -> None:
+    opened.locator(f"{TABLE} tbody th a", has_text="BeamLoRA").first.click()
+    headed(opened, "BeamLoRA, 5 seeds beside LoRA, 5 seeds")
+    ids = [f"math/llama-tiny/{method}/seed{seed}" for method in ("beamlora", "lora") for seed in range(5)]
+    shares = [recorded(path, run, "metrics.json")["tasks"]["gsm8k"]["accuracy"] for run in ids]
+    sides = [shares[:5], shares[5:]]
+    shown = [f"{20 * sum(side):.1f} ({', '.join(f'{100 * one:.1f}' for one in side)})" for side in sides]
+    found = rows(opened, "Scores side by side")["gsm8k, accuracy, % ≠"]
+    assert found[:2] == shown and abs(float(found[2].replace("−", "-")) - 20 * (sum(sides[0]) - sum(sides[1]))) <= 0.0501
+    assert opened.locator("#view svg.chart polyline.curve").count() == 10
+    assert opened.locator("#view svg.chart polyline.dashed").count() == 5
+    assert not any(name.startswith("seed") for name in rows(opened, "Settings that differ")), "both have the same seeds"
+    opened.locator("#view a", has_text=re.compile("^gsm8k$")).click()
+    sync_api.expect(opened.locator("#flip-a")).to_have_value("beamlora")
+    assert opened.locator("#flip-b").input_value() == "lora"
+
+
+def test_what_stands_on_a_side_is_chosen_without_leaving_it(opened: Any, path: Path) -> None:
+    go(opened, path, PAIR)
+    headed(opened, "BeamLoRA, seed 0 beside Full-FT, seed 1")
+    opened.locator("#pair-1").focus()
+    opened.locator("#pair-1").select_option("math/llama-tiny/lora/seed0")
+    headed(opened, "BeamLoRA, seed 0 beside LoRA, seed 0")
+    assert opened.evaluate("document.activeElement.id") == "pair-1"
+    assert opened.url.endswith("#pair/math/llama-tiny/beamlora/seed0~math/llama-tiny/lora/seed0")
+    assert opened.title().startswith("BeamLoRA, seed 0 beside LoRA, seed 0")
+    opened.locator("#pair-1").select_option("math/llama-tiny/dora/seed1")
+    assert rows(opened, "Facts side by side")["Status ≠"] == ["success", "diverged"]
+    assert rows(opened, "Scores side by side")["math, accuracy, % ≠"][1:] == ["—", "—"], "a run that failed has no numbers"
+    go(opened, path, "#pair/math/llama-tiny/nothing/seed0")
+    headed(opened, "No such run")
+
+
+@pytest.mark.parametrize(
+    ("address", "link", "pair"),
+    [
+        ("#runs", "#runs-table td a[aria-label*='math/llama-tiny/lora/seed3']", "LoRA, seed 3 beside BeamLoRA, seed 3"),
+        ("#run/math/mistral-tiny/beamlora/seed2", "#view a[href^='#pair/']", "BeamLoRA, seed 2 beside LoRA, seed 2"),
+        ("#number/table1/llama-tiny/full-ft/accuracy/avg", "#view a[href^='#pair/']", "Full-FT, 5 seeds beside LoRA, 5 seeds"),
+        ("#tables", f"{TABLE} tr.baseline th a >> nth=0", "LoRA, 5 seeds beside BeamLoRA, 5 seeds"),
+    ],
+)
+def test_a_row_a_run_and_a_number_lead_to_the_one_beside_it(opened: Any, path: Path, address: str, link: str, pair: str) -> None:
+    go(opened, path, address)
+    opened.locator(link).click()
+    headed(opened, pair)
 
 
 # ---------------------------------------------------------------------------------------------------------------- flips
@@ -396,7 +482,30 @@ def test_the_first_tab_skips_to_the_content(opened: Any) -> None:
     assert opened.evaluate("document.getElementById('content').contains(document.activeElement)")
 
 
-ADDRESSES = ("", "#number/table1/llama-tiny/beamlora/accuracy/avg", "#run/math/llama-tiny/beamlora/seed0")
+#: What the Tab key stops at, in the order of the document: what has the focus, or is left out.
+TABBED = """() => [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")]
+  .filter((e) => e.checkVisibility() && !e.disabled && e.tabIndex >= 0)"""
+#: The place of what has the focus among them; -1: it is none of them.
+PLACE = f"() => ({TABBED})().indexOf(document.activeElement)"
+SEEN = "() => getComputedStyle(document.activeElement).outlineStyle"
+
+
+@pytest.mark.parametrize("address", ["", PAIR, "#run/math/llama-tiny/beamlora/seed0"])
+def test_the_tab_key_stops_at_every_control_in_the_order_of_the_page(opened: Any, path: Path, address: str) -> None:
+    """WCAG 2.2, 2.1.1, 2.1.2, 2.4.3 and 2.4.7: all are reached, none holds the focus, in the order in which they are read, and
+    one sees where one is."""
+    go(opened, path, address)
+    opened.evaluate("document.activeElement.blur(); document.querySelector('.skip').focus()")
+    stops = opened.evaluate(f"({TABBED})().length")
+    visited = []
+    for _ in range(stops):
+        visited.append(opened.evaluate(PLACE))
+        assert opened.evaluate(SEEN) != "none", opened.evaluate("document.activeElement.outerHTML")
+        opened.keyboard.press("Tab")
+    assert visited == list(range(stops)) and stops > 20
+
+
+ADDRESSES = ("", "#number/table1/llama-tiny/beamlora/accuracy/avg", "#run/math/llama-tiny/beamlora/seed0", PAIR)
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
