@@ -262,7 +262,7 @@ def test_what_stands_on_a_side_is_chosen_without_leaving_it(opened: Any, path: P
 
 
 @pytest.mark.parametrize(
-    ("address", "link", "pair"),
+    ("address", "link", "heading"),
     [
         ("#runs", "#runs-table td a[aria-label*='math/llama-tiny/lora/seed3']", "LoRA, seed 3 beside BeamLoRA, seed 3"),
         ("#run/math/mistral-tiny/beamlora/seed2", "#view a[href^='#pair/']", "BeamLoRA, seed 2 beside LoRA, seed 2"),
@@ -270,10 +270,12 @@ def test_what_stands_on_a_side_is_chosen_without_leaving_it(opened: Any, path: P
         ("#tables", f"{TABLE} tr.baseline th a >> nth=0", "LoRA, 5 seeds beside BeamLoRA, 5 seeds"),
     ],
 )
-def test_a_row_a_run_and_a_number_lead_to_the_one_beside_it(opened: Any, path: Path, address: str, link: str, pair: str) -> None:
+def test_a_row_a_run_and_a_number_lead_to_the_one_beside_it(
+    opened: Any, path: Path, address: str, link: str, heading: str
+) -> None:
     go(opened, path, address)
     opened.locator(link).click()
-    headed(opened, pair)
+    headed(opened, heading)
 
 
 # ---------------------------------------------------------------------------------------------------------------- flips

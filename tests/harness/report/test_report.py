@@ -207,6 +207,8 @@ def test_a_failed_run_is_shown_as_failed(text: str, tags: Tags) -> None:
 def test_every_link_leads_to_something(text: str, tags: Tags) -> None:
     data = page.unpack(tags.packed)
     known = {f"#run/{run['id']}" for run in data["runs"]}
+    sides = {"/".join(run["id"].split("/")[:3]) for run in data["runs"]}
+    known |= {f"#pair/{side}" for side in sides}
     known |= {"#number/" + number["key"].replace("|", "/") for number in data["numbers"]}
     known |= {f"#{attributes['id']}" for _, attributes in tags.tags if "id" in attributes}
     links = {attributes["href"] for tag, attributes in tags.tags if tag == "a"}
