@@ -22,3 +22,11 @@ def example(name: str) -> str:
 def blocks(language: str) -> list[str]:
     """Every fenced block of a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(language: str) -> list[str]:
+    """The commands of all blocks of a language, each in one line, without comments: in ``console`` what follows a ``$``."""
+    lines = [line for block in blocks(language) for line in block.replace("\\\n", " ").splitlines()]
+    if language == "console":
+        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    return [command for line in lines if (command := re.sub(r" +# .*", "", line).strip())]

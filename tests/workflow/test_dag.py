@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,12 +25,13 @@ from harness.figures.catalogue import figures
 from harness.progress import Plan
 from harness.records import bench
 from harness.workflow.dag import Dag, read_config
-from tests import preloaded
+from tests import preloaded, readme
 from tests.experiments import miniature
 from tests.paths import ROOT
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 DORA = "math/llama-mini/dora/seed0"
+LORA = "results/mini/math/llama-mini/lora/seed0"
 SOURCES = ("Snakefile", "beamlora", "methods", "harness", "evaluation", "config", "profiles")
 
 
@@ -206,6 +209,42 @@ def test_snakemakes_own_report_holds_the_table(finished: Copy, tmp_path: Path) -
     done = finished.snakemake("--report", str(tmp_path / "report.html"), cores=())
     assert done.returncode == 0, done.stderr
     assert "Adding table1.csv" in done.stderr and (tmp_path / "report.html").stat().st_size > 100_000
+
+
+def test_the_workflow_as_a_ro_crate(finished: Copy, tmp_path: Path) -> None:
+    """By the command of docs/exports.md. The plugin comes with ``make setup``."""
+    if find_spec("snakemake_report_plugin_fairscape") is None:
+        pytest.skip("snakemake-report-plugin-fairscape is not installed: make setup")
+    (command,) = (block for block in readme.commands("console") if "--reporter fairscape" in block)
+    crate = tmp_path / "ro-crate-metadata.json"
+    words = [str(crate) if word.endswith(crate.name) else word for word in shlex.split(command)]
+    assert words[:3] == ["snakemake", "--cores", "all"]
+    done = finished.snakemake(*words[3:])
+    assert done.returncode == 0, done.stderr + done.stdout
+    parts = {part["@id"]: part for part in json.loads(crate.read_text())["@graph"]}
+    (root,) = (part for part in parts.values() if any("ROCrate" in kind for kind in part["@type"]))
+    assert (root["author"], root["license"]) == ("A Person", "https://spdx.org/licenses/Apache-2.0")
+    jobs = {part["name"].partition(", seed")[0]: part for part in parts.values() if "isPartOf" in part and "startTime" in part}
+    runs = [
+        f"{rule} (domain=math, method={method}, model=llama-mini"
+        for rule in ("train", "evaluate")
+        for method in ("lora", "dora")
+    ]
+    assert {name for name in jobs if not name.startswith("base_model")} == {*runs, "table (table=table1)"} and len(jobs) == 6
+
+    def files(job: str, role: str) -> set[str]:
+        return {parts[one["@id"]]["localPath"] for one in jobs[job][role]}
+
+    assert (
+        files(runs[0], "generated") == {f"{LORA}/{name}" for name in ("adapter", "train.json")} < files(runs[2], "usedDataset")
+    )
+    assert f"{LORA}/metrics.json" in files(runs[2], "generated") & files("table (table=table1)", "usedDataset")
+    assert (
+        "python -m harness.train --configfile config/tiny.yaml  --run math/llama-mini/lora/seed0 " in jobs[runs[0]]["command"]
+    )
+    for name, job in jobs.items():
+        assert job["startTime"] <= job["endTime"]
+        assert all((finished.root / path).exists() for role in ("generated", "usedDataset") for path in files(name, role))
 
 
 def test_nothing_is_left_to_do(unchanged: Copy) -> None:
