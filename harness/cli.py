@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import select
 import shlex
 import shutil
@@ -15,6 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,6 +25,7 @@ from harness import overhead, progress
 from harness.arguments import misread, overrides
 from harness.did_you_mean import hint
 from harness.errors import ConfigError, Preempted
+from harness.files import nearest_existing
 
 DEFAULT_CONFIGFILE = Path("config/tiny.yaml")
 #: The key of Snakemake's ``--config`` that names a file of config/.
@@ -217,6 +220,20 @@ _NO_ROOM = 1 << 20
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 
 
+#: What torch says of a file that it could not write, whatever the reason.
+_TORCH = re.compile(r"unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing")
+
+
+def _fullest() -> tuple[Path, int]:
+    """Of the folders that the command writes to, as far as its words name them, the one with the least room; its free bytes."""
+    folders = {RESULTS if RESULTS.is_dir() else Path()}
+    for word in sys.argv[1:]:
+        with suppress(OSError, ValueError):  # no path: too long for one, or with a zero byte
+            folders.add(nearest_existing(Path(word)))
+    free = {folder: shutil.disk_usage(folder).free for folder in sorted(folders)}
+    return min(free.items(), key=lambda item: item[1])
+
+
 def disk_fault(error: BaseException) -> str | None:
     """What is wrong with the disk, where that is what an error comes from; None where it is not.
 
@@ -224,14 +241,17 @@ def disk_fault(error: BaseException) -> str | None:
     """
     if isinstance(error, OSError) and error.errno in _DISK and error.errno != errno.ENOSPC:
         return f"{error.filename or 'a file'}: {error.strerror}; put that right and repeat the command"
-    folder = RESULTS if RESULTS.is_dir() else Path()
-    free = shutil.disk_usage(folder).free
+    folder, free = _fullest()
     full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in str(error)
     if full or free < _NO_ROOM:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        found = f"found a full disk, with {free / 2**20:.1f} MiB left ({said})"
-        return f"{folder.resolve()}: {found}; make room and repeat the command, which goes on from its last checkpoint"
-    return None
+        found, mend = "a full disk", "make room"
+    elif _TORCH.search(str(error)):
+        found, mend = "a file that could not be written", "see whether a quota or a limit on sizes of files is reached"
+    else:
+        return None
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    again = f"{mend} and repeat the command, which goes on from its last checkpoint"
+    return f"{folder.resolve()}: found {found}, with {free / 2**20:.1f} MiB left ({said}); {again}"
 
 
 def run(main: Callable[[list[str] | None], int | None]) -> NoReturn:

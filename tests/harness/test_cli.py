@@ -285,7 +285,12 @@ DISK_ERRORS: list[tuple[Exception, float, str | None]] = [
     (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 2**30, FULL),
     (OSError(errno.ENOSPC, "No space left on device"), 2**30, FULL),
     (OSError(errno.EROFS, "Read-only file system", "results/x"), 2**30, "results/x: Read-only file system; put that right"),
-    (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 126336 vs 126224"), 2**30, None),
+    (
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+        2**30,
+        "found a file that could not be w",
+    ),
+    (RuntimeError("unexpected position"), 2**30, None),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "results/x"), 2**30, None),
 ]
 
@@ -312,6 +317,19 @@ def test_a_disk_that_fails_is_one_line(
         assert ended.value.code == 1 and "Traceback" in written and out.startswith("failed: ")
     else:
         assert ended.value.code == 2 and out == written and len(out.splitlines()) == 1 and said in out
+
+
+def test_the_disk_that_is_named_is_the_fullest_that_the_command_writes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = ["--run", "a/b", "--scratch", str(tmp_path / "scratch/new/one"), "--set", "x=" + 300 * "long/" + 300 * "y"]
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    room = {tmp_path / "scratch": 2**12}
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=room.get(folder, 2**30)))
+    said = cli.disk_fault(RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"))
+    assert said is not None and said.startswith(f"{tmp_path}/scratch: found a full disk, with 0.0 MiB left (RuntimeError: ")
 
 
 # ---- the workflow behind a job

@@ -8,6 +8,7 @@ import math
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -367,6 +368,59 @@ def test_killed_at_random_points_the_same_command_ends_with_the_same_artefact(
         for folder in (where.output, where.scratch):
             shutil.rmtree(folder, ignore_errors=True)
     assert all(ended)
+
+
+# ------------------------------------------------------------------------------------------------------------- a full disk
+
+#: A shell that has room for one checkpoint and not for two, and gets more when the training has failed for it.
+ROOM = {
+    "a full disk": ("mount -t tmpfs -o size=$ROOM none $FOLDER", "mount -o remount,size=64m $FOLDER"),
+    "a limit on the size of files": ("ulimit -S -f 60", "ulimit -S -f unlimited"),
+}
+SCRIPT = "{less}; $TRAIN; echo status $?; find $FOLDER -name complete.json; {more}; $TRAIN && cp -r $FOLDER/run $OUTPUT"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ROOM)
+def test_training_that_found_no_room_goes_on_with_the_same_bits_when_there_is_some(
+    how: str, tmp_path: Path, models_dir: Path, uninterrupted: Callable[[str], Folders], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file system of a namespace of its own; BeamLoRA, which has a state beside the optimizer's."""
+    alone = ["unshare", "--map-root-user", "--mount"]
+    if how == "a full disk" and subprocess.run([*alone, "mount", "-t", "tmpfs", "none", tmp_path]).returncode != 0:
+        pytest.skip("this machine lets nobody mount a file system of his own")
+    path = experiment_file(tmp_path, "beamlora")
+    experiment, spec = load_run([path], {}, "math/llama-mini/beamlora/seed0")
+    once = folders(tmp_path, models_dir, "once")
+    with monkeypatch.context() as patch:
+        kill_after(patch, 4)
+        with pytest.raises(Killed):
+            train(spec, experiment, once)
+    files = [file for folder in (once.scratch, once.cache) for file in folder.rglob("*") if file.is_file()]
+    room = sum(file.stat().st_size for file in files) + 100_000
+    folder, output = tmp_path / "small", tmp_path / "whole"
+    folder.mkdir()
+    words = [
+        *(sys.executable, "-m", "harness.train", "--configfile", path, "--run", spec.run_id, "--run-dir", folder / "run"),
+        *("--scratch", folder / "scratch", "--models-dir", models_dir, "--cache-dir", folder / "cache"),
+    ]
+    less, more = ROOM[how]
+    variables = {"ROOM": room, "FOLDER": folder, "OUTPUT": output, "TRAIN": shlex.join(map(str, words))}
+    script = SCRIPT.format(less=less, more=more)
+    done = subprocess.run(
+        [*(alone if how == "a full disk" else []), "bash", "-c", script], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, **{name: str(value) for name, value in variables.items()}},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (refused,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    found = {"a full disk": "a full disk", "a limit on the size of files": "a file that could not be written"}[how]
+    assert f": found {found}, with " in refused and "repeat the command" in refused and "Traceback" not in done.stderr
+    _, again = done.stdout.split("status 2\n")
+    kept = {"a full disk": 1, "a limit on the size of files": 0}[how]
+    assert again.count("complete.json\n") == kept and ("going on from" in again) == bool(kept), "in the middle of training"
+    if how == "a full disk":
+        assert refused.startswith(f"error: {folder}"), "the disk that is full, and not that of the results"
+    assert contents(dataclasses.replace(once, output=output)) == contents(uninterrupted("beamlora"))
 
 
 def test_a_checkpoint_without_its_optimizer_is_refused_by_name_and_the_one_before_is_used(
