@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in args.measures if name not in MEASURES]
     if unknown:
         parser.error(f"found measures {', '.join(unknown)}, expected some of {', '.join(MEASURES)}")
+    files.require_writable(args.output)
     torch.set_num_threads(1)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:

@@ -37,6 +37,27 @@ def nearest_existing(path: Path) -> Path:
     return next(one for one in (path, *path.absolute().parents) if one.exists())
 
 
+def require_writable(*paths: Path) -> None:
+    """Refuse files that cannot be written, before the work whose result they are to hold. Nothing is left behind.
+
+    Raises:
+        ConfigError: one is a folder, or the nearest folder above it that is there is none, or takes no new file.
+    """
+    import tempfile  # 10 ms that a --help need not pay
+
+    for path in paths:
+        if path.is_dir():
+            raise ConfigError(f"{path}: found a folder, expected a file to write")
+        folder = nearest_existing(path.parent)
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: found a file, expected a folder to write {path.name} in")
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be written ({error.strerror}), expected a folder for {path.name}") from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.

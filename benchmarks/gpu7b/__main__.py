@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness import cli
 from harness.config import ConfigError
+from harness.files import require_writable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"found {torch.cuda.device_count()} GPUs, expected one of 80 GB (of several, CUDA_VISIBLE_DEVICES=0 leaves one); "
             "--smoke runs on the CPU"
         )
+    require_writable(args.output)
     given = ["--output", str(args.output), *(["--smoke"] if args.smoke else [])]
     record = run(SMOKE if args.smoke else PAPER, output=args.output, arguments=given, started=started)
     return 1 if any(part.status == "error" for part in record.parts) else 0

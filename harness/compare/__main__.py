@@ -49,8 +49,10 @@ def execute(args: argparse.Namespace) -> int:
     from harness.compare import text
     from harness.compare.paired import compare
     from harness.compare.sources import sides
-    from harness.files import write_json
+    from harness.files import require_writable, write_json
 
+    if args.json is not None:
+        require_writable(args.json)
     result = compare(*sides(first, second), metric=args.metric, margin=args.margin)
     print(text.report(result))
     if args.json is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
 from harness.evaluate.run import evaluate_run
 from harness.experiment.runs import load_run
+from harness.files import require_writable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     config = parse_config(args)
     experiment, spec = load_run(config.files, config.overrides, args.run)
+    require_writable(args.run_dir / "metrics.json")
     record = evaluate_run(spec, run_dir=args.run_dir, models_dir=args.models_dir, data_dir=experiment.data_dir)
     for name, task in record["tasks"].items():
         accuracy = "" if task["accuracy"] is None else f"accuracy {100 * task['accuracy']:.1f} % ({task['grader']}), "

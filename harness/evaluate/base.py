@@ -18,7 +18,7 @@ from harness.evaluate.run import UNFINISHED, evaluate_tasks
 from harness.evaluate.task import check_task
 from harness.experiment.runs import load_experiment
 from harness.export import lm_eval
-from harness.files import write_json
+from harness.files import require_writable, write_json
 
 
 def evaluate_base(
@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     config = parse_config(args)
     experiment = load_experiment(config.files, config.overrides)
+    require_writable(args.run_dir / "metrics.json")
     record = evaluate_base(
         experiment, model_key=args.model, protocol=args.protocol, run_dir=args.run_dir, models_dir=args.models_dir
     )

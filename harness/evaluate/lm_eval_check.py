@@ -27,7 +27,7 @@ from evaluation.sets.prompts import CONTINUATION
 from harness import cli
 from harness.config import BaseModelSpec, ConfigError, EvaluationSpec, Experiment, LmEvalSpec, RunSpec, TaskSpec
 from harness.evaluate.lm_eval_documents import task_spec
-from harness.files import write_json
+from harness.files import require_writable, write_json
 from harness.provenance import versions
 from harness.records.read import read_metrics
 from harness.records.training import read_training
@@ -373,6 +373,8 @@ def main(arguments: list[str] | None = None) -> int:
     data_dir = args.data_dir or experiment.data_dir
     limit_threads()
     subject = _recorded(args.run, args.models_dir) if args.run is not None else _base(experiment, args.model, args.models_dir)
+    output = args.output or subject.output
+    require_writable(output)
     tasks = _load_tasks(args, data_dir, subject.evaluation)
     dtype = args.dtype or subject.dtype
     model, tokenizer = subject.load(dtype)
@@ -386,7 +388,6 @@ def main(arguments: list[str] | None = None) -> int:
         recorded=subject.evaluation,
     )
     releases = versions() | {"lm_eval": version("lm_eval")}
-    output = args.output or subject.output
     write_json(output, _record(agreements, **subject.about, dtype=dtype, limit=args.limit, versions=releases))
     print(f"{agreement_text(agreements)}\n{output}")
     return int(any(not item.agrees for item in agreements.values() if item.kind == "loglikelihood"))

@@ -8,7 +8,39 @@ share, ``interactive`` what all plots share.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import files
+
+if TYPE_CHECKING:
+    from harness.records.versioned import Recipe
+
+#: The word of a PNG that says from which data it was drawn: the SHA-256 of the CSV beside it.
+DRAWN_FROM = "Data-SHA256"
+
+
+def check_drawn(picture: Path, recipe: Recipe) -> None:
+    """Hold a figure's PNG and the CSV beside it against each other, as far as they are there. Pictures of earlier releases do
+    not say from which data they were drawn.
+
+    Args:
+        recipe: how they are made, for messages.
+
+    Raises:
+        BrokenRecord: one of them is empty or cut off, or the data are not those of the picture.
+    """
+    data = picture.with_suffix(".csv")
+    for path in (picture, data):
+        if (why := files.fault(path)) is not None:
+            raise recipe.broken(path, why)
+    if picture.is_file() and data.is_file():
+        said = re.search(DRAWN_FROM.encode() + rb"\0([0-9a-f]{64})", picture.read_bytes()[:4096])
+        if said is not None and said[1].decode() != hashlib.sha256(data.read_bytes()).hexdigest():
+            raise recipe.broken(data, f"found other data than {picture.name} was drawn from")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness import cli
 from harness.errors import ConfigError
 from harness.figures import Selection
+from harness.files import require_writable
 
 DESCRIPTION = "Draw a figure from the records of an experiment: PNG, PDF, and the data behind it as CSV."
 
@@ -63,6 +64,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.figure is None:
         print(catalogue.listing())
         return 0
+    if args.output_dir is not None:
+        require_writable(args.output_dir / f"{args.figure}.png")
     catalogue.get(args.figure)
     selection = _selection(args)
     if args.gpu7b is not None:

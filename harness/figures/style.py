@@ -27,6 +27,7 @@ from matplotlib.ticker import FuncFormatter
 
 from harness import files
 from harness.config import Metric
+from harness.figures import DRAWN_FROM
 
 #: Method -> colour. After Okabe and Ito's palette, extended to nine; tests/harness/figures/test_style.py measures contrast on
 #: white and on the report's dark ground, and distances as seen with deuteranopia and protanopia.
@@ -259,19 +260,25 @@ def csv_text(data: pd.DataFrame) -> str:
 
 
 def save(plot: Plot, folder: Path, name: str) -> list[Path]:
-    """Write ``name``.png, .pdf and .csv; the same data gives the same bytes.
+    """Write ``name``.png, .pdf and .csv; the same data gives the same bytes. The PNG says which data these are, for
+    ``check_drawn``.
 
     Returns:
         The three paths.
     """
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "csv")]
     # Without these the files hold the date and matplotlib's version.
-    unsigned = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
+    data = csv_text(plot.data)
+    drawn_from = hashlib.sha256(data.encode()).hexdigest()
+    unsigned = {
+        "png": {"Software": None, DRAWN_FROM: drawn_from},
+        "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    }
     for path in paths[:2]:
         kind = path.suffix[1:]
         content = io.BytesIO()
         plot.figure.savefig(content, format=kind, metadata=unsigned[kind])
         with files.replacing(path) as temporary:
             temporary.write_bytes(content.getvalue())
-    files.write_text(paths[2], csv_text(plot.data))
+    files.write_text(paths[2], data)
     return paths

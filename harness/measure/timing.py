@@ -162,6 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
         for status in serve(experiment, sys.stdin, output=args.output, **folders):
             print(status, file=answers, flush=True)
         return 0
+    files.require_writable(args.output)
     command = [sys.executable, "-m", "harness.measure.timing", *config.arguments]
     command += ["--models-dir", str(args.models_dir), "--cache-dir", str(args.cache_dir)]
     record = measure_all(experiment, command=command, output=args.output, scratch_dir=args.scratch)

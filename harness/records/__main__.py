@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness import cli
 from harness.experiment.runs import all_runs, load_experiment, table_runs
+from harness.files import require_writable
 from harness.records.frame import write_parquet
 from harness.records.read import DEFAULT_RESULTS, load_records
 
@@ -20,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
     args = parser.parse_args(argv)
     config = cli.parse_config(args)
+    require_writable(args.output)
     experiment = load_experiment(config.files, config.overrides)
     runs = table_runs(experiment, args.table, paths=config.files) if args.table else all_runs(experiment)
     loaded = load_records(runs, results=args.results_dir, command=config.snakemake)

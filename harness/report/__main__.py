@@ -34,9 +34,10 @@ def _check(source: Source, path: Path) -> int:
 
 
 def _write(source: Source, path: Path, *, allow_missing: bool) -> int:
-    from harness.files import write_text
+    from harness.files import require_writable, write_text
     from harness.report.page import render_page
 
+    require_writable(path)
     page = render_page(source, allow_missing=allow_missing)
     write_text(path, page)
     print(f"{path}: {len(page.encode()) / 1e6:.2f} MB, opens in a browser without a server")

@@ -384,7 +384,7 @@ def _check_figures(source: Source, shown: Mapping[str, Any]) -> Iterable[str]:
             csv = style.csv_text(catalogue.build(name, inputs).data)
         now, then = (interactive.columns(interactive.read(one)) for one in (StringIO(csv), source.figures / f"{name}.csv"))
         if not same(then, now):
-            again = f"{source.command} --force -- {name}"
+            again = f"{source.command} --force -- {source.figures / name}.png"
             yield f"{name}: {source.figures / name}.csv is not what the records say; draw it again: {again}"
 
 

@@ -19,10 +19,11 @@ from PIL import Image
 
 from harness.config import ConfigError, RunSpec
 from harness.experiment.runs import all_runs, base_answers, table_runs
-from harness.figures import catalogue, interactive
+from harness.figures import catalogue, check_drawn, interactive
 from harness.figures.style import METHOD_COLOURS
 from harness.files import json_text
 from harness.records.read import Loaded, load_records
+from harness.records.versioned import Recipe
 from harness.report import made, others, runs
 from harness.report.numbers import Shown, TableView, details, table_view
 from harness.report.sources import Source, due_files, require_complete, state
@@ -59,12 +60,20 @@ class FigureView:
     reason: str
 
 
-def _picture(path: Path) -> tuple[str, tuple[int, int]]:
-    """A figure as base64 of a PNG with a palette, a third of the bytes and to the eye the same; and its size on the page."""
+def _picture(path: Path, recipe: Recipe) -> tuple[str, tuple[int, int]]:
+    """A figure as base64 of a PNG with a palette, a third of the bytes and to the eye the same; and its size on the page.
+
+    Raises:
+        RecordError: the file, or the data beside it, is damaged.
+    """
+    check_drawn(path, recipe)
     packed = io.BytesIO()
-    with Image.open(path) as image:
-        size = round(image.width * SCALE), round(image.height * SCALE)
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    try:
+        with Image.open(path) as image:
+            size = round(image.width * SCALE), round(image.height * SCALE)
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    except (OSError, SyntaxError) as error:  # what Pillow raises of a file that is damaged
+        raise recipe.broken(path, f"found no picture ({error})") from error
     return base64.b64encode(packed.getvalue()).decode(), size
 
 
@@ -73,7 +82,8 @@ def _figures(source: Source) -> list[FigureView]:
     for figure in catalogue.planned(source.experiment):
         path = source.figures / f"{figure.name}.png"
         command = f"{source.command} -- {figure.name}"
-        picture, size = _picture(path) if path.is_file() else (None, (0, 0))
+        recipe = Recipe.workflow(source.command, path)
+        picture, size = _picture(path, recipe) if path.is_file() else (None, (0, 0))
         views.append(
             FigureView(
                 name=figure.name,
@@ -93,16 +103,19 @@ def plots(source: Source) -> dict[str, dict[str, Any]]:
     """Figure -> its plots, of those that are drawn and have some, from the CSV beside the picture.
 
     Raises:
-        ConfigError: the CSV lacks a column: it is of an older version of the figure.
+        RecordError: a CSV is damaged, or lacks a column: it is of an older version of the figure.
     """
     drawn: dict[str, dict[str, Any]] = {}
     for figure in catalogue.planned(source.experiment):
         path = source.figures / f"{figure.name}.csv"
+        recipe = Recipe.workflow(source.command, path)
+        check_drawn(path.with_suffix(".png"), recipe)
         try:
             made = catalogue.plots(figure.name, interactive.read(path)) if path.is_file() else None
         except KeyError as error:
-            again = f"draw it again: {source.command} --force -- {figure.name}"
-            raise ConfigError(f"{path}: found no column {error}, expected those that the figure has now; {again}") from error
+            raise recipe.broken(path, f"found no column {error}, expected those that the figure has now") from error
+        except ValueError as error:  # pandas', of lines that are no CSV
+            raise recipe.broken(path, f"found no table ({error})") from error
         if made is not None and made["panels"]:
             drawn[figure.name] = made
     return drawn

@@ -7,6 +7,7 @@ import importlib
 
 from harness import cli
 from harness.errors import ConfigError
+from harness.files import require_writable
 from harness.tables.arguments import add_table_arguments, output_folder
 
 DESCRIPTION = "Write a table as Markdown, TeX and CSV."
@@ -17,6 +18,8 @@ _OTHERS = {"table4": "harness.tables.settings", "learning_rate": "harness.tables
 
 def execute(args: argparse.Namespace) -> int:
     """Write the table that parsed arguments name."""
+    if args.output_dir is not None:
+        require_writable(args.output_dir / f"{args.table}.md")
     if args.table in _OTHERS:
         if args.rates != "shared":
             raise ConfigError(

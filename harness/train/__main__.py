@@ -15,6 +15,7 @@ from harness.cli import SCRATCH, add_cache_argument, add_config_arguments, add_m
 from harness.config import ConfigError
 from harness.experiment.gpus import check_world, gpus_of
 from harness.experiment.runs import load_run
+from harness.files import require_writable
 from harness.plan.peaks import Peaks, check_memory, smallest_gpu
 from harness.train.launch import launch
 from harness.train.run import Folders, train
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     experiment, spec = load_run(config.files, config.overrides, args.run)
     if args.training_hash not in (None, spec.training_hash()):
         raise ConfigError(f"{config.files[-1]}: changed while the workflow was running; repeat the command")
+    require_writable(args.run_dir / "train.json", args.scratch / spec.training_hash() / "checkpoint", args.cache_dir / "tokens")
     processes = int(os.environ.get("WORLD_SIZE", "0"))
     if processes:
         check_world(spec, processes)

@@ -12,8 +12,9 @@ from typing import TypeAlias
 
 from harness import files
 from harness.experiment.runs import pruning_metric
+from harness.figures import check_drawn
 from harness.records.training import check_artefact
-from harness.records.versioned import BrokenRecord, MissingRecord
+from harness.records.versioned import BrokenRecord, MissingRecord, Recipe
 from harness.workflow.checkout import came_by_git
 from harness.workflow.dag import Dag
 
@@ -39,7 +40,7 @@ def fault(path: Path, check: Check | None = None) -> str | None:
 
 
 def _outputs(dag: Dag) -> Iterator[tuple[Path, Check | None]]:
-    """What tables, figures and the report are made from, whether it is there or not, and how it is checked."""
+    """What the rules leave, whether it is there or not, and how it is checked."""
     from harness.records import pruning, timing  # NumPy, 0.1 s
 
     for key in dag.experiment.models:
@@ -55,6 +56,12 @@ def _outputs(dag: Dag) -> Iterator[tuple[Path, Check | None]]:
         metric = pruning_metric(dag.experiment)
         yield from ((path, partial(pruning.read, path, metric)) for path in map(Path, dag.pruned))
     yield from ((path, partial(timing.read, path)) for path in map(Path, dag.timing))
+    for picture in map(Path, dag.drawn):
+        drawn = partial(check_drawn, picture, Recipe.workflow(dag.config.snakemake, picture))
+        yield from ((picture, drawn), (picture.with_suffix(".csv"), drawn), (picture.with_suffix(".pdf"), None))
+    for table in map(Path, dag.tables):
+        yield from ((table.with_suffix(suffix), None) for suffix in (".md", ".tex", ".csv"))
+    yield from ((dag.folder / name, None) for name in ("claims.md", "claims.json", "report.html", "runs.parquet"))
 
 
 def _of_training(folder: Path, run_id: str) -> Iterator[tuple[Path, Check | None]]:

@@ -56,6 +56,28 @@ def test_a_safetensors_file_without_tensors_or_with_more_bytes(tmp_path: Path) -
     assert files.fault(path) is not None
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("folder", "folder: found a folder, expected a file to write"),
+        ("file/out.json", "file: found a file, expected a folder to write out.json in"),
+        ("file/new/out.json", "file: found a file, expected a folder to write out.json in"),
+        ("/proc/new/out.json", "/proc: cannot be written ("),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(
+    path: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").touch()
+    with pytest.raises(ConfigError) as error:
+        files.require_writable(Path("folder/new/out.json"), Path(path))
+    assert str(error.value).removeprefix(f"{tmp_path}/").startswith(said)
+    files.require_writable(Path("file"), Path("folder/new/out.json"), tmp_path / "folder/out.json")
+    assert [one.name for one in sorted(tmp_path.rglob("*"))] == ["file", "folder"], "nothing is left behind"
+
+
 def test_what_is_set_aside_keeps_its_content_and_replaces_an_earlier_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

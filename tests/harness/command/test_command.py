@@ -16,6 +16,7 @@ import pytest
 from harness.command import __main__ as command
 from harness.command import demo
 from harness.config import ConfigError
+from tests.experiments import miniature, write
 from tests.paths import ROOT
 
 #: The packages that a command may load before its arguments are read: this project's.
@@ -53,6 +54,36 @@ def test_help_imports_the_standard_library_alone(module: str, words: tuple[str, 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     program = "beamlora" if module == "command" else f"python -m harness.{module}"
     assert done.stdout.startswith(f"usage: {' '.join([program, *words])} ") and done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("table", "table1", "--output-dir", "README.md"), "README.md: found a file, expected a folder to write table1.md in"),
+        (("figure", "pareto", "--output-dir", "/proc/x"), "/proc: cannot be written ("),
+        (("report", "--output", "docs"), "docs: found a folder, expected a file to write"),
+        (("compare", "nothing", "nowhere", "--json", "docs"), "docs: found a folder, expected a file to write"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    """There are no records: what is said first is what was looked at first."""
+    if words[0] != "compare":
+        words = (*words, "--results-dir", str(tmp_path))
+    done = run(*words)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {said}") and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "file"),
+    [("harness.train", "train.json"), ("harness.evaluate", "metrics.json")],
+)
+def test_a_run_whose_folder_cannot_be_written_is_refused_before_the_work(module: str, file: str, tmp_path: Path) -> None:
+    path = write(tmp_path, miniature())
+    main = import_module(f"{module}.__main__").main
+    folder = tmp_path / "folder"
+    folder.touch()
+    with pytest.raises(ConfigError, match=rf"^{folder}: found a file, expected a folder to write {file} in$"):
+        main(["--configfile", str(path), "--run", "math/llama-mini/lora/seed0", "--run-dir", str(folder)])
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,9 @@ def test_a_plot_of_other_data_than_the_records_is_named(source: Source, tmp_path
     assert list(_check_figures(source, page.plots(source))) == []
     assert list(_check_figures(other, page.plots(source))) == [f"time_memory: the page's plots are not those of {path}"]
     (found,) = _check_figures(other, page.plots(other))
-    assert f"{path} is not what the records say; draw it again: " in found and found.endswith("--force -- time_memory")
+    assert f"{path} is not what the records say; draw it again: " in found and found.endswith(
+        f"--force -- {path.with_suffix('.png')}"
+    )
 
 
 def edit(source: Source, change: Callable[[str], str]) -> None:

@@ -19,8 +19,11 @@ import yaml
 from harness.cli import Config
 from harness.config import ConfigError
 from harness.experiment.runs import all_runs
+from harness.figures import catalogue, style
+from harness.figures.inputs import Inputs
 from harness.figures.style import colour_of
 from harness.records.read import Loaded, load_record, load_records
+from harness.records.versioned import RecordError
 from harness.report import __main__ as command
 from harness.report import numbers, others, page, runs, sources
 from harness.report.sources import Source
@@ -321,8 +324,51 @@ def test_a_figure_with_data_is_plotted_from_them(source: Source, tags: Tags) -> 
 def test_data_of_an_older_figure_are_refused_by_name(copy: Source) -> None:
     path = copy.figures / "time_memory.csv"
     path.write_text(path.read_text().replace("ratio", "quotient", 1))
-    with pytest.raises(ConfigError, match="time_memory.csv: found no column 'ratio', .*--force -- time_memory"):
+    with pytest.raises(ConfigError, match=r"time_memory.csv: found no column 'ratio', .*--force -- \S+/time_memory\.csv$"):
         page.plots(copy)
+
+
+@pytest.fixture
+def drawn(copy: Source) -> Source:
+    """With a figure that is drawn, and not only its data."""
+    where = {"configfiles": copy.config.files, "results": copy.results, "command": copy.command}
+    with style.theme():
+        plot = catalogue.build("time_memory", Inputs(experiment=copy.experiment, **where))
+        style.save(plot, copy.figures, "time_memory")
+    return copy
+
+
+#: What is done to the files of a figure -> what is said of which of them.
+DAMAGED_FIGURES = {
+    "an empty picture": ("png", lambda whole: b"", "found an empty file"),
+    "half a picture": ("png", lambda whole: whole[: len(whole) // 2], "found {half} bytes, which end within the file"),
+    "a picture with a hole": ("png", lambda whole: whole[:200] + bytes(len(whole) - 400) + whole[-200:], "found no picture ("),
+    "empty data": ("csv", lambda whole: b"", "found an empty file"),
+    "half the data": ("csv", lambda whole: whole[: len(whole) // 2], "found other data than time_memory.png was drawn from"),
+    "a line less": ("csv", lambda whole: b"".join(whole.splitlines(True)[:-1]), "found other data than time_memory.png was dr"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_FIGURES)
+def test_a_damaged_figure_is_refused_by_name(drawn: Source, damage: str) -> None:
+    suffix, spoil, said = DAMAGED_FIGURES[damage]
+    path = drawn.figures / f"time_memory.{suffix}"
+    whole = path.read_bytes()
+    page.render_page(drawn)
+    path.write_bytes(spoil(whole))
+    try:
+        with pytest.raises(RecordError) as error:
+            page.render_page(drawn)
+    finally:
+        path.write_bytes(whole)
+    message = str(error.value)
+    assert message.startswith(f"{path}: {said.format(half=len(whole) // 2)}") and f"--force -- {drawn.figures}/time" in message
+
+
+def test_figures_of_earlier_releases_do_not_say_what_they_were_drawn_from(copy: Source) -> None:
+    path = copy.figures / "time_memory.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert page.plots(copy).keys() == {"time_memory"}
 
 
 def test_a_figure_is_plotted_on_a_phone_and_axe_finds_nothing_there(browser: Any, text: str, tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
-from harness import cli
+from harness import cli, files
 from harness.config import SCHEMA_VERSION
+from harness.figures import style
 from harness.files import write_json, write_jsonl
 from harness.workflow.dag import Dag
 from harness.workflow.damage import set_aside_damaged
@@ -190,6 +193,26 @@ def test_a_pruning_that_contradicts_itself_is_due(tmp_path: Path, monkeypatch: p
     wrong = {"one row fewer": {"correct": ["11"]}, "other means": {"accuracy": [1.0, 0.25]}}[how]
     write_json(path, record | {"tasks": {"gsm8k": task | wrong}})
     assert set_aside_damaged(dag, dry_run=False) == {str(path)}
+
+
+def test_damaged_tables_figures_and_claims_are_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also data that are whole lines of a table, and others than those of the picture."""
+    monkeypatch.chdir(tmp_path)
+    timing = {"model": "llama-mini", "domain": "math", "methods": ["lora", "dora"], "baseline": "lora"}
+    dag = Dag(cli.Config(files=(write(tmp_path, miniature(timing=timing)),)))
+    picture, table = Path(dag.figure_of("time_memory")), Path(dag.tables[0])
+    with style.theme():
+        style.save(style.Plot(figure=Figure(), data=pd.DataFrame({"a": [1, 2], "b": [3, 4]})), picture.parent, picture.stem)
+    files.write_text(table.with_suffix(".csv"), "a,b\n")
+    assert set_aside_damaged(dag, dry_run=False) == set()
+    data = picture.with_suffix(".csv")
+    data.write_text("a,b\n1,3\n")
+    for path in (table.with_suffix(".csv"), dag.folder / "claims.json"):
+        path.write_bytes(b"")
+    due = {str(path) for path in (data, table.with_suffix(".csv"), dag.folder / "claims.json")}
+    assert set_aside_damaged(dag, dry_run=True) == due
+    picture.write_bytes(picture.read_bytes()[:-20])
+    assert set_aside_damaged(dag, dry_run=False) == due - {str(data)} | {str(picture)}, "redrawn, the picture has its data"
 
 
 def test_a_damaged_base_model_is_due(finished: Dag) -> None:
