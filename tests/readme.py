@@ -10,6 +10,11 @@ from tests.paths import ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "packages/beamlora/README.md"]
 PAGES += [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "clusters.md"]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+#: The options of the command that draws README's picture.
+PICTURE = (
+    "--experiment evidence --output-dir docs/images "
+    "--set 'sweeps.learning_rate.points=[{learning_rate: 1.0e-4}, {learning_rate: 1.0e-3}]'"
+)
 
 
 def example(name: str) -> str:
@@ -25,8 +30,9 @@ def blocks(language: str) -> list[str]:
 
 
 def commands(language: str) -> list[str]:
-    """The commands of all blocks of a language, each in one line, without comments: in ``console`` what follows a ``$``."""
-    lines = [line for block in blocks(language) for line in block.replace("\\\n", " ").splitlines()]
-    if language == "console":
-        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    """The commands of all blocks of a language, each in one line, without comments; what follows a ``$`` in a block that has one."""
+    lines: list[str] = []
+    for block in blocks(language):
+        own = block.replace("\\\n", " ").splitlines()
+        lines += [line.removeprefix("$ ") for line in own if line.startswith("$ ")] or own
     return [command for line in lines if (command := re.sub(r" +# .*", "", line).strip())]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from trl import SFTConfig
 from evaluation.graders.verdicts import Answered
 from harness import cli
 from harness.command import __main__ as beamlora
+from harness.figures import check_drawn
+from harness.records.versioned import Recipe
 from tests import preloaded, readme, tiny_models
 from tests.methods import toy
 from tests.paths import ROOT
@@ -149,6 +154,38 @@ def test_set_example() -> None:
     assert not any(grade(wrong).correct for grade in known.graders.values())
     with pytest.raises(ValueError, match="multiarith row 0: field 'final_ans' is missing, found question"):
         known.examples([{"question": "How many?"}])
+
+
+# ---------------------------------------------------------------------------------------------------------- what it shows
+
+
+def test_the_picture_is_what_its_command_draws_from_the_committed_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its data, whose hash is in the picture: its own bytes depend on the release of FreeType."""
+    (picture,) = re.findall(r"^!\[[^]]+\]\((docs/[^)]+)\)$", readme.TEXT, flags=re.MULTILINE)
+    command = f"beamlora figure {Path(picture).stem} {readme.PICTURE}"
+    assert f"`{command}`" in readme.TEXT
+    monkeypatch.chdir(ROOT)
+    beamlora.main([word.replace("docs/images", str(tmp_path)) for word in shlex.split(command)[1:]])
+    shutil.copy(picture, tmp_path)
+    check_drawn(tmp_path / Path(picture).name, Recipe.command(command))
+    assert hashlib.sha256((tmp_path / "learning_rate.csv").read_bytes()).hexdigest().encode() in Path(picture).read_bytes()
+
+
+def test_the_badges_are_true() -> None:
+    badges = dict(re.findall(r"!\[([^]]+)\]\(([^)]+badge[^)]+)\)", readme.TEXT))
+    assert len(badges) == 3 and all(
+        url.startswith(("../../actions/workflows/", "https://img.shields.io/badge/")) for url in badges.values()
+    )
+    workflow = yaml.safe_load(
+        (ROOT / ".github" / badges["tests"].removeprefix("../../actions/").removesuffix("/badge.svg")).read_text()
+    )
+    versions = workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [one.rpartition(" ")[2] for one in project["classifiers"]] == versions
+    assert badges[f"Python {', '.join(versions)}"].endswith(f"/Python-{'%20%7C%20'.join(versions)}-blue")
+    assert badges[f"Licence: {project['license']}"].endswith(f"/licence-{project['license'].replace('-', '--')}-blue")
 
 
 # ---------------------------------------------------------------------------------------------------------- what it names
