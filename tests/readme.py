@@ -30,7 +30,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands(language: str) -> list[str]:
-    """The commands of all blocks of a language, each in one line, without comments; what follows a ``$`` in a block that has one."""
+    """The commands of all blocks of a language, each in one line, without comments: what follows a ``$`` where there is one."""
     lines: list[str] = []
     for block in blocks(language):
         own = block.replace("\\\n", " ").splitlines()
