@@ -219,7 +219,7 @@ def test_what_is_decided_renders_the_table_again_and_trains_nothing(unchanged: C
     ("edited", "expected"),
     [
         # The table asks for numbers alone; what the others print stands behind none.
-        (["harness/tables/build.py", "harness/tables/summary.py", "harness/evaluate/audit.py"], {"table": 1}),
+        (["harness/tables/build.py", "harness/tables/summary.py", "harness/answers/audit.py"], {"table": 1}),
         (["evaluation/graders/math_strict.py"], {"evaluate": 2, "table": 1}),
         (["methods/dora.py"], {"train": 1, "evaluate": 1, "table": 1}),
         (["harness/synthetic/records.py"], {"base_model": 1, "train": 2, "evaluate": 2, "table": 1}),
