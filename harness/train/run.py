@@ -50,6 +50,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
         ConfigError: the model, the data or a setting is wrong.
         methods.base.MechanismError: the method did not do what its settings ask for.
         Preempted: SIGTERM came; a checkpoint is saved.
+        OutOfMemory: on one of several processes; the next start computes micro-batches in smaller parts.
     """
     import torch
 
@@ -216,11 +217,12 @@ def _refuse_other_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
 
 
 def _fit(trainer: MethodTrainer, scratch: Path) -> None:
-    from harness.train.checkpoints import take_latest
+    from harness.train.checkpoints import out_of_memory, take_latest
     from harness.train.preemption import SaveOnSigterm
 
     with trainer.args.main_process_first(local=False):  # which sets the others aside
         checkpoint = take_latest(scratch)
+        trainer.out_of_memory = out_of_memory(scratch)
     if checkpoint is not None and trainer.is_world_process_zero():
         print(f"going on from {checkpoint}", flush=True)
     preemption = SaveOnSigterm()
