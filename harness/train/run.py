@@ -103,7 +103,7 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders, *, on_h
     import torch
     from transformers import set_seed
 
-    from harness.data.tokens import training_set
+    from harness.data.tokens import note_lengths, training_set
     from harness.models.load import base_model_hash, load_base
     from harness.train import attention
 
@@ -117,10 +117,12 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders, *, on_h
         attn_implementation=spec.training.attn_implementation,
         on_host=on_host,
     )
+    dataset = training_set(spec.data, tokenizer, data_dir=experiment.data_dir, cache_dir=folders.cache)
+    note_lengths(dataset, spec.data, spec.model, cache_dir=folders.cache)
     return Base(
         model=model,
         tokenizer=tokenizer,
-        dataset=training_set(spec.data, tokenizer, data_dir=experiment.data_dir, cache_dir=folders.cache),
+        dataset=dataset,
         parameters=model.num_parameters(),
         hash=base_model_hash(spec.model_key, spec.model, models_dir=folders.models),
     )
