@@ -28,18 +28,22 @@ def launch(module: str, arguments: Sequence[str], *, processes: int, scratch: Pa
     Returns:
         Its exit status: that of the process that failed first, if any.
     """
+    from torch.distributed.elastic.multiprocessing import SignalException
+
     os.environ["OMP_NUM_THREADS"] = str(max(1, int(os.environ.get("OMP_NUM_THREADS", "1")) // processes))
-    while True:
-        noted = len(out_of_memory(scratch))
-        status = _launch_once(module, arguments, processes=processes)
-        if status in (0, Preempted.status) or len(out_of_memory(scratch)) == noted:
-            return status
-        print("starting all processes again", flush=True)
+    try:
+        while True:
+            noted = len(out_of_memory(scratch))
+            status = _launch_once(module, arguments, processes=processes)
+            if status in (0, Preempted.status) or len(out_of_memory(scratch)) == noted:
+                return status
+            print("starting all processes again", flush=True)
+    except SignalException as ended:
+        return 128 + ended.sigval
 
 
 def _launch_once(module: str, arguments: Sequence[str], *, processes: int) -> int:
     from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
@@ -48,6 +52,4 @@ def _launch_once(module: str, arguments: Sequence[str], *, processes: int) -> in
         # Each has said itself what went wrong.
         status = failed.get_first_failure()[1].exitcode
         return status if status > 0 else 128 - status
-    except SignalException as ended:
-        return 128 + ended.sigval
     return 0
