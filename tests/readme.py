@@ -11,10 +11,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "packages/beamlora
 PAGES += [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "clusters.md"]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 #: The options of the command that draws README's picture.
-PICTURE = (
-    "--experiment evidence --output-dir docs/images "
-    "--set 'sweeps.learning_rate.points=[{learning_rate: 1.0e-4}, {learning_rate: 1.0e-3}]'"
-)
+PICTURE = "--experiment evidence --output-dir docs/images"
 
 
 def example(name: str) -> str:

@@ -52,7 +52,7 @@ SAYS = {
     "beamlora plan --experiment paper": r"^The paper's Table 4: 18 of 18 settings agree\.$",
     "beamlora plan reproduce_table1 --experiment paper": r"^The paper's Table 4: 12 of 12 settings agree\.$",
     "python -m harness.data check": r"^math: 100 training rows; 0 repeat an earlier row, 0 an earlier query$",
-    "python -m harness.evaluate.audit RUN_DIR": r"gsm8k  n = 100\n  accuracy: sound 4\.0 % \(headline\)",
+    "python -m harness.answers.audit RUN_DIR": r"gsm8k  n = 100\n  accuracy: sound 4\.0 % \(headline\)",
     "python -m harness.export.lm_eval RUN_DIR": r"seed0/lm_eval/",
     "python -m harness.export.every_eval_ever RUN_DIR": r"seed0/every_eval_ever/data/beamlora-harness/",
     "python -m harness.export.every_eval_ever results/small/math/smollm2-135m/*/seed*": (
@@ -66,6 +66,7 @@ ELSEWHERE = {
     "beamlora plan reproduce_table1 --memory --experiment paper": "predicts for a minute: tests/harness/plan",
     "beamlora fetch --experiment small": "from a hub: tests/harness/fetch",
     "beamlora fetch --experiment paper": "from a hub: tests/harness/fetch",
+    "python -m harness.answers.regrade RUN_DIR": "with the sets of the hub: tests/harness/answers/test_regrade.py",
     f"beamlora figure learning_rate {readme.PICTURE}": "tests/test_readme.py",
     "python -m benchmarks.gpu7b --output gpu7b.json": "on a GPU; its --smoke in tests/benchmarks/test_gpu7b.py",
     "python -m harness.figures time_memory --gpu7b gpu7b.json": "of the record of a GPU: tests/benchmarks/test_gpu7b.py",
