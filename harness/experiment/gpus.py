@@ -8,13 +8,19 @@ from pathlib import Path
 
 import methods
 from harness.config import ConfigError, Experiment, RunSpec
+from harness.errors import KeyPath
 from harness.experiment.resolve import overrides_for
-from harness.experiment.yaml_file import KeyPath, located
+from harness.experiment.yaml_file import located
 
 
 def gpus_of(experiment: Experiment, run: RunSpec) -> int:
     """How many processes train a run of an experiment."""
     return _resolved(experiment, run)[0]
+
+
+def key_of_gpus(experiment: Experiment, run: RunSpec) -> KeyPath:
+    """The key that says so."""
+    return _resolved(experiment, run)[1]
 
 
 def check_gpus(experiment: Experiment, run: RunSpec, *, paths: Sequence[Path]) -> None:

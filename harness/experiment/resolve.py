@@ -11,7 +11,8 @@ from typing import Any
 import methods
 from harness.config import Experiment, MethodSpec, Override, RunSpec, TrainingSpec
 from harness.did_you_mean import hint
-from harness.experiment.yaml_file import KeyPath, located, validate
+from harness.errors import KeyPath
+from harness.experiment.yaml_file import located, validate
 from methods.base import AdapterSettings
 
 

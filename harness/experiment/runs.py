@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from harness.config import (
     judged_by,
 )
 from harness.did_you_mean import hint, suggestion
+from harness.errors import KeyPath
 from harness.experiment.gpus import check_gpus
 from harness.experiment.lock import read_lock, with_commits
 from harness.experiment.resolve import check_names, resolve_run
-from harness.experiment.yaml_file import KeyPath, LocatedError, at_command_line, read_yaml, validate
+from harness.experiment.yaml_file import placed, read_yaml, validate, with_named_keys
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None, *, locked: bool = True) -> Experiment:
@@ -51,10 +53,8 @@ def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None =
         apply(content, key, value)
     if locked:
         content = with_commits(content, read_lock(paths), data_dir=content.get("data_dir"))
-    try:
+    with placed(paths, overrides or {}):
         return _checked(content, paths)
-    except LocatedError as error:
-        raise at_command_line(error, paths, overrides or {}) from None
 
 
 def _checked(content: Mapping[str, Any], paths: Sequence[Path]) -> Experiment:
@@ -177,6 +177,28 @@ def origins(experiment: Experiment, run: RunSpec) -> Mapping[str, KeyPath | None
         point=next(iter(points), None),
     )
     return resolved.origins
+
+
+@contextmanager
+def settings_named(experiment: Experiment, run: RunSpec) -> Iterator[None]:
+    """Say of a setting of a run that goes wrong meanwhile which key of the experiment gave it.
+
+    Raises:
+        ConfigError: for one with the keys ``training``, NAME or ``methods``, the run's method, ``settings``, NAME.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        keys, message = with_named_keys(list(error.keys), error.message)
+        match keys:
+            case ["training", name, *_]:
+                origin = origins(experiment, run).get(f"training.{name}")
+            case ["methods", _, "settings", name, *_]:
+                origin = origins(experiment, run).get(f"method.{name}")
+                keys[1] = run.method.key.partition(".")[0]  # without the point of a sweep
+            case _:
+                raise
+        raise ConfigError(message, keys=origin or tuple(keys)) from error
 
 
 def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[RunSpec]:

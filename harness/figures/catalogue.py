@@ -18,7 +18,7 @@ from harness.cli import Config
 from harness.config import ConfigError, Experiment, RunSpec
 from harness.did_you_mean import hint
 from harness.experiment.runs import pruning_runs, subject_runs, sweep_and_baseline_runs, table_runs
-from harness.experiment.yaml_file import at_command_line, located
+from harness.experiment.yaml_file import placed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,8 +225,8 @@ def check_sweeps(experiment: Experiment, config: Config) -> None:
     known = [figure.sweep for figure in figures().values() if figure.sweep is not None]
     for sweep in experiment.sweeps:
         if sweep not in known:
-            error = located(config.files, ("sweeps", sweep), f"found a sweep that no figure shows; {hint(sweep, known)}")
-            raise at_command_line(error, config.files, config.overrides)
+            with placed(config.files, config.overrides):
+                raise ConfigError(f"found a sweep that no figure shows; {hint(sweep, known)}", keys=("sweeps", sweep))
 
 
 def planned(experiment: Experiment) -> list[Figure]:

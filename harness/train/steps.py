@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import methods
-from harness.config import ConfigError, RunSpec, TrainingSpec
+from harness.config import RunSpec, TrainingSpec
+from harness.errors import within
 from methods.base import OperationSteps
 
 
@@ -26,7 +27,5 @@ def method_schedule(run: RunSpec, *, total_steps: int, steps_per_epoch: int) -> 
     Raises:
         ConfigError: its settings do not fit a run of this length.
     """
-    try:
+    with within("methods", run.method.key, "settings"):
         return methods.of(run.method).schedule(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    except ValueError as error:
-        raise ConfigError(f"methods.{run.method.key}: {error}") from error

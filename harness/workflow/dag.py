@@ -29,7 +29,8 @@ from harness.cli import (
 )
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, local_file
 from harness.experiment import runs as plan
-from harness.experiment.gpus import gpus_of
+from harness.experiment.gpus import gpus_of, key_of_gpus
+from harness.experiment.yaml_file import placed
 from harness.figures import catalogue
 from harness.records import bench
 from harness.source_files import is_ours, own_files, source_files
@@ -172,9 +173,9 @@ class Dag:
         here = len(visible_devices()) if self.experiment.gpu else 0
         for run in self.runs.values():
             if here and (gpus := gpus_of(self.experiment, run)) > here:
-                raise ConfigError(
-                    f"{self.config.files[-1]}: gpus: found {gpus} for {run.run_id}, expected at most {here}, the visible GPUs"
-                )
+                found = f"found {gpus} for {run.run_id}, expected at most {here}, the visible GPUs"
+                with placed(self.config.files, self.config.overrides):
+                    raise ConfigError(found, keys=key_of_gpus(self.experiment, run))
 
     def base_model(self, model_key: str) -> list[str]:
         """The folder of a base model if the DAG builds it."""
