@@ -614,6 +614,12 @@ class Override(Frozen):
     training: dict[str, Any] = {}
     gpus: Gpus | None = None
 
+    @model_validator(mode="after")
+    def _changes_something(self) -> Override:
+        if not self.settings and not self.training and self.gpus is None:
+            raise ValueError("found nothing that it changes, expected settings, training or gpus")
+        return self
+
 
 class TableSpec(Frozen):
     """The runs behind one table: its domains, and which methods run on which model."""

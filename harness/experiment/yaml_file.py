@@ -105,7 +105,7 @@ def located(paths: Sequence[Path], keys: Sequence[Any], message: str) -> ConfigE
     return ConfigError(message, keys=tuple(keys), place=place)
 
 
-def at_command_line(error: ConfigError, paths: Sequence[Path], overrides: Mapping[str, Any]) -> ConfigError:
+def _at_command_line(error: ConfigError, paths: Sequence[Path], overrides: Mapping[str, Any]) -> ConfigError:
     """The error without the line of a file, where what is wrong stands on the command line instead."""
     there, value = _at(nested(overrides), error.keys)
     # A mapping is merged into that of a file.
@@ -131,7 +131,7 @@ def placed(paths: Sequence[Path], overrides: Mapping[str, Any]) -> Iterator[None
         found = error if error.place or not error.keys else located(paths, error.keys, error.message)
         if not found.keys:
             raise ConfigError(error.message, place=error.place or str(paths[-1])) from error
-        raise at_command_line(found, paths, overrides) from error
+        raise _at_command_line(found, paths, overrides) from error
 
 
 def _at(content: Any, keys: KeyPath) -> tuple[bool, Any]:
@@ -215,7 +215,6 @@ def validate(
     model: type[ModelT],
     value: Any,
     *,
-    paths: Sequence[Path],
     at: Sequence[Any] = (),
     origins: Mapping[str, KeyPath] | None = None,
 ) -> ModelT:
@@ -242,4 +241,4 @@ def validate(
             keys, message = list(named[-1]), ": ".join([*map(str, keys), message])
         else:
             keys = [*at, *keys]
-        raise located(paths, keys, message) from None
+        raise ConfigError(message, keys=tuple(keys)) from None

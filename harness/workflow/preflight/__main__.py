@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.cli import add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
 from harness.config import canonical_json
-from harness.experiment.runs import all_runs, load_experiment, timing_runs, unique
+from harness.experiment.runs import all_runs, load_experiment, timing_runs
 from harness.experiment.yaml_file import placed
 from harness.figures.catalogue import check_sweeps
 from harness.train import reporting
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     experiment = load_experiment(config.files, config.overrides)
     check_sweeps(experiment, config)
     runs = all_runs(experiment)
-    trained = unique([*runs, *timing_runs(experiment).values()])
+    trained = [*runs, *timing_runs(experiment).values()]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with placed(config.files, config.overrides):
         if experiment.gpu and not args.jobs_elsewhere:
