@@ -94,7 +94,14 @@ def _from_file(path: Path, source: FileData | LocalData) -> list[dict[str, Any]]
 
 def _json_lines(path: Path) -> list[Any]:
     with _opened(path) as stream:
-        return [json.loads(line) for line in stream if line.strip()]
+        return [_record(line, number) for number, line in enumerate(stream, 1) if line.strip()]
+
+
+def _record(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
 
 
 def _json(path: Path) -> Any:

@@ -43,8 +43,13 @@ def check_names(experiment: Experiment) -> None:
             check(domain, experiment.domains, ("tables", table, "domains"), "domain")
         for model, keys in spec.methods.items():
             check(model, experiment.models, ("tables", table, "methods", model), "model")
+            labels: dict[str, str] = {}
             for key in keys:
                 check(key, experiment.methods, ("tables", table, "methods", model), "method")
+                label = label_of(experiment, key)
+                if labels.setdefault(label, key) != key:
+                    found = f"found the label {label!r} of {labels[label]!r} beside it in {table}, expected another"
+                    raise ConfigError(found, keys=("methods", key, "label"))
     for sweep, points in experiment.sweeps.items():
         for field, known in (("domains", experiment.domains), ("models", experiment.models), ("methods", experiment.methods)):
             for name in getattr(points, field):
@@ -85,6 +90,12 @@ def check_overrides(experiment: Experiment, runs: Sequence[RunSpec]) -> None:
         for setting in override.settings:
             if _ALIASES.get(setting, setting) not in known:
                 raise ConfigError(f"found an unknown key; {hint(setting, known)}", keys=("overrides", i, "settings", setting))
+
+
+def label_of(experiment: Experiment, method: str) -> str:
+    """What a method's row is called."""
+    entry = experiment.methods[method]
+    return entry.label or methods.get(entry.method or method).label
 
 
 _ALIASES = {alias: "r" for alias in ("lora_r", "lora_rank")}
@@ -175,7 +186,7 @@ def resolve_run(
         domain=domain,
         model_key=model,
         model=experiment.models[model],
-        method=MethodSpec(key=method, label=entry.label or named.label, name=named.name, settings=checked),
+        method=MethodSpec(key=method, label=label_of(experiment, method), name=named.name, settings=checked),
         data=domain_spec.train,
         training=validate(TrainingSpec, training.values, at=["training"], origins=training.keys),
         evaluation=domain_spec.evaluation,

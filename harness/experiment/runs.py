@@ -73,6 +73,9 @@ def _checked(content: Mapping[str, Any]) -> Experiment:
         if not any(other.items() <= where.items() for where in planned):
             _runs(experiment, None, **{**first, **other})
     for evaluation in base_evaluations(experiment):
+        if not evaluation.tasks:
+            found = f"found {evaluation.protocol!r}, which no set of base_evaluation.tasks has, expected protocols of theirs"
+            raise ConfigError(found, keys=("base_evaluation", "protocols"))
         validate(EvaluationSpec, {"protocol": evaluation.protocol, "tasks": evaluation.tasks}, at=["base_evaluation"])
     return experiment
 

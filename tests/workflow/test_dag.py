@@ -449,7 +449,7 @@ def test_keys_and_files_stand_beside_the_experiment(unchanged: Copy) -> None:
         (["--configfile", "config/paper.yaml", "reproduce_table1"],
          "error: found reproduce_table1 as a configuration file; put the target before --configfile: "
          "snakemake reproduce_table1 --cores 2 --dry-run --configfile config/paper.yaml"),
-        (["--config", "seeds=2", "reproduce_all"], "error: found reproduce_all after --config; put the target before --config"),
+        (["--config", "seeds=2", "reproduce_all"], "error: found reproduce_all after --config, expected KEY=VALUE; put"),
         (["--config", "experiment=paper", "--config", "seeds=2"], "error: found --config twice, of which Snakemake takes the"),
         (["--config", "experiment=papr"], "experiment: found no config/papr.yaml; did you mean 'paper'?"),
         (["--config", "experiment=paper", "--configfile", "config/tiny.yaml"],

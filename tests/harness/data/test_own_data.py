@@ -58,6 +58,7 @@ def test_every_kind_of_file_gives_the_same_records(tmp_path: Path, suffix: str) 
         ("set.csv", b"", "set.csv: found no rows, expected at least one"),
         ("set.csv", b'q,a\n"1,2\n', "set.csv: cannot be read as CSV in UTF-8: unexpected end of data"),
         ("set.csv", b"q,a\n\xe9,2\n", "set.csv: cannot be read as CSV in UTF-8: 'utf-8' codec can't decode"),
+        ("set.jsonl", b'{"q": 1}\n\n{"q": 2}\n{"q": "', "set.jsonl: cannot be read as JSON records: line 4, column 7: Unterm"),
         ("set.parquet", b"PAR1 no", "set.parquet: cannot be read as Parquet: "),
         ("set.tsv", b"q\ta\n", "set.tsv: found a file that ends in '.tsv', expected one of .jsonl, .json, .csv, .parquet"),
         ("sett.csv", b"q,a\n1,2\n", "path: found no file {folder}/set.csv, expected a file; did you mean '{folder}/sett.csv'?"),

@@ -86,6 +86,23 @@ def test_misspelt_method_gets_a_suggestion(tmp_path: Path) -> None:
     assert "unknown method 'dorra'; did you mean 'dora'" in message
 
 
+def test_two_rows_of_a_table_are_not_called_alike(tmp_path: Path) -> None:
+    content = miniature(**{"methods": {"lora": {}, "dora": {}, "mine": {"method": "lora"}}})
+    content["tables"]["table1"]["methods"]["llama-mini"] = ["lora", "mine"]
+    said = "methods.mine.label: found the label 'LoRA' of 'lora' beside it in table1, expected another"
+    assert said in refused(tmp_path, content)
+    content["methods"]["mine"]["label"] = "LoRA, mine"
+    assert [run.method.label for run in table_runs(load(tmp_path, content), "table1")] == ["LoRA", "LoRA, mine"]
+
+
+def test_a_protocol_that_no_set_of_the_base_models_has_is_refused(tmp_path: Path) -> None:
+    own = miniature()["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
+    tasks = {"gsm8k": {"source": own["source"], "format": "gsm8k"}}
+    base = {"models": ["llama-mini"], "protocols": ["sound", "continuation"], "tasks": tasks}
+    said = "base_evaluation.protocols: found 'continuation', which no set of base_evaluation.tasks has, expected protocols of"
+    assert said in refused(tmp_path, miniature(base_evaluation=base))
+
+
 def test_unknown_setting_of_a_method_is_refused(tmp_path: Path) -> None:
     message = refused(tmp_path, miniature(**{"methods.lora.settings": {"lora_dropuot": 0.1}}))
     assert "lora_dropuot" in message and "lora_dropout" in message
