@@ -48,7 +48,7 @@ class Sets:
 
     def __init__(self, data_dir: str | None) -> None:
         self.data_dir = data_dir
-        #: Dotted key of each source -> number of its rows.
+        #: Dotted key of each source, the first that names it -> number of its rows.
         self.rows: dict[str, int] = {}
         self._read: dict[str, Sequence[Any]] = {}
 
@@ -88,7 +88,7 @@ class Sets:
     ) -> Sequence[Any]:
         from harness.data.load import load_records, rows_named
 
-        identity = canonical_json([data.source, data.format])
+        identity = canonical_json([type(data).__name__, data.source, data.format])
         with within(*keys):
             if identity not in self._read:
                 with rows_named(data.source):
@@ -96,9 +96,9 @@ class Sets:
                     if not records:
                         raise ConfigError("found no rows, expected at least one")
                     self._read[identity] = read(records)
+                self.rows[".".join(map(str, (*keys, "source")))] = len(records)
             rows = self._read[identity]
             check_limit(data.limit, len(rows))
-        self.rows[".".join(map(str, (*keys, "source")))] = len(rows)
         return rows[: data.limit]
 
 

@@ -163,6 +163,14 @@ def test_a_row_that_cannot_be_used_is_refused_before_anything_runs(
     assert str(caught.value) == message.format(folder=tmp_path)
 
 
+def test_a_file_may_be_trained_on_and_asked(tmp_path: Path) -> None:
+    """It is read as examples too, and its repeated question is then refused."""
+    rows = [*ROWS, ROWS[3]]
+    plan = load_experiment([experiment(tmp_path, train=rows, **{f"{TASK}.source.path": str(tmp_path / "train.csv")})])
+    with pytest.raises(ConfigError, match=rf"{TASK}.source: .*train.csv: row 9: found the question of row 3 again"):
+        check_data(plan, all_runs(plan), Sets(plan.data_dir))
+
+
 def test_a_grader_that_open_answers_do_not_have_is_refused() -> None:
     source = {"kind": "local", "path": "x.csv"}
     task = {"source": source, "format": {"prompt": "q", "answer": "a"}, "grader": "sound"}
