@@ -182,24 +182,27 @@ def origins(experiment: Experiment, run: RunSpec) -> Mapping[str, KeyPath | None
 
 @contextmanager
 def settings_named(experiment: Experiment, run: RunSpec) -> Iterator[None]:
-    """Say of a setting of a run that goes wrong meanwhile which key of the experiment gave it.
+    """Say of a setting of a run that goes wrong meanwhile, with the keys ``training``, NAME or ``methods``, the run's method,
+    ``settings``, NAME, which key of the experiment gave it.
 
     Raises:
-        ConfigError: for one with the keys ``training``, NAME or ``methods``, the run's method, ``settings``, NAME.
+        ConfigError: with that key.
     """
+
+    def given(keys: KeyPath) -> KeyPath:
+        match keys:
+            case ("training", name, *_):
+                return origins(experiment, run).get(f"training.{name}") or keys
+            case ("methods", _, "settings", name, *_):
+                default = ("methods", where_of(run)["method"], *keys[2:])
+                return origins(experiment, run).get(f"method.{name}") or default
+        return keys
+
     try:
         yield
     except ConfigError as error:
         keys, message = with_named_keys(list(error.keys), error.message)
-        match keys:
-            case ["training", name, *_]:
-                origin = origins(experiment, run).get(f"training.{name}")
-            case ["methods", _, "settings", name, *_]:
-                origin = origins(experiment, run).get(f"method.{name}")
-                keys[1] = run.method.key.partition(".")[0]  # without the point of a sweep
-            case _:
-                raise
-        raise ConfigError(message, keys=origin or tuple(keys)) from error
+        raise ConfigError(message, keys=given(tuple(keys)), beside=tuple(map(given, error.beside))) from error
 
 
 def pruning_runs(experiment: Experiment) -> list[RunSpec]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,7 +15,7 @@ from evaluation.sets.columns import Columns
 from harness.arguments.overrides import nested
 from harness.config import ConfigError, Experiment, Frozen, TrainingSpec
 from harness.did_you_mean import hint, suggestion
-from harness.errors import KeyPath
+from harness.errors import KeyPath, dotted
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -92,27 +92,35 @@ def _place_of(path: Path, keys: Sequence[Any]) -> tuple[int, int, bool]:
     return depth, line, replaces
 
 
-def located(paths: Sequence[Path], keys: Sequence[Any], message: str) -> ConfigError:
+def located(paths: Sequence[Path], keys: KeyPath, message: str) -> ConfigError:
     """An error that names the dotted key, and file and line of the deepest part of it that stands in a file: of files that have
     the same part the last."""
-    deepest, place = 0, str(paths[-1])
-    for path in reversed(paths):
+    return ConfigError(message, keys=keys, place=_said(paths, {}, keys).place)
+
+
+class _Said(NamedTuple):
+    """Which of the files, in their order, says what stands at some keys, how many of these it has, and file and line. The
+    command line stands after all files."""
+
+    layer: int
+    depth: int
+    place: str
+
+
+def _said(paths: Sequence[Path], overrides: Mapping[str, Any], keys: KeyPath) -> _Said:
+    there, value = _at(nested(overrides), keys)
+    # A mapping is merged into that of a file.
+    merged = isinstance(value, Mapping) and any(isinstance(_at(read_yaml(path), keys)[1], Mapping) for path in paths)
+    if there and not merged:
+        return _Said(len(paths), len(keys), f"{paths[-1]}, changed by --config or --set")
+    said = _Said(0, 0, str(paths[-1]))
+    for layer, path in reversed(list(enumerate(paths))):
         depth, line, replaces = _place_of(path, keys)
-        if depth > deepest:
-            deepest, place = depth, f"{path}:{line}"
+        if depth > said.depth:
+            said = _Said(layer, depth, f"{path}:{line}")
         if replaces:
             break
-    return ConfigError(message, keys=tuple(keys), place=place)
-
-
-def _at_command_line(error: ConfigError, paths: Sequence[Path], overrides: Mapping[str, Any]) -> ConfigError:
-    """The error without the line of a file, where what is wrong stands on the command line instead."""
-    there, value = _at(nested(overrides), error.keys)
-    # A mapping is merged into that of a file.
-    merged = isinstance(value, Mapping) and any(isinstance(_at(read_yaml(path), error.keys)[1], Mapping) for path in paths)
-    if not there or merged:
-        return error
-    return ConfigError(error.message, keys=error.keys, place=f"{paths[-1]}, changed by --config or --set")
+    return said
 
 
 @contextmanager
@@ -123,15 +131,17 @@ def placed(paths: Sequence[Path], overrides: Mapping[str, Any]) -> Iterator[None
         paths, overrides: as in ``runs.load_experiment``.
 
     Raises:
-        ConfigError: of what has no key the last file is named.
+        ConfigError: of keys that do not fit together the one that was said last is named, of what has no key the last file.
     """
     try:
         yield
     except ConfigError as error:
-        found = error if error.place or not error.keys else located(paths, error.keys, error.message)
-        if not found.keys:
-            raise ConfigError(error.message, place=error.place or str(paths[-1])) from error
-        raise _at_command_line(found, paths, overrides) from error
+        if error.place or not error.keys:
+            raise ConfigError(error.message, keys=error.keys, place=error.place or str(paths[-1])) from error
+        said = {keys: _said(paths, overrides, keys) for keys in (error.keys, *error.beside)}
+        last = max((keys for keys in said if keys == error.keys or said[keys].depth == len(keys)), key=lambda k: said[k].layer)
+        message = error.message if last == error.keys else f"{dotted(error.keys)}: {error.message}"
+        raise ConfigError(message, keys=last, place=said[last].place) from error
 
 
 def _at(content: Any, keys: KeyPath) -> tuple[bool, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config import ConfigError, EvaluationSpec, Experiment, LocalData, RunSpec, TaskSpec, TrainingData, canonical_json
 from harness.errors import KeyPath, within
 from harness.experiment.runs import base_evaluations, pruned_tasks, pruning_runs, settings_named
-from harness.train.steps import method_schedule, step_counts
+from harness.train.steps import length_key, method_schedule, step_counts
 from harness.workflow.preflight.models import positions_of
 
 if TYPE_CHECKING:
@@ -165,12 +165,14 @@ def check_length(spec: RunSpec, *, examples: int) -> None:
         raise ConfigError(
             f"found {size}, expected at most {examples}, the training examples of domains.{spec.domain}",
             keys=("training", "per_device_train_batch_size"),
+            beside=[("domains", spec.domain, "train", "limit")],
         )
     steps, per_epoch = step_counts(spec.training, examples=examples, world_size=1)
     method_schedule(spec, total_steps=steps, steps_per_epoch=per_epoch)
     warmup = spec.training.warmup_steps
     if warmup is not None and warmup > steps:
-        raise ConfigError(f"found {warmup}, expected at most {steps}, the steps of the run", keys=("training", "warmup_steps"))
+        found = f"found {warmup}, expected at most {steps}, the steps of the run"
+        raise ConfigError(found, keys=("training", "warmup_steps"), beside=[length_key(spec.training)])
 
 
 #: What a tokenizer adds to a prompt at most. Otherwise a token is a byte or more, so that the bytes of a prompt say without a

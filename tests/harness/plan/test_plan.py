@@ -172,6 +172,9 @@ def test_a_run_in_which_nothing_would_be_pruned_is_refused(tmp_path: Path) -> No
         ConfigError, match=r"experiment\.yaml:\d+: methods\.beamlora\.settings\.delta_t: found 1000 in a run of 12"
     ):
         main(["--configfile", str(path), "--models-dir", str(tmp_path)])
+    said = r"changed by --config or --set: training\.max_steps: methods\.beamlora\.settings\.delta_t: found 1000 in a run of 9"
+    with pytest.raises(ConfigError, match=said):
+        main(["--configfile", str(path), "--models-dir", str(tmp_path), "--set", "training.max_steps=9"])
 
 
 def test_the_steps_of_operations_are_the_methods_own_answer(

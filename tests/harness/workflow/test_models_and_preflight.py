@@ -543,6 +543,22 @@ SWEEP = {"setting": "r", "points": [{"r": 4}, {"r": 33}], "domains": ["math"], "
             ["domains.math.train.source.generator=metamth"],
             "2.yaml, changed by --config or --set: domains.math.train.source.generator: found unknown 'metamth'; did you mean",
         ),
+        (
+            "methods: {dora: {training: {warmup_steps: 13}}}\n",
+            ["training.max_steps=11"],
+            "2.yaml, changed by --config or --set: training.max_steps: methods.dora.training.warmup_steps: found 13, expected "
+            "at most 11, the steps of the run",
+        ),
+        (
+            "methods:\n  beamlora: {settings: {delta_t: 8}}\ntables:\n  table1: {methods: {llama-mini: [beamlora]}}\n",
+            [],
+            "1.yaml:2: methods.beamlora.settings.delta_t: found 8 in a run of 12 optimizer steps",
+        ),
+        (
+            "domains: {math: {train: {limit: 7}}}\n",
+            [],
+            "1.yaml:1: domains.math.train.limit: training.per_device_train_batch_size: found 8, expected at most 7, the",
+        ),
         ("", ["report_to=[wandb]"], "2.yaml, changed by --config or --set: report_to: found 'wandb', but its package"),
     ],
 )  # fmt: skip
