@@ -22,6 +22,10 @@ TABLE_TARGETS = {
 }
 
 
+#: Options of Snakemake that name rules, or files, beside its targets.
+_JOBS = ("until", "omit_from", "forcerun", "prioritize", "allowed_rules")
+
+
 def check_targets(
     arguments: Sequence[str], rules: Iterable[Any], experiment: Experiment, check: Callable[[str, Mapping[str, str]], object]
 ) -> None:
@@ -45,13 +49,18 @@ def check_targets(
         raise ConfigError(f"--workflow-profile: found no folder {profile}; {near}")
     named = {rule.name: rule for rule in rules}
     for target in parsed.targets:
-        if target in named:
-            if named[target].has_wildcards():
-                found = f"target: found {target!r}, which makes a file for each of many, expected one of these files: "
-                raise ConfigError(f"{found}{strip_wildcard_constraints(named[target].output[0])}")
-        elif "/" in target or Path(target).suffix:
-            _check_file(os.path.normpath(target), named.values(), check)
-        else:
+        if target in named and named[target].has_wildcards():
+            found = f"target: found {target!r}, which makes a file for each of many, expected one of these files: "
+            raise ConfigError(f"{found}{strip_wildcard_constraints(named[target].output[0])}")
+    for option in ("targets", *_JOBS):
+        for target in getattr(parsed, option) or ():
+            if target in named:
+                continue
+            if "/" in target or Path(target).suffix:
+                _check_file(os.path.normpath(target), named.values(), check)
+                continue
+            if option != "targets":
+                raise ConfigError(f"--{option.replace('_', '-')}: found unknown {target!r}; {hint(target, named)}")
             target_runs(experiment, target)  # which has better words for most
             near = f"did you mean {f'reproduce_{target}'!r}?" if f"reproduce_{target}" in named else hint(target, named)
             raise ConfigError(f"target: found unknown {target!r}; {near}")
