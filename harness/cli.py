@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from harness import overhead, progress
 from harness.arguments import misread, overrides
 from harness.did_you_mean import hint
-from harness.errors import ConfigError, Preempted
+from harness.errors import ConfigError, Unfinished
 
 DEFAULT_CONFIGFILE = Path("config/tiny.yaml")
 #: The key of Snakemake's ``--config`` that names a file of config/.
@@ -237,9 +237,9 @@ def disk_fault(error: BaseException) -> str | None:
 def run(main: Callable[[list[str] | None], int | None]) -> NoReturn:
     """Run a command's ``main`` and exit with its status.
 
-    Bad input, or a disk that cannot be written, becomes one line on stderr and exit status 2, a run that SIGTERM ended with a
-    checkpoint one and 143 (128 + 15, as of a process that it kills); any other failure a traceback and exit status 1. In a
-    workflow stderr goes to the job's log file, so the line is repeated on stdout, where the user looks.
+    Bad input, or a disk that cannot be written, becomes one line on stderr and exit status 2, a run that the same command goes
+    on with one and its own status (143 after SIGTERM); any other failure a traceback and exit status 1. In a workflow stderr
+    goes to the job's log file, so the line is repeated on stdout, where the user looks.
     """
     end_with_workflow()
     try:
@@ -248,8 +248,8 @@ def run(main: Callable[[list[str] | None], int | None]) -> NoReturn:
     except ConfigError as error:
         status, line = 2, f"error: {error}"
         print(line, file=sys.stderr)
-    except Preempted as ended:
-        status, line = 143, f"{ended}; repeat the command to go on"
+    except Unfinished as ended:
+        status, line = ended.status, f"{ended}; repeat the command to go on"
         print(line, file=sys.stderr)
     except KeyboardInterrupt:
         status, line = 130, INTERRUPTED

@@ -42,5 +42,20 @@ def within(*keys: str | int, beside: Sequence[KeyPath] = ()) -> Iterator[None]:
         raise ConfigError(inner.message, keys=(*keys, *inner.keys), beside=(*inner.beside, *beside)) from error
 
 
-class Preempted(Exception):
-    """SIGTERM ended a run, and the same command goes on from what it saved."""
+class Unfinished(Exception):
+    """A run ended before its last step, and the same command goes on from what it saved."""
+
+    #: The exit status of the command.
+    status: int
+
+
+class Preempted(Unfinished):
+    """SIGTERM ended it."""
+
+    status = 143  # 128 + 15, as of a process that SIGTERM kills
+
+
+class OutOfMemory(Unfinished):
+    """Memory ran out on one of several processes, and was noted beside the checkpoints."""
+
+    status = 75  # sysexits' EX_TEMPFAIL

@@ -42,6 +42,7 @@ LAYERS = (
     ("harness.statistics", "harness.records"),
     ("harness.engine", "harness.export", "harness.train"),
     ("harness.evaluate", "harness.measure"),
+    ("harness.answers",),
     ("harness.plan", "harness.tables"),
     ("harness.figures", "harness.claims", "harness.compare"),
     ("harness.report",),

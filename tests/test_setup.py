@@ -301,3 +301,28 @@ def test_make_repeats_the_setup_for_other_packages() -> None:
     assert re.search(
         r"^\$\(VENV\)/\.ready:.*evaluation/sandbox/packages\.py", (ROOT / "Makefile").read_text(), flags=re.MULTILINE
     )
+
+
+# -------------------------------------------------------------------------------------------------------- the container
+
+
+def test_the_image_is_built_from_all_that_installs_with_the_pinned_python(bootstrap: ModuleType) -> None:
+    """No image is built here: Docker is not at hand. What it copies is there and suffices, and it asks for what there is."""
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    copied = [line[1:].rstrip("/") for line in ignored if line.startswith("!")]
+    assert ignored[0] == "*" and all((ROOT / path).exists() for path in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    installed = [package.rstrip("*") for package in project["tool"]["setuptools"]["packages"]["find"]["include"]]
+    described = [project["project"]["readme"], *project["project"]["license-files"]]
+    linked = [str((ROOT / package).readlink()) for package in installed if (ROOT / package).is_symlink()]
+    steps = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    setup = next(step.split() for step in steps if "tools/setup.sh" in step)
+    program = setup.index("tools/setup.sh")
+    for path in ("constraints.txt", "pyproject.toml", "tools/bootstrap.py", setup[program], *installed, *described, *linked):
+        assert Path(path).parts[0] in copied and (ROOT / path).exists(), path
+    assert "COPY . ." in steps
+    arguments = [{'"$TORCH"': "cuda"}.get(word, word) for word in setup[program + 1 :]]
+    assert "ARG TORCH=cuda" in steps and vars(bootstrap.parse(arguments)) == {"torch": "cuda", "installer": "pip"}
+    (image,) = [step.removeprefix("FROM python:") for step in steps if step.startswith("FROM")]
+    (pinned_for,) = re.findall(r"\(Python ([0-9.]+)", (ROOT / "constraints.txt").read_text())
+    assert image.partition("-")[0] == pinned_for in SUPPORTED

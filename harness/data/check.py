@@ -13,7 +13,7 @@ from evaluation.sets.columns import Format
 from harness.config import BaseModelSpec, BuiltModel, ConfigError, Experiment, FileData, RunSpec
 from harness.data.contamination import LISTED_IDS, find_overlap, repetitions, task_overlap
 from harness.data.load import load_records, source_fingerprint
-from harness.data.tokens import IGNORE_INDEX, training_set
+from harness.data.tokens import IGNORE_INDEX, note_lengths, training_set
 from harness.errors import within
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def _check_domain(
         tokenizer = planned_tokenizer(key, model, models_dir=models_dir)
         with within("domains", domain, "train"):
             tokens = training_set(data, tokenizer, data_dir=experiment.data_dir, cache_dir=cache_dir)
+        note_lengths(tokens, data, model, cache_dir=cache_dir)
         length[key] = {
             "max_length": data.max_length,
             "tokens": len(tokens.input_ids),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.sets.prompts import TEMPLATES, continuation
 from evaluation.sets.training import training_example
-from harness.config import ConfigError, TrainingData, content_hash
+from harness.config import BaseModelSpec, ConfigError, TrainingData, content_hash
 from harness.data.load import load_records, source_fingerprint
-from harness.files import read_or_set_aside, replacing
+from harness.files import read_or_set_aside, replacing, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -144,6 +146,25 @@ def training_set(
         cut=int(tensors["cut"]),
         fingerprint=fingerprint,
     )
+
+
+def _lengths_file(data: TrainingData, model: BaseModelSpec, cache_dir: Path) -> Path:
+    return cache_dir / f"lengths-{content_hash([model.source, data])}.json"
+
+
+def note_lengths(tokens: TokenizedSet, data: TrainingData, model: BaseModelSpec, *, cache_dir: Path) -> None:
+    """Write how long the examples are beside their tokens, for a plan that has neither the tokenizer nor the records."""
+    counts = Counter(tokens.offsets.diff().tolist())
+    write_json(_lengths_file(data, model, cache_dir), {"lengths": {str(length): counts[length] for length in sorted(counts)}})
+
+
+def noted_lengths(data: TrainingData, model: BaseModelSpec, *, cache_dir: Path) -> dict[int, int] | None:
+    """Tokens of an example -> how many examples have so many. None: the training set was not tokenised for this model."""
+
+    def read(path: Path) -> dict[int, int]:
+        return {int(length): int(count) for length, count in json.loads(path.read_text(encoding="utf-8"))["lengths"].items()}
+
+    return read_or_set_aside(_lengths_file(data, model, cache_dir), read)
 
 
 def _tokenize(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evaluation import sets
 from evaluation.example import Example
-from evaluation.graders.choices import CHOICE_GRADERS, ChoiceVerdict, judge
+from evaluation.graders.choices import CHOICE_GRADERS, ChoiceScore, ChoiceVerdict, judge
 from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.graders.verdicts import Grading, Verdict
 from evaluation.grading import check_available, grade, graders_of
@@ -130,72 +130,104 @@ def evaluate_task(
 
     answers = ask(asked, task.batch_size, "")
     progress(len(asked), len(asked), f"{name}: grading")
-    with timed() as grading_s:
-        grading, chosen = _grade(task, asked, answers)
-    rows = [_prediction(index, example, answers, grading, chosen, task.grader) for index, example in enumerate(asked)]
+    graded = grade_answers(
+        task, asked, [_answer(index, example, answers) for index, example in enumerate(asked)], answers.choices, answers.seconds
+    )
     with timed() as effect_s:
-        effect = batch_effect(task, asked, answers, ask, graders=tuple(chosen), dtype=str(model.dtype).removeprefix("torch."))
-    seconds = {**answers.seconds, "grading": grading_s[0]} | ({"batch_effect": effect_s[0]} if effect else {})
-    metrics = averages(rows, grading, chosen, task, seconds=seconds)
-    more = {"sources": grader_sources(task), "batch_effect": effect}
-    return TaskResult(metrics=metrics | more, predictions=rows)
+        effect = batch_effect(
+            task, asked, answers, ask, graders=_choice_graders(task), dtype=str(model.dtype).removeprefix("torch.")
+        )
+    if effect:
+        graded.metrics["seconds"]["batch_effect"] = round(effect_s[0], 3)
+    return TaskResult(metrics=graded.metrics | {"batch_effect": effect}, predictions=graded.predictions)
 
 
-def _grade(task: TaskSpec, asked: Sequence[Example], answers: Answers) -> tuple[Grading, dict[str, list[ChoiceVerdict]]]:
+def grade_answers(
+    task: TaskSpec,
+    asked: Sequence[Example],
+    answered: Sequence[dict[str, Any]],
+    choices: Sequence[Mapping[str, ChoiceScore]],
+    seconds: Mapping[str, float],
+) -> TaskResult:
+    """Grade what a model has answered. Needs no model.
+
+    Args:
+        answered: of each example, the fields of its prediction that no grader changes.
+        choices: of each example, the score of each choice; empty where choices are not scored.
+        seconds: what the answers took; the time of grading is added.
+    """
+    from harness.evaluate.answers import timed
+
+    with timed() as grading_s:
+        grading, chosen = _grade(task, asked, answered, choices)
+    rows = [_prediction(index, row, grading, chosen, task.grader) for index, row in enumerate(answered)]
+    metrics = averages(rows, grading, chosen, task, seconds={**seconds, "grading": grading_s[0]})
+    return TaskResult(metrics=metrics | {"sources": grader_sources(task)}, predictions=rows)
+
+
+def _grade(
+    task: TaskSpec,
+    asked: Sequence[Example],
+    answered: Sequence[dict[str, Any]],
+    choices: Sequence[Mapping[str, ChoiceScore]],
+) -> tuple[Grading, dict[str, list[ChoiceVerdict]]]:
     """The verdicts of every grader of completions, and of every grader of choices, where there are such."""
     from evaluation.sandbox.run import Limits
 
     chosen = {
-        name: [judge(scores, example.gold, grader=name) for scores, example in zip(answers.choices, asked, strict=True)]
+        name: [judge(scores, example.gold, grader=name) for scores, example in zip(choices, asked, strict=True)]
         for name in _choice_graders(task)
     }
     if not task.max_new_tokens:
         return Grading(verdicts={}), chosen
-    limits = Limits(timeout_s=task.timeout_s, memory_mb=task.memory_mb)
     grading = grade(
         task.format,
         asked,
-        [completion.text for completion in answers.completions],
-        truncated=[completion.truncated for completion in answers.completions],
-        limits=limits,
+        [row["completion"] for row in answered],
+        truncated=[row["truncated"] for row in answered],
+        limits=Limits(timeout_s=task.timeout_s, memory_mb=task.memory_mb),
         cache_dir=CACHE,
         allow_unsafe=task.allow_unsafe,
     )
     return grading, chosen
 
 
-def _prediction(
-    index: int,
-    example: Example,
-    answers: Answers,
-    grading: Grading,
-    chosen: dict[str, list[ChoiceVerdict]],
-    headline: str | None,
-) -> dict[str, Any]:
-    verdicts: dict[str, Verdict | ChoiceVerdict] = {name: column[index] for name, column in (grading.verdicts | chosen).items()}
+def _answer(index: int, example: Example, answers: Answers) -> dict[str, Any]:
+    """What a prediction says of one example's answers."""
     completion, (nll, tokens) = answers.completions[index], answers.losses[index]
-    verdict = None if headline is None else verdicts[headline]
     row: dict[str, Any] = {
         "id": example.id,
         "prompt": answers.prompts[index],
         "completion": completion.text,
-        "extracted": verdict and verdict.extracted,
         "gold": example.gold,
-        "correct": verdict and verdict.correct,
-        "verdicts": {name: verdict.correct for name, verdict in verdicts.items()},
-        "outcome": verdict and verdict.outcome,
-        "unparseable": verdict and verdict.unparseable,
         "truncated": completion.truncated,
         "tokens": completion.tokens,
         "gold_nll": nll / tokens,
         "gold_tokens": tokens,
     }
-    if not chosen:
+    if not answers.choices:
         return row
     scores = answers.choices[index]
     row |= {"choice_loglikelihoods": {label: score.loglikelihood for label, score in scores.items()}}
-    row |= {"best_choices": {name: list(column[index].best) for name, column in chosen.items()}}
     if answers.texts:
         texts = zip(scores.items(), answers.texts[index], strict=True)
         row |= {"choice_texts": {label: [*text, score.tokens] for (label, score), text in texts}}
+    return row
+
+
+def _prediction(
+    index: int, answer: dict[str, Any], grading: Grading, chosen: dict[str, list[ChoiceVerdict]], headline: str | None
+) -> dict[str, Any]:
+    """The answers to one example with their verdicts."""
+    verdicts: dict[str, Verdict | ChoiceVerdict] = {name: column[index] for name, column in (grading.verdicts | chosen).items()}
+    verdict = None if headline is None else verdicts[headline]
+    row = answer | {
+        "extracted": verdict and verdict.extracted,
+        "correct": verdict and verdict.correct,
+        "verdicts": {name: verdict.correct for name, verdict in verdicts.items()},
+        "outcome": verdict and verdict.outcome,
+        "unparseable": verdict and verdict.unparseable,
+    }
+    if chosen:
+        row["best_choices"] = {name: list(column[index].best) for name, column in chosen.items()}
     return row

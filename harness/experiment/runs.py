@@ -347,13 +347,15 @@ def base_evaluations(experiment: Experiment) -> list[BaseEvaluation]:
 Asked = tuple[str, str, str]
 
 
-def base_answers(experiment: Experiment, table: str) -> dict[Asked, BaseEvaluation]:
-    """Where the base models are asked, before fine-tuning, just what a table's runs are asked after it. None of a table without
-    secondary tasks: it has no row of the base model."""
-    runs = table_runs(experiment, table)
+def shows_base(runs: Iterable[RunSpec]) -> bool:
+    """Whether the table of these runs has a row of the base model: beside secondary tasks, such as those that measure
+    forgetting."""
+    return any(run.evaluation.on("secondary") for run in runs)
+
+
+def base_answers(experiment: Experiment, runs: Sequence[RunSpec]) -> dict[Asked, BaseEvaluation]:
+    """Where the base models are asked, before fine-tuning, just what runs are asked after it."""
     found: dict[Asked, BaseEvaluation] = {}
-    if not any(run.evaluation.on("secondary") for run in runs):
-        return found
     for base in base_evaluations(experiment):
         evaluation = base.evaluation
         for run in runs:

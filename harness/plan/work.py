@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
 import methods
-from harness.config import (
-    BuiltModel,
-    ConfigError,
-    Experiment,
-    GeneratedData,
-    HubModel,
-    RunSpec,
-    TrainingData,
-    canonical_json,
-    local_file,
-    used_rows,
-)
+from harness.config import ConfigError, Experiment, RunSpec, TrainingData, canonical_json, local_file, used_rows
+from harness.data.tokens import noted_lengths
 from harness.experiment.gpus import gpus_of
 from harness.models.architecture import Architecture, architecture
 from harness.plan import cost
@@ -39,7 +29,7 @@ _ASSUMED_STEPS = 30_000
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Input tokens of one run: ``recorded`` by the finished run, ``measured`` on the cached tokens of the training set or by
+    """Input tokens of one run: ``recorded`` by the finished run, ``measured`` when the training set was tokenised or by
     another run of the same model and data that is finished or calibrated, or ``at most`` what max_length allows."""
 
     count: int
@@ -128,7 +118,7 @@ class Planner:
         self._rows: dict[str, int | None] = {}
         self._architectures: dict[str, Architecture | None] = {}
         self._parameters: dict[str, Parameters | None] = {}
-        self._lengths: dict[str, list[int] | None] = {}
+        self._lengths: dict[str, dict[int, int]] = {}
         #: Model and data -> mean tokens of an example, by runs that read them.
         self._read_lengths: dict[str, float] = {}
 
@@ -211,7 +201,8 @@ class Planner:
         base = self.base(run)
         if base is None:
             return None
-        lengths = largest_batch(run, sorted(self._lengths_of_set(run) or (), reverse=True))
+        longest = chain.from_iterable(repeat(*each) for each in sorted(self._lengths_of_set(run).items(), reverse=True))
+        lengths = largest_batch(run, list(islice(longest, run.training.per_device_train_batch_size)))
         gpus = gpus_of(self.experiment, run)
         return self.peaks.of(run, base, lengths=lengths, gpus=gpus, predict=self.predict_memory)
 
@@ -312,38 +303,20 @@ class Planner:
         return cost.training_flops(base, trainable=parameters.trainable, length=length, recomputed=recomputed)
 
     def _mean_length(self, run: RunSpec) -> float | None:
-        """Mean tokens of an example, where the training set's are in the cache, or another run has read them."""
-        lengths = self._lengths_of_set(run)
-        return sum(lengths) / len(lengths) if lengths else self._read_lengths.get(_set_key(run))
+        """Mean tokens of an example, where the training set was tokenised for the model, or another run has read it."""
+        counts = self._lengths_of_set(run)
+        if not counts:
+            return self._read_lengths.get(_set_key(run))
+        return sum(length * count for length, count in counts.items()) / sum(counts.values())
 
-    def _lengths_of_set(self, run: RunSpec) -> list[int] | None:
-        """Tokens of each example of the training set, where it is at hand and its tokens are in the cache."""
+    def _lengths_of_set(self, run: RunSpec) -> dict[int, int]:
+        """Tokens of an example -> how many examples of the training set have so many; empty where that is not noted, or was
+        noted of another number of rows."""
         key = _set_key(run)
         if key not in self._lengths:
-            self._lengths[key] = self._cached_lengths(run)
+            counts = noted_lengths(run.data, run.model, cache_dir=self.cache_dir) or {}
+            self._lengths[key] = counts if self.rows(run.data) in (None, sum(counts.values())) else {}
         return self._lengths[key]
-
-    def _cached_lengths(self, run: RunSpec) -> list[int] | None:
-        from safetensors import safe_open
-
-        from harness.data.load import load_records, source_fingerprint
-        from harness.data.tokens import tokens_file
-        from harness.models.load import load_tokenizer, local_folder
-
-        file = local_file(run.data.source, data_dir=self.experiment.data_dir)
-        here = isinstance(run.data.source, GeneratedData) or (file is not None and file.is_file())
-        folder = local_folder(run.model_key, run.model, models_dir=self.models_dir)
-        built = not isinstance(run.model.source, BuiltModel) or (folder is not None and folder.is_dir())
-        if not here or not built or isinstance(run.model.source, HubModel) or not self.cache_dir.is_dir():
-            return None
-        records = load_records(run.data.source, data_dir=self.experiment.data_dir, limit=run.data.limit)
-        tokenizer = load_tokenizer(run.model_key, run.model, models_dir=self.models_dir)
-        path = tokens_file(run.data, tokenizer, fingerprint=source_fingerprint(records), cache_dir=self.cache_dir)
-        if not path.is_file():
-            return None
-        with safe_open(path, framework="numpy") as stream:
-            offsets: list[int] = stream.get_tensor("offsets").tolist()
-        return [end - start for start, end in pairwise(offsets)]
 
     def state(self, run: RunSpec) -> str:
         """Whether the run is done, by its records."""

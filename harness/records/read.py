@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import methods
 from harness import cli
 from harness.config import ConfigError, EvaluationSpec, Metric, RunSpec
+from harness.experiment.runs import Asked
 from harness.records.versioned import MissingRecord, Recipe, RecordError, read_json, validated
-from harness.statistics.collapse import is_at_floor
+from harness.statistics.collapse import has_lost_answers, is_at_floor
 
 DEFAULT_RESULTS = cli.RESULTS
 SNAKEMAKE = "snakemake --cores all"
@@ -95,6 +97,8 @@ class Predictions:
     correct: NDArray[np.float64] | None
     gold_nll: NDArray[np.float64] | None
     sources: Mapping[str, str] | None
+    #: Share of the commonest reference answer; 1 where they are not recorded.
+    constant: float
 
     def scores(self, metric: Metric) -> NDArray[np.float64] | None:
         """What the metric is the mean of, shape (examples,); None where it was not measured."""
@@ -115,10 +119,22 @@ class RunRecord:
     def diverged(self) -> bool:
         return self.train.status == "diverged"
 
-    def collapsed_on(self, tasks: Iterable[str]) -> list[str]:
-        """Those of the tasks that it answers no better than a constant."""
-        scores = {task: self.metrics.tasks[task] for task in tasks if task in self.metrics.tasks}
-        return [task for task, own in scores.items() if is_at_floor(own.accuracy, own.floor, own.n)]
+    def collapsed_on(self, tasks: Iterable[str], base: Mapping[Asked, Predictions | None]) -> list[str]:
+        """Those of the tasks that it answers no better than a constant; of tasks with open answers, where its base model did.
+
+        Args:
+            base: what base models answered, where it is known.
+        """
+        return [task for task in tasks if task in self.predictions and self._has_collapsed(task, base)]
+
+    def _has_collapsed(self, task: str, base: Mapping[Asked, Predictions | None]) -> bool:
+        metrics, own = self.metrics.tasks[task], self.predictions[task]
+        if metrics.floor is not None or own.correct is None:
+            return is_at_floor(metrics.accuracy, metrics.floor, metrics.n)
+        before = base.get((self.run.model_key, self.run.domain, task))
+        if before is None or before.ids != own.ids:
+            return False
+        return has_lost_answers(own.correct, before.correct, constant=own.constant)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +225,8 @@ def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predict
         raise recipe.broken(path, f"found accuracy {correct.mean():.6g}, {source.name} says {metrics.accuracy:.6g}")
     measured = all(isinstance(value, int | float) and math.isfinite(value) for value in losses)
     gold_nll = np.array(losses, dtype=float) if measured else None
-    return Predictions(ids=ids, correct=correct, gold_nll=gold_nll, sources=metrics.sources)
+    constant = max(Counter(str(row.get("gold")) for row in rows).values()) / len(rows)
+    return Predictions(ids=ids, correct=correct, gold_nll=gold_nll, sources=metrics.sources, constant=constant)
 
 
 def load_train_record(run: RunSpec, *, results: Path = DEFAULT_RESULTS, command: str = SNAKEMAKE) -> TrainRecord:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import reported
+from harness.answers import audit
 from harness.config import ConfigError, Metric
-from harness.evaluate import audit
 from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
 from harness.records import bench, timing
@@ -232,7 +232,7 @@ def grader_block(source: Source, loaded: Loaded) -> Block | None:
     header = ("Fine-tuned on", "Model", "Test set", "Agree, %", "Only sound accepts", "Only Math-Verify accepts", "Answers")
     title = "The sound grader beside Math-Verify on the same answers"
     notes = ("The command lists the answers of a run on which its graders differ.",)
-    command = "python -m harness.evaluate.audit RUN_DIR"
+    command = "python -m harness.answers.audit RUN_DIR"
     return Block(name="graders", title=title, header=header, rows=tuple(lines), notes=notes, command=command) if lines else None
 
 

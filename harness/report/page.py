@@ -123,7 +123,7 @@ def _tables(source: Source, loaded: Loaded, *, allow_missing: bool) -> tuple[lis
     for name in source.experiment.tables:
         mine = table_runs(source.experiment, name)
         base = load_base_answers(
-            source.experiment, name, results=source.results, command=source.command, allow_missing=allow_missing
+            source.experiment, mine, results=source.results, command=source.command, allow_missing=allow_missing
         )
         table = build_table(source.experiment, name, mine, _part(loaded, mine), base=base)
         commands = {
@@ -136,7 +136,7 @@ def _tables(source: Source, loaded: Loaded, *, allow_missing: bool) -> tuple[lis
             for column in table.columns
         }
         views.append(table_view(table))
-        numbers += details(table, mine, base_answers(source.experiment, name), commands)
+        numbers += details(table, mine, base_answers(source.experiment, mine), commands)
     return views, numbers
 
 

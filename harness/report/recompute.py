@@ -20,12 +20,12 @@ import numpy as np
 import methods
 from harness import reported
 from harness.config import BASELINE, RunSpec, judged_by
-from harness.experiment.runs import Asked, all_runs, base_answers, table_runs
+from harness.experiment.runs import Asked, all_runs, base_answers, shows_base, table_runs
 from harness.records import bench, timing
 from harness.records.read import load_records
 from harness.report.sources import Source
 from harness.statistics import stats
-from harness.statistics.collapse import is_at_floor
+from harness.statistics.collapse import has_lost_answers, is_at_floor
 from harness.tables.base_row import KEY as BASE
 from harness.tables.base_row import load_base_answers
 
@@ -79,6 +79,8 @@ class Raw:
         self.source = source
         runs = all_runs(source.experiment)
         loaded = load_records(runs, results=source.results, command=source.command, allow_missing=True)
+        #: (model, domain, task) -> the folder of what the base model answered to it before fine-tuning, where it has.
+        self.base = usable_base_records(source, runs)
         self.status = {record.run.run_id: record.train.status for record in loaded.records}
         #: Of (run, task): its scores by metric. Not its texts: those of a large experiment do not fit in memory.
         self._values: dict[tuple[str, str], dict[str, np.ndarray | None]] = {}
@@ -105,18 +107,26 @@ class Raw:
         return self._values[run_id, task][metric]
 
     def collapsed(self, run_id: str) -> frozenset[str]:
-        """The tasks with choices, by the run's record, whose answers are worth no more than a constant, by its predictions."""
-        if run_id in self._collapsed:
-            return self._collapsed[run_id]
-        content = json.loads((self.source.folder / run_id / "metrics.json").read_text(encoding="utf-8"))
-        closed = [task for task, scores in content["tasks"].items() if scores.get("floor") is not None]
-        correct = {task: self.values(run_id, task, "accuracy") for task in closed}
-        self._collapsed[run_id] = frozenset(
-            task
-            for task, own in correct.items()
-            if own is not None and is_at_floor(mean(own.tolist()), self._commonest[run_id, task], len(own))
-        )
+        """The tasks whose answers are worth no more than a constant, by the run's predictions; those without choices, by its
+        record, where the base model's are worth more."""
+        if run_id not in self._collapsed:
+            content = json.loads((self.source.folder / run_id / "metrics.json").read_text(encoding="utf-8"))
+            open_answers = {task: scores.get("floor") is None for task, scores in content["tasks"].items()}
+            self._collapsed[run_id] = frozenset(task for task in open_answers if self._lost(run_id, task, open_answers[task]))
         return self._collapsed[run_id]
+
+    def _lost(self, run_id: str, task: str, open_answers: bool) -> bool:
+        own = self.values(run_id, task, "accuracy")
+        if own is None:
+            return False
+        constant = self._commonest[run_id, task]
+        if not open_answers:
+            return is_at_floor(mean(own.tolist()), constant, len(own))
+        domain, model, *_ = run_id.split("/")
+        base = self.base.get((model, domain, task))
+        if base is None or [row["id"] for row in self.rows(base, task)] != [row["id"] for row in self.rows(run_id, task)]:
+            return False
+        return has_lost_answers(own, self.values(base, task, "accuracy"), constant=constant)
 
     def graded(self, place: str, model: str, task: str) -> list[tuple[float, float]]:
         """What the sound grader and Math-Verify gave every answer to a task after fine-tuning on a domain, or in a base
@@ -168,8 +178,8 @@ class TableNumbers:
         self.columns += [(None, None)] if len(tested) > 1 else []
         every = [task for tasks in own.values() for task in tasks]
         self.parts = {column: [column] if column[1] else own[column[0]] if column[0] else every for column in self.columns}
-        #: (model, domain, task) -> the folder of what the base model answered to it before fine-tuning, where it has.
-        self.base = usable_base_records(raw.source, name)
+        #: Those of ``raw.base`` that the table shows.
+        self.base = usable_base_records(raw.source, self.runs) if shows_base(self.runs) else {}
         #: All test sets of one domain.
         self.decisive = [c for c in self.columns if self.parts[c] in own.values()]
 
@@ -336,11 +346,11 @@ class TableNumbers:
         return {name: value for name, value in facts.items() if value is not None}
 
 
-def usable_base_records(source: Source, table: str) -> dict[Asked, str]:
+def usable_base_records(source: Source, runs: Sequence[RunSpec]) -> dict[Asked, str]:
     """(model, domain, task) -> the folder of the base model's record, below the experiment's, if its settings are these."""
     command = source.command
-    answers = load_base_answers(source.experiment, table, results=source.results, command=command, allow_missing=True)
-    folders = base_answers(source.experiment, table)
+    answers = load_base_answers(source.experiment, runs, results=source.results, command=command, allow_missing=True)
+    folders = base_answers(source.experiment, runs)
     return {asked: folders[asked].folder for asked, own in answers.items() if own is not None}
 
 

@@ -22,6 +22,7 @@ from harness.records.read import Loaded, read_predictions
 from harness.records.versioned import Recipe, read_json
 from harness.report.numbers import BASE_COLOUR
 from harness.report.sources import OPERATIONS, Source
+from harness.tables.base_row import load_base_answers
 
 #: Characters kept of one prompt or completion.
 LONGEST = 4000
@@ -123,8 +124,10 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
     """Every planned run in the order of the plan, finished, failed or not run."""
     done = {record.run.run_id: record for record in loaded.records}
     stale = {run.run_id for run in loaded.stale}
+    runs = all_runs(source.experiment)
+    base = load_base_answers(source.experiment, runs, results=source.results, command=source.command, allow_missing=True)
     entries = []
-    for run in all_runs(source.experiment):
+    for run in runs:
         if run.run_id not in done:
             entries.append(_entry(source, run, "stale" if run.run_id in stale else "missing"))
             continue
@@ -136,7 +139,7 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
         entry["operations"] = _operations(folder / OPERATIONS)
         entry["pruning"] = _pruned(source, folder / pruning.FILE)
         entry["contamination"] = metrics.get("contamination")
-        entry["collapsed"] = done[run.run_id].collapsed_on(metrics["tasks"])
+        entry["collapsed"] = done[run.run_id].collapsed_on(metrics["tasks"], base)
         entry["tasks"] = {name: _scores(task, run.evaluation.tasks[name]) for name, task in metrics["tasks"].items()}
         entries.append(entry)
     return entries

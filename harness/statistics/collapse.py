@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def is_at_floor(accuracy: float | None, floor: float | None, n: int) -> bool:
     """Whether an accuracy is not above the floor of its set by more than one binomial standard error.
@@ -19,10 +22,31 @@ def is_at_floor(accuracy: float | None, floor: float | None, n: int) -> bool:
 
     Args:
         accuracy: None: nothing was answered, which is no collapse.
-        floor: what the best constant answer scores. None for open answers, of which a low accuracy is no sign. A set whose
-            answers are all the same has a floor of 1 and says nothing.
+        floor: what the best constant answer scores. None for open answers, for which there is ``has_lost_answers``. A set
+            whose answers are all the same has a floor of 1 and says nothing.
         n: examples.
     """
     if accuracy is None or floor is None or floor == 1:
         return False
     return accuracy <= floor + math.sqrt(floor * (1 - floor) / n)
+
+
+def has_lost_answers(correct: NDArray[np.float64], before: NDArray[np.float64] | None, *, constant: float) -> bool:
+    """Whether a run answers next to nothing of a set of open answers, of which its base model answered more.
+
+    Of open answers a low accuracy alone is no sign: the task may be too hard. It is one where the run is at the floor
+    (``is_at_floor``) and the base model, asked the same in the same way, is significantly above it: by McNemar's exact test
+    at ``ALPHA``, for a run that answers nothing right from six right answers of the base model on.
+
+    Args:
+        correct: 1 or 0 for each example, of the run, shape (examples,).
+        before: of the base model, in the same order. None: it was not asked, and nothing can be known.
+        constant: what the best constant answer scores, a fraction.
+    """
+    if before is None or not is_at_floor(float(correct.mean()), constant, len(correct)):
+        return False
+    from harness.statistics.comparison import ALPHA  # with SciPy, a second that a plan's look at records need not take
+    from harness.statistics.stats import mcnemar_exact
+
+    lost, won = int((before > correct).sum()), int((correct > before).sum())
+    return lost > won and mcnemar_exact(only_first=lost, only_second=won) < ALPHA

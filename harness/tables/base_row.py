@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.config import Experiment, Metric
-from harness.experiment.runs import Asked, base_answers
+from harness.config import Experiment, Metric, RunSpec
+from harness.experiment.runs import Asked, base_answers, shows_base
 from harness.records.matrices import check_same_examples
 from harness.records.read import Predictions, RunRecord, StaleRecord, load_base_predictions
 from harness.records.versioned import MissingRecord
@@ -23,21 +23,21 @@ BaseAnswers = Mapping[Asked, Predictions | None]
 
 
 def load_base_answers(
-    experiment: Experiment, table: str, *, results: Path, command: str, allow_missing: bool
+    experiment: Experiment, runs: Sequence[RunSpec], *, results: Path, command: str, allow_missing: bool
 ) -> dict[Asked, Predictions | None]:
-    """What the base models answered to the tasks of a table.
+    """What the base models of runs answered to their tasks.
 
     Raises:
-        RecordError: a record is missing or stale (unless allowed), or broken.
+        RecordError: a record is missing or stale (unless allowed, or the base models are in no row), or broken.
     """
-    planned = base_answers(experiment, table)
+    planned = base_answers(experiment, runs)
     found: dict[str, Mapping[str, Predictions]] = {}
     for base in {base.folder: base for base in planned.values()}.values():
         folder = results / experiment.name / base.folder
         try:
             found[base.folder] = load_base_predictions(folder, base.evaluation, run_id=base.folder, command=command)
         except (MissingRecord, StaleRecord):
-            if not allow_missing:
+            if shows_base(runs) and not allow_missing:
                 raise
             found[base.folder] = {}
     return {asked: found[base.folder].get(asked[2]) for asked, base in planned.items()}
@@ -81,7 +81,7 @@ def base_row(
 
 
 #: In the place of a task that a base model is not to be asked.
-_UNASKED = Predictions(ids=(), correct=None, gold_nll=None, sources=None)
+_UNASKED = Predictions(ids=(), correct=None, gold_nll=None, sources=None, constant=1.0)
 
 
 def _cell(parts: Sequence[Predictions | None], metric: Metric) -> Cell:

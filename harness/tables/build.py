@@ -16,7 +16,7 @@ import methods
 from harness import reported
 from harness.cli import Config
 from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, judged_by
-from harness.experiment.runs import load_experiment, table_runs
+from harness.experiment.runs import load_experiment, shows_base, table_runs
 from harness.experiment.yaml_file import placed
 from harness.records.grader_sources import how_graded
 from harness.records.read import Loaded, RunRecord, load_records
@@ -157,10 +157,10 @@ ComparisonKey = tuple[str, str, Metric, str, bool]
 class _Builder:
     """What ``build`` computes on its way from runs and records to cells."""
 
-    def __init__(self, experiment: Experiment, name: str, runs: Sequence[RunSpec], loaded: Loaded) -> None:
+    def __init__(self, experiment: Experiment, name: str, runs: Sequence[RunSpec], loaded: Loaded, base: BaseAnswers) -> None:
         self.experiment, self.name, self.records = experiment, name, loaded.records
         self.columns = table_columns(runs)
-        self.scores = Scores(loaded.records, self.columns)
+        self.scores, self.base = Scores(loaded.records, self.columns), base
         self.groups: dict[tuple[str, str], list[RunSpec]] = {}
         for run in runs:
             self.groups.setdefault((run.model_key, run.method.key), []).append(run)
@@ -267,7 +267,7 @@ class _Builder:
             seeds=tuple(seed for seed in seeds if outcomes[seed] == "success"),
             n_diverged=values.count("diverged"),
             n_missing=values.count("missing"),
-            n_collapsed=self.scores.n_collapsed(model, method, column, seeds) if metric == "accuracy" else 0,
+            n_collapsed=self.scores.n_collapsed(model, method, column, seeds, self.base) if metric == "accuracy" else 0,
         )
 
     def _reported(self, model: str, method: str, column: Column) -> Reported | None:
@@ -329,17 +329,19 @@ def build_table(
     Args:
         runs: all planned runs (``plan.table_runs``).
         loaded: their records; planned runs without one become missing seeds.
-        base: what the base models answered, for a row of theirs (``base_row.load_base_answers``).
+        base: what the base models answered (``base_row.load_base_answers``), for a row of theirs where the table has one, and
+            to tell what runs have lost.
         rates: what the learning rates of these runs are.
         rate_notes: sentences about them.
     """
-    builder, base = _Builder(experiment, name, runs, loaded), base or {}
+    builder = _Builder(experiment, name, runs, loaded, base or {})
+    shown = base if base and shows_base(runs) else {}
     models = dict.fromkeys(model for model, _ in builder.groups)
     return Table(
         name=name,
         experiment=experiment,
         columns=builder.columns,
-        sections=tuple(builder.section(model, experiment.models[model], base) for model in models),
+        sections=tuple(builder.section(model, experiment.models[model], shown) for model in models),
         seeds=tuple(sorted({run.seed for run in runs})),
         rates=rates,
         rate_notes=tuple(rate_notes),
@@ -348,7 +350,7 @@ def build_table(
         cost=_cost(loaded.records),
         missing=tuple(r.run_id for r in loaded.missing),
         stale=tuple(r.run_id for r in loaded.stale),
-        gradings=_gradings(builder.scores.tasks, loaded.records, base),
+        gradings=_gradings(builder.scores.tasks, loaded.records, shown),
     )
 
 
@@ -372,7 +374,7 @@ def load_table(
     with placed(config.files, config.overrides):
         runs = table_runs(experiment, name)
     command = config.snakemake
-    base = load_base_answers(experiment, name, results=results, command=command, allow_missing=allow_missing)
+    base = load_base_answers(experiment, runs, results=results, command=command, allow_missing=allow_missing)
     if rates == "shared":
         target = f"reproduce_{name}"
         loaded = load_records(runs, results=results, command=command, target=target, allow_missing=allow_missing)

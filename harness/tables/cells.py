@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from harness import reported
 from harness.config import BaseModelSpec, Experiment, Metric, RunSpec, TaskSpec, judged_by
+from harness.experiment.runs import Asked
 from harness.records.matrices import check_same_answers, score_matrix
-from harness.records.read import RunRecord
+from harness.records.read import Predictions, RunRecord
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family
 from harness.tables.against_paper import PaperCheck
@@ -302,11 +303,13 @@ class Scores:
             outcomes[seed] = "diverged" if diverged else "missing" if None in records else "success"
         return outcomes
 
-    def n_collapsed(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> int:
-        """How many finished seeds are at the floor of one of a column's sets."""
+    def n_collapsed(
+        self, model: str, method: str, column: Column, seeds: Sequence[int], base: Mapping[Asked, Predictions | None]
+    ) -> int:
+        """How many finished seeds have collapsed on one of a column's sets, as far as ``base`` lets it be known."""
         done = self._done(model, method, column, seeds)
         at_floor = [
-            any(self._records[model, method, part.domain, seed].collapsed_on([part.task]) for part in self.parts(column))
+            any(self._records[model, method, part.domain, seed].collapsed_on([part.task], base) for part in self.parts(column))
             for seed in done
         ]
         return sum(at_floor)

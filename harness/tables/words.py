@@ -239,9 +239,9 @@ def context(table: Table) -> list[str]:
         lines.append("Diverged runs are shown as such and are in no mean, difference or interval.")
     if any(cell.n_collapsed for s in table.sections for row in s.rows for cell in row.cells.values()):
         lines.append(
-            "Collapsed: a seed whose accuracy on a set of choices is at most one binomial standard error above what the best "
-            "constant answer scores there; in an average, on one of its sets or more. Collapsed runs are in every mean, "
-            "difference and interval: leaving them out would flatter a method."
+            "Collapsed: a seed whose accuracy on a set is at most one binomial standard error above what the best constant "
+            "answer scores there; on open answers, if its base model scores significantly more; in an average, on one of its "
+            "sets or more. Collapsed runs are in every mean, difference and interval: leaving them out would flatter a method."
         )
     lines += gradings((heading(column), how) for column, how in table.gradings)
     for what, names in (("have no record", table.missing), ("have a record of other settings, left out", table.stale)):

@@ -47,18 +47,19 @@ def main(arguments: list[str] | None = None) -> int:
     experiment, spec = load_run(config.files, config.overrides, args.run)
     if args.training_hash not in (None, spec.training_hash()):
         raise ConfigError(f"{config.files[-1]}: changed while the workflow was running; repeat the command")
+    folders = Folders(
+        output=args.run_dir, scratch=args.scratch / spec.training_hash(), models=args.models_dir, cache=args.cache_dir
+    )
     processes = int(os.environ.get("WORLD_SIZE", "0"))
     if processes:
         check_world(spec, processes)
     elif (gpus := gpus_of(experiment, spec)) > 1:
-        return launch("harness.train", sys.argv[1:] if arguments is None else arguments, processes=gpus)
+        given = sys.argv[1:] if arguments is None else arguments
+        return launch("harness.train", given, processes=gpus, scratch=folders.scratch)
     if experiment.gpu and os.environ.get("RANK", "0") == "0":
         # What preflight has predicted, where it knew no GPU. Nothing is predicted here, beside what is to be trained.
         peaks = Peaks(args.cache_dir, gpu=True)
         check_memory(spec, peaks, smallest_gpu(), models_dir=args.models_dir, gpus=processes or 1, predict=False)
-    folders = Folders(
-        output=args.run_dir, scratch=args.scratch / spec.training_hash(), models=args.models_dir, cache=args.cache_dir
-    )
     train(spec, experiment, folders)
     return 0
 

@@ -1,4 +1,4 @@
-"""Trainer checkpoints that are either whole or set aside by name.
+"""Trainer checkpoints that are either whole or set aside by name, and what is noted beside them.
 
 A checkpoint counts only when ``complete.json``, written last and atomically, lists every file with its size and SHA-256. A kill
 during a save, or damage later on, therefore leaves a folder that is set aside, and the one before it is used.
@@ -7,6 +7,7 @@ during a save, or damage later on, therefore leaves a folder that is set aside, 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from harness import files
 from harness.provenance import file_sha256
 
 MARKER = "complete.json"
+#: Beside the checkpoints: one line for each time that memory ran out.
+OUT_OF_MEMORY = "out_of_memory.jsonl"
 
 #: Files without which a run cannot go on exactly, and what they hold.
 REQUIRED = {
@@ -72,3 +75,19 @@ def take_latest(folder: Path) -> Path | None:
             return checkpoint
         files.set_aside(checkpoint, reason)
     return None
+
+
+def note_out_of_memory(folder: Path, entry: Mapping[str, int]) -> None:
+    """Add to what ``out_of_memory`` returns. Several processes may do so at once: a line is written in one piece."""
+    with (folder / OUT_OF_MEMORY).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(entry) + "\n")
+
+
+def out_of_memory(folder: Path) -> list[dict[str, int]]:
+    """Each time that memory ran out for a run, its earlier starts included: the optimizer step, the tokens of the part of a
+    micro-batch that did not fit (``tokens``), and how many are tried from then on (``micro_batch_tokens``)."""
+
+    def read(file: Path) -> list[dict[str, int]]:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    return files.read_or_set_aside(folder / OUT_OF_MEMORY, read) or []

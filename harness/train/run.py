@@ -50,6 +50,7 @@ def train(spec: RunSpec, experiment: Experiment, folders: Folders) -> dict[str, 
         ConfigError: the model, the data or a setting is wrong.
         methods.base.MechanismError: the method did not do what its settings ask for.
         Preempted: SIGTERM came; a checkpoint is saved.
+        OutOfMemory: on one of several processes; the next start computes micro-batches in smaller parts.
     """
     import torch
 
@@ -102,7 +103,7 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders, *, on_h
     import torch
     from transformers import set_seed
 
-    from harness.data.tokens import training_set
+    from harness.data.tokens import note_lengths, training_set
     from harness.models.load import base_model_hash, load_base
     from harness.train import attention
 
@@ -116,10 +117,12 @@ def load_inputs(spec: RunSpec, experiment: Experiment, folders: Folders, *, on_h
         attn_implementation=spec.training.attn_implementation,
         on_host=on_host,
     )
+    dataset = training_set(spec.data, tokenizer, data_dir=experiment.data_dir, cache_dir=folders.cache)
+    note_lengths(dataset, spec.data, spec.model, cache_dir=folders.cache)
     return Base(
         model=model,
         tokenizer=tokenizer,
-        dataset=training_set(spec.data, tokenizer, data_dir=experiment.data_dir, cache_dir=folders.cache),
+        dataset=dataset,
         parameters=model.num_parameters(),
         hash=base_model_hash(spec.model_key, spec.model, models_dir=folders.models),
     )
@@ -216,11 +219,12 @@ def _refuse_other_sharding(trainer: MethodTrainer, spec: RunSpec) -> None:
 
 
 def _fit(trainer: MethodTrainer, scratch: Path) -> None:
-    from harness.train.checkpoints import take_latest
+    from harness.train.checkpoints import out_of_memory, take_latest
     from harness.train.preemption import SaveOnSigterm
 
     with trainer.args.main_process_first(local=False):  # which sets the others aside
         checkpoint = take_latest(scratch)
+        trainer.out_of_memory = out_of_memory(scratch)
     if checkpoint is not None and trainer.is_world_process_zero():
         print(f"going on from {checkpoint}", flush=True)
     preemption = SaveOnSigterm()

@@ -27,6 +27,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from harness.config import ConfigError, TrainingSpec
 from harness.data.batches import ShareOfBatches, is_empty
 from harness.data.tokens import IGNORE_INDEX
+from harness.errors import OutOfMemory
 from harness.progress import Progress
 from harness.records.importance import ImportanceHistory
 from harness.train import checkpoints
@@ -71,7 +72,7 @@ class MethodTrainer(Trainer):
         self.tokens = {"input": 0, "label": 0, "padding": 0}
         #: Label tokens of the micro-batch that is computed in parts; None: the part is the whole.
         self.labels_in_all_parts: int | None = None
-        #: Each time that memory ran out: the optimizer step, the tokens that did not fit, and how many are tried from then on.
+        #: Each time that memory ran out (``checkpoints.out_of_memory``).
         self.out_of_memory: list[dict[str, int]] = []
         #: Wall and CPU seconds of training in earlier, interrupted attempts, up to the checkpoint that is resumed.
         self.before = {"wall": 0.0, "cpu": 0.0}
@@ -153,10 +154,12 @@ class MethodTrainer(Trainer):
         """One micro-batch, forward and backward, in parts of at most ``most_tokens`` tokens; returns its share of the loss.
 
         Out of memory, the tokens of a part are halved and the optimizer step begins again, with the same batch: whatever the
-        gradients hold by then is dropped.
+        gradients hold by then is dropped. One of several processes ends instead, since the others wait for its share of sums
+        that it cannot give: all of them begin again at the last checkpoint (``launch``).
 
         Raises:
-            ConfigError: out of memory with one example, or with several processes, which would have to agree.
+            ConfigError: out of memory with one example.
+            OutOfMemory: with more of them, in one of several processes.
         """
         again = list(self.computed)
         loss = self._in_parts(model, inputs, num_items_in_batch)
@@ -208,10 +211,6 @@ class MethodTrainer(Trainer):
         tokens = part["input_ids"].numel()
         found = f"{tokens} tokens, which did not fit into memory at step {self.state.global_step + 1}"
         reason = str(error).split(". ")[0]
-        if self.args.world_size > 1:
-            raise ConfigError(
-                f"training.micro_batch_tokens: found {found} of one of several processes ({reason}), expected fewer"
-            ) from error
         if len(self.data_collator.split(part, most_tokens=1)) == 1:
             raise ConfigError(
                 f"training.gradient_checkpointing: found {self.spec.gradient_checkpointing}, and an example of {found} "
@@ -219,12 +218,17 @@ class MethodTrainer(Trainer):
             ) from error
         entry = {"step": self.state.global_step + 1, "tokens": tokens, "micro_batch_tokens": tokens // 2}
         self.out_of_memory.append(entry)
-        print(f"out of memory with {tokens} tokens at step {entry['step']}: going on with {tokens // 2}", flush=True)
+        checkpoints.note_out_of_memory(Path(self.args.output_dir), entry)
+        said = f"out of memory with {tokens} tokens at step {entry['step']}: going on with {tokens // 2}"
+        if self.args.world_size > 1:
+            raise OutOfMemory(f"{said}, from the last checkpoint") from error
+        print(said, flush=True)
 
     @property
     def most_tokens(self) -> int | None:
         """Of a part of a micro-batch: what fitted last, or what the spec says; None: no bound."""
-        return self.out_of_memory[-1]["micro_batch_tokens"] if self.out_of_memory else self.spec.micro_batch_tokens
+        tried = [entry["micro_batch_tokens"] for entry in self.out_of_memory]
+        return min(tried, default=self.spec.micro_batch_tokens)
 
     def compute_loss(
         self,
@@ -303,7 +307,6 @@ class MethodTrainer(Trainer):
             "method": self.method.state_dict(),
             "tokens": tokens,
             "seconds": self.seconds,
-            "out_of_memory": self.out_of_memory,
         }
         if self.importance is not None:
             state["importance"] = self.importance.state_dict()
@@ -317,7 +320,6 @@ class MethodTrainer(Trainer):
         # They are those of all processes.
         self.tokens = state["tokens"] if self.is_world_process_zero() else dict.fromkeys(state["tokens"], 0)
         self.before = state["seconds"]
-        self.out_of_memory = state["out_of_memory"]
         if self.importance is not None:
             self.importance.load_state_dict(state["importance"])
         saved = load_file(folder / TENSORS_FILE)

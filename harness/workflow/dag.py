@@ -244,10 +244,13 @@ class Dag:
         return self.base_evaluations[folder].evaluation
 
     def table_base_records(self, table: str) -> list[str]:
-        """The records of base models that a table shows beside its runs, if any."""
+        """The records of base models that a table shows beside its runs, or that tell what runs have lost of open answers."""
         if table not in self.experiment.tables:
             return []
-        folders = dict.fromkeys(base.folder for base in plan.base_answers(self.experiment, table).values())
+        runs = plan.table_runs(self.experiment, table)
+        asked, shown = plan.base_answers(self.experiment, runs), plan.shows_base(runs)
+        is_open = {name: sets.get(task.format).statement is None for run in runs for name, task in run.evaluation.tasks.items()}
+        folders = dict.fromkeys(base.folder for (_, _, task), base in asked.items() if shown or is_open[task])
         return [str(self.folder / folder / "metrics.json") for folder in folders]
 
     def target_records(self, target: str, *names: str) -> list[str]:

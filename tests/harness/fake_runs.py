@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 import methods
+from evaluation import sets
 from harness.config import SCHEMA_VERSION, Experiment, MethodSpec, RunSpec, TrainingSpec
 from harness.experiment.runs import base_evaluations
 from harness.records.grader_sources import grader_sources
 from harness.records.read import load_records
 from harness.tables import build as tables
+from harness.tables.base_row import BaseAnswers
 
 LABELS = {
     "full-ft": "Full-FT", "lora": "LoRA", "dora": "DoRA", "pissa": "PiSSA", "milora": "MiLoRA", "relora": "ReLoRA",
@@ -128,7 +130,7 @@ def write_run(
     gold: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Write one run's records and return its folder. ``correct`` None: the run diverged. Tasks without grader have no answers,
-    whatever ``correct`` says. ``gold``: the labels of tasks that offer choices, which have a floor."""
+    whatever ``correct`` says. ``gold``: the reference answers; of tasks that offer choices, which have a floor, the labels."""
     folder = run_folder(run, results)
     status = "success" if correct is not None else "diverged"
     common = {"schema_version": SCHEMA_VERSION, "run_id": run.run_id, "status": status}
@@ -152,7 +154,8 @@ def write_run(
         if labels := (gold or {}).get(task):
             for row, label in zip(rows, labels, strict=True):
                 row["gold"] = label
-            tasks[task]["floor"] = max(Counter(labels).values()) / len(labels)
+            if spec is not None and sets.get(spec.format).statement is not None:
+                tasks[task]["floor"] = max(Counter(labels).values()) / len(labels)
         if not graded:
             tasks[task] |= dict.fromkeys(("accuracy", "grader", "stderr", "unparseable", "truncated", "timed_out"))
         path = folder / "predictions" / f"{task}.jsonl"
@@ -177,14 +180,16 @@ def populate(specs: Sequence[RunSpec], results: Path, *, effects: Mapping[str, f
         write_run(run, results, correct=correct, gold_nll=losses, wall_time_s=20 + 5 * rng.random())
 
 
-def write_base(made: Experiment, results: Path, rng: np.random.Generator) -> None:
-    """What the base models answer to the tasks of ``base_evaluation``: less than after fine-tuning."""
+def write_base(made: Experiment, results: Path, rng: np.random.Generator, *, right: int | None = None) -> None:
+    """What the base models answer to the tasks of ``base_evaluation``: less than after fine-tuning, of each task a fifth, or
+    so many."""
     for base in base_evaluations(made):
         folder, tasks = results / made.name / base.folder, {}
         (folder / "predictions").mkdir(parents=True)
         for task, spec in base.evaluation.tasks.items():
             n, answered = spec.source.rows, spec.grader is not None
-            correct, losses = rng.random(n) < 0.2, (2 + 0.3 * rng.random(n)).tolist()
+            correct = rng.random(n) < 0.2 if right is None else np.arange(n) < right
+            losses = (2 + 0.3 * rng.random(n)).tolist()
             rows = [{"id": f"{task}/{i}", "correct": bool(correct[i]) if answered else None, "gold_nll": losses[i]}
                     for i in range(n)]  # fmt: skip
             (folder / "predictions" / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -213,11 +218,13 @@ def without_answers(made: Experiment) -> Experiment:
     return Experiment.model_validate(content)
 
 
-def build(experiment: Experiment, results: Path, *, allow_missing: bool = False) -> tables.Table:
+def build(
+    experiment: Experiment, results: Path, *, allow_missing: bool = False, base: BaseAnswers | None = None
+) -> tables.Table:
     """Table 1 of the records in ``results``."""
     specs = runs(experiment)
     loaded = load_records(specs, results=results, allow_missing=allow_missing)
-    return tables.build_table(experiment, "table1", specs, loaded)
+    return tables.build_table(experiment, "table1", specs, loaded, base=base)
 
 
 def full_table(results: Path) -> tuple[Experiment, Path, tables.Table]:
@@ -227,17 +234,30 @@ def full_table(results: Path) -> tuple[Experiment, Path, tables.Table]:
     return full, results, build(full, results)
 
 
-def closed_questions(results: Path) -> tuple[Experiment, dict[str, list[list[bool]]]]:
-    """Three seeds of two methods on two sets of choices, written; one of LoRA's is at the floor of PIQA. Of LoRA what each seed
-    answered right, by task."""
-    made = experiment(methods={"llama-tiny": ("lora", "beamlora")}, domains={"commonsense": {"piqa": 40, "arc_easy": 40}})
-    gold = {"piqa": ["solution1", "solution2"] * 20, "arc_easy": ["answer1", "answer2", "answer3", "answer4"] * 10}
+def collapsed(results: Path) -> tuple[Experiment, dict[str, list[list[bool]]]]:
+    """Three seeds of two methods on two sets of choices and one of open answers, written, and what the base model answered to
+    that. One of LoRA's seeds is at the floor of PIQA, another one answers nothing of GSM8K right, and the base model six
+    questions. Of LoRA what each seed answered right, by task."""
+    domain = _domain({"piqa": 40, "arc_easy": 40, "gsm8k": 40})
+    asked = {"models": ["llama-tiny"], "tasks": {"gsm8k": domain["evaluation"]["tasks"]["gsm8k"]}}
+    made = experiment(
+        methods={"llama-tiny": ("lora", "beamlora")},
+        domains={"commonsense": {"piqa": 40, "arc_easy": 40, "gsm8k": 40}},
+        base_evaluation=asked,
+    )
+    gold = {
+        "piqa": ["solution1", "solution2"] * 20,
+        "arc_easy": ["answer1", "answer2", "answer3", "answer4"] * 10,
+        "gsm8k": [str(i) for i in range(40)],
+    }
     answered: dict[str, list[list[bool]]] = {task: [] for task in gold}
     for run in runs(made):
-        lost = run.method.key == "lora" and run.seed == 1
-        correct = {task: [i >= (23 if lost and task == "piqa" else 8) for i in range(40)] for task in gold}
+        lost = {1: "piqa", 2: "gsm8k"}.get(run.seed) if run.method.key == "lora" else None
+        few = {"piqa": 23, "gsm8k": 40}
+        correct = {task: [i >= (few[task] if lost == task else 8) for i in range(40)] for task in gold}
         write_run(run, results, correct=correct, gold=gold)
         if run.method.key == "lora":
             for task, solved in correct.items():
                 answered[task].append(solved)
+    write_base(made, results, np.random.default_rng(0), right=6)
     return made, answered

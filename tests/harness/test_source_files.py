@@ -88,7 +88,7 @@ def test_releases_are_those_of_what_else_the_files_import(project: Path, monkeyp
         ("train", "beamlora/fused.py", "beamlora/operation.py"),  # of every method; of BeamLoRA alone
         ("evaluate", "harness/data/overlap.py", "harness/export/model_card_text.py"),
         ("evaluate", "harness/evaluate/lm_eval.py", "harness/tables/words.py"),
-        ("evaluate", "evaluation/sandbox/tester.py", "harness/evaluate/audit.py"),  # started by its name
+        ("evaluate", "evaluation/sandbox/tester.py", "harness/answers/audit.py"),  # started by its name
         ("prune", "methods/importance.py", "harness/train/trainer.py"),
         ("timing", "harness/measure/time_lapse.py", "harness/evaluate/generate.py"),
         ("records", "harness/records/frame.py", "harness/statistics/stats.py"),

@@ -179,9 +179,10 @@ def test_killed_after_it_diverged_a_run_diverges_again_at_the_same_step(
     assert record["status"] == "diverged" and record["steps"] == 6 and "at step 6" in record["reason"]
 
 
-def test_what_did_not_fit_into_memory_is_in_the_checkpoint_and_in_the_record(
+def test_what_did_not_fit_into_memory_is_known_to_the_next_start_and_in_the_record(
     tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also before there is a checkpoint."""
     path = experiment_file(tmp_path, "lora", max_steps=4)
     experiment, spec = load_run([path], {}, "math/llama-mini/lora/seed0")
     where = folders(tmp_path, models_dir, "run")
@@ -193,7 +194,7 @@ def test_what_did_not_fit_into_memory_is_in_the_checkpoint_and_in_the_record(
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module, "label_loss", label_loss)
-        kill_after(patch, 4)
+        kill_after(patch, 2)
         with pytest.raises(Killed):
             train(spec, experiment, where)
     train(spec, experiment, where)

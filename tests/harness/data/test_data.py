@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from harness.config import ConfigError, FileData, GeneratedData, TrainingData
 from harness.data.batches import PackedCollator, PaddedCollator, ShareOfBatches, is_empty
 from harness.data.load import load_records, source_fingerprint
-from harness.data.tokens import IGNORE_INDEX, encode_example, training_set
+from harness.data.tokens import IGNORE_INDEX, encode_example, noted_lengths, training_set
+from harness.experiment.runs import load_run
 from harness.train import attention
+from harness.train.run import Folders, load_inputs
+from tests.experiments import miniature, write
 from tests.rounding import assert_equal_but_for_rounding, sums_of
 from tests.tiny_models import byte_tokenizer, llama, mistral
 
@@ -107,6 +111,17 @@ def test_tokens_are_cached_per_recipe(folder: Path, tmp_path: Path) -> None:
     for changes in ({}, {}, {"loss_on": "all"}, {"limit": 2}):
         training_set(training_data(**changes), byte_tokenizer(), data_dir=str(folder), cache_dir=cache)
     assert len(list(cache.iterdir())) == 3
+
+
+def test_a_run_notes_how_long_its_examples_are_for_a_plan(tmp_path: Path, models_dir: Path) -> None:
+    experiment, run = load_run([write(tmp_path, miniature())], {}, "math/llama-mini/lora/seed0")
+    where = Folders(output=tmp_path, scratch=tmp_path, models=models_dir, cache=tmp_path / "cache")
+    assert noted_lengths(run.data, run.model, cache_dir=where.cache) is None
+    examples = load_inputs(run, experiment, where).dataset
+    lengths = [len(examples[i]["input_ids"]) for i in range(96)]
+    assert noted_lengths(run.data, run.model, cache_dir=where.cache) == Counter(lengths)
+    other = run.data.model_copy(update={"max_length": 64})
+    assert noted_lengths(other, run.model, cache_dir=where.cache) is None
 
 
 def packed_and_padded() -> tuple[dict, dict]:

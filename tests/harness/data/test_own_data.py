@@ -15,6 +15,7 @@ from harness.cli import Config
 from harness.config import ConfigError, EvaluationSpec, LocalData, RunSpec
 from harness.data.check import check_experiment
 from harness.data.load import load_records
+from harness.data.tokens import noted_lengths
 from harness.evaluate.task import check_task
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.runs import all_runs, load_experiment
@@ -198,4 +199,7 @@ def test_the_example_of_the_docs_is_checked_as_any_experiment(example: Path) -> 
     check_data(plan, runs, Sets(plan.data_dir))
     report = check_experiment(plan, runs, models_dir=example, cache_dir=example / "cache", say=lambda line: None)["sums"]
     assert report["training"]["rows"] == 40 and report["length"]["llama-demo"]["cut"] == 0
+    noted = noted_lengths(plan.domains["sums"].train, plan.models["llama-demo"], cache_dir=example / "cache") or {}
+    tokens = report["length"]["llama-demo"]["tokens"]
+    assert (sum(noted.values()), sum(length * count for length, count in noted.items())) == (40, tokens), "for a plan"
     assert {name: (task["n"], task["exact"]) for name, task in report["tasks"].items()} == {"sums": (16, 1), "quiz": (12, 0)}

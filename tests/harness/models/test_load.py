@@ -96,3 +96,27 @@ def test_an_update_is_added_in_float32_to_the_base_it_was_trained_on_and_the_sum
     assert torch.equal(model.get_submodule(name).weight, expected)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert not any("lora" in name for name, _ in model.named_modules())
+
+
+class Asked(Exception):
+    """In the place of a model that is read."""
+
+
+@pytest.mark.parametrize("load", [_base, _evaluated_base, _merged, _full])
+def test_every_model_is_read_onto_the_device_and_never_on_the_host_first(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[RunSpec, Path], PreTrainedModel]
+) -> None:
+    """A 7B in the host's memory first is 13 GB that a node may not have. The second of two GPUs, as of one of two processes."""
+    asked: list[tuple[torch.dtype, dict[str, str]]] = []
+
+    def from_pretrained(name: str, *, dtype: torch.dtype, device_map: dict[str, str], **_: object) -> None:
+        asked.append((dtype, device_map))
+        raise Asked
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", from_pretrained)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    bfloat16 = spec.training.model_copy(update={"dtype": "bfloat16"})
+    with pytest.raises(Asked):
+        load(spec.model_copy(update={"training": bfloat16}), tmp_path)
+    assert asked == [(torch.bfloat16, {"": "cuda:1"})]

@@ -14,11 +14,13 @@ import torch
 import methods
 from harness import reported
 from harness.config import SCHEMA_VERSION, ConfigError
+from harness.data.tokens import TokenizedSet, note_lengths, training_set
 from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.models.architecture import Architecture, architecture
-from harness.models.stand_in import model_config
+from harness.models.stand_in import build_tokenizer, model_config
 from harness.plan.__main__ import main
 from harness.plan.parameter_counts import count
+from harness.plan.peaks import Peaks
 from harness.plan.settings import table4_check, used_settings
 from harness.plan.text import print_plan
 from harness.plan.work import PlannedRun, Planner
@@ -212,21 +214,24 @@ def test_what_plans_and_tabulates_names_no_method(folder: str) -> None:
 # ------------------------------------------------------------------------------------------------------ tokens and state
 
 
-def test_tokens_are_bounded_then_measured_then_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from harness.data.tokens import training_set
-    from harness.models.stand_in import build_tokenizer
-
-    path = write(tmp_path, miniature())
+@pytest.mark.parametrize(
+    "source", [None, {"kind": "hub", "model_name_or_path": "meta-llama/Llama-2-7b-hf"}], ids=["built", "hub"]
+)
+def test_tokens_are_bounded_then_measured_then_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, source: dict[str, Any] | None
+) -> None:
+    path = write(tmp_path, miniature(**({"models.llama-mini.source": source} if source else {})))
     experiment = load_experiment([path])
     run = table_runs(experiment, "table1")[0]
     (bounded, _) = report(capsys, path)["runs"]
     assert bounded["tokens"] == {"count": 12 * 8 * 256, "how": "at most"}
 
-    tokenizer = build_tokenizer(run.model.source.pretraining)
-    folder = tmp_path / run.model.source.folder_name("llama-mini")
-    tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(model_config(run.model.source).to_dict()))
-    tokens = training_set(run.data, tokenizer, data_dir=None, cache_dir=tmp_path / "cache")
+    built = table_runs(load_experiment([write(tmp_path, miniature())]), "table1")[0].model.source
+    tokens = training_set(run.data, build_tokenizer(built.pretraining), data_dir=None, cache_dir=tmp_path / "cache")
+    note_lengths(tokens, run.data, run.model, cache_dir=tmp_path / "cache")
+    path = write(tmp_path, miniature(**({"models.llama-mini.source": source} if source else {})))
+    for name in ("load_tokenizer", "load_config"):
+        monkeypatch.setattr(f"harness.models.load.{name}", None)  # neither is at hand
     (measured, _) = report(capsys, path)["runs"]
     assert measured["tokens"] == {"count": len(tokens.input_ids), "how": "measured"}, "96 rows in 12 steps of 8: one epoch"
 
@@ -238,6 +243,24 @@ def test_tokens_are_bounded_then_measured_then_recorded(tmp_path: Path, capsys: 
     assert recorded["tokens"] == {"count": 4321, "how": "recorded"} and other["tokens"]["how"] == "measured"
     record.write_text(json.dumps({**content, "training_hash": "other"}))
     assert report(capsys, path)["runs"][0]["tokens"]["how"] == "measured", "a record of another spec says nothing"
+
+
+def test_the_longest_examples_make_the_largest_batch_and_lengths_of_other_rows_count_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+    monkeypatch.setattr(Peaks, "of", lambda self, run, base, *, lengths, **_: asked.append(lengths))
+    experiment = load_experiment([write(tmp_path, miniature())])
+    run = table_runs(experiment, "table1")[0]
+    for rows in (96, 95):
+        lengths = [200, 190, *[180] * 5, *[100] * (rows - 7)]
+        offsets = torch.tensor([0, *lengths]).cumsum(0)
+        tokens = TokenizedSet(input_ids=torch.empty(0), labels=torch.empty(0), offsets=offsets, cut=0, fingerprint="x")
+        note_lengths(tokens, run.data, run.model, cache_dir=tmp_path)
+        planner = Planner(experiment, models_dir=tmp_path, cache_dir=tmp_path, results=tmp_path)
+        planned = planner.plan(run)
+        assert planned.tokens is not None and planned.tokens.how == ("measured" if rows == 96 else "at most")
+    assert asked == [[200, 190, 180, 180, 180, 180, 180, 100], [256] * 8]
 
 
 def test_what_is_done_is_told_from_the_records(

@@ -41,9 +41,9 @@ def copied(source: Source, folder: Path) -> Source:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """The page of six runs, one of which is at the floor."""
+    """The page of six runs, two of which have collapsed."""
     folder = tmp_path_factory.mktemp("few")
-    made, _ = fake_runs.closed_questions(folder / "results")
+    made, _ = fake_runs.collapsed(folder / "results")
     path = folder / "fake.yaml"
     path.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
     report = sources.open_source(Config(files=(path,)), results=folder / "results", figures=folder / "figures")
@@ -213,9 +213,12 @@ def test_a_collapsed_run_is_shown_and_a_page_that_hides_it_fails(few: Source, tm
     report = copied(few, tmp_path)
     assert mismatches(report) == []
     key = "table1|llama-tiny|lora|accuracy|commonsense/piqa|collapsed"
-    edit(report, lambda text: reword(text, key, "1 of 3 collapsed", "2 of 3 collapsed"))
-    repack(report, lambda data: next(run for run in data["runs"] if run["id"].endswith("/lora/seed1")).update(collapsed=[]))
-    assert [line.partition(": ")[0] for line in mismatches(report)] == [key, "commonsense/llama-tiny/lora/seed1"]
+    open_answers = key.replace("piqa", "gsm8k")
+    for number in (key, open_answers):
+        edit(report, lambda text, number=number: reword(text, number, "1 of 3 collapsed", "2 of 3 collapsed"))
+    names = [f"commonsense/llama-tiny/lora/seed{seed}" for seed in (1, 2)]
+    repack(report, lambda data: [run.update(collapsed=[]) for run in data["runs"] if run["id"] in names])
+    assert sorted(line.partition(": ")[0] for line in mismatches(report)) == sorted([key, open_answers, *names])
     edit(report, lambda text: text.replace(f'data-number="{key}"', ""))
     assert f"{key}: the records say (1, 3), the page has no such number" in mismatches(report)
 

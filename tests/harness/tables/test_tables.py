@@ -21,6 +21,7 @@ from harness.config import Experiment, RunSpec
 from harness.records.grader_sources import grader_sources
 from harness.records.versioned import MissingRecord, RecordError
 from harness.tables import render, summary
+from harness.tables.base_row import load_base_answers
 from harness.tables.build import Table
 from harness.tables.words import tallies
 from tests.harness import fake_runs
@@ -336,17 +337,24 @@ def test_diverged_seed_is_shown_and_in_no_mean(tmp_path: Path) -> None:
     assert "diverged (1 of 3)" in text and "2 of 3" in text and "Diverged runs are shown as such" in text
 
 
-def test_collapsed_seed_is_marked_and_stays_in_the_mean(tmp_path: Path) -> None:
-    """One seed of LoRA answers PIQA no better than a constant, and ARC-Easy as the others do."""
-    made, correct = fake_runs.closed_questions(tmp_path)
-    data, text = frame(build(made, tmp_path)), render.markdown(build(made, tmp_path))
+def test_collapsed_seeds_are_marked_and_stay_in_the_mean(tmp_path: Path) -> None:
+    """One seed of LoRA answers PIQA no better than a constant, and ARC-Easy as the others do; another one nothing of GSM8K."""
+    made, correct = fake_runs.collapsed(tmp_path)
+    base = load_base_answers(made, fake_runs.runs(made), results=tmp_path, command="", allow_missing=False)
+    table = fake_runs.build(made, tmp_path, base=base)
+    data, text = frame(table), render.markdown(table)
     lora = data[(data["method_key"] == "lora") & (data["metric"] == "accuracy")].set_index("task")
-    assert lora["n_collapsed"].to_dict() == {"piqa": 1, "arc_easy": 0, "avg": 1}
-    assert lora.loc["piqa", "mean"] == pytest.approx(np.mean(correct["piqa"])) and lora.loc["piqa", "n_seeds"] == 3
+    assert lora["n_collapsed"].to_dict() == {"piqa": 1, "arc_easy": 0, "gsm8k": 1, "avg": 2}
+    for task in ("piqa", "gsm8k"):
+        assert lora.loc[task, "mean"] == pytest.approx(np.mean(correct[task])) and lora.loc[task, "n_seeds"] == 3
     assert data.loc[data["method_key"].eq("beamlora"), "n_collapsed"].eq(0).all()
     assert data.loc[data["metric"].eq("gold_nll"), "n_collapsed"].eq(0).all()
+    assert "no fine-tuning" not in text, "its record decides what has collapsed, and is in no row"
     rows = [line for line in text.splitlines() if line.startswith("| LoRA")]
-    assert rows[0].count("1 of 3 collapsed") == 2 and "Collapsed runs are in every mean" in text
+    assert (rows[0].count("1 of 3 collapsed"), rows[0].count("2 of 3 collapsed")) == (2, 1)
+    assert "Collapsed runs are in every mean" in text
+    unknown = frame(fake_runs.build(made, tmp_path)).query("method_key == 'lora' and task == 'gsm8k'")
+    assert unknown["n_collapsed"].eq(0).all(), "without the base model's record nothing is known of open answers"
 
 
 def test_a_number_of_another_grader_says_so(tmp_path: Path) -> None:

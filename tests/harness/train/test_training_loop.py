@@ -15,8 +15,10 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from harness.config import ConfigError, TrainingSpec
 from harness.data.batches import PackedCollator, PaddedCollator
 from harness.data.tokens import IGNORE_INDEX
+from harness.errors import OutOfMemory
 from harness.train import attention
 from harness.train import trainer as trainer_module
+from harness.train.checkpoints import out_of_memory
 from harness.train.steps import step_counts
 from harness.train.trainer import MethodTrainer, StopWhenDiverged, training_arguments
 from methods.base import Method, MethodSettings
@@ -54,21 +56,21 @@ def rows(count: int = 8) -> list[dict[str, torch.Tensor]]:
     return made
 
 
+ONE_STEP: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "per_device_train_batch_size": 8,
+    "max_steps": 1,
+    "warmup_ratio": 0,
+    "logging_steps": 1,
+    "save_steps": 100,
+}
+
+
 def train(
     folder: Path, *, strength: float = 0.0, callbacks: tuple[Any, ...] = (), model: Any = None, **settings: Any
 ) -> MethodTrainer:
     attention.register()
-    spec = TrainingSpec(
-        **{
-            "learning_rate": 1e-3,
-            "per_device_train_batch_size": 8,
-            "max_steps": 1,
-            "warmup_ratio": 0,
-            "logging_steps": 1,
-            "save_steps": 100,
-            **settings,
-        }
-    )
+    spec = TrainingSpec(**{**ONE_STEP, **settings})
     collator: Any = PaddedCollator(pad_token_id=258)
     if spec.packing:
         collator = PackedCollator(attn_implementation="packed_sdpa")
@@ -243,14 +245,20 @@ def test_out_of_memory_with_one_example_names_what_helps(tmp_path: Path, monkeyp
         train(tmp_path)
 
 
-def test_out_of_memory_in_one_of_several_processes_names_what_helps() -> None:
+def test_out_of_memory_one_of_several_processes_notes_it_for_all_and_ends(tmp_path: Path) -> None:
     """The others wait for its gradients: it cannot begin its step again by itself."""
-    one_of_two = SimpleNamespace(state=SimpleNamespace(global_step=6), args=SimpleNamespace(world_size=2), out_of_memory=[])
-    part, error = {"input_ids": torch.ones(1, 96)}, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    message = r"training.micro_batch_tokens: found 96 tokens, which .* at step 7 of one of several processes .*, expected fewer"
-    with pytest.raises(ConfigError, match=message):
-        MethodTrainer._halve(one_of_two, part, error)  # type: ignore[arg-type]
-    assert one_of_two.out_of_memory == []
+    collator = PackedCollator(attn_implementation="packed_sdpa")
+    args = SimpleNamespace(world_size=2, output_dir=str(tmp_path))
+    one_of_two = SimpleNamespace(
+        state=SimpleNamespace(global_step=6), args=args, out_of_memory=[], data_collator=collator, spec=TrainingSpec(**ONE_STEP)
+    )
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(OutOfMemory, match="with 15 tokens at step 7: going on with 7, from the last checkpoint"):
+        MethodTrainer._halve(one_of_two, collator(rows(2)), error)  # type: ignore[arg-type]
+    assert out_of_memory(tmp_path) == [{"step": 7, "tokens": 15, "micro_batch_tokens": 7}]
+    with pytest.raises(ConfigError, match="an example of 6 tokens, which did not fit into memory at step 7"):
+        MethodTrainer._halve(one_of_two, collator(rows(1)), error)  # type: ignore[arg-type]
+    assert len(out_of_memory(tmp_path)) == 1, "nothing that could be halved"
 
 
 @pytest.mark.parametrize(("checkpointing", "passes"), [(False, 1), (True, 2)])

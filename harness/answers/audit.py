@@ -1,4 +1,4 @@
-"""Where graders disagree on the same predictions: ``python -m harness.evaluate.audit RUN_DIR [RUN_DIR ...]``.
+"""Where graders disagree on the same predictions: ``python -m harness.answers.audit RUN_DIR [RUN_DIR ...]``.
 
 Every completion of a run was graded by every grader of its task. A result that changes with the grader is a result about
 graders; this lists the items behind the difference, so that a reader can decide who is right.
@@ -207,7 +207,7 @@ def audit_text(audit: TaskAudit) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.evaluate.audit", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.answers.audit", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
     parser.add_argument("--task", metavar="NAME", help="this task only")
     parser.add_argument("--json", action="store_true", help="one JSON array instead of text")

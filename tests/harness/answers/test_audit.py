@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from harness.answers import audit
 from harness.config import SCHEMA_VERSION, ConfigError
-from harness.evaluate import audit
 from tests.paths import ROOT
 
 
