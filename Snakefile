@@ -394,7 +394,7 @@ rule report:
 
 if workflow.is_main_process:
     try:
-        check_targets(sys.argv[1:], [rule.name for rule in workflow.rules], PLAN.experiment)
+        check_targets(sys.argv[1:], workflow.rules, PLAN.experiment, PLAN.check)
     except ConfigError as error:
         refuse(error)
 

@@ -425,7 +425,7 @@ def judged_by(tasks: Iterable[TaskSpec]) -> Metric:
 class LmEvalSpec(Frozen):
     """Tasks of lm-evaluation-harness, evaluated on the same model after our own."""
 
-    tasks: tuple[str, ...] = Field(min_length=1)
+    tasks: Names
     limit: int | None = Field(None, ge=1)
     num_fewshot: int | None = Field(None, ge=0, description="null: the task's own")
     batch_size: BatchSize = 16
@@ -613,6 +613,12 @@ class Override(Frozen):
     settings: dict[str, Any] = {}
     training: dict[str, Any] = {}
     gpus: Gpus | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Override:
+        if not self.settings and not self.training and self.gpus is None:
+            raise ValueError("found nothing that it changes, expected settings, training or gpus")
+        return self
 
 
 class TableSpec(Frozen):

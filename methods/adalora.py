@@ -54,6 +54,10 @@ class AdaloraSettings(AdapterSettings):
         """PEFT allocates and keeps the initial rank; allocation only masks."""
         return self.initial_rank
 
+    @property
+    def largest_rank_setting(self) -> str:
+        return "r" if self.init_r is None else "init_r"
+
     @model_validator(mode="after")
     def _room_to_prune(self) -> AdaloraSettings:
         if self.initial_rank <= self.r:

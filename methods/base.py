@@ -48,6 +48,11 @@ class AdapterSettings(MethodSettings):
         """The largest rank that any module's matrices can have: what must fit into the module."""
         return self.r
 
+    @property
+    def largest_rank_setting(self) -> str:
+        """The setting that it follows from."""
+        return "r"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingContext:

@@ -40,7 +40,7 @@ def complaint(program: str, arguments: Sequence[str]) -> str | None:
         if option.name in _FILES:
             misplaced, what = targets(option.words), "as a configuration file"
         else:
-            misplaced, what = [word for word in option.words if "=" not in word], f"after {option.name}"
+            misplaced, what = [word for word in option.words if "=" not in word], f"after {option.name}, expected KEY=VALUE"
         if misplaced:
             rest = [word for word in option.words if word not in misplaced]
             kept = [option.name, *rest] if rest else []

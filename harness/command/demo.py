@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from harness.errors import ConfigError
+
 DESCRIPTION = "LoRA against BeamLoRA on a small stand-in: a minute, no network. Further arguments go to Snakemake."
 
 
@@ -23,7 +25,13 @@ def words(more: list[str]) -> list[str]:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Become Snakemake."""
+    """Become Snakemake.
+
+    Raises:
+        ConfigError: a word that is no option: it would be taken for another file of the experiment.
+    """
+    if args.snakemake and not args.snakemake[0].startswith("-"):
+        raise ConfigError(f"demo: found {args.snakemake[0]!r}, expected options of Snakemake, such as --config seeds=3")
     command = words(args.snakemake)
     sys.stdout.flush()
     os.execv(command[0], command)

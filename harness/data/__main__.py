@@ -11,10 +11,10 @@ import argparse
 import sys
 
 from harness import cli
-from harness.config import ConfigError
 from harness.data.check import Report, check_experiment
 from harness.data.overlap import LONG, NEAR_SHARE, SHORT
 from harness.experiment.runs import all_runs, load_experiment
+from harness.experiment.yaml_file import placed
 from harness.files import json_text
 
 #: Matches of a task that the text report quotes.
@@ -77,12 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    try:
+    with placed(config.files, config.overrides):
         report = check_experiment(
             experiment, all_runs(experiment), models_dir=args.models_dir, cache_dir=args.cache_dir, say=say
         )
-    except ConfigError as error:
-        raise ConfigError(f"{config.files[-1]}: {error}") from error
     if args.json:
         print(json_text({"experiment": experiment.name, "domains": report}, indent=2))
     else:

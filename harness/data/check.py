@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from harness.config import BaseModelSpec, BuiltModel, ConfigError, Experiment, F
 from harness.data.contamination import LISTED_IDS, find_overlap, repetitions, task_overlap
 from harness.data.load import load_records, source_fingerprint
 from harness.data.tokens import IGNORE_INDEX, note_lengths, training_set
+from harness.errors import within
 
 if TYPE_CHECKING:
     from harness.data.tokens import TokenizedSet
@@ -52,22 +52,22 @@ def _check_domain(
     say: Callable[[str], None],
 ) -> Report:
     data = experiment.domains[domain].train
-    with _named(f"domains.{domain}.train"):
+    with within("domains", domain, "train"):
         training = load_records(data.source, data_dir=experiment.data_dir, limit=data.limit)
         repeated = repetitions(training, data.format)
     tasks: dict[str, tuple[Format, list[dict[str, Any]]]] = {}
     for name, task in experiment.domains[domain].evaluation.tasks.items():
-        with _named(f"domains.{domain}.evaluation.tasks.{name}"):
+        with within("domains", domain, "evaluation", "tasks", name):
             tasks[name] = (task.format, load_records(task.source, data_dir=experiment.data_dir, limit=task.limit))
     tasks |= _all_splits(experiment, say=say)
     say(f"{domain}: comparing {len(training):,} training rows with {sum(len(r) for _, r in tasks.values()):,} questions")
-    with _named(f"domains.{domain}"):
+    with within("domains", domain):
         overlap = find_overlap(training, data.format, tasks)
     length = {}
     for key, model in models.items():
         say(f"{domain}: tokens of {key}")
         tokenizer = planned_tokenizer(key, model, models_dir=models_dir)
-        with _named(f"domains.{domain}.train"):
+        with within("domains", domain, "train"):
             tokens = training_set(data, tokenizer, data_dir=experiment.data_dir, cache_dir=cache_dir)
         note_lengths(tokens, data, model, cache_dir=cache_dir)
         length[key] = {
@@ -110,15 +110,6 @@ def _without_label(tokens: TokenizedSet) -> int:
     counted = np.concatenate([[0], np.cumsum(tokens.labels.numpy() != IGNORE_INDEX)])
     offsets = tokens.offsets.numpy()
     return int((counted[offsets[1:]] == counted[offsets[:-1]]).sum())
-
-
-@contextmanager
-def _named(key: str) -> Iterator[None]:
-    """Say of which key of the experiment a failure is."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}") from error
 
 
 def planned_tokenizer(key: str, model: BaseModelSpec, *, models_dir: Path) -> Any:

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from harness.config import ConfigError, DataSource, FileData, GeneratedData, LocalData, local_file
 from harness.did_you_mean import hint, suggestion
+from harness.errors import within
 from harness.hub.network import named_failures
 from harness.hub.repositories import dataset_folder
 from harness.provenance import file_sha256
@@ -30,7 +31,8 @@ def load_records(source: DataSource, *, data_dir: str | None, limit: int | None 
         from harness.synthetic import GENERATORS
 
         if source.generator not in GENERATORS:
-            raise ConfigError(f"generator: found unknown {source.generator!r}; {hint(source.generator, sorted(GENERATORS))}")
+            found = f"found unknown {source.generator!r}; {hint(source.generator, sorted(GENERATORS))}"
+            raise ConfigError(found, keys=("generator",))
         records = GENERATORS[source.generator](source.rows, source.seed)
     else:
         path = local_file(source, data_dir=data_dir)
@@ -43,16 +45,33 @@ def load_records(source: DataSource, *, data_dir: str | None, limit: int | None 
         if source.rows is not None and len(records) != source.rows:
             raise ConfigError(f"{where}: found {len(records)} rows, expected {source.rows}")
         if source.skip >= len(records):
-            raise ConfigError(f"{where}: skip: found {source.skip}, expected fewer than the {len(records)} rows")
+            raise ConfigError(f"found {source.skip}, expected fewer than the {len(records)} rows of {where}", keys=("skip",))
         records = records[source.skip :]
     return records[:limit]
+
+
+@contextmanager
+def rows_named(source: DataSource) -> Iterator[None]:
+    """Say of a row that cannot be used that it stands in the set, and in which file of one's own.
+
+    Raises:
+        ConfigError: for any ValueError, with the key ``source``.
+    """
+    with within("source"):
+        try:
+            yield
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"{source.path}: {error}" if isinstance(source, LocalData) else error) from error
 
 
 def _from_file(path: Path, source: FileData | LocalData) -> list[dict[str, Any]]:
     if not path.is_file():
         if isinstance(source, LocalData):
             near = suggestion(path.name, [file.name for file in path.parent.glob("*")], shown=path.parent.joinpath)
-            raise ConfigError(f"path: found no file {path}{near and f'; {near}'}")
+            found = "the folder" if path.is_dir() else "no file"
+            raise ConfigError(f"found {found} {path}, expected a file{near and f'; {near}'}", keys=("path",))
         raise ConfigError(
             f"data_dir: found no file {path}, expected a local copy of {source.hub_id} ({source.split}); "
             "set data_dir to null to read it from the hub"
@@ -75,7 +94,14 @@ def _from_file(path: Path, source: FileData | LocalData) -> list[dict[str, Any]]
 
 def _json_lines(path: Path) -> list[Any]:
     with _opened(path) as stream:
-        return [json.loads(line) for line in stream if line.strip()]
+        return [_record(line, number) for number, line in enumerate(stream, 1) if line.strip()]
+
+
+def _record(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
 
 
 def _json(path: Path) -> Any:

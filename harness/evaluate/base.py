@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
 from harness.config import SCHEMA_VERSION, ConfigError, Experiment, Protocol
+from harness.errors import within
 from harness.evaluate.finished_tasks import FinishedTasks
 from harness.evaluate.run import UNFINISHED, evaluate_tasks
 from harness.evaluate.task import check_task
@@ -41,7 +42,8 @@ def evaluate_base(
         raise ConfigError(f"base_evaluation: found {stated}, expected model {model_key!r} under protocol {protocol!r}")
     evaluation = asked.evaluation(protocol)
     for name, task in evaluation.tasks.items():
-        check_task(name, task)
+        with within("evaluation", "tasks", name):
+            check_task(task)
     model = experiment.models[model_key]
     start, processor = time.perf_counter(), time.process_time()
     weights = base_model_hash(model_key, model, models_dir=models_dir)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_KEY = "evaluation.lm_eval"
 #: Resamples for standard errors that have no closed form. lm-eval's default of 100,000 takes minutes for some metrics.
 _BOOTSTRAP_ITERATIONS = 1000
 
@@ -62,7 +61,7 @@ def check_names(manager: TaskManager, names: Sequence[str]) -> None:
         # Of thousands of tasks in families of like names, the nearest one alone is often not the one that was meant.
         near = suggestion(unknown[0], manager.all_tasks, most=3, cutoff=0.5)
         fault = f"found {', '.join(map(repr, unknown))}, expected tasks that lm-eval knows"
-        raise ConfigError(f"{_KEY}.tasks: {fault}{near and f'; {near}'}")
+        raise ConfigError(f"{fault}{near and f'; {near}'}", keys=("tasks",))
     for name in names:
         for member in _members(manager, name):
             if (manager.task_index[member].cfg or {}).get("unsafe_code"):
@@ -71,40 +70,48 @@ def check_names(manager: TaskManager, names: Sequence[str]) -> None:
 
 def _unsafe(task: str) -> ConfigError:
     return ConfigError(
-        f"{_KEY}.tasks: {task} executes what the model writes in lm-eval's own process (unsafe_code), which this harness never "
-        "does; expected tasks without code. HumanEval and MBPP run in the sandbox as evaluation.tasks of format humaneval, mbpp"
+        f"{task} executes what the model writes in lm-eval's own process (unsafe_code), which this harness never does; "
+        "expected tasks without code. HumanEval and MBPP run in the sandbox as evaluation.tasks of format humaneval, mbpp",
+        keys=("tasks",),
     )
 
 
-def _manager(spec: LmEvalSpec, *, include_defaults: bool, metadata: Mapping[str, Any] | None) -> TaskManager:
-    if find_spec("lm_eval") is None:
-        raise ConfigError(f"{_KEY}: found no package lm_eval, expected it from 'pip install beamlora-harness[lm-eval]'")
-    if spec.include_path is not None and not Path(spec.include_path).is_dir():
-        raise ConfigError(f"{_KEY}.include_path: found no folder {spec.include_path}, expected one with YAML files of tasks")
-    from lm_eval.tasks import TaskManager
-
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # otherwise a page of information for each task
-    return TaskManager(
-        include_path=spec.include_path, include_defaults=include_defaults, metadata=dict(metadata) if metadata else None
-    )
-
-
-def load_tasks(spec: LmEvalSpec, *, include_defaults: bool = True, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Resolve the names and read the data of all tasks. Takes about 8 s for lm-eval's own index of 14,000 tasks.
+def task_manager(spec: LmEvalSpec, *, include_defaults: bool = True, metadata: Mapping[str, Any] | None = None) -> TaskManager:
+    """lm-eval's index, in which all names of ``spec`` are tasks that can be evaluated. About 8 s for its own 14,000 tasks.
 
     Args:
         include_defaults: whether lm-eval's own tasks are known, beside those in ``spec.include_path``.
         metadata: what lm-eval's ``--metadata`` gives to tasks.
 
+    Raises:
+        ConfigError: by the key of ``spec``: lm-eval is not installed, ``include_path`` is no folder, or a name is unknown or
+            unsafe.
+    """
+    if find_spec("lm_eval") is None:
+        raise ConfigError("found no package lm_eval, expected it from 'pip install beamlora-harness[lm-eval]'")
+    if spec.include_path is not None and not Path(spec.include_path).is_dir():
+        found = f"found no folder {spec.include_path}, expected one with YAML files of tasks"
+        raise ConfigError(found, keys=("include_path",))
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # otherwise a page of information for each task
+    manager = TaskManager(
+        include_path=spec.include_path, include_defaults=include_defaults, metadata=dict(metadata) if metadata else None
+    )
+    check_names(manager, spec.tasks)
+    return manager
+
+
+def load_tasks(spec: LmEvalSpec, **index: Any) -> dict[str, Any]:
+    """Resolve the names, as ``task_manager`` does with ``index``, and read the data of all tasks.
+
     Returns:
         lm-eval's dictionary of tasks and groups, for ``run_lm_eval``.
 
     Raises:
-        ConfigError: lm-eval is not installed, ``include_path`` is no folder, a name is unknown or unsafe, or data cannot be
-            had (all such tasks are named).
+        ConfigError: as there, or data cannot be had (all such tasks are named).
     """
-    manager = _manager(spec, include_defaults=include_defaults, metadata=metadata)
-    check_names(manager, spec.tasks)
+    manager = task_manager(spec, **index)
     loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
     failed: dict[str, str] = {}
     for name in spec.tasks:
@@ -120,8 +127,8 @@ def load_tasks(spec: LmEvalSpec, *, include_defaults: bool = True, metadata: Map
     if failed:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
         raise ConfigError(
-            f"{_KEY}.tasks: cannot load {reasons}; expected the packages that they need, and network or their sets in the hub "
-            "client's cache"
+            f"cannot load {reasons}; expected the packages that they need, and network or their sets in the hub client's cache",
+            keys=("tasks",),
         )
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False):

@@ -19,6 +19,7 @@ from harness.cli import CACHE
 from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec
 from harness.engine import process
 from harness.engine.process import VLLM
+from harness.errors import within
 from harness.evaluate.finished_tasks import FinishedTasks, task_key
 from harness.evaluate.task import check_task, evaluate_task
 from harness.files import write_json, write_jsonl
@@ -50,7 +51,8 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
         TaskError: a task failed otherwise.
     """
     for name, task in spec.evaluation.tasks.items():
-        check_task(name, task)
+        with within("evaluation", "tasks", name):
+            check_task(task)
     start, processor = time.perf_counter(), time.process_time()
     trained = read_training(run_dir)
     record: dict[str, Any] = {
@@ -129,7 +131,8 @@ def evaluate_tasks(
     tasks = evaluation.tasks
     records = {name: load_records(task.source, data_dir=data_dir, limit=task.limit) for name, task in tasks.items()}
     shared = overlap(records) if overlap is not None else None
-    outside = load_lm_eval_tasks(evaluation.lm_eval) if evaluation.lm_eval is not None else None
+    with within("evaluation", "lm_eval"):
+        outside = load_lm_eval_tasks(evaluation.lm_eval) if evaluation.lm_eval is not None else None
     progress = Progress(title)
     finished = FinishedTasks(folder / UNFINISHED)
     generated_by = _engine(evaluation)

@@ -14,6 +14,8 @@ from evaluation.grading import check_available, grade, graders_of
 from evaluation.sets.prompts import CONTINUATION, TEMPLATE_NAMES
 from harness.cli import CACHE
 from harness.config import ConfigError, Scoring, TaskSpec
+from harness.data.load import rows_named
+from harness.errors import within
 from harness.evaluate.finished_tasks import TaskResult
 from harness.records.grader_sources import grader_sources
 from harness.statistics.averages import averages
@@ -28,41 +30,56 @@ if TYPE_CHECKING:
 Report = Callable[[int, int, str], None]
 
 
-def check_task(name: str, task: TaskSpec, *, within: str = "evaluation.tasks") -> None:
+def check_task(task: TaskSpec) -> None:
     """Refuse a task that names something unknown, or whose settings have no effect.
 
-    Args:
-        within: the key that holds the task.
-
     Raises:
-        ConfigError: the prompt template or the grader does not exist, or the grader is not for this format; choices are to be
-            scored where there are none; or a task without completions has settings of completions, or the reverse.
+        ConfigError: by the task's key: the prompt template or the grader does not exist, or the grader is not for this format;
+            choices are to be scored where there are none; or a task without completions has settings of completions, or the
+            reverse.
     """
-    at = f"{within}.{name}"
     if task.prompt_template not in TEMPLATE_NAMES:
-        raise ConfigError(f"{at}.prompt_template: found {task.prompt_template!r}, expected one of {', '.join(TEMPLATE_NAMES)}")
+        found = f"found {task.prompt_template!r}, expected one of {', '.join(TEMPLATE_NAMES)}"
+        raise ConfigError(found, keys=("prompt_template",))
     if task.score_choices and sets.get(task.format).statement is None:
-        raise ConfigError(f"{at}.score_choices: found true for {task.format}, which offers no choices")
+        raise ConfigError(f"found true for {task.format}, which offers no choices", keys=("score_choices",))
     if task.prompt_template == CONTINUATION:
         because = f"under prompt_template {CONTINUATION} nothing is generated"
-        _refuse_others(at, task, {"score_choices": True, **_NO_COMPLETIONS}, because=because)
+        _refuse_others(task, {"score_choices": True, **_NO_COMPLETIONS}, because=because)
     elif task.grader is None:
-        _refuse_others(at, task, {"score_choices": False, **_NO_COMPLETIONS}, because="with grader null nothing is answered")
+        _refuse_others(task, {"score_choices": False, **_NO_COMPLETIONS}, because="with grader null nothing is answered")
     elif task.max_new_tokens < 1:
-        raise ConfigError(f"{at}.max_new_tokens: found {task.max_new_tokens}, expected at least 1, or grader null")
+        raise ConfigError(f"found {task.max_new_tokens}, expected at least 1, or grader null", keys=("max_new_tokens",))
     graders = _graders(task)
     if task.grader is not None and task.grader not in graders:
-        raise ConfigError(f"{at}.grader: found {task.grader!r}, expected one of {', '.join(graders)}")
+        raise ConfigError(f"found {task.grader!r}, expected one of {', '.join(graders)}", keys=("grader",))
 
 
 #: The settings of a task that asks for no completions.
 _NO_COMPLETIONS = {"max_new_tokens": 0, "stop_strings": (), "num_beams": 1}
 
 
-def _refuse_others(at: str, task: TaskSpec, expected: dict[str, Any], *, because: str) -> None:
+def _refuse_others(task: TaskSpec, expected: dict[str, Any], *, because: str) -> None:
     for key, value in expected.items():
         if getattr(task, key) != value:
-            raise ConfigError(f"{at}.{key}: found {getattr(task, key)!r}, expected {value!r}: {because}")
+            raise ConfigError(f"found {getattr(task, key)!r}, expected {value!r}: {because}", keys=(key,))
+
+
+def check_examples(task: TaskSpec, asked: Sequence[Example]) -> None:
+    """Refuse examples that a task cannot ask or grade.
+
+    Raises:
+        ConfigError: by the task's key: there are none, or one lacks the tests that the grader runs, or the form as running text
+            that the task asks for.
+    """
+    if not asked:
+        raise ConfigError("found no records, expected at least one", keys=("source",))
+    for example in asked if task.prompt_template == CONTINUATION else ():
+        if not example.continuations:
+            raise ConfigError(f"{example.id}: found no form as running text, expected one", keys=("prompt_template",))
+    if task.grader is not None:
+        with within("grader"):
+            check_available(task.format, task.grader, asked)
 
 
 def _choice_graders(task: TaskSpec) -> tuple[str, ...]:
@@ -98,19 +115,11 @@ def evaluate_task(
     from harness.evaluate.answers import answer, timed
     from harness.evaluate.batch_effect import batch_effect
 
-    check_task(name, task)
-    try:
-        asked = sets.examples(task.format, records)
-        if task.grader is not None:
-            check_available(task.format, task.grader, asked)
-    except ValueError as error:
-        raise ConfigError(f"evaluation.tasks.{name}: {error}") from None
-    if not asked:
-        raise ConfigError(f"evaluation.tasks.{name}: found no records, expected at least one")
-    if task.prompt_template == CONTINUATION:
-        for example in asked:
-            if not example.continuations:
-                raise ConfigError(f"evaluation.tasks.{name}: {example.id}: found no form as running text, expected one")
+    with within("evaluation", "tasks", name):
+        check_task(task)
+        with rows_named(task.source):
+            asked = sets.examples(task.format, records)
+        check_examples(task, asked)
     progress = report or (lambda done, total, note: None)
 
     def ask(examples: Sequence[Example], batch_size: int, what: str) -> Answers:

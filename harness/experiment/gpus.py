@@ -3,13 +3,10 @@ beyond the rounding of sums. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import methods
 from harness.config import ConfigError, Experiment, RunSpec
+from harness.errors import KeyPath
 from harness.experiment.resolve import overrides_for
-from harness.experiment.yaml_file import KeyPath, located
 
 
 def gpus_of(experiment: Experiment, run: RunSpec) -> int:
@@ -17,7 +14,12 @@ def gpus_of(experiment: Experiment, run: RunSpec) -> int:
     return _resolved(experiment, run)[0]
 
 
-def check_gpus(experiment: Experiment, run: RunSpec, *, paths: Sequence[Path]) -> None:
+def key_of_gpus(experiment: Experiment, run: RunSpec) -> KeyPath:
+    """The key that says so."""
+    return _resolved(experiment, run)[1]
+
+
+def check_gpus(experiment: Experiment, run: RunSpec) -> None:
     """Whether the run can be trained by as many processes as the experiment says.
 
     Raises:
@@ -26,7 +28,7 @@ def check_gpus(experiment: Experiment, run: RunSpec, *, paths: Sequence[Path]) -
     gpus, key = _resolved(experiment, run)
     reason = why_not(run, gpus)
     if reason is not None:
-        raise located(paths, key, f"found {gpus} for {run.run_id}, but {reason}")
+        raise ConfigError(f"found {gpus} for {run.run_id}, but {reason}", keys=key)
 
 
 def check_world(run: RunSpec, processes: int) -> None:

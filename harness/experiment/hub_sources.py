@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.config import DataSource, Experiment, FileData, HubModel, local_file
+from harness.errors import KeyPath
 from harness.experiment.runs import all_runs, model_keys, timing_runs
 
 
@@ -18,7 +19,7 @@ class HubSource:
     name: str
     revision: str
     #: The first key of the experiment that names it.
-    at: str = field(compare=False)
+    at: KeyPath = field(compare=False)
 
 
 def hub_sources(experiment: Experiment) -> list[HubSource]:
@@ -30,24 +31,24 @@ def _models(experiment: Experiment) -> Iterator[HubSource]:
     for key in model_keys(experiment):
         source = experiment.models[key].source
         if isinstance(source, HubModel):
-            at = f"models.{key}.source.model_revision"
+            at = ("models", key, "source", "model_revision")
             yield HubSource(kind="model", name=source.model_name_or_path, revision=source.model_revision, at=at)
 
 
 def _sets(experiment: Experiment) -> Iterator[HubSource]:
-    for key, source in _data(experiment):
+    for keys, source in _data(experiment):
         if isinstance(source, FileData) and local_file(source, data_dir=experiment.data_dir) is None:
-            yield HubSource(kind="dataset", name=source.hub_id, revision=source.revision, at=f"{key}.source.revision")
+            yield HubSource(kind="dataset", name=source.hub_id, revision=source.revision, at=(*keys, "source", "revision"))
 
 
-def _data(experiment: Experiment) -> Iterator[tuple[str, DataSource]]:
+def _data(experiment: Experiment) -> Iterator[tuple[KeyPath, DataSource]]:
     for run in (*all_runs(experiment), *timing_runs(experiment).values()):
-        yield f"domains.{run.domain}.train", run.data.source
+        yield ("domains", run.domain, "train"), run.data.source
         for name, task in run.evaluation.tasks.items():
-            yield f"domains.{run.domain}.evaluation.tasks.{name}", task.source
+            yield ("domains", run.domain, "evaluation", "tasks", name), task.source
     base = experiment.base_evaluation
     if base is None:
         return
     for protocol in base.protocols:
         for name, task in base.evaluation(protocol).tasks.items():
-            yield f"base_evaluation.tasks.{name}", task.source
+            yield ("base_evaluation", "tasks", name), task.source

@@ -5,32 +5,31 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import methods
-from harness.config import Experiment, MethodSpec, Override, RunSpec, TrainingSpec
+from harness.config import ConfigError, Experiment, MethodSpec, Override, RunSpec, TrainingSpec
 from harness.did_you_mean import hint
-from harness.experiment.yaml_file import KeyPath, located, validate
+from harness.errors import KeyPath
+from harness.experiment.yaml_file import validate
 from methods.base import AdapterSettings
 
 
-def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
+def check_names(experiment: Experiment) -> None:
     """Every name that points elsewhere in the file, or at a registered method, exists.
 
     Raises:
         ConfigError: the first one that does not, with the nearest that does.
     """
 
-    def check(name: str, known: Iterable[str], keys: Sequence[Any], what: str) -> None:
+    def check(name: str, known: Iterable[str], keys: KeyPath, what: str) -> None:
         known = sorted(known)
         if name not in known:
-            raise located(paths, keys, f"found unknown {what} {name!r}; {hint(name, known)}")
+            raise ConfigError(f"found unknown {what} {name!r}; {hint(name, known)}", keys=keys)
 
     for key, entry in experiment.methods.items():
-        check(entry.method or key, methods.registry(), ["methods", key], "method")
-    settings = [methods.get(entry.method or key).cls.Settings.model_fields for key, entry in experiment.methods.items()]
-    known_settings = {*_ALIASES, *(name for fields in settings for name in fields)}
+        check(entry.method or key, methods.registry(), ("methods", key), "method")
     for i, override in enumerate(experiment.overrides):
         for field, known in (
             ("domain", experiment.domains),
@@ -38,38 +37,65 @@ def check_names(experiment: Experiment, paths: Sequence[Path]) -> None:
             ("method", experiment.methods),
         ):
             for name in getattr(override, field) or ():
-                check(name, known, ["overrides", i, field], field)
-        for name in override.settings:
-            check(name, known_settings, ["overrides", i, "settings", name], "setting")
+                check(name, known, ("overrides", i, field), field)
     for table, spec in experiment.tables.items():
         for domain in spec.domains:
-            check(domain, experiment.domains, ["tables", table, "domains"], "domain")
+            check(domain, experiment.domains, ("tables", table, "domains"), "domain")
         for model, keys in spec.methods.items():
-            check(model, experiment.models, ["tables", table, "methods", model], "model")
+            check(model, experiment.models, ("tables", table, "methods", model), "model")
+            labels: dict[str, str] = {}
             for key in keys:
-                check(key, experiment.methods, ["tables", table, "methods", model], "method")
+                check(key, experiment.methods, ("tables", table, "methods", model), "method")
+                label = label_of(experiment, key)
+                if labels.setdefault(label, key) != key:
+                    found = f"found the label {label!r} of {labels[label]!r} beside it in {table}, expected another"
+                    raise ConfigError(found, keys=("methods", key, "label"))
     for sweep, points in experiment.sweeps.items():
         for field, known in (("domains", experiment.domains), ("models", experiment.models), ("methods", experiment.methods)):
             for name in getattr(points, field):
-                check(name, known, ["sweeps", sweep, field], field.removesuffix("s"))
+                check(name, known, ("sweeps", sweep, field), field.removesuffix("s"))
     for section in ("pruning", "timing"):
         spec = getattr(experiment, section)
         if spec is not None:
-            check(spec.domain, experiment.domains, [section, "domain"], "domain")
-            check(spec.model, experiment.models, [section, "model"], "model")
+            check(spec.domain, experiment.domains, (section, "domain"), "domain")
+            check(spec.model, experiment.models, (section, "model"), "model")
             for name in spec.methods:
-                check(name, experiment.methods, [section, "methods"], "method")
+                check(name, experiment.methods, (section, "methods"), "method")
                 if section == "pruning" and not methods.get(experiment.methods[name].method or name).cls.prunable:
-                    raise located(paths, ["pruning", "methods"], f"found {name!r}, expected methods whose ranks can be pruned")
+                    raise ConfigError(
+                        f"found {name!r}, expected methods whose ranks can be pruned", keys=("pruning", "methods")
+                    )
     if experiment.pruning is not None:
         tasks = experiment.domains[experiment.pruning.domain].evaluation.tasks
         for name in experiment.pruning.tasks or ():
-            check(name, tasks, ["pruning", "tasks"], "task")
+            check(name, tasks, ("pruning", "tasks"), "task")
     if experiment.timing is not None:
-        check(experiment.timing.baseline, experiment.timing.methods, ["timing", "baseline"], "method of this list")
+        check(experiment.timing.baseline, experiment.timing.methods, ("timing", "baseline"), "method of this list")
     if experiment.base_evaluation is not None:
         for name in experiment.base_evaluation.models:
-            check(name, experiment.models, ["base_evaluation", "models"], "model")
+            check(name, experiment.models, ("base_evaluation", "models"), "model")
+
+
+def check_overrides(experiment: Experiment, runs: Sequence[RunSpec]) -> None:
+    """Every override changes some of ``runs``.
+
+    Raises:
+        ConfigError: it is for none of them, or has a setting that no method of those that it is for has.
+    """
+    for i, override in enumerate(experiment.overrides):
+        names = {run.method.name for run in runs if i in overrides_for(experiment, **where_of(run))}
+        if not names:
+            raise ConfigError("found no run that it is for, expected one", keys=("overrides", i))
+        known = sorted(set(chain(*(methods.get(name).cls.Settings.model_fields for name in names))))
+        for setting in override.settings:
+            if _ALIASES.get(setting, setting) not in known:
+                raise ConfigError(f"found an unknown key; {hint(setting, known)}", keys=("overrides", i, "settings", setting))
+
+
+def label_of(experiment: Experiment, method: str) -> str:
+    """What a method's row is called."""
+    entry = experiment.methods[method]
+    return entry.label or methods.get(entry.method or method).label
 
 
 _ALIASES = {alias: "r" for alias in ("lora_r", "lora_rank")}
@@ -98,8 +124,11 @@ class _Layers:
 
     def lay(self, settings: Mapping[str, Any], at: KeyPath, *, known: Container[str] | None = None) -> None:
         """Overlay the settings that stand at ``at`` in the file, or of them those that are ``known``."""
+        given: dict[str, str] = {}
         for key, value in settings.items():
             name = self.aliases.get(key, key)
+            if given.setdefault(name, key) != key:
+                raise ConfigError(f"found beside {given[name]}, which is the same setting, expected one", keys=(*at, key))
             if known is None or name in known:
                 self.drop([name])  # which then comes last
                 self.values[name], self.keys[name] = value, (*at, key)
@@ -122,7 +151,6 @@ def resolve_run(
     model: str,
     method: str,
     seed: int,
-    paths: Sequence[Path],
     point: tuple[str, int] | None = None,
 ) -> Resolved:
     """One run.
@@ -136,7 +164,7 @@ def resolve_run(
     """
     entry, domain_spec = experiment.methods[method], experiment.domains[domain]
     named = methods.get(entry.method or method)
-    settings = _method_layers(experiment, named, domain=domain, method=method, paths=paths)
+    settings = _method_layers(experiment, named, domain=domain, method=method)
     training = _training_layers(experiment, domain=domain, method=method)
     at: tuple[Any, ...] = ("methods", method, "settings")
     for i, override in overrides_for(experiment, domain=domain, model=model, method=method).items():
@@ -152,15 +180,15 @@ def resolve_run(
         training.lay(values, ("sweeps", sweep, "points", number), known=for_training)
         settings.lay({k: v for k, v in values.items() if k not in for_training}, ("sweeps", sweep, "points", number))
         at = ("sweeps",)
-    checked = validate(named.cls.Settings, settings.values, paths=paths, at=at, origins=settings.keys).model_dump(mode="json")
+    checked = validate(named.cls.Settings, settings.values, at=at, origins=settings.keys).model_dump(mode="json")
     run = RunSpec(
         experiment=experiment.name,
         domain=domain,
         model_key=model,
         model=experiment.models[model],
-        method=MethodSpec(key=method, label=entry.label or named.label, name=named.name, settings=checked),
+        method=MethodSpec(key=method, label=label_of(experiment, method), name=named.name, settings=checked),
         data=domain_spec.train,
-        training=validate(TrainingSpec, training.values, paths=paths, at=["training"], origins=training.keys),
+        training=validate(TrainingSpec, training.values, at=["training"], origins=training.keys),
         evaluation=domain_spec.evaluation,
         seed=seed,
     )
@@ -169,9 +197,7 @@ def resolve_run(
     return Resolved(run=run, origins=origins | _domain_origins(experiment, domain))
 
 
-def _method_layers(
-    experiment: Experiment, named: methods.NamedMethod, *, domain: str, method: str, paths: Sequence[Path]
-) -> _Layers:
+def _method_layers(experiment: Experiment, named: methods.NamedMethod, *, domain: str, method: str) -> _Layers:
     """The method's settings but for overrides: what all adapters share, what makes a variant, what its entry says."""
     shared = {("adapter",): experiment.adapter, ("domains", domain, "adapter"): experiment.domains[domain].adapter}
     layers = _Layers(_ALIASES)
@@ -179,7 +205,7 @@ def _method_layers(
         for key in settings:
             if _ALIASES.get(key, key) not in AdapterSettings.model_fields:
                 expected = ", ".join(AdapterSettings.model_fields)
-                raise located(paths, at + (key,), f"found an unknown key; expected one of {expected}")
+                raise ConfigError(f"found an unknown key; expected one of {expected}", keys=(*at, key))
         layers.lay(settings, at, known=named.cls.Settings.model_fields)
     layers.lay_preset(named.preset, ("methods", method))
     layers.lay(experiment.methods[method].settings, ("methods", method, "settings"))
@@ -196,6 +222,11 @@ def _training_layers(experiment: Experiment, *, domain: str, method: str) -> _La
         layers.drop(_LENGTHS)
     layers.lay(own, ("methods", method, "training"))
     return layers
+
+
+def where_of(run: RunSpec) -> dict[str, str]:
+    """The domain, model and method of a run, as an experiment calls them: without the point of a sweep."""
+    return {"domain": run.domain, "model": run.model_key, "method": run.method.key.partition(".")[0]}
 
 
 def overrides_for(experiment: Experiment, **where: str) -> dict[int, Override]:

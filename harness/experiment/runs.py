@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from harness.config import (
     judged_by,
 )
 from harness.did_you_mean import hint, suggestion
+from harness.errors import KeyPath
 from harness.experiment.gpus import check_gpus
 from harness.experiment.lock import read_lock, with_commits
-from harness.experiment.resolve import check_names, resolve_run
-from harness.experiment.yaml_file import KeyPath, LocatedError, at_command_line, read_yaml, validate
+from harness.experiment.resolve import check_names, check_overrides, resolve_run, where_of
+from harness.experiment.yaml_file import placed, read_yaml, validate, with_named_keys
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None, *, locked: bool = True) -> Experiment:
@@ -51,51 +53,51 @@ def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None =
         apply(content, key, value)
     if locked:
         content = with_commits(content, read_lock(paths), data_dir=content.get("data_dir"))
-    try:
-        return _checked(content, paths)
-    except LocatedError as error:
-        raise at_command_line(error, paths, overrides or {}) from None
+    with placed(paths, overrides or {}):
+        return _checked(content)
 
 
-def _checked(content: Mapping[str, Any], paths: Sequence[Path]) -> Experiment:
-    experiment = validate(Experiment, content, paths=paths)
-    check_names(experiment, paths)
-    for table in experiment.tables:
-        table_runs(experiment, table, paths=paths)
-    for sweep in experiment.sweeps:
-        sweep_runs(experiment, sweep, paths=paths)
-    pruning_runs(experiment, paths=paths)
-    timing_runs(experiment, paths=paths)
-    for run in all_runs(experiment):
-        check_gpus(experiment, run, paths=paths)
+def _checked(content: Mapping[str, Any]) -> Experiment:
+    experiment = validate(Experiment, content)
+    check_names(experiment)
+    runs = all_runs(experiment)
+    for run in runs:
+        check_gpus(experiment, run)
+    runs += timing_runs(experiment).values()
+    check_overrides(experiment, runs)
+    # What nothing is planned of, beside the first of what is planned.
+    first, planned = where_of(runs[0]), [where_of(run) for run in runs]
+    others: list[dict[str, str]] = [{"domain": domain} for domain in experiment.domains]
+    others += [{"method": method} for method in experiment.methods]
+    for other in others:
+        if not any(other.items() <= where.items() for where in planned):
+            _runs(experiment, None, **{**first, **other})
     for evaluation in base_evaluations(experiment):
-        validate(
-            EvaluationSpec,
-            {"protocol": evaluation.protocol, "tasks": evaluation.tasks},
-            paths=paths,
-            at=["base_evaluation"],
-        )
+        if not evaluation.tasks:
+            found = f"found {evaluation.protocol!r}, which no set of base_evaluation.tasks has, expected protocols of theirs"
+            raise ConfigError(found, keys=("base_evaluation", "protocols"))
+        validate(EvaluationSpec, {"protocol": evaluation.protocol, "tasks": evaluation.tasks}, at=["base_evaluation"])
     return experiment
 
 
 # ------------------------------------------------------------------------------------------------------------- expanding
 
 
-def table_runs(experiment: Experiment, table: str, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[RunSpec]:
+def table_runs(experiment: Experiment, table: str) -> list[RunSpec]:
     """The runs behind one table, in row order: domain, model, method, seed.
 
     Raises:
         ConfigError: the experiment has no such table, or a method's settings are wrong.
     """
     if table not in experiment.tables:
-        raise ConfigError(f"{paths[-1]}: tables: found no table {table!r}; {hint(table, experiment.tables)}")
+        raise ConfigError(f"found no table {table!r}; {hint(table, experiment.tables)}", keys=("tables",))
     spec: TableSpec = experiment.tables[table]
     return [
         run
         for domain in spec.domains
         for model, keys in spec.methods.items()
         for method in keys
-        for run in _runs(experiment, spec.seeds, domain=domain, model=model, method=method, paths=paths)
+        for run in _runs(experiment, spec.seeds, domain=domain, model=model, method=method)
     ]
 
 
@@ -117,7 +119,7 @@ class SweepRun:
     run: RunSpec
 
 
-def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[SweepRun]:
+def sweep_runs(experiment: Experiment, sweep: str) -> list[SweepRun]:
     """The runs of one sweep: domain, model, method, point, seed. A point that says what the method's own settings say is
     the method's ordinary run, and is not made twice.
 
@@ -125,7 +127,7 @@ def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (P
         ConfigError: the experiment has no such sweep, or a point's settings are wrong for a method.
     """
     if sweep not in experiment.sweeps:
-        raise ConfigError(f"{paths[-1]}: sweeps: found no sweep {sweep!r}; {hint(sweep, experiment.sweeps)}")
+        raise ConfigError(f"found no sweep {sweep!r}; {hint(sweep, experiment.sweeps)}", keys=("sweeps",))
     spec = experiment.sweeps[sweep]
     return [
         SweepRun(
@@ -136,9 +138,9 @@ def sweep_runs(experiment: Experiment, sweep: str, *, paths: Sequence[Path] = (P
         for domain in spec.domains
         for model in spec.models
         for method in spec.methods
-        for plain in [_runs(experiment, spec.seeds, domain=domain, model=model, method=method, paths=paths)]
+        for plain in [_runs(experiment, spec.seeds, domain=domain, model=model, method=method)]
         for number, point in enumerate(spec.points)
-        for run in _sweep_point(experiment, plain, (sweep, number), domain=domain, model=model, method=method, paths=paths)
+        for run in _sweep_point(experiment, plain, (sweep, number), domain=domain, model=model, method=method)
     ]
 
 
@@ -173,13 +175,37 @@ def origins(experiment: Experiment, run: RunSpec) -> Mapping[str, KeyPath | None
         model=run.model_key,
         method=method,
         seed=run.seed,
-        paths=(Path("experiment"),),
         point=next(iter(points), None),
     )
     return resolved.origins
 
 
-def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> list[RunSpec]:
+@contextmanager
+def settings_named(experiment: Experiment, run: RunSpec) -> Iterator[None]:
+    """Say of a setting of a run that goes wrong meanwhile, with the keys ``training``, NAME or ``methods``, the run's method,
+    ``settings``, NAME, which key of the experiment gave it.
+
+    Raises:
+        ConfigError: with that key.
+    """
+
+    def given(keys: KeyPath) -> KeyPath:
+        match keys:
+            case ("training", name, *_):
+                return origins(experiment, run).get(f"training.{name}") or keys
+            case ("methods", _, "settings", name, *_):
+                default = ("methods", where_of(run)["method"], *keys[2:])
+                return origins(experiment, run).get(f"method.{name}") or default
+        return keys
+
+    try:
+        yield
+    except ConfigError as error:
+        keys, message = with_named_keys(list(error.keys), error.message)
+        raise ConfigError(message, keys=given(tuple(keys)), beside=tuple(map(given, error.beside))) from error
+
+
+def pruning_runs(experiment: Experiment) -> list[RunSpec]:
     """The runs whose ranks are pruned, or none."""
     spec = experiment.pruning
     if spec is None:
@@ -187,7 +213,7 @@ def pruning_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("exper
     return [
         run
         for method in spec.methods
-        for run in _runs(experiment, spec.seeds, domain=spec.domain, model=spec.model, method=method, paths=paths)
+        for run in _runs(experiment, spec.seeds, domain=spec.domain, model=spec.model, method=method)
     ]
 
 
@@ -209,15 +235,13 @@ def pruned_tasks(run: RunSpec, pruning: PruningSpec) -> dict[str, TaskSpec]:
     return {name: run.evaluation.tasks[name].model_copy(update=limit) for name in names}
 
 
-def timing_runs(experiment: Experiment, *, paths: Sequence[Path] = (Path("experiment"),)) -> dict[str, RunSpec]:
+def timing_runs(experiment: Experiment) -> dict[str, RunSpec]:
     """Method -> the run that is timed, or none."""
     spec = experiment.timing
     if spec is None:
         return {}
     return {
-        method: bare(
-            _runs(experiment, experiment.seeds[:1], domain=spec.domain, model=spec.model, method=method, paths=paths)[0]
-        )
+        method: bare(_runs(experiment, experiment.seeds[:1], domain=spec.domain, model=spec.model, method=method)[0])
         for method in spec.methods
     }
 
@@ -256,13 +280,21 @@ def sweep_baselines(experiment: Experiment, sweep: str) -> list[RunSpec]:
         run
         for domain in spec.domains
         for model in spec.models
-        for run in _runs(experiment, spec.seeds, domain=domain, model=model, method=BASELINE, paths=(Path("experiment"),))
+        for run in _runs(experiment, spec.seeds, domain=domain, model=model, method=BASELINE)
     ]
 
 
 def unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
-    """Each run once, in the order of its first appearance."""
-    return list({run.run_id: run for run in runs}.values())
+    """Each run once, in the order of its first appearance.
+
+    Raises:
+        ConfigError: runs with different settings share a name: their sweeps call their points alike.
+    """
+    by_id: dict[str, RunSpec] = {}
+    for run in runs:
+        if by_id.setdefault(run.run_id, run) != run:
+            raise ConfigError(f"found runs with different settings that are all called {run.run_id}", keys=("sweeps",))
+    return list(by_id.values())
 
 
 def all_runs(experiment: Experiment) -> list[RunSpec]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from harness.experiment.yaml_file import KeyPath
+from harness.errors import KeyPath
 
 #: Tag -> what it says.
 TAGS = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,20 +15,9 @@ from evaluation.sets.columns import Columns
 from harness.arguments.overrides import nested
 from harness.config import ConfigError, Experiment, Frozen, TrainingSpec
 from harness.did_you_mean import hint, suggestion
+from harness.errors import KeyPath, dotted
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-#: Keys from the top of a file, list positions as integers.
-KeyPath = tuple[str | int, ...]
-
-
-class LocatedError(ConfigError):
-    """An error at a key of an experiment."""
-
-    def __init__(self, place: str, keys: KeyPath, message: str) -> None:
-        shown = ".".join(" ".join(str(key).split()) for key in keys)
-        super().__init__(f"{place}: {shown}: {message}")
-        self.keys = keys
-        self.message = message
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -102,27 +92,56 @@ def _place_of(path: Path, keys: Sequence[Any]) -> tuple[int, int, bool]:
     return depth, line, replaces
 
 
-def located(paths: Sequence[Path], keys: Sequence[Any], message: str) -> LocatedError:
+def located(paths: Sequence[Path], keys: KeyPath, message: str) -> ConfigError:
     """An error that names the dotted key, and file and line of the deepest part of it that stands in a file: of files that have
     the same part the last."""
-    deepest, place = 0, str(paths[-1])
-    for path in reversed(paths):
+    return ConfigError(message, keys=keys, place=_said(paths, {}, keys).place)
+
+
+class _Said(NamedTuple):
+    """Which of the files, in their order, says what stands at some keys, how many of these it has, and file and line. The
+    command line stands after all files."""
+
+    layer: int
+    depth: int
+    place: str
+
+
+def _said(paths: Sequence[Path], overrides: Mapping[str, Any], keys: KeyPath) -> _Said:
+    there, value = _at(nested(overrides), keys)
+    # A mapping is merged into that of a file.
+    merged = isinstance(value, Mapping) and any(isinstance(_at(read_yaml(path), keys)[1], Mapping) for path in paths)
+    if there and not merged:
+        return _Said(len(paths), len(keys), f"{paths[-1]}, changed by --config or --set")
+    said = _Said(0, 0, str(paths[-1]))
+    for layer, path in reversed(list(enumerate(paths))):
         depth, line, replaces = _place_of(path, keys)
-        if depth > deepest:
-            deepest, place = depth, f"{path}:{line}"
+        if depth > said.depth:
+            said = _Said(layer, depth, f"{path}:{line}")
         if replaces:
             break
-    return LocatedError(place, tuple(keys), message)
+    return said
 
 
-def at_command_line(error: LocatedError, paths: Sequence[Path], overrides: Mapping[str, Any]) -> LocatedError:
-    """The error without the line of a file, where what is wrong stands on the command line instead."""
-    there, value = _at(nested(overrides), error.keys)
-    # A mapping is merged into that of a file.
-    merged = isinstance(value, Mapping) and any(isinstance(_at(read_yaml(path), error.keys)[1], Mapping) for path in paths)
-    if not there or merged:
-        return error
-    return LocatedError(f"{paths[-1]}, changed by --config or --set", error.keys, error.message)
+@contextmanager
+def placed(paths: Sequence[Path], overrides: Mapping[str, Any]) -> Iterator[None]:
+    """Say of what is wrong with an experiment meanwhile in which file and line it stands, or that the command line says so.
+
+    Args:
+        paths, overrides: as in ``runs.load_experiment``.
+
+    Raises:
+        ConfigError: of keys that do not fit together the one that was said last is named, of what has no key the last file.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        if error.place or not error.keys:
+            raise ConfigError(error.message, keys=error.keys, place=error.place or str(paths[-1])) from error
+        said = {keys: _said(paths, overrides, keys) for keys in (error.keys, *error.beside)}
+        last = max((keys for keys in said if keys == error.keys or said[keys].depth == len(keys)), key=lambda k: said[k].layer)
+        message = error.message if last == error.keys else f"{dotted(error.keys)}: {error.message}"
+        raise ConfigError(message, keys=last, place=said[last].place) from error
 
 
 def _at(content: Any, keys: KeyPath) -> tuple[bool, Any]:
@@ -167,12 +186,12 @@ def _describe(error: Mapping[str, Any], model: type[BaseModel]) -> tuple[list[An
         kinds = re.findall(r"'(\w+)'", error["ctx"]["expected_tags"])
         return [*keys, "kind"], f"found {error['ctx']['tag']!r}; {hint(error['ctx']['tag'], kinds)}"
     if error["type"] == "value_error":
-        return _with_named_keys(keys, error["msg"].removeprefix("Value error, "))
+        return with_named_keys(keys, error["msg"].removeprefix("Value error, "))
     expected = _EXPECTED.get(error["type"], "").format(**error.get("ctx", {}))
     return keys, f"found {error['input']!r}, expected {expected or error['msg'].removeprefix('Input should be ')}"
 
 
-def _with_named_keys(keys: list[Any], message: str) -> tuple[list[Any], str]:
+def with_named_keys(keys: list[Any], message: str) -> tuple[list[Any], str]:
     """The keys that a check of a whole mapping names before its message, such as ``points: found``, put among the keys."""
     while match := re.match(r"([\w-]+): ", message):
         message = message[match.end() :]
@@ -206,7 +225,6 @@ def validate(
     model: type[ModelT],
     value: Any,
     *,
-    paths: Sequence[Path],
     at: Sequence[Any] = (),
     origins: Mapping[str, KeyPath] | None = None,
 ) -> ModelT:
@@ -233,4 +251,4 @@ def validate(
             keys, message = list(named[-1]), ": ".join([*map(str, keys), message])
         else:
             keys = [*at, *keys]
-        raise located(paths, keys, message) from None
+        raise ConfigError(message, keys=tuple(keys)) from None

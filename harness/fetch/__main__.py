@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from harness import cli
-from harness.errors import ConfigError
+from harness.errors import within
 
 DESCRIPTION = """Download every model, tokenizer and data set of an experiment at its commit, and verify them.
 
@@ -28,6 +28,7 @@ def execute(args: argparse.Namespace) -> int:
     from harness.experiment.hub_sources import hub_sources
     from harness.experiment.lock import lock_file, read_lock, write_lock
     from harness.experiment.runs import load_experiment
+    from harness.experiment.yaml_file import placed
     from harness.fetch.download import fetch
 
     config = cli.parse_config(args)
@@ -40,10 +41,8 @@ def execute(args: argparse.Namespace) -> int:
     entries = {(one.kind, one.name, one.revision): one for one in lock.repositories}
     total = downloaded = 0
     for source in sources:
-        try:
+        with placed(config.files, config.overrides), within(*source.at):
             fetched = fetch(source, lock.find(source.kind, source.name, source.revision))
-        except ConfigError as error:
-            raise ConfigError(f"{config.files[-1]}: {source.at}: {error}") from error
         entries[source.kind, source.name, source.revision] = fetched.locked
         write_lock(path, entries.values())
         total, downloaded = total + fetched.size, downloaded + fetched.downloaded

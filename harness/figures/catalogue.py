@@ -15,10 +15,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from harness.cli import Config
-from harness.config import ConfigError, Experiment, RunSpec
+from harness.config import ConfigError, Experiment, RunSpec, Split
 from harness.did_you_mean import hint
 from harness.experiment.runs import pruning_runs, subject_runs, sweep_and_baseline_runs, table_runs
-from harness.experiment.yaml_file import at_command_line, located
+from harness.experiment.yaml_file import placed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +54,10 @@ class Figure:
     runs: Callable[[Experiment], Sequence[RunSpec]] = _none
     #: The sweep whose runs it shows, if it shows one: an experiment has no other sweeps.
     sweep: str | None = None
+    #: The setting that this sweep varies; None: any.
+    setting: str | None = None
+    #: The split of which each domain of this sweep needs tasks; None: any.
+    split: Split | None = None
     #: What it reads of each of these runs, in the run's folder.
     records: tuple[str, ...] = ("train.json", "metrics.json")
     #: What else it reads, in the experiment's folder of results.
@@ -124,6 +128,8 @@ _OWN = (
         builder="harness.figures.sweeps:build_rank_sweep",
         plots="harness.figures.sweeps:rank_sweep_plots",
         sweep="rank_sweep",
+        setting="r",
+        split="test",
         runs=partial(_tested_sweep_runs, sweep="rank_sweep"),
     ),
     Figure(
@@ -133,6 +139,8 @@ _OWN = (
         builder="harness.figures.sweeps:build_delta_t",
         plots="harness.figures.sweeps:operated_plots",
         sweep="delta_t",
+        setting="delta_t",
+        split="test",
         runs=partial(_tested_sweep_runs, sweep="delta_t"),
     ),
     Figure(
@@ -142,6 +150,8 @@ _OWN = (
         builder="harness.figures.sweeps:build_p_init",
         plots="harness.figures.sweeps:operated_plots",
         sweep="p_init",
+        setting="p_init",
+        split="test",
         runs=partial(_tested_sweep_runs, sweep="p_init"),
     ),
     Figure(
@@ -175,6 +185,8 @@ _OWN = (
         builder="harness.figures.rates:build",
         plots="harness.figures.rates:plots",
         sweep="learning_rate",
+        setting="learning_rate",
+        split="validation",
         runs=partial(_sweep_runs, sweep="learning_rate"),
     ),
 )
@@ -220,13 +232,22 @@ def check_sweeps(experiment: Experiment, config: Config) -> None:
     """Refuse runs that nothing would show.
 
     Raises:
-        ConfigError: a sweep that no figure is drawn from.
+        ConfigError: a sweep that no figure is drawn from, that varies another setting than its figure shows, or in a domain
+            without the tasks that it shows.
     """
-    known = [figure.sweep for figure in figures().values() if figure.sweep is not None]
-    for sweep in experiment.sweeps:
-        if sweep not in known:
-            error = located(config.files, ("sweeps", sweep), f"found a sweep that no figure shows; {hint(sweep, known)}")
-            raise at_command_line(error, config.files, config.overrides)
+    known = {figure.sweep: figure for figure in figures().values() if figure.sweep is not None}
+    with placed(config.files, config.overrides):
+        for name, sweep in experiment.sweeps.items():
+            if name not in known:
+                raise ConfigError(f"found a sweep that no figure shows; {hint(name, known)}", keys=("sweeps", name))
+            setting, split = known[name].setting, known[name].split
+            if setting not in (None, sweep.setting):
+                found = f"found {sweep.setting!r}, expected {setting!r}, which the figure {known[name].name} shows"
+                raise ConfigError(found, keys=("sweeps", name, "setting"))
+            for domain in sweep.domains:
+                if split and not experiment.domains[domain].evaluation.on(split):
+                    found = f"found {domain!r}, which has no task with split: {split}, expected domains with one: the figure "
+                    raise ConfigError(f"{found}{known[name].name} shows such", keys=("sweeps", name, "domains"))
 
 
 def planned(experiment: Experiment) -> list[Figure]:

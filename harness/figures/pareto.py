@@ -55,7 +55,7 @@ def build(inputs: Inputs) -> style.Plot:
     """
     if TABLE not in inputs.experiment.tables:
         raise inputs.unplanned("tables", TABLE, expected="domains and methods of figure pareto")
-    runs = table_runs(inputs.experiment, TABLE, paths=inputs.configfiles)
+    runs = table_runs(inputs.experiment, TABLE)
     records = inputs.load(runs, target="pareto")
     tasks = list(dict.fromkeys(task for run in runs for task in tasks_of(run)))
     metric = metric_of(runs)

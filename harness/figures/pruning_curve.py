@@ -78,7 +78,7 @@ def load_pruned(inputs: Inputs, *, figure: str) -> tuple[list[RunSpec], dict[str
     Raises:
         ConfigError: the experiment does not plan a pruning evaluation.
     """
-    runs = pruning_runs(inputs.experiment, paths=inputs.configfiles)
+    runs = pruning_runs(inputs.experiment)
     if not runs:
         raise inputs.unplanned("pruning", expected=f"domain, model and methods of figure {figure}")
     return runs, inputs.load(runs, target=figure)

@@ -56,7 +56,7 @@ def load_sweep(inputs: Inputs, sweep: str) -> tuple[list[SweepRun], dict[str, Ru
     """
     if sweep not in inputs.experiment.sweeps:
         raise inputs.unplanned("sweeps", sweep, expected="setting, points, domains, models and methods of this figure")
-    points = sweep_runs(inputs.experiment, sweep, paths=inputs.configfiles)
+    points = sweep_runs(inputs.experiment, sweep)
     return points, inputs.load(sweep_and_baseline_runs(inputs.experiment, sweep), target=sweep)
 
 

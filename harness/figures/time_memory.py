@@ -36,7 +36,7 @@ def build(inputs: Inputs) -> style.Plot:
     """
     if inputs.experiment.timing is None:
         raise inputs.unplanned("timing", expected="domain, model and methods of figure time_memory")
-    runs = timing_runs(inputs.experiment, paths=inputs.configfiles)
+    runs = timing_runs(inputs.experiment)
     record = _read(inputs, runs)
     summary = timing.summarise(record)
     rows: list[dict[str, Any]] = []

@@ -25,7 +25,8 @@ from transformers import AutoModelForCausalLM, TrainerControl, TrainerState
 
 import methods
 from beamlora import fused
-from harness.config import ConfigError, RunSpec
+from harness.config import RunSpec
+from harness.errors import within
 from harness.models.architecture import Architecture
 from harness.train import attention
 from harness.train.optimizer import train_in_float32
@@ -69,10 +70,8 @@ def without_memory(
         warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
         model = AutoModelForCausalLM.from_config(config, **options)
         base = {id(parameter): parameter.numel() for parameter in model.parameters()}
-        try:
+        with within("methods", run.method.key, "settings"):
             return base, method.wrap(model, context)
-        except ValueError as error:
-            raise ConfigError(f"methods.{run.method.key}: {error}") from error
 
 
 class LiveBytes(TorchDispatchMode):

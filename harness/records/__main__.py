@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     config = cli.parse_config(args)
     require_writable(args.output)
     experiment = load_experiment(config.files, config.overrides)
-    runs = table_runs(experiment, args.table, paths=config.files) if args.table else all_runs(experiment)
+    runs = table_runs(experiment, args.table) if args.table else all_runs(experiment)
     loaded = load_records(runs, results=args.results_dir, command=config.snakemake)
     write_parquet(loaded.records, args.output)
     print(f"{args.output}: {len(loaded.records)} runs")

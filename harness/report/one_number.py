@@ -242,7 +242,7 @@ def trace(source: Source, number: Number) -> tuple[list[str], bool]:
     lines = [*_header(number), _line("recomputed", words)]
     runs = [
         run
-        for run in table_runs(source.experiment, number.table.name, paths=source.config.files)
+        for run in table_runs(source.experiment, number.table.name)
         if (run.model_key, run.method.key) == (number.section.model_key, number.row.method_key)
         and run.domain in {part.domain for part in parts}
     ]

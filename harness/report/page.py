@@ -134,7 +134,7 @@ def _part(loaded: Loaded, mine: Sequence[RunSpec]) -> Loaded:
 def _tables(source: Source, loaded: Loaded, *, allow_missing: bool) -> tuple[list[TableView], list[dict[str, Any]]]:
     views, numbers = [], []
     for name in source.experiment.tables:
-        mine = table_runs(source.experiment, name, paths=source.config.files)
+        mine = table_runs(source.experiment, name)
         base = load_base_answers(
             source.experiment, mine, results=source.results, command=source.command, allow_missing=allow_missing
         )

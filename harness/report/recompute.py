@@ -159,7 +159,7 @@ class TableNumbers:
 
     def __init__(self, raw: Raw, name: str) -> None:
         self.raw, self.name = raw, name
-        self.runs = table_runs(raw.source.experiment, name, paths=raw.source.config.files)
+        self.runs = table_runs(raw.source.experiment, name)
         self.rows = list(dict.fromkeys((run.model_key, run.method.key) for run in self.runs))
         self.answered = {
             (run.domain, task) for run in self.runs for task, spec in run.evaluation.tasks.items() if spec.grader is not None

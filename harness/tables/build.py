@@ -17,6 +17,7 @@ from harness import reported
 from harness.cli import Config
 from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, judged_by
 from harness.experiment.runs import load_experiment, shows_base, table_runs
+from harness.experiment.yaml_file import placed
 from harness.records.grader_sources import how_graded
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.statistics import stats
@@ -370,7 +371,8 @@ def load_table(
         ConfigError: bad input, or records that are missing (unless allowed) or broken.
     """
     experiment = load_experiment(config.files, config.overrides)
-    runs = table_runs(experiment, name, paths=config.files)
+    with placed(config.files, config.overrides):
+        runs = table_runs(experiment, name)
     command = config.snakemake
     base = load_base_answers(experiment, runs, results=results, command=command, allow_missing=allow_missing)
     if rates == "shared":

@@ -20,6 +20,6 @@ def check(report_to: Sequence[str]) -> None:
     for name in report_to:
         if not any(importlib.util.find_spec(package) for package in PACKAGES[name]):
             raise ConfigError(
-                f"report_to: found {name!r}, but its package is not installed; expected another, or: pip install "
-                f"{PACKAGES[name][0]}"
+                f"found {name!r}, but its package is not installed; expected another, or: pip install {PACKAGES[name][0]}",
+                keys=("report_to",),
             )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import methods
-from harness.config import ConfigError, RunSpec, TrainingSpec
+from harness.config import RunSpec, TrainingSpec
+from harness.errors import KeyPath, within
 from methods.base import OperationSteps
 
 
@@ -20,13 +21,16 @@ def step_counts(spec: TrainingSpec, *, examples: int, world_size: int) -> tuple[
     return math.ceil(spec.num_train_epochs * per_epoch), per_epoch
 
 
+def length_key(spec: TrainingSpec) -> KeyPath:
+    """The setting that says how long a run is."""
+    return ("training", "num_train_epochs" if spec.max_steps is None else "max_steps")
+
+
 def method_schedule(run: RunSpec, *, total_steps: int, steps_per_epoch: int) -> OperationSteps:
     """When the method of a run operates on ranks.
 
     Raises:
         ConfigError: its settings do not fit a run of this length.
     """
-    try:
+    with within("methods", run.method.key, "settings", beside=[length_key(run.training)]):
         return methods.of(run.method).schedule(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    except ValueError as error:
-        raise ConfigError(f"methods.{run.method.key}: {error}") from error

@@ -8,9 +8,10 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import methods
@@ -28,8 +29,10 @@ from harness.cli import (
     lead_jobs,
 )
 from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, local_file
+from harness.did_you_mean import hint, suggestion
 from harness.experiment import runs as plan
-from harness.experiment.gpus import gpus_of
+from harness.experiment.gpus import gpus_of, key_of_gpus
+from harness.experiment.yaml_file import placed
 from harness.figures import catalogue
 from harness.records import bench
 from harness.source_files import is_ours, own_files, source_files
@@ -156,8 +159,31 @@ class Dag:
         """
         run_id = f"{wildcards.domain}/{wildcards.model}/{wildcards.method}/seed{wildcards.seed}"
         if run_id not in self.runs:
-            raise ConfigError(f"{self.config.files[-1]}: found no run {run_id}")
+            near = suggestion(run_id, self.runs) or f"the experiment has {len(self.runs)} runs"
+            raise ConfigError(f"target: the experiment {self.experiment.name!r} plans no run {run_id}; {near}")
         return self.runs[run_id]
+
+    def check(self, rule: str, wildcards: Mapping[str, str]) -> None:
+        """Hold a rule, and its wildcards, name -> value, against what the experiment plans.
+
+        Raises:
+            ConfigError: it plans nothing of these.
+        """
+        planned = {"prune": self.experiment.pruning, "timing": self.experiment.timing}
+        if planned.get(rule, self) is None:
+            key = "pruning" if rule == "prune" else rule
+            raise ConfigError(f"target: the experiment {self.experiment.name!r} plans no {key}; it lacks the key {key}")
+        match wildcards:
+            case {"seed": _}:
+                self.run(SimpleNamespace(**wildcards))
+            case {"protocol": _}:
+                self.base_evaluation(SimpleNamespace(**wildcards))
+            case {"table": table}:
+                self.table_of(f"reproduce_{table}")
+            case {"figure": figure}:
+                self.figure_of(figure)
+            case {"name": name} if name not in self.base_models:
+                raise ConfigError(f"target: found no base model {name!r}; {hint(name, self.base_models)}")
 
     def gpus(self, wildcards: Any) -> int:
         """How many processes train the run of a rule's wildcards, each on its own GPU where there are GPUs."""
@@ -172,9 +198,9 @@ class Dag:
         here = len(visible_devices()) if self.experiment.gpu else 0
         for run in self.runs.values():
             if here and (gpus := gpus_of(self.experiment, run)) > here:
-                raise ConfigError(
-                    f"{self.config.files[-1]}: gpus: found {gpus} for {run.run_id}, expected at most {here}, the visible GPUs"
-                )
+                found = f"found {gpus} for {run.run_id}, expected at most {here}, the visible GPUs"
+                with placed(self.config.files, self.config.overrides):
+                    raise ConfigError(found, keys=key_of_gpus(self.experiment, run))
 
     def base_model(self, model_key: str) -> list[str]:
         """The folder of a base model if the DAG builds it."""
@@ -213,7 +239,8 @@ class Dag:
         """
         folder = f"base/{wildcards.model}/{wildcards.protocol}"
         if folder not in self.base_evaluations:
-            raise ConfigError(f"{self.config.files[-1]}: base_evaluation: found no {folder}")
+            near = hint(folder, self.base_evaluations) if self.base_evaluations else "it lacks the key base_evaluation"
+            raise ConfigError(f"target: the experiment {self.experiment.name!r} plans no {folder}; {near}")
         return self.base_evaluations[folder].evaluation
 
     def table_base_records(self, table: str) -> list[str]:

@@ -46,6 +46,10 @@ class IncreLoraSettings(AdapterSettings):
         return self.r_max if self.r_max is not None else 2 * self.r
 
     @property
+    def largest_rank_setting(self) -> str:
+        return "r" if self.r_max is None else "r_max"
+
+    @property
     def ranks_per_module(self) -> int:
         return self.incre_rank_num if self.incre_rank_num is not None else max(1, self.r // 8)
 

@@ -122,9 +122,19 @@ def test_horizon_settings_have_an_effect() -> None:
     assert schedule(epoch=None, horizon_steps=16).horizon == 16
 
 
-@pytest.mark.parametrize("changes", [{"delta_t": 14}, {"p_init": 1.0}, {"horizon_steps": 5}])
-def test_a_run_without_any_pruning_is_refused(changes: dict) -> None:
-    with pytest.raises(ValueError, match="delta_t: found .* nothing would ever be pruned"):
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"delta_t": 14}, "delta_t <= 12"),
+        ({"p_init": 1.0}, "delta_t <= 12"),
+        ({"horizon_steps": 5}, "delta_t <= 5"),
+        ({"total": 3}, "a longer run"),
+    ],
+)
+def test_a_run_without_any_pruning_is_refused(changes: dict, expected: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"delta_t: found .* nothing would ever be pruned; expected {expected}, and p_init < 1"
+    ):
         schedule(**changes).check()
     schedule(**changes, operations=False).check()
 

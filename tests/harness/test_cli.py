@@ -26,8 +26,8 @@ from harness.arguments import overrides
 from harness.config import ConfigError
 from harness.experiment.runs import load_experiment
 from harness.measure import timing
-from harness.workflow import preflight
 from harness.workflow.dag import Dag, read_config
+from harness.workflow.preflight import __main__ as preflight
 from tests.experiments import miniature
 from tests.paths import ROOT
 
@@ -272,7 +272,9 @@ def test_timing_measures_the_experiment_that_it_was_asked_for(
 
 @pytest.mark.parametrize("words", [("--experiment", "other"), ("--configfile", "config/other.yaml")])
 def test_preflight_names_the_file_that_it_checks(folder: Path, words: Sequence[str]) -> None:
-    with pytest.raises(ConfigError, match=r"^config/other\.yaml: methods\.lora: rank: found 65"):
+    with pytest.raises(
+        ConfigError, match=r"^config/other\.yaml, changed by --config or --set: methods\.lora\.settings\.r: found 65"
+    ):
         preflight.main([*words, "--set", "methods.lora.settings.r=65", "--output", "preflight.json"])
 
 

@@ -342,7 +342,7 @@ def test_the_train_rule_asks_for_the_devices_and_starts_the_processes(unchanged:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.chdir(unchanged.root)
     with pytest.raises(
-        ConfigError, match="tiny.yaml: gpus: found 2 for math/llama-mini/lora/seed0, expected at most 1, the vis"
+        ConfigError, match=r"tiny.yaml:\d+: methods.lora.gpus: found 2 for math/llama-mini/lora/seed0, expected at most 1, the"
     ):
         Dag(Config(files=(Path("config/tiny.yaml"),))).check_devices()
     unchanged.configure(gpus=2)
@@ -376,9 +376,9 @@ def test_bad_input_that_only_shows_on_disk_stops_before_any_training(unchanged: 
     done = unchanged.snakemake()
     assert done.returncode != 0
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: config/tiny.yaml: methods.lora: rank: found 65, expected at most 64")
+    assert re.match(r"error: config/tiny\.yaml:\d+: methods\.lora\.settings\.r: found 65, expected ranks of at most 64", last)
     assert "harness.train" not in done.stderr + done.stdout
-    assert (done.stderr + done.stdout).count("rank: found 65") == 1
+    assert (done.stderr + done.stdout).count("r: found 65") == 1
 
 
 def test_a_second_workflow_on_the_same_results_is_refused(unchanged: Copy) -> None:
@@ -505,7 +505,7 @@ def test_keys_and_files_stand_beside_the_experiment(unchanged: Copy) -> None:
         (["--configfile", "config/paper.yaml", "reproduce_table1"],
          "error: found reproduce_table1 as a configuration file; put the target before --configfile: "
          "snakemake reproduce_table1 --cores 2 --dry-run --configfile config/paper.yaml"),
-        (["--config", "seeds=2", "reproduce_all"], "error: found reproduce_all after --config; put the target before --config"),
+        (["--config", "seeds=2", "reproduce_all"], "error: found reproduce_all after --config, expected KEY=VALUE; put"),
         (["--config", "experiment=paper", "--config", "seeds=2"], "error: found --config twice, of which Snakemake takes the"),
         (["--config", "experiment=papr"], "experiment: found no config/papr.yaml; did you mean 'paper'?"),
         (["--config", "experiment=paper", "--configfile", "config/tiny.yaml"],

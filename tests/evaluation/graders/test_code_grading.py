@@ -194,7 +194,9 @@ def test_base_graders_say_nothing_where_the_base_inputs_are_unknown() -> None:
 def test_a_headline_without_tests_is_refused_before_anything_is_generated() -> None:
     source = GeneratedData(kind="generated", generator="humaneval", rows=1, seed=0)
     task = TaskSpec(source=source, format="humaneval", prompt_template="alpaca-humaneval", max_new_tokens=1, grader="code_plus")
-    with pytest.raises(ConfigError, match="evaluation.tasks.code: grader 'code_plus': found no plus tests for HumanEval/0"):
+    with pytest.raises(
+        ConfigError, match="evaluation.tasks.code.grader: grader 'code_plus': found no plus tests for HumanEval/0"
+    ):
         evaluate_task(None, None, "code", task, [HUMANEVAL])  # type: ignore[arg-type]
 
 

@@ -136,6 +136,11 @@ def test_demo_is_what_make_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started[0][0] == str(Path(sys.executable).with_name("snakemake"))
 
 
+def test_demo_takes_no_word_for_a_file_of_the_experiment() -> None:
+    with pytest.raises(ConfigError, match="^demo: found 'nonsense', expected options of Snakemake, such as --config seeds=3$"):
+        command.main(["demo", "nonsense"])
+
+
 @pytest.mark.parametrize("words", [["demo"], ["table", "table1"], ["plan"], ["check"]])
 def test_outside_a_checkout_one_line_says_so(words: list[str], tmp_path: Path) -> None:
     done = run(*words, cwd=tmp_path)

@@ -221,7 +221,7 @@ def test_the_text_names_the_training_row_of_a_match(folder: Path, capsys: pytest
 
 def test_a_missing_set_is_an_error_by_its_key(folder: Path) -> None:
     (folder / "test.jsonl").unlink()
-    with pytest.raises(ConfigError, match=r"\.yaml: domains\.math\.evaluation\.tasks\.gsm8k: data_dir: found no file"):
+    with pytest.raises(ConfigError, match=r"\.yaml:\d+: domains\.math\.evaluation\.tasks\.gsm8k: data_dir: found no file"):
         check(folder)
 
 

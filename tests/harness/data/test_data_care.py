@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from harness.config import ConfigError, FileData
 from harness.data.load import load_records
-from harness.workflow import preflight
+from harness.workflow.preflight import __main__ as preflight
 from tests.experiments import miniature, write
 from tests.fake_hub import FakeHub, gsm8k
 

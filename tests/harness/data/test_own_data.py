@@ -20,7 +20,7 @@ from harness.evaluate.task import check_task
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.runs import all_runs, load_experiment
 from harness.workflow.dag import Dag, code_of, set_code
-from harness.workflow.preflight import check_data
+from harness.workflow.preflight.data import Sets, check_data
 from tests.experiments import miniature, write
 from tests.own_data import write_example
 from tests.paths import ROOT
@@ -59,9 +59,10 @@ def test_every_kind_of_file_gives_the_same_records(tmp_path: Path, suffix: str) 
         ("set.csv", b"", "set.csv: found no rows, expected at least one"),
         ("set.csv", b'q,a\n"1,2\n', "set.csv: cannot be read as CSV in UTF-8: unexpected end of data"),
         ("set.csv", b"q,a\n\xe9,2\n", "set.csv: cannot be read as CSV in UTF-8: 'utf-8' codec can't decode"),
+        ("set.jsonl", b'{"q": 1}\n\n{"q": 2}\n{"q": "', "set.jsonl: cannot be read as JSON records: line 4, column 7: Unterm"),
         ("set.parquet", b"PAR1 no", "set.parquet: cannot be read as Parquet: "),
         ("set.tsv", b"q\ta\n", "set.tsv: found a file that ends in '.tsv', expected one of .jsonl, .json, .csv, .parquet"),
-        ("sett.csv", b"q,a\n1,2\n", "path: found no file {folder}/set.csv; did you mean '{folder}/sett.csv'?"),
+        ("sett.csv", b"q,a\n1,2\n", "path: found no file {folder}/set.csv, expected a file; did you mean '{folder}/sett.csv'?"),
     ],
 )  # fmt: skip
 def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -95,7 +96,9 @@ def test_the_columns_are_in_the_spec_and_the_files_behind_the_jobs(tmp_path: Pat
     plan = load_experiment([experiment(tmp_path)])
     run = all_runs(plan)[0]
     assert (run.data.source.kind, run.evaluation.tasks["own"].grader) == ("local", "exact_match")
-    assert check_data(plan, [run]) == {f"{TASK}.source": 9, "domains.math.train.source": 9}
+    sets = Sets(plan.data_dir)
+    check_data(plan, [run], sets)
+    assert sets.rows == {f"{TASK}.source": 9, "domains.math.train.source": 9}
     assert RunSpec.model_validate_json(run.model_dump_json()) == run and hub_sources(plan) == []
     assert Path("evaluation/sets/own.py") in set_code(run.evaluation)
     trained_by = code_of("train")
@@ -157,16 +160,24 @@ def test_a_row_that_cannot_be_used_is_refused_before_anything_runs(
     path = experiment(tmp_path, **rows)
     plan = load_experiment([path], changes)
     with pytest.raises(ConfigError) as caught:
-        check_data(plan, all_runs(plan))
+        check_data(plan, all_runs(plan), Sets(plan.data_dir))
     assert str(caught.value) == message.format(folder=tmp_path)
+
+
+def test_a_file_may_be_trained_on_and_asked(tmp_path: Path) -> None:
+    """It is read as examples too, and its repeated question is then refused."""
+    rows = [*ROWS, ROWS[3]]
+    plan = load_experiment([experiment(tmp_path, train=rows, **{f"{TASK}.source.path": str(tmp_path / "train.csv")})])
+    with pytest.raises(ConfigError, match=rf"{TASK}.source: .*train.csv: row 9: found the question of row 3 again"):
+        check_data(plan, all_runs(plan), Sets(plan.data_dir))
 
 
 def test_a_grader_that_open_answers_do_not_have_is_refused() -> None:
     source = {"kind": "local", "path": "x.csv"}
     task = {"source": source, "format": {"prompt": "q", "answer": "a"}, "grader": "sound"}
     (spec,) = EvaluationSpec.model_validate({"tasks": {"own": task}}).tasks.values()
-    with pytest.raises(ConfigError, match=r"own.grader: found 'sound', expected one of exact_match, number, expression"):
-        check_task("own", spec)
+    with pytest.raises(ConfigError, match=r"^grader: found 'sound', expected one of exact_match, number, expression"):
+        check_task(spec)
 
 
 # --------------------------------------------------------------------------------------------------- the docs' example
@@ -185,7 +196,7 @@ def test_the_example_of_the_docs_is_checked_as_any_experiment(example: Path) -> 
     plan = load_experiment([Path("config/demo.yaml"), Path("my.yaml")])
     runs = all_runs(plan)
     assert {run.run_id for run in runs} == {f"sums/llama-demo/{m}/seed{s}" for m in ("lora", "beamlora") for s in (0, 1)}
-    check_data(plan, runs)
+    check_data(plan, runs, Sets(plan.data_dir))
     report = check_experiment(plan, runs, models_dir=example, cache_dir=example / "cache", say=lambda line: None)["sums"]
     assert report["training"]["rows"] == 40 and report["length"]["llama-demo"]["cut"] == 0
     noted = noted_lengths(plan.domains["sums"].train, plan.models["llama-demo"], cache_dir=example / "cache") or {}

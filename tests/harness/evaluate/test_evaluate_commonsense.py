@@ -136,7 +136,7 @@ def test_settings_without_effect_are_refused(protocol, changes, message, model, 
 
 
 def test_questions_without_a_form_as_running_text_are_named(model, tokenizer) -> None:
-    with pytest.raises(ConfigError, match="tasks.p: hellaswag/0: found no form as running text, expected one"):
+    with pytest.raises(ConfigError, match="tasks.p.prompt_template: hellaswag/0: found no form as running text, expected one"):
         spec = task("hellaswag", "continuation", max_new_tokens=0)
         evaluate_task(model, tokenizer, "p", spec, GENERATORS["hellaswag"](2, 0))
 

@@ -16,7 +16,7 @@ def task(protocol: str = "sound", choices: bool = False, **settings: Any) -> Tas
     columns = {"prompt": "q", "answer": "a"} | ({"choices": "xs"} if choices else {})
     own = {"source": {"kind": "local", "path": "own.jsonl"}, "format": columns, **settings}
     spec = EvaluationSpec.model_validate({"protocol": protocol, "tasks": {"own": own}}).tasks["own"]
-    check_task("own", spec)
+    check_task(spec)
     return spec
 
 

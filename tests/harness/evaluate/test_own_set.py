@@ -16,7 +16,7 @@ from harness.evaluate.finished_tasks import task_key
 from harness.evaluate.task import evaluate_task
 from harness.experiment.runs import all_runs, load_experiment
 from harness.workflow.dag import code_of, set_code
-from harness.workflow.preflight import check_data
+from harness.workflow.preflight.data import Sets, check_data
 from tests import own_set
 from tests.experiments import miniature, write
 from tests.paths import ROOT
@@ -45,7 +45,9 @@ def test_it_is_planned_and_checked_like_any_other(module: Path, tmp_path: Path) 
     assert len(runs) == 2
     task = runs[0].evaluation.tasks["multiarith"]
     assert (task.prompt_template, task.max_new_tokens, task.grader) == ("alpaca", 512, "sound")
-    assert check_data(plan, runs)["domains.math.evaluation.tasks.multiarith.source"] == len(own_set.RECORDS)
+    sets = Sets(plan.data_dir)
+    check_data(plan, runs, sets)
+    assert sets.rows["domains.math.evaluation.tasks.multiarith.source"] == len(own_set.RECORDS)
     assert (reported.label("multiarith"), reported.home("multiarith")) == ("MultiArith", None)
 
 

@@ -34,7 +34,7 @@ def lock(experiment: Path, *repositories: LockedRepository) -> None:
 
 
 def revisions(*experiments: Path) -> dict[str, str]:
-    return {source.at: source.revision for source in hub_sources(load_experiment(experiments))}
+    return {".".join(map(str, source.at)): source.revision for source in hub_sources(load_experiment(experiments))}
 
 
 def test_a_locked_commit_is_part_of_the_spec_of_every_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def refused(tmp_path: Path, content: dict, **overrides: object) -> str:
 
 PRETRAINING = "models.llama-mini.source.pretraining"
 TASK = "domains.math.evaluation.tasks.gsm8k"
+WHERE = {"domains": ["math"], "models": ["llama-mini"], "methods": ["lora"]}
 TIMING = {"domain": "math", "model": "llama-mini", "methods": ["lora", "dora"]}
 
 
@@ -82,6 +84,23 @@ def test_a_key_in_the_wrong_place_is_not_suggested_for_itself(tmp_path: Path, ke
 def test_misspelt_method_gets_a_suggestion(tmp_path: Path) -> None:
     message = refused(tmp_path, miniature(**{"methods": {"lora": {}, "dorra": {}}}))
     assert "unknown method 'dorra'; did you mean 'dora'" in message
+
+
+def test_two_rows_of_a_table_are_not_called_alike(tmp_path: Path) -> None:
+    content = miniature(**{"methods": {"lora": {}, "dora": {}, "mine": {"method": "lora"}}})
+    content["tables"]["table1"]["methods"]["llama-mini"] = ["lora", "mine"]
+    said = "methods.mine.label: found the label 'LoRA' of 'lora' beside it in table1, expected another"
+    assert said in refused(tmp_path, content)
+    content["methods"]["mine"]["label"] = "LoRA, mine"
+    assert [run.method.label for run in table_runs(load(tmp_path, content), "table1")] == ["LoRA", "LoRA, mine"]
+
+
+def test_a_protocol_that_no_set_of_the_base_models_has_is_refused(tmp_path: Path) -> None:
+    own = miniature()["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
+    tasks = {"gsm8k": {"source": own["source"], "format": "gsm8k"}}
+    base = {"models": ["llama-mini"], "protocols": ["sound", "continuation"], "tasks": tasks}
+    said = "base_evaluation.protocols: found 'continuation', which no set of base_evaluation.tasks has, expected protocols of"
+    assert said in refused(tmp_path, miniature(base_evaluation=base))
 
 
 def test_unknown_setting_of_a_method_is_refused(tmp_path: Path) -> None:
@@ -274,7 +293,7 @@ def test_a_check_of_several_settings_names_the_line_of_the_one_that_is_wrong(
         ("seeds:\n- 1\n- 2\n", "seeds:\n- 1\n- -1\n", "2.yaml:3: seeds.1: found -1"),
         (
             "overrides:\n- settings: {rr: 1}\n",
-            "overrides:\n- {}\n- settings: {x: 1}\n",
+            "overrides:\n- {gpus: 1}\n- settings: {x: 1}\n",
             "2.yaml:3: overrides.1.settings.x: found",
         ),
         ("notes: [a]\nmethods:\n  dora: {settings: {r: 1}}\n", "methods: {dora: 3}\n", "2.yaml:1: methods.dora: found 3"),
@@ -381,7 +400,77 @@ def test_an_override_of_what_no_method_has_is_refused(tmp_path: Path, override: 
     other = {"settings": {"lora_r": 4}}
     content = miniature(overrides=[other, {**override, "settings": {"lora_alhpa": 8}}])
     message = refused(tmp_path, content)
-    assert "overrides.1.settings.lora_alhpa: found unknown setting 'lora_alhpa'; did you mean 'lora_alpha'?" in message
+    assert "overrides.1.settings.lora_alhpa: found an unknown key; did you mean 'lora_alpha'?" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({}, "overrides.1: found nothing that it changes, expected settings, training or gpus"),
+        ({"method": ["lora"], "settings": {}}, "overrides.1: found nothing that it changes, expected settings, training or"),
+        ({"method": ["beamlora"], "training": {"save_steps": 1}}, "overrides.1: found no run that it is for, expected one"),
+        (
+            {"settings": {"p_init": 0.9}},
+            "overrides.1.settings.p_init: found an unknown key; expected one of lora_alpha, lora_d",
+        ),
+    ],
+    ids=str,
+)
+def test_an_override_that_changes_nothing_is_refused(tmp_path: Path, override: dict[str, object], message: str) -> None:
+    """Of beamlora nothing is planned."""
+    methods = {"lora": {}, "dora": {}, "beamlora": {}}
+    said = refused(tmp_path, miniature(overrides=[{"gpus": 1}, override], methods=methods))
+    assert f": {message}" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("methods.beamlora", {"settings": {"p_initt": 1}}, "methods.beamlora.settings.p_initt: found an unknown key; did you"),
+        ("methods.beamlora", {"settings": {"p_init": 2}}, "methods.beamlora.settings.p_init: found 2.0, expected a number"),
+        ("methods.beamlora", {"training": {"max_steps": 0}}, "methods.beamlora.training.max_steps: found 0, expected >= 1"),
+        ("domains.other.adapter", {"rr": 1}, "domains.other.adapter.rr: found an unknown key; expected one of r, lora_alpha"),
+        ("domains.other.training", {"max_steps": 0}, "domains.other.training.max_steps: found 0, expected >= 1"),
+    ],
+)
+def test_what_no_table_uses_is_checked_too(tmp_path: Path, key: str, value: object, message: str) -> None:
+    content = miniature()
+    content["domains"]["other"] = copy.deepcopy(content["domains"]["math"])
+    *parents, last = key.split(".")
+    target = content
+    for parent in parents:
+        target = target[parent]
+    target[last] = value
+    assert message in refused(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("adapter", {"r": 8, "lora_alpha": 16, "lora_r": 4}),
+        ("methods.lora.settings", {"lora_rank": 8, "lora_r": 4}),
+        ("overrides", [{"settings": {"r": 8, "lora_r": 4}}]),
+        ("sweeps", {"rank_sweep": {"setting": "r", "points": [{"r": 4, "lora_r": 8}, {"r": 2}], **WHERE}}),
+    ],
+)
+def test_two_names_of_one_setting_beside_each_other_are_refused(tmp_path: Path, key: str, value: object) -> None:
+    said = refused(tmp_path, miniature(**{key: value}))
+    assert re.search(rf"experiment.yaml:\d+: {key}\.[\w.]*lora_r: found beside (r|lora_rank), which is the same setting", said)
+
+
+def test_layers_may_call_a_setting_otherwise(tmp_path: Path) -> None:
+    content = miniature(**{"adapter": {"lora_r": 2}, "methods.lora.settings": {"lora_rank": 4}})
+    runs = {run.method.key: run.method.settings["r"] for run in all_runs(load(tmp_path, content))}
+    assert runs == {"lora": 4, "dora": 2}
+
+
+def test_runs_with_different_settings_do_not_share_a_name(tmp_path: Path) -> None:
+    sweep = {"setting": "r", "points": [{"r": 4}, {"r": 2}], **WHERE}
+    content = miniature(sweeps={"rank_sweep": sweep, "mine": sweep})
+    assert len(all_runs(load(tmp_path, content))) == 4
+    content["sweeps"]["mine"] = {**sweep, "points": [{"r": 4, "lora_alpha": 4}, {"r": 2}]}
+    message = refused(tmp_path, content)
+    assert "sweeps: found runs with different settings that are all called math/llama-mini/lora.r=4/seed0" in message
 
 
 def test_an_override_for_all_methods_reaches_those_that_have_the_setting(tmp_path: Path) -> None:

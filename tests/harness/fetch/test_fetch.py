@@ -17,7 +17,7 @@ from harness.fetch import __main__ as command
 from harness.hub import network
 from harness.hub import repositories as client
 from harness.train import __main__ as training
-from harness.workflow import preflight
+from harness.workflow.preflight import __main__ as preflight
 from tests.experiments import miniature, write
 from tests.fake_hub import FakeHub, gsm8k, sha256
 from tests.tiny_models import byte_tokenizer, llama

@@ -109,6 +109,45 @@ def test_a_sweep_that_no_figure_shows_is_refused(site: Path, tmp_path: Path, swe
         Dag(added)
 
 
+@pytest.mark.parametrize(
+    ("sweep", "setting", "message"),
+    [
+        (
+            "rank_sweep",
+            "lora_alpha",
+            "sweeps.rank_sweep.setting: found 'lora_alpha', expected 'r', which the figure",
+        ),
+        (
+            "learning_rate",
+            "weight_decay",
+            "sweeps.learning_rate.setting: found 'weight_decay', expected 'learning_rate'",
+        ),
+        (
+            "learning_rate",
+            "learning_rate",
+            "sweeps.learning_rate.domains: found 'math', which has no task with split: val",
+        ),
+        ("delta_t", "delta_t", None),
+        ("p_init", "p_init", None),
+    ],
+)
+def test_a_sweep_is_what_its_figure_shows(tmp_path: Path, sweep: str, setting: str, message: str | None) -> None:
+    points = [{setting: 2}, {setting: 4}] if setting != "p_init" else [{setting: 0.5}, {setting: 0.75}]
+    method = "beamlora" if setting in ("delta_t", "p_init") else "lora"
+    content = miniature(
+        sweeps={sweep: {**SWEEP, "setting": setting, "points": points, "methods": [method]}}, methods={"lora": {}, method: {}}
+    )
+    content["tables"]["table1"]["methods"]["llama-mini"] = ["lora"]
+    config = Config(files=(write(tmp_path, content),))
+    if message is None:
+        assert Dag(config).drawn
+        content["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]["split"] = "validation"
+        write(tmp_path, content)
+        message = f"sweeps.{sweep}.domains: found 'math', which has no task with split: test, expected domains with one"
+    with pytest.raises(ConfigError, match=rf"experiment.yaml:\d+: {message}"):
+        Dag(config)
+
+
 def test_a_figure_of_another_package_may_show_a_sweep_of_its_own(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

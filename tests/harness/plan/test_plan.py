@@ -170,8 +170,13 @@ def test_a_limit_and_rows_that_nobody_states(tmp_path: Path, capsys: pytest.Capt
 def test_a_run_in_which_nothing_would_be_pruned_is_refused(tmp_path: Path) -> None:
     settings = {"beamlora": {"settings": {"delta_t": 1000}}}
     path = write(tmp_path, miniature(**{"methods": settings, "tables.table1.methods": {"llama-mini": ["beamlora"]}}))
-    with pytest.raises(ConfigError, match=r"experiment\.yaml: methods\.beamlora: delta_t: found 1000 in a run of 12"):
+    with pytest.raises(
+        ConfigError, match=r"experiment\.yaml:\d+: methods\.beamlora\.settings\.delta_t: found 1000 in a run of 12"
+    ):
         main(["--configfile", str(path), "--models-dir", str(tmp_path)])
+    said = r"changed by --config or --set: training\.max_steps: methods\.beamlora\.settings\.delta_t: found 1000 in a run of 9"
+    with pytest.raises(ConfigError, match=said):
+        main(["--configfile", str(path), "--models-dir", str(tmp_path), "--set", "training.max_steps=9"])
 
 
 def test_the_steps_of_operations_are_the_methods_own_answer(

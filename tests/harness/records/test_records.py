@@ -234,9 +234,7 @@ def test_command_line_writes_the_parquet_file(
         return EXPERIMENT
 
     monkeypatch.setattr("harness.records.__main__.load_experiment", load)
-    monkeypatch.setattr(
-        "harness.records.__main__.table_runs", lambda experiment, table, paths: fake_runs.runs(experiment, table)
-    )
+    monkeypatch.setattr("harness.records.__main__.table_runs", lambda experiment, table: fake_runs.runs(experiment, table))
     output = tmp_path / "tables" / "runs.parquet"
     assert main(["--table", "table1", "--results-dir", str(tmp_path), "--output", str(output)]) == 0
     assert len(pd.read_parquet(output)) == 4

@@ -5,23 +5,32 @@ from __future__ import annotations
 import json
 import shutil
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from evaluation.sandbox import isolation
+from evaluation.sets import examples
+from evaluation.sets.prompts import TEMPLATES
 from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel, RunSpec
+from harness.data.load import load_records
 from harness.engine import process
+from harness.evaluate import lm_eval
 from harness.experiment.runs import all_runs, load_experiment
 from harness.models.architecture import Architecture
 from harness.models.load import gguf_path, ignored_config_fields, load_config
 from harness.train import __main__ as training
 from harness.train import reporting
-from harness.workflow import preflight
+from harness.workflow.preflight import __main__ as preflight
+from harness.workflow.preflight import data, machine, models
 from tests import fake_vllm
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 from tests.tiny_models import byte_tokenizer, llama
+
+TASK = miniature()["domains"]["math"]["evaluation"]["tasks"]["gsm8k"]
 
 
 @pytest.fixture
@@ -39,8 +48,9 @@ def with_local_model(tmp_path: Path, path: Path, **changes: object) -> Path:
 
 
 def check(tmp_path: Path, experiment_file: Path, *options: str) -> None:
-    folders = ["--models-dir", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]
-    preflight.main(["--configfile", str(experiment_file), *folders, "--output", str(tmp_path / "ok.json"), *options])
+    """``options``: after the experiment's file."""
+    folders = ["--models-dir", str(tmp_path), "--cache-dir", str(tmp_path / "cache"), "--output", str(tmp_path / "ok.json")]
+    preflight.main([*folders, "--configfile", str(experiment_file), *options])
 
 
 def refused(tmp_path: Path, experiment_file: Path) -> str:
@@ -86,13 +96,13 @@ def test_old_spellings_that_transformers_takes_over_pass(folder: Path) -> None:
 
 def test_a_rank_larger_than_a_module_is_refused(tmp_path: Path, folder: Path) -> None:
     message = refused(tmp_path, with_local_model(tmp_path, folder, **{"methods.dora.settings": {"r": 33}}))
-    assert "methods.dora: rank: found 33, expected at most 32" in message
+    assert "methods.dora.settings.r: found 33, expected ranks of at most 32: module" in message
 
 
 def test_the_rank_that_is_allocated_counts_not_the_final_one(tmp_path: Path, folder: Path) -> None:
     content = {"methods": {"adalora": {"settings": {"r": 24}}}, "tables.table1.methods": {"llama-mini": ["adalora"]}}
     message = refused(tmp_path, with_local_model(tmp_path, folder, **content))
-    assert "methods.adalora: rank: found 36, expected at most 32" in message
+    assert "methods.adalora.settings.r: found 24, whose largest rank is 36, expected ranks of at most 32" in message
 
 
 def test_a_target_that_the_model_lacks_is_refused(tmp_path: Path, folder: Path) -> None:
@@ -137,8 +147,9 @@ def test_a_full_disk_is_refused_before_it_is_full(tmp_path: Path, folder: Path, 
 def test_relora_needs_disk_for_a_full_model_and_what_it_merged(tmp_path: Path, folder: Path) -> None:
     def needed(method: str, **settings: object) -> int:
         content = {"methods": {method: {"settings": settings}}, "tables.table1.methods": {"llama-mini": [method]}}
-        runs = all_runs(load_experiment([with_local_model(tmp_path, folder, **content)]))
-        return preflight.check_models(runs, models_dir=tmp_path)
+        experiment = load_experiment([with_local_model(tmp_path, folder, **content)])
+        configs = models.read_configs(experiment, models_dir=tmp_path)
+        return models.check_models(experiment, all_runs(experiment), configs)
 
     full = needed("full-ft") // (1 + 3 * 3)
     adapter = needed("lora", r=1) // (1 + 3 * 3)
@@ -269,7 +280,7 @@ def test_an_engine_that_is_not_there_is_refused_and_one_that_is_needs_disk(
     check(tmp_path, in_vllm, "--jobs-elsewhere")
     monkeypatch.setenv(process.PYTHON, str(fake_vllm.environment(tmp_path / "env")))
     check(tmp_path, in_vllm)
-    weights = sum(inputs * outputs for inputs, outputs in preflight.linear_sizes(llama().config).values())
+    weights = sum(inputs * outputs for inputs, outputs in models.linear_sizes(llama().config).values())
     assert json.loads((tmp_path / "ok.json").read_text())["disk_bytes"] == plain + 4 * weights
     beams = {"domains.math.evaluation.engine": "vllm", "domains.math.evaluation.tasks.gsm8k.num_beams": 4}
     assert "gsm8k.num_beams: found 4 with engine vllm, expected 1 (greedy)" in refused_file(tmp_path, folder, beams)
@@ -294,7 +305,7 @@ def test_where_the_bytes_of_a_prompt_fit_no_tokenizer_is_loaded(
 
     def check_at(length: int) -> None:
         experiment = load_experiment([with_local_model(tmp_path, folder, **{"domains.math.train.max_length": length})])
-        preflight.check_answers(experiment, all_runs(experiment), models_dir=tmp_path)
+        data.check_answers(experiment, all_runs(experiment), models_dir=tmp_path)
 
     check_at(256)
     assert loaded == []
@@ -353,14 +364,42 @@ def test_only_the_papers_own_models_are_no_stand_ins(tmp_path: Path) -> None:
         ),
         (
             {"domains.math.evaluation.tasks.gsm8k.max_new_tokens": 5000},
-            "domains.math.evaluation.tasks.gsm8k.max_new_tokens: found 5000, expected at most {positions}, the",
+            "domains.math.evaluation.tasks.gsm8k.max_new_tokens: found 5000, expected at most {left}: llama-mini has "
+            "{positions} positions, and the longest prompt {prompt} tokens",
         ),
+        (
+            {"base_evaluation": {"models": ["llama-mini"], "tasks": {"own": {**TASK, "max_new_tokens": 5000}}}},
+            "base_evaluation.tasks.own.max_new_tokens: found 5000, expected at most {left}: llama-mini has",
+        ),
+        (
+            {"base_evaluation": {"models": ["llama-mini"], "tasks": {"own": {**TASK, "limit": 9}}}},
+            "base_evaluation.tasks.own.limit: found 9, expected at most 8, the rows of the set",
+        ),
+        (
+            {"pruning": {"domain": "math", "model": "llama-mini", "methods": ["lora"], "limit": 9}},
+            "pruning.limit: found 9, expected at most 8, the rows of the set",
+        ),
+        (
+            {
+                "timing": {"domain": "math", "model": "llama-mini", "methods": ["lora", "pissa"]},
+                "methods": {"lora": {}, "dora": {}, "pissa": {"settings": {"r": 33}}},
+            },
+            "methods.pissa.settings.r: found 33, expected ranks of at most 32: module",
+        ),
+        (
+            {
+                "models.other": {"label": "x", "stands_for": None, "source": {"kind": "local", "path": "nowhere"}},
+                "base_evaluation": {"models": ["other"], "tasks": {"own": TASK}},
+            },
+            "models.other.source.path: found no folder nowhere, expected a model in Hugging Face form",
+        ),
+        ({"training.warmup_steps": 13}, "training.warmup_steps: found 13, expected at most {steps}, the steps of the run"),
         (
             {
                 "methods": {"beamlora": {"settings": {"delta_t": 5000}}},
                 "tables.table1.methods": {"llama-mini": ["beamlora"]},
             },
-            "methods.beamlora: delta_t: found 5000 in a run of {steps} optimizer steps",
+            "methods.beamlora.settings.delta_t: found 5000 in a run of {steps} optimizer steps",
         ),
         (
             {"training.attn_implementation": "flash_attention_2"},
@@ -379,8 +418,161 @@ def test_what_is_larger_than_its_data_model_or_run_is_refused(
         "batch": run.training.per_device_train_batch_size,
         "positions": llama().config.max_position_embeddings,
         "steps": run.training.max_steps,
+        "prompt": longest_prompt(run),
+        "left": llama().config.max_position_embeddings - longest_prompt(run),
     }
     assert message.format(**known) in refused(tmp_path, with_local_model(tmp_path, folder, **changes))
+
+
+def longest_prompt(run: RunSpec) -> int:
+    """Tokens of a byte each."""
+    task = run.evaluation.tasks["gsm8k"]
+    asked = examples(task.format, load_records(task.source, data_dir=None))
+    return max(len(TEMPLATES[task.prompt_template](example.query).encode()) for example in asked)
+
+
+def test_an_answer_that_ends_at_the_last_position_passes(tmp_path: Path, folder: Path) -> None:
+    (run, *_) = all_runs(load_experiment([with_local_model(tmp_path, folder)]))
+    left = llama().config.max_position_embeddings - longest_prompt(run)
+    key = "domains.math.evaluation.tasks.gsm8k.max_new_tokens"
+    check(tmp_path, with_local_model(tmp_path, folder, **{key: left}))
+    (tmp_path / "ok.json").unlink()
+    said = refused(tmp_path, with_local_model(tmp_path, folder, **{key: left + 1}))
+    assert f"{key}: found {left + 1}, expected at most {left}: " in said
+
+
+LM_EVAL = "domains.math.evaluation.lm_eval"
+NUMBERS = """task: even_numbers
+dataset_path: json
+dataset_kwargs: {data_files: {test: rows.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_target: 0
+doc_to_choice: ["yes", "no"]
+"""
+
+
+def test_what_lm_eval_cannot_be_asked_is_refused(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lm_eval, "task_manager", partial(lm_eval.task_manager, include_defaults=False))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/numbers.yaml").write_text(NUMBERS)
+
+    def file(*tasks: str, folder_name: str = "own") -> Path:
+        return with_local_model(
+            tmp_path, folder, **{LM_EVAL: {"tasks": list(tasks), "include_path": str(tmp_path / folder_name)}}
+        )
+
+    near = "did you mean 'even_numbers'?"
+    assert f"{LM_EVAL}.tasks: found 'even_number', expected tasks that lm-eval knows; {near}" in refused(
+        tmp_path, file("even_numbers", "even_number")
+    )
+    assert f"{LM_EVAL}.include_path: found no folder {tmp_path}/nowhere, expected one with YAML files" in refused(
+        tmp_path, file("even_numbers", folder_name="nowhere")
+    )
+    assert f"{LM_EVAL}.tasks: found 'even_numbers' twice, expected each once" in refused(
+        tmp_path, file("even_numbers", "even_numbers")
+    )
+    check(tmp_path, file("even_numbers"))
+    (tmp_path / "ok.json").unlink()
+    monkeypatch.setattr(lm_eval, "find_spec", lambda name: None)
+    assert f"{LM_EVAL}: found no package lm_eval, expected it from 'pip install" in refused(tmp_path, file("even_numbers"))
+
+
+CODE = {
+    "source": {"kind": "generated", "generator": "humaneval", "rows": 4, "seed": 2},
+    "format": "humaneval",
+    "prompt_template": "alpaca",
+    "max_new_tokens": 16,
+    "grader": "code_tests",
+}
+
+
+def test_programs_that_cannot_be_graded_here_are_refused(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "domains.math.evaluation.tasks.code"
+    check(tmp_path, with_local_model(tmp_path, folder, **{key: CODE}))
+    (tmp_path / "ok.json").unlink()
+    said = refused(tmp_path, with_local_model(tmp_path, folder, **{key: {**CODE, "grader": "code_plus"}}))
+    assert f"{key}.grader: grader 'code_plus': found no plus tests for Synthetic/0, expected rows of EvalPlus's sets" in said
+    monkeypatch.setattr(isolation, "self_test", lambda kind: "is broken here")
+    said = refused(tmp_path, with_local_model(tmp_path, folder, **{key: CODE}))
+    assert f"{key}.allow_unsafe: no safe way to run a model's programs on this machine (" in said and "is broken here" in said
+    check(tmp_path, with_local_model(tmp_path, folder, **{key: {**CODE, "allow_unsafe": True}}))
+    check(tmp_path, with_local_model(tmp_path, folder, **{key: CODE}), "--jobs-elsewhere")
+
+
+SWEEP = {"setting": "r", "points": [{"r": 4}, {"r": 33}], "domains": ["math"], "models": ["llama-mini"], "methods": ["lora"]}
+
+
+@pytest.mark.parametrize(
+    ("first", "overrides", "said"),
+    [
+        (
+            "domains:\n  math:\n    train:\n      max_length: 100000\n",
+            [],
+            "1.yaml:4: domains.math.train.max_length: found 100000, expected at most 512, the positions of llama-mini",
+        ),
+        ("adapter:\n  r: 33\n", [], "1.yaml:2: adapter.r: found 33, expected ranks of at most 32"),
+        ("", ["adapter.r=33"], "2.yaml, changed by --config or --set: adapter.r: found 33, expected ranks of at most 32"),
+        ("adapter: {target_modules: [query]}\n", [], "1.yaml:1: adapter.target_modules: found 'query', expected names among"),
+        ("methods:\n  dora:\n    settings: {lora_rank: 33}\n", [], "1.yaml:3: methods.dora.settings.lora_rank: found 33"),
+        ("overrides:\n- method: [dora]\n  settings: {r: 33}\n", [], "1.yaml:3: overrides.0.settings.r: found 33"),
+        (f"sweeps: {{rank_sweep: {json.dumps(SWEEP)}}}\n", [], "1.yaml:1: sweeps.rank_sweep.points.1.r: found 33"),
+        (
+            "training:\n\n  per_device_train_batch_size: 97\n",
+            [],
+            "1.yaml:3: training.per_device_train_batch_size: found 97, expected at most 96, the training examples of domains",
+        ),
+        (
+            "methods: {dora: {training: {warmup_steps: 13}}}\n",
+            ["training.learning_rate=0.1"],
+            "1.yaml:1: methods.dora.training.warmup_steps: found 13, expected at most 12, the steps of the run",
+        ),
+        (
+            "domains:\n  math: {evaluation: {tasks: {gsm8k: {grader: nothing}}}}\n",
+            [],
+            "1.yaml:2: domains.math.evaluation.tasks.gsm8k.grader: found 'nothing', expected one of",
+        ),
+        (
+            "models:\n  llama-mini:\n    source: {path: nowhere}\n",
+            [],
+            "1.yaml:3: models.llama-mini.source.path: found no folder nowhere, expected a model in Hugging Face form",
+        ),
+        (
+            "domains: {math: {train: {source: {rows: 5}}}}\n",
+            ["domains.math.train.source.generator=metamth"],
+            "2.yaml, changed by --config or --set: domains.math.train.source.generator: found unknown 'metamth'; did you mean",
+        ),
+        (
+            "methods: {dora: {training: {warmup_steps: 13}}}\n",
+            ["training.max_steps=11"],
+            "2.yaml, changed by --config or --set: training.max_steps: methods.dora.training.warmup_steps: found 13, expected "
+            "at most 11, the steps of the run",
+        ),
+        (
+            "methods:\n  beamlora: {settings: {delta_t: 8}}\ntables:\n  table1: {methods: {llama-mini: [beamlora]}}\n",
+            [],
+            "1.yaml:2: methods.beamlora.settings.delta_t: found 8 in a run of 12 optimizer steps",
+        ),
+        (
+            "domains: {math: {train: {limit: 7}}}\n",
+            [],
+            "1.yaml:1: domains.math.train.limit: training.per_device_train_batch_size: found 8, expected at most 7, the",
+        ),
+        ("", ["report_to=[wandb]"], "2.yaml, changed by --config or --set: report_to: found 'wandb', but its package"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_named_where_it_stands(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, first: str, overrides: list[str], said: str
+) -> None:
+    """Whichever of several files says it, or the command line, and whichever layer of settings."""
+    monkeypatch.setattr(reporting.importlib.util, "find_spec", lambda package: None)
+    (tmp_path / "1.yaml").write_text(first or "seeds: [1]\n")
+    (tmp_path / "2.yaml").write_text("title: other\n")
+    options = ["--set", *overrides] if overrides else []
+    with pytest.raises(ConfigError) as caught:
+        check(tmp_path, with_local_model(tmp_path, folder), str(tmp_path / "1.yaml"), str(tmp_path / "2.yaml"), *options)
+    assert str(caught.value).startswith(f"{tmp_path}/{said}")
 
 
 def test_a_sweep_is_held_against_its_runs_too(tmp_path: Path, folder: Path) -> None:
@@ -388,11 +580,11 @@ def test_a_sweep_is_held_against_its_runs_too(tmp_path: Path, folder: Path) -> N
     sweep |= {"domains": ["math"], "models": ["llama-mini"], "methods": ["beamlora"]}
     changes = {"methods": {"lora": {}, "beamlora": {"settings": {"delta_t": 4}}}, "sweeps": {"delta_t": sweep}}
     path = with_local_model(tmp_path, folder, **changes, **{"tables.table1.methods": {"llama-mini": ["lora"]}})
-    assert "methods.beamlora.delta_t=5000: delta_t: found 5000" in refused(tmp_path, path)
+    assert "sweeps.delta_t.points.1.delta_t: found 5000" in refused(tmp_path, path)
 
 
 def test_a_full_disk_is_said_in_a_unit_that_shows_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: namedtuple("Usage", "free")(3 * 2**19))
-    preflight.check_disk(tmp_path, 2**20)
+    machine.check_disk(tmp_path, 2**20)
     with pytest.raises(ConfigError, match="found 1.5 MiB of free disk space, expected at least 2.0 GiB"):
-        preflight.check_disk(tmp_path, 2**31)
+        machine.check_disk(tmp_path, 2**31)

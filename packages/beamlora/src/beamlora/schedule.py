@@ -104,8 +104,10 @@ class Schedule:
         """
         if not self.settings.operations or self.pruning_steps():
             return
+        longest = min(self.total_steps // 2, self.horizon)
+        expected = f"delta_t <= {longest}" if longest >= 2 else "a longer run"
         raise ValueError(
             f"delta_t: found {self.settings.delta_t} in a run of {self.total_steps} optimizer steps with p_init "
             f"{self.settings.p_init} and p = 1 from step {self.horizon} on, so nothing would ever be pruned; "
-            f"expected delta_t <= {self.total_steps // 2} and <= {self.horizon}, and p_init < 1 (or operations: false)"
+            f"expected {expected}, and p_init < 1 (or operations: false)"
         )
