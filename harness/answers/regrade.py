@@ -54,9 +54,11 @@ def regrade(run_dir: Path, *, data_dir: str | None) -> dict[str, tuple[float | N
         raise ConfigError(f"{at}: evaluation: found no settings of this form ({first}), expected those of a run") from None
     results = {name: _regraded(run_dir, name, tasks[name], old, data_dir) for name, old in metrics["tasks"].items()}
     before = metrics["tasks"]
-    after = {name: before[name] | result.metrics for name, result in results.items()}
+    after = {}
     for name, result in results.items():
-        write_jsonl(run_dir / "predictions" / f"{name}.jsonl", result.predictions)
+        predictions = run_dir / "predictions" / f"{name}.jsonl"
+        write_jsonl(predictions, result.predictions)
+        after[name] = before[name] | result.metrics | {"predictions_bytes": predictions.stat().st_size}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     write_json(at, metrics | {"tasks": after, "regraded": {"created_at": now, "git": git_state(Path(__file__).parent)}})
     if results:

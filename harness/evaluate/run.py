@@ -155,8 +155,9 @@ def evaluate_tasks(
                 with _naming(name, kept=tuple(metrics)):
                     result = evaluate_task(*asked, scoring=evaluation.scoring, engine=server)
                 finished.save(name, key, result)
-            write_jsonl(folder / "predictions" / f"{name}.jsonl", result.predictions)
-            metrics[name] = result.metrics | {"data_sha256": fingerprint}
+            predictions = folder / "predictions" / f"{name}.jsonl"
+            write_jsonl(predictions, result.predictions)
+            metrics[name] = result.metrics | {"data_sha256": fingerprint, "predictions_bytes": predictions.stat().st_size}
     lm_eval: dict[str, Any] | None = None
     if evaluation.lm_eval is not None:
         model, tokenizer = loaded()

@@ -73,6 +73,7 @@ class TaskMetrics(_Record):
     floor: float | None = Field(None, ge=0, le=1, description="null: open answers")
     grader: str | None
     sources: dict[str, str] | None = Field(None, description="hashes of the graders' code and of the metric's, where recorded")
+    predictions_bytes: int | None = Field(None, description="size of the task's file of predictions, where recorded")
 
 
 class MetricsRecord(_Record):
@@ -242,8 +243,8 @@ def _read_predictions(path: Path, metrics: TaskMetrics, command: str) -> Predict
 
 
 def check_predictions(folder: Path, metrics: MetricsRecord) -> None:
-    """Hold the predictions beside a ``metrics.json`` against it, as far as a look takes no time: as many lines for each task as
-    examples were asked, and in the first and the last what numbers are made of. ``_read_predictions`` reads them all.
+    """Hold the predictions beside a ``metrics.json`` against it, as far as a look takes no time: by their size, or where it is
+    not recorded, by the number of lines and what stands in the first and the last. ``_read_predictions`` reads them all.
 
     Raises:
         BrokenRecord: the file of a task is missing, or is not what the evaluation wrote.
@@ -253,6 +254,10 @@ def check_predictions(folder: Path, metrics: MetricsRecord) -> None:
         path = folder / f"{name}.jsonl"
         if not path.is_file():
             raise recipe.broken(path, f"found no such file, metrics.json has {task.n} answers")
+        if task.predictions_bytes is not None:
+            if (size := path.stat().st_size) != task.predictions_bytes:
+                raise recipe.broken(path, f"found {size} bytes, metrics.json says {task.predictions_bytes}")
+            continue
         lines = path.read_bytes().splitlines()
         if len(lines) != task.n:
             raise recipe.broken(path, f"found {len(lines)} lines, metrics.json says {task.n}")

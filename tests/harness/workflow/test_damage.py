@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,9 @@ WRONG: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "answers missing at the end": (
         "predictions", lambda run: _lines(run, 0, 2), "gsm8k.jsonl: found 2 lines, metrics.json says 4",
     ),
+    "answers of another size than was written": (
+        "predictions", lambda run: _rows(run, size=1000, correct=True), "gsm8k.jsonl: found 140 bytes, metrics.json says 1000",
+    ),
     "answers of other keys": (
         "predictions", lambda run: _rows(run, verdict=1), "gsm8k.jsonl: found an incomplete or foreign line (KeyError(",
     ),
@@ -114,8 +118,11 @@ def _lines(run: Path, first: int, last: int) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[first:last]))
 
 
-def _rows(run: Path, **answer: object) -> None:
+def _rows(run: Path, size: int | None = None, **answer: object) -> None:
     write_jsonl(run / "predictions/gsm8k.jsonl", [{"id": f"gsm8k/{i}", **answer} for i in range(4)])
+    if size is not None:
+        tasks = json.loads((run / "metrics.json").read_text())["tasks"]
+        edit_json(run / "metrics.json", tasks={"gsm8k": tasks["gsm8k"] | {"predictions_bytes": size}})
 
 
 def _bare(record: Path) -> None:
