@@ -77,7 +77,15 @@ def test_other_scores_are_no_comparison() -> None:
 
 def test_training_runs_through_and_has_a_row_for_each_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows: Iterator[Row] = training.measure_smollm2(Size(smoke=True, rounds=1, scratch=tmp_path))
-    assert [(one.of, one.goal) for one in rows] == [("time", 0.5), ("memory", 0.6)]
+    assert [(one.name, one.of, one.goal) for one in rows] == [
+        ("LoRA, SmolLM2-135M", "time", 0.5),
+        ("LoRA, SmolLM2-135M, memory", "memory", 0.6),
+        ("LoRA over its products, SmolLM2-135M", "time", 1.6),
+        ("BeamLoRA over LoRA, SmolLM2-135M", "time", 1.01),
+        ("BeamLoRA over LoRA, SmolLM2-135M, memory", "memory", 1.01),
+        ("DoRA over LoRA, SmolLM2-135M", "time", 1.06),
+        ("DoRA over LoRA, SmolLM2-135M, memory", "memory", 1.02),
+    ]
     assert " left" not in capsys.readouterr().out, "the time until a last step that is never reached"
 
 

@@ -91,7 +91,7 @@ def test_releases_are_those_of_what_else_the_files_import(project: Path, monkeyp
         ("evaluate", "evaluation/sandbox/tester.py", "harness/answers/audit.py"),  # started by its name
         ("prune", "methods/importance.py", "harness/train/trainer.py"),
         ("timing", "harness/measure/time_lapse.py", "harness/evaluate/generate.py"),
-        ("records", "harness/records/frame.py", "harness/statistics/stats.py"),
+        ("records", "harness/records/frame.py", "harness/tables/words.py"),
         ("table", "config/paper_reported.csv", "harness/report/page.py"),
         ("figure", "harness/figures/style.py", "harness/figures/pareto.py"),
         ("claims", "harness/claims/ranks.py", "harness/figures/pareto.py"),

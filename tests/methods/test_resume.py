@@ -51,7 +51,7 @@ def experiment_file(folder: Path, name: str, **training: Any) -> Path:
             "training.importance_every": 5,
             "methods": {name: {"settings": settings_of(name)}},
             "tables.table1.methods": {"llama-mini": [name]},
-            "overrides": [{"method": [name], "training": training}],
+            "overrides": [{"method": [name], "training": training}] if training else [],
         }
     )
     return write(folder, content)

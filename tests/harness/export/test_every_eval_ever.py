@@ -61,7 +61,7 @@ def test_every_number_of_the_record_is_there_with_its_uncertainty_and_its_sample
     assert gsm8k["generation_config"]["generation_args"]["max_tokens"] == 160
     assert "{question}" in gsm8k["generation_config"]["generation_args"]["prompt_template"]
     assert humaneval["metric_config"]["metric_id"] == "pass-at-1"
-    assert "landlock" in humaneval["generation_config"]["generation_args"]["sandbox"]["type"]
+    assert "seccomp" in humaneval["generation_config"]["generation_args"]["sandbox"]["type"]
     assert content["model_info"]["additional_details"]["training_hash"] == "ea375964f43891b0"
 
 

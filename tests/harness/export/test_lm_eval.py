@@ -171,7 +171,7 @@ def test_stand_ins_and_the_graders_code_are_named(committed: Path, tmp_path: Pat
     content = json.loads(lm_eval_export.write(committed)[0].read_text())
     assert "none of the paper's models" in content["config"]["model_args"]["stand_in"]
     metadata = content["configs"]["gsm8k"]["metadata"]
-    assert metadata["graded_by"] is None and "stand_in" not in metadata
+    assert set(metadata["graded_by"]) == {"grader", "packages", "metric"} and "stand_in" not in metadata
     run = choice_runs.write(tmp_path / "generated")
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["tasks"]["boolq"]["sources"] = {"grader": "a" * 64}
