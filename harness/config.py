@@ -535,6 +535,9 @@ class TrainingSpec(Frozen):
         description="adapted layers as one function each (beamlora/fused.py), the loss without logits in memory "
         "(harness/train/loss.py); false: PEFT's layers and torch's cross-entropy: the same sums, other rounding",
     )
+    liger_kernel: bool = Field(
+        False, description="RMSNorm and SwiGLU by liger-kernel's Triton kernels, on GPUs alone: the same sums, other rounding"
+    )
     gradient_checkpointing: bool = False
     divergence_factor: float = Field(
         3.0, gt=1, description="a logged loss above this multiple of the first one ends the run as diverged"

@@ -29,6 +29,8 @@ def check_gpus(experiment: Experiment, run: RunSpec) -> None:
     reason = why_not(run, gpus)
     if reason is not None:
         raise ConfigError(f"found {gpus} for {run.run_id}, but {reason}", keys=key)
+    if run.training.liger_kernel and not experiment.gpu:
+        raise ConfigError("found true with gpu false, but its kernels run on GPUs alone", keys=("training", "liger_kernel"))
 
 
 def check_world(run: RunSpec, processes: int) -> None:

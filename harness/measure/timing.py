@@ -81,7 +81,7 @@ def measure_all(
         for order in range(len(spec.methods))
     ]
     with ExitStack() as stack:
-        processes: dict[tuple[str, str], _Measuring] = {}
+        processes: dict[tuple[str, str, bool], _Measuring] = {}
         for number, order, method in due[len(done) :]:
             progress.update(len(done), len(due), f"round {number + 1} of {spec.rounds}: {method}")
             weights = _weights(runs[method])
@@ -95,9 +95,9 @@ def measure_all(
     return record
 
 
-def _weights(run: RunSpec) -> tuple[str, str]:
-    """What decides the model that a timed run loads: all of them have one base and one set of data."""
-    return run.training.dtype, run.training.attn_implementation
+def _weights(run: RunSpec) -> tuple[str, str, bool]:
+    """What decides the model that a timed run loads, or that liger-kernel changes: all have one base and one set of data."""
+    return run.training.dtype, run.training.attn_implementation, run.training.liger_kernel
 
 
 class _Measuring:

@@ -48,6 +48,14 @@ _SHARDED: Mapping[str, Any] = {
     "fsdp_config": {"version": 2},
     "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
 }
+#: What liger-kernel computes. The loss is ours (``harness.train.loss``), and its rotary embeddings change transformers' module.
+LIGER: Mapping[str, bool] = {
+    "rms_norm": True,
+    "swiglu": True,
+    "rope": False,
+    "cross_entropy": False,
+    "fused_linear_cross_entropy": False,
+}
 
 
 class MethodTrainer(Trainer):
@@ -495,6 +503,8 @@ def training_arguments(
         dataloader_num_workers=0,
         ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
+        use_liger_kernel=spec.liger_kernel,
+        liger_kernel_config=dict(LIGER) if spec.liger_kernel else None,
         **{CHECKPOINTING: spec.gradient_checkpointing},
         **(_SHARDED if sharded else {}),
     )

@@ -72,6 +72,11 @@ def check_training(spec: RunSpec, config: PretrainedConfig) -> None:
             "same, or the package",
             keys=("training", "attn_implementation"),
         )
+    if spec.training.liger_kernel and importlib.util.find_spec("liger_kernel") is None:
+        raise ConfigError(
+            "found true, but the package liger-kernel is not installed; expected false, or the package",
+            keys=("training", "liger_kernel"),
+        )
 
 
 def check_adapter(method: str, settings: Any, layers: Mapping[str, tuple[int, int]]) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import transformers.integrations.liger
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback
 from transformers.models.llama.modeling_llama import LlamaMLP
@@ -130,6 +132,24 @@ def test_packing_and_accumulation_change_neither_loss_nor_update(tmp_path: Path,
     sums = sums_of(other.model)
     norms = (first(trainer, "grad_norm") for trainer in (other, reference))
     assert_equal_but_for_rounding(*norms, terms=sums["terms"], layers=2 * sums["layers"])
+
+
+def test_liger_kernel_is_applied_to_the_model_where_the_run_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By transformers' own integration, with a package that stands in for the real one: its kernels need a GPU."""
+    applied: list[tuple[str, set[str]]] = []
+
+    def apply(*, model: torch.nn.Module, **kernels: bool) -> None:
+        applied.append((type(model).__name__, {name for name, on in kernels.items() if on}))
+
+    package, patching = ModuleType("liger_kernel"), ModuleType("liger_kernel.transformers")
+    monkeypatch.setattr(patching, "_apply_liger_kernel_to_instance", apply, raising=False)
+    monkeypatch.setitem(sys.modules, "liger_kernel", package)
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", patching)
+    monkeypatch.setattr(transformers.integrations.liger, "is_liger_kernel_available", lambda: True)
+    train(tmp_path / "without")
+    assert applied == []
+    train(tmp_path / "with", liger_kernel=True)
+    assert applied == [("LlamaForCausalLM", {"rms_norm", "swiglu"})]
 
 
 @pytest.mark.numeric

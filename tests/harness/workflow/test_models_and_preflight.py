@@ -405,6 +405,7 @@ def test_only_the_papers_own_models_are_no_stand_ins(tmp_path: Path) -> None:
             {"training.attn_implementation": "flash_attention_2"},
             "training.attn_implementation: found 'flash_attention_2', but the package flash-attn is not installed",
         ),
+        ({"training.liger_kernel": True}, "training.liger_kernel: found true with gpu false"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -429,6 +430,13 @@ def longest_prompt(run: RunSpec) -> int:
     task = run.evaluation.tasks["gsm8k"]
     asked = examples(task.format, load_records(task.source, data_dir=None))
     return max(len(TEMPLATES[task.prompt_template](example.query).encode()) for example in asked)
+
+
+def test_kernels_that_are_not_installed_are_refused(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_peaks(monkeypatch)
+    fake_gpus(monkeypatch, 80)
+    file = with_local_model(tmp_path, folder, gpu=True, **{"training.liger_kernel": True})
+    assert "training.liger_kernel: found true, but the package liger-kernel is not installed" in refused(tmp_path, file)
 
 
 def test_an_answer_that_ends_at_the_last_position_passes(tmp_path: Path, folder: Path) -> None:
