@@ -72,10 +72,12 @@ def own_files(module: str) -> list[Path]:
     return sorted(file.parent.glob("*.py")) if "." in module or file.name == "__init__.py" else [file]
 
 
-def source_hash(*modules: str) -> str:
-    """One SHA-256 over the names and contents of ``source_files``."""
+def source_hash(*modules: str, without: str | None = None) -> str:
+    """One SHA-256 over the names and contents of ``source_files``, without those of a package if one is named."""
     digest = hashlib.sha256()
     for path in source_files(*modules):
+        if without is not None and path.is_relative_to(without):
+            continue
         digest.update(f"{path}\n{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 

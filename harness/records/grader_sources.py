@@ -22,8 +22,8 @@ _METRICS = "harness/statistics/averages.py"
 
 def grader_sources(task: TaskSpec) -> dict[str, str]:
     """What made a task's verdicts and its metrics. ``grader`` is the SHA-256 of the sources behind the verdicts (the set's
-    module, its graders and all that they import) and ``packages`` names the releases of what else these import, where anything
-    is graded; ``metric`` is the SHA-256 of the source that averages.
+    module, its graders and all that they import, but for the harness, which writes files and suggests names) and ``packages``
+    names the releases of what else these import, where anything is graded; ``metric`` is the SHA-256 of the source that averages.
 
     Raises:
         KeyError: no set of the task's format.
@@ -34,7 +34,7 @@ def grader_sources(task: TaskSpec) -> dict[str, str]:
 @cache
 def _graders(format: Format) -> dict[str, str]:
     graders = (*_GRADING, sets.module_of(format))
-    return {"grader": source_hash(*graders), "packages": releases(*graders)}
+    return {"grader": source_hash(*graders, without="harness"), "packages": releases(*graders)}
 
 
 def graded_otherwise(recorded: Mapping[str, str] | None, task: TaskSpec) -> str:

@@ -71,6 +71,19 @@ def test_the_hash_follows_the_content_of_these_files_only(project: Path) -> None
     assert source_files.source_hash("evaluation.main") != before
 
 
+def test_a_package_can_be_left_out_of_the_hash(project: Path) -> None:
+    (project / "evaluation/plain.py").write_text("from harness.helper import help\n")
+    (project / "harness").mkdir()
+    (project / "harness/__init__.py").touch()
+
+    def hashes(helper: str) -> tuple[str, str]:
+        (project / "harness/helper.py").write_text(helper)
+        return source_files.source_hash("evaluation.plain"), source_files.source_hash("evaluation.plain", without="harness")
+
+    (one, kept), (other, same) = hashes("help = 1\n"), hashes("help = 2\n")
+    assert one != other and kept == same != one
+
+
 def test_releases_are_those_of_what_else_the_files_import(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "evaluation/behind.py").write_text("def late():\n    import sympy.core, not_installed\n    import os.path\n")
     installed = {"sympy": "1.14.0"}
