@@ -22,8 +22,8 @@ _METRICS = "harness/statistics/averages.py"
 
 def grader_sources(task: TaskSpec) -> dict[str, str]:
     """What made a task's verdicts and its metrics. ``grader`` is the SHA-256 of the sources behind the verdicts (the set's
-    module, its graders and all that they import, but for the harness, which writes files and suggests names) and ``packages``
-    names the releases of what else these import, where anything is graded; ``metric`` is the SHA-256 of the source that averages.
+    module, its graders and all that they import, but for the harness, which writes files and suggests names), ``packages``
+    names the releases of what else these import, where anything is graded; ``metric`` is the hash of the source that averages.
 
     Raises:
         KeyError: no set of the task's format.
