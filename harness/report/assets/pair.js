@@ -68,7 +68,7 @@
     }));
     const asked = rowsOf(pair, (run) => Object.entries(run.tasks).flatMap(([task, found]) => [[`${task}, examples`, found.n], [`${task}, grader`, found.grader]]));
     const note = "Of several seeds the mean, and each seed's in brackets. The difference is described here; only the tables decide.";
-    return [make("h2", {}, "Scores"), make("p", { class: "meta" }, note), table("Scores side by side", "Test set", pair, [...rows, ...asked.filter(([, left, right]) => left !== right && left !== NOTHING && right !== NOTHING)], "Difference")];
+    return [make("h2", {}, "Scores"), make("p", { class: "meta" }, note), table("Scores side by side", "Test set", pair, [...rows, ...asked.filter(([, left, right]) => left !== right && left !== NOTHING && right !== NOTHING)], "Left − right")];
   }
 
   function losses(pair) {
