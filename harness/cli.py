@@ -254,17 +254,29 @@ def disk_fault(error: BaseException) -> str | None:
     return f"{folder.resolve()}: found {found}, with {free / 2**20:.1f} MiB left ({said}); {again}"
 
 
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader, such as ``head``, has ended; then it leads nowhere from now on."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
+
+
 def run(main: Callable[[list[str] | None], int | None]) -> NoReturn:
     """Run a command's ``main`` and exit with its status.
 
     Bad input, or a disk that cannot be written, becomes one line on stderr and exit status 2, a run that the same command goes
-    on with one and its own status (143 after SIGTERM); any other failure a traceback and exit status 1. In a workflow stderr
+    on with one and its own status (143 after SIGTERM); any other failure a traceback and exit status 1. A reader of the output
+    that has seen enough is no failure to speak of: 141 (128 + 13), as of a process that SIGPIPE kills. In a workflow stderr
     goes to the job's log file, so the line is repeated on stdout, where the user looks.
     """
     end_with_workflow()
     try:
         with overhead.counted():
             status = main(None) or 0
+        sys.stdout.flush()
     except ConfigError as error:
         status, line = 2, f"error: {error}"
         print(line, file=sys.stderr)
@@ -275,6 +287,8 @@ def run(main: Callable[[list[str] | None], int | None]) -> NoReturn:
         status, line = 130, INTERRUPTED
         print(line, file=sys.stderr)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(141)
         fault = disk_fault(error)
         if fault is not None:
             status, line = 2, f"error: {fault}"

@@ -381,6 +381,16 @@ def test_a_job_on_another_machine_does_not_look_for_the_workflow_there(monkeypat
     assert out == "goes on\n"
 
 
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word() -> None:
+    command = "from harness import cli; cli.run(lambda _: [print('line') for _ in range(10**6)] and 0)"
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, text=True, **pipes) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait() == 141
+
+
 def test_without_a_workflow_a_command_goes_on() -> None:
     assert job(None).communicate("\n", timeout=10)[0] == "goes on\n"
 
