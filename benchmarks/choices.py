@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.rounds import Size, in_turn, load, paired, timed
 from evaluation import sets
 from harness.data.load import load_records
-from harness.evaluate import tree
+from harness.engine import tree
 from harness.evaluate.answers import continued_choices, stated_choices
 from harness.evaluate.lm_eval_check import same_tokens_lm
 from harness.experiment.runs import load_experiment

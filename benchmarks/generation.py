@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.rounds import Size, in_turn, load, paired, timed
 from evaluation.sets.prompts import alpaca
-from harness.evaluate.generate import generate
+from harness.engine.generate import generate
 from harness.models.load import merged
 from harness.records.bench import Row
 from harness.synthetic import GENERATORS

@@ -433,33 +433,35 @@ class LmEvalSpec(Frozen):
 
 
 Protocol = Literal["sound", "paper", "continuation"]
-Scoring = Annotated[
-    Literal["tree", "rows"],
-    Field(
+
+
+class InferenceSpec(Frozen):
+    """How a model computes its answers, whatever it is asked."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    scoring: Literal["tree", "rows"] = Field(
+        "tree",
         description="log-likelihoods of references and choices. tree: what the sequences of an example share is computed once "
-        "(harness/evaluate/tree.py); rows: each alone, but for choices that differ in their last token: the same sums, other "
-        "rounding"
-    ),
-]
-
-
-Engine = Annotated[
-    Literal["transformers", "vllm"],
-    Field(
+        "(harness/engine/tree.py); rows: each alone, but for choices that differ in their last token: the same sums, other "
+        "rounding",
+    )
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
         description="what generates the completions of our own tasks. vllm: a process in an environment of its own, whose "
-        "Python BEAMLORA_VLLM_PYTHON names (harness/engine), greedy alone; batch_size is then that of scoring, which stays ours"
-    ),
-]
+        "Python BEAMLORA_VLLM_PYTHON names (harness/engine), greedy alone; batch_size is then that of scoring, which is ours",
+    )
+    prefix_caching: bool = Field(
+        True,
+        description="greedy generation: what all prompts of a task begin with (a template, worked examples) is computed once "
+        "(harness/engine/prefix.py): the same logits, other rounding",
+    )
 
 
-class EvaluationSpec(Frozen):
+class EvaluationSpec(InferenceSpec):
     """All tasks of one domain. Decoding is from merged weights, with left padding and an attention mask."""
 
     protocol: Protocol = Field("sound", description="where settings that a task does not state come from")
     tasks: dict[Name, TaskSpec] = Field(min_length=1)
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    scoring: Scoring = "tree"
-    engine: Engine = "transformers"
     lm_eval: LmEvalSpec | None = None
 
     def on(self, split: Split) -> dict[str, TaskSpec]:
@@ -695,15 +697,12 @@ class TimingSpec(Frozen):
     warmup_steps: int = Field(3, ge=0, le=10**5, description="steps before the clock starts")
 
 
-class BaseEvaluationSpec(Frozen):
+class BaseEvaluationSpec(InferenceSpec):
     """Evaluation of the base models as they are, without fine-tuning."""
 
     models: Names
     protocols: Annotated[tuple[Protocol, ...], Field(min_length=1), AfterValidator(_distinct)] = ("sound",)
     tasks: dict[Name, dict[str, Any]] = Field(min_length=1, description="as in a domain; completed from each protocol")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    scoring: Scoring = "tree"
-    engine: Engine = "transformers"
 
     def asked(self, protocol: Protocol) -> dict[str, dict[str, Any]]:
         """The tasks under one protocol as the file has them, without those whose set does not have the protocol."""
@@ -715,8 +714,8 @@ class BaseEvaluationSpec(Frozen):
         Raises:
             pydantic.ValidationError: a task is not one, or none is left.
         """
-        shared = {"protocol": protocol, "dtype": self.dtype, "scoring": self.scoring, "engine": self.engine}
-        return EvaluationSpec.model_validate({**shared, "tasks": self.asked(protocol)})
+        shared = self.model_dump(include=set(InferenceSpec.model_fields))
+        return EvaluationSpec.model_validate({**shared, "protocol": protocol, "tasks": self.asked(protocol)})
 
 
 class MarginSpec(Frozen):

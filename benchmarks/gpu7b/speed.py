@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.gpu7b.bench import Bench
-from harness.evaluate.generate import generate
+from harness.engine.generate import generate
 from harness.measure.time_lapse import peak_memory, reset_peak_memory
 from harness.records.gpu7b import DecomposedShape, Decomposition, Generation, MatmulRate
 from methods.svd import Extremes, decompose

@@ -1,8 +1,9 @@
 """The process that generates with vLLM. It runs in vLLM's own environment and imports vLLM and the standard library alone.
 
-JSON lines on standard input and output. First comes ``{"model": FOLDER, "dtype": ..., "memory_share": ...}``, then requests
-``{"prompts": [[ids], ...], "limits": [most new tokens, ...], "ends": [ids], "stop_strings": [...]}``. The answer to a request
-is ``{"tokens": [[ids], ...]}`` in the order of the prompts: greedy, the token that ended a row included.
+JSON lines on standard input and output. First comes ``{"model": FOLDER, "dtype": ..., "memory_share": ...,
+"prefix_caching": ...}``, then requests ``{"prompts": [[ids], ...], "limits": [most new tokens, ...], "ends": [ids],
+"stop_strings": [...]}``. The answer to a request is ``{"tokens": [[ids], ...]}`` in the order of the prompts: greedy, the token
+that ended a row included.
 """
 
 import json
@@ -20,6 +21,7 @@ def main() -> None:
     setup = json.loads(sys.stdin.readline())
     share = {} if setup["memory_share"] is None else {"gpu_memory_utilization": setup["memory_share"]}
     # What a model's generation_config.json says (sampling, penalties, further ends) would be mixed into every request.
+    share |= {"enable_prefix_caching": setup["prefix_caching"]}
     engine = LLM(model=setup["model"], dtype=setup["dtype"], generation_config="vllm", seed=0, **share)
     for line in sys.stdin:
         request = json.loads(line)

@@ -73,14 +73,17 @@ def _python() -> str:
 class VLLM:
     """One model in vLLM, from its first prompt on."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, folder: Path) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, folder: Path, prefix_caching: bool
+    ) -> None:
         """Nothing is written or started yet.
 
         Args:
             model: the merged model.
             folder: gets the model's weights while the process lives.
+            prefix_caching: whether what prompts begin with alike is computed once.
         """
-        self._model, self._tokenizer = model, tokenizer
+        self._model, self._tokenizer, self._prefix_caching = model, tokenizer, prefix_caching
         self._weights = folder / "merged"
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None
@@ -133,7 +136,7 @@ class VLLM:
             [_python(), "-I", spec.origin], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
         )
         setup = {"model": str(self._weights), "dtype": str(self._model.dtype).removeprefix("torch.")}
-        _send(process, setup | {"memory_share": _memory_share()})
+        _send(process, setup | {"memory_share": _memory_share(), "prefix_caching": self._prefix_caching})
         return process
 
     def _ask(self, process: subprocess.Popen[str], request: dict[str, Any]) -> Any:

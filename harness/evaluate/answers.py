@@ -12,10 +12,10 @@ from evaluation import sets
 from evaluation.example import Example
 from evaluation.graders.choices import ChoiceScore
 from evaluation.sets.prompts import CONTINUATION, TEMPLATES, continuation
-from harness.config import Scoring, TaskSpec
+from harness.config import ConfigError, InferenceSpec, TaskSpec
+from harness.engine import generate, rows, tree
+from harness.engine.generate import Completion
 from harness.engine.process import VLLM
-from harness.evaluate import generate, tree
-from harness.evaluate.generate import Completion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,7 +57,7 @@ def answer(
     asked: Sequence[Example],
     *,
     batch_size: int,
-    scoring: Scoring,
+    how: InferenceSpec,
     report: Report,
     engine: VLLM | None = None,
 ) -> Answers:
@@ -66,8 +66,12 @@ def answer(
 
     Args:
         engine: what generates; None: the model itself.
+
+    Raises:
+        ConfigError: by the key in ``how``: the model cannot be asked so.
     """
-    scorer = _Scorer(model=model, tokenizer=tokenizer, batch_size=batch_size, scoring=scoring, report=report)
+    _check_state(model, how)
+    scorer = _Scorer(model=model, tokenizer=tokenizer, batch_size=batch_size, how=how, report=report)
     if task.prompt_template == CONTINUATION:
         return _continue(scorer, asked)
     prompts = [TEMPLATES[task.prompt_template](example.query) for example in asked]
@@ -82,6 +86,7 @@ def answer(
                 batch_size=batch_size,
                 stop_strings=task.stop_strings,
                 num_beams=task.num_beams,
+                prefix_caching=how.prefix_caching,
                 engine=engine,
                 on_batch=lambda done, total: report(done, total, "answering"),
             )
@@ -97,6 +102,16 @@ def answer(
         choices = _by_label(asked, stated, scores) if any(stated) else []
     seconds = {"generation": generation_s[0], "scoring": scoring_s[0]}
     return Answers(prompts=prompts, completions=completions, losses=losses, choices=choices, seconds=seconds)
+
+
+def _check_state(model: PreTrainedModel, how: InferenceSpec) -> None:
+    """Attention reads any set of tokens before it; a state that each token changes belongs to one row, padding and all."""
+    if not getattr(model, "_is_stateful", False):  # as transformers marks them
+        return
+    for key, expected in (("scoring", "rows"), ("prefix_caching", False)):
+        if getattr(how, key) != expected:
+            found = f"found {getattr(how, key)!r} and {type(model).__name__}, which keeps a state beside its attention"
+            raise ConfigError(f"{found}, expected {expected!r}", keys=("evaluation", key))
 
 
 def _continue(scorer: _Scorer, asked: Sequence[Example]) -> Answers:
@@ -138,22 +153,22 @@ Scores = list[list[tuple[float, int]]]
 
 @dataclass(frozen=True, kw_only=True)
 class _Scorer:
-    """Scores responses as ``EvaluationSpec.scoring`` says."""
+    """Scores responses as ``InferenceSpec.scoring`` says."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     batch_size: int
-    scoring: Scoring
+    how: InferenceSpec
     report: Report
 
     def references_and_choices(
         self, references: Sequence[Offer], offered: Sequence[Sequence[Offer]]
     ) -> tuple[list[tuple[float, int]], Scores]:
         """(negative log-likelihood, tokens) of each reference with its end, and the scores of the choices, if any."""
-        if self.scoring == "tree":
+        if self.how.scoring == "tree":
             scores = self._trees([[one, *own] for one, own in zip(references, offered, strict=True)], ended=1)
             return [(-nats, tokens) for (nats, tokens), *_ in scores], [own for _, *own in scores]
-        losses = generate.reference_nll(
+        losses = rows.reference_nll(
             self.model,
             self.tokenizer,
             [prompt for prompt, _ in references],
@@ -165,9 +180,9 @@ class _Scorer:
 
     def choices(self, offered: Sequence[Sequence[Offer]]) -> Scores:
         """The scores of the choices of each example."""
-        if self.scoring == "tree":
+        if self.how.scoring == "tree":
             return self._trees(offered, ended=0)
-        return generate.choice_loglikelihoods(
+        return rows.choice_loglikelihoods(
             self.model, self.tokenizer, offered, batch_size=self.batch_size, on_batch=self._on_batch
         )
 

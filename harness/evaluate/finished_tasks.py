@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import sets
-from harness.config import TaskSpec, content_hash
+from harness.config import InferenceSpec, TaskSpec, content_hash
 from harness.files import json_text, read_or_set_aside, write_text
 from harness.provenance import versions
 from harness.source_files import source_hash
@@ -57,13 +57,12 @@ class FinishedTasks:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def task_key(task: TaskSpec, *, dtype: str, scoring: str, engine: Mapping[str, str], weights: str, data_sha256: str) -> str:
-    """A hash of everything that a task's result depends on: settings, weights, records, code and releases."""
+def task_key(task: TaskSpec, *, how: InferenceSpec, engine: Mapping[str, str], weights: str, data_sha256: str) -> str:
+    """A hash of everything that a task's result depends on: settings, engine, weights, records, code and releases."""
     return content_hash(
         {
             "task": task,
-            "dtype": dtype,
-            "scoring": scoring,
+            "how": how.model_dump(include=set(InferenceSpec.model_fields)),
             "engine": engine,
             "weights": weights,
             "data": data_sha256,

@@ -25,11 +25,11 @@ from evaluation.graders.choices import PER_CHARACTER, ChoiceScore
 from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
 from evaluation.sets.prompts import CONTINUATION
 from harness import cli
-from harness.config import BaseModelSpec, ConfigError, EvaluationSpec, Experiment, LmEvalSpec, RunSpec, TaskSpec
+from harness.config import BaseModelSpec, ConfigError, EvaluationSpec, Experiment, InferenceSpec, LmEvalSpec, RunSpec, TaskSpec
 from harness.evaluate.lm_eval_documents import task_spec
 from harness.files import require_writable, write_json
 from harness.provenance import versions
-from harness.records.read import read_metrics
+from harness.records.read import read_metrics, recorded_evaluation
 from harness.records.training import read_training
 from harness.threads import limit_threads
 
@@ -223,8 +223,7 @@ def compare(
             )
             results = evaluate(lm, {**tasks, "tasks": {name: task}}, limit=rows_asked)
         records = load_records(spec.source, data_dir=data_dir, limit=rows_asked)
-        scoring = recorded.scoring if recorded is not None else "tree"
-        rows = evaluate_task(model, tokenizer, name, spec, records, scoring=scoring).predictions
+        rows = evaluate_task(model, tokenizer, name, spec, records, how=recorded or InferenceSpec()).predictions
         choices = task.OUTPUT_TYPE == "multiple_choice"
         assert spec.grader is not None  # those of our lm-eval tasks have one
         agreements[name] = _compare(name, results["samples"][name], rows, choices=choices, grader=spec.grader)
@@ -252,7 +251,7 @@ def _recorded(run_dir: Path, models_dir: Path) -> _Subject:
     metrics = read_metrics(run_dir)
     training = read_training(run_dir) if (run_dir / "train.json").is_file() else None
     try:
-        evaluation = EvaluationSpec.model_validate(metrics["evaluation"])
+        evaluation = recorded_evaluation(metrics["evaluation"])
         about = {"run": f"{metrics['experiment']}/{metrics['run_id']}"}
         if training is not None:
             spec = RunSpec.model_validate(training["spec"])

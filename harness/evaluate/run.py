@@ -142,18 +142,20 @@ def evaluate_tasks(
 
         @functools.cache
         def engine() -> VLLM | None:
-            return stack.enter_context(VLLM(*loaded(), folder=folder / UNFINISHED)) if evaluation.engine == "vllm" else None
+            if evaluation.engine != "vllm":
+                return None
+            server = VLLM(*loaded(), folder=folder / UNFINISHED, prefix_caching=evaluation.prefix_caching)
+            return stack.enter_context(server)
 
         for name, task in tasks.items():
             fingerprint = source_fingerprint(records[name])
-            how = {"dtype": evaluation.dtype, "scoring": evaluation.scoring}
-            key = task_key(task, **how, engine=generated_by, weights=weights, data_sha256=fingerprint)
+            key = task_key(task, how=evaluation, engine=generated_by, weights=weights, data_sha256=fingerprint)
             result = finished.load(name, key)
             if result is None:
                 asked = (*loaded(), name, task, records[name], progress.update)
                 server = engine()
                 with _naming(name, kept=tuple(metrics)):
-                    result = evaluate_task(*asked, scoring=evaluation.scoring, engine=server)
+                    result = evaluate_task(*asked, how=evaluation, engine=server)
                 finished.save(name, key, result)
             predictions = folder / "predictions" / f"{name}.jsonl"
             write_jsonl(predictions, result.predictions)

@@ -13,7 +13,7 @@ from evaluation.graders.verdicts import Grading, Verdict
 from evaluation.grading import check_available, grade, graders_of
 from evaluation.sets.prompts import CONTINUATION, TEMPLATE_NAMES
 from harness.cli import CACHE
-from harness.config import ConfigError, Scoring, TaskSpec
+from harness.config import ConfigError, InferenceSpec, TaskSpec
 from harness.data.load import rows_named
 from harness.errors import within
 from harness.evaluate.finished_tasks import TaskResult
@@ -101,16 +101,19 @@ def evaluate_task(
     records: list[dict[str, Any]],
     report: Report | None = None,
     *,
-    scoring: Scoring = "tree",
+    how: InferenceSpec | None = None,
     engine: VLLM | None = None,
 ) -> TaskResult:
     """Ask, decode and grade ``records`` (already cut to the task's limit), and score their reference responses.
 
     Args:
+        how: how the answers are computed; None: by the defaults. Its ``dtype`` and ``engine`` are those of ``model`` and
+            ``engine``.
         engine: what generates; None: the model itself.
 
     Raises:
-        ConfigError: an unknown template or grader, no records, or a record without a needed field.
+        ConfigError: an unknown template or grader, no records, a record without a needed field, or a model that cannot be
+            asked so.
     """
     from harness.evaluate.answers import answer, timed
     from harness.evaluate.batch_effect import batch_effect
@@ -124,7 +127,7 @@ def evaluate_task(
 
     def ask(examples: Sequence[Example], batch_size: int, what: str) -> Answers:
         return answer(
-            model, tokenizer, task, examples, batch_size=batch_size, scoring=scoring, engine=engine,
+            model, tokenizer, task, examples, batch_size=batch_size, how=how or InferenceSpec(), engine=engine,
             report=lambda done, total, note: progress(done, total, f"{name}: {what}{note}"),
         )  # fmt: skip
 

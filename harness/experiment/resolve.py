@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 import methods
-from harness.config import ConfigError, Experiment, MethodSpec, Override, RunSpec, TrainingSpec
+from harness.config import ConfigError, Experiment, InferenceSpec, MethodSpec, Override, RunSpec, TrainingSpec
 from harness.did_you_mean import hint
 from harness.errors import KeyPath
 from harness.experiment.yaml_file import validate
@@ -240,7 +240,7 @@ def overrides_for(experiment: Experiment, **where: str) -> dict[int, Override]:
 
 
 def _domain_origins(experiment: Experiment, domain: str) -> dict[str, KeyPath | None]:
-    """Of what a domain says for all its runs: the training set; protocol, number format, scoring and engine of evaluation."""
+    """Of what a domain says for all its runs: the training set; protocol of evaluation and how its answers are computed."""
     spec, at = experiment.domains[domain], ("domains", domain)
     keys: dict[str, KeyPath | None] = {
         f"data.{name}": (*at, "train", name) if name in spec.train.model_fields_set else None
@@ -249,4 +249,4 @@ def _domain_origins(experiment: Experiment, domain: str) -> dict[str, KeyPath | 
     }
     shared = "protocol" in experiment.model_fields_set and experiment.protocol == spec.evaluation.protocol
     keys["evaluation.protocol"] = ("protocol",) if shared else (*at, "evaluation", "protocol")
-    return keys | {f"evaluation.{name}": (*at, "evaluation", name) for name in ("dtype", "scoring", "engine")}
+    return keys | {f"evaluation.{name}": (*at, "evaluation", name) for name in InferenceSpec.model_fields}

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from harness.config import InferenceSpec
 from harness.errors import KeyPath
 
 #: Tag -> what it says.
@@ -137,13 +138,10 @@ def is_setting(path: KeyPath) -> bool:
             return True
         case ("domains", _, "train", key, *_):
             return key not in ("source", "format")
-        case ("domains", _, "training" | "adapter", *_) | (
-            "domains",
-            _,
-            "evaluation",
-            "dtype" | "engine" | "protocol" | "scoring",
-        ):
+        case ("domains", _, "training" | "adapter", *_):
             return True
+        case ("domains", _, "evaluation", key):
+            return key == "protocol" or key in InferenceSpec.model_fields
         case ("domains", _, "evaluation", "tasks", _, key, *_):
             return key not in ("source", "format", "split")
         case ("methods" | "overrides", _, "settings" | "training", *_) | ("sweeps", _, "points", *_):

@@ -68,7 +68,7 @@ class PrunableModel:
         self._layers = adapted_layers(wrapped)
         self._original = {name: layer.get_base_layer().weight.data.cpu() for name, layer in self._layers.items()}
         self._dtype = getattr(torch, spec.evaluation.dtype)
-        self.scoring = spec.evaluation.scoring
+        self.how = spec.evaluation
         unwrapped: PreTrainedModel = wrapped.unload()
         cast_weights(unwrapped, self._dtype)
         self.model = for_answering(unwrapped)
@@ -239,9 +239,7 @@ def _evaluate_fraction(
     progress = Progress(f"{title} · {fraction:.0%} of ranks")
     by_task = {}
     for name, task in tasks.items():
-        result = evaluate_task(
-            subject.model, subject.tokenizer, name, task, records[name], progress.update, scoring=subject.scoring
-        )
+        result = evaluate_task(subject.model, subject.tokenizer, name, task, records[name], progress.update, how=subject.how)
         by_task[name] = {
             "ids": [row["id"] for row in result.predictions],
             "correct": None if task.grader is None else "".join(digit(row["correct"]) for row in result.predictions),

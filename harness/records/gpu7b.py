@@ -188,7 +188,7 @@ class Decomposition(Measured):
 
 
 class Generation(Measured):
-    """``harness.evaluate.generate`` on one batch; no row ends before ``new_tokens``."""
+    """``harness.engine.generate`` on one batch; no row ends before ``new_tokens``."""
 
     kind: Literal["generation"] = "generation"
     rows: int

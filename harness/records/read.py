@@ -31,7 +31,7 @@ DEFAULT_RESULTS = cli.RESULTS
 SNAKEMAKE = "snakemake --cores all"
 #: Settings of training and of evaluation that came into the schema later, and whose default is not what was done before.
 _EARLIER = {"fused": False}
-_EARLIER_EVALUATION = {"scoring": "rows"}
+_EARLIER_EVALUATION = {"scoring": "rows", "prefix_caching": False}
 
 
 class StaleRecord(RecordError):
@@ -198,14 +198,23 @@ def _completed(spec: dict[str, Any]) -> RunSpec:
     return run.model_copy(update={"method": method.model_copy(update={"settings": settings})})
 
 
+def recorded_evaluation(content: dict[str, Any]) -> EvaluationSpec:
+    """``evaluation`` of a metrics.json; settings that came into the schema later have their defaults, or
+    ``_EARLIER_EVALUATION``'s value.
+
+    Raises:
+        pydantic.ValidationError: it is none.
+    """
+    return EvaluationSpec.model_validate(_EARLIER_EVALUATION | content)
+
+
 def _check_evaluation(path: Path, metrics: MetricsRecord, evaluation: EvaluationSpec, rerun: str) -> None:
-    """The record's evaluation is the experiment's; settings that came into the schema later have their defaults, or
-    ``_EARLIER_EVALUATION``'s value."""
+    """The record's evaluation is the experiment's."""
     if metrics.evaluation is None:
         return
     expected = evaluation.model_dump(mode="json")
     try:
-        recorded = EvaluationSpec.model_validate(_EARLIER_EVALUATION | metrics.evaluation).model_dump(mode="json")
+        recorded = recorded_evaluation(metrics.evaluation).model_dump(mode="json")
     except ValidationError:
         recorded = metrics.evaluation
     if recorded != expected:

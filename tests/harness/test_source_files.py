@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import source_files
-from harness.config import GeneratedData, TaskSpec
+from harness.config import GeneratedData, InferenceSpec, TaskSpec
 from harness.evaluate.finished_tasks import task_key
 from harness.figures.catalogue import figures
 from harness.workflow.dag import MODULES, code_of, figure_code, method_code
@@ -103,7 +103,7 @@ def test_releases_are_those_of_what_else_the_files_import(project: Path, monkeyp
         ("evaluate", "harness/evaluate/lm_eval.py", "harness/tables/words.py"),
         ("evaluate", "evaluation/sandbox/tester.py", "harness/answers/audit.py"),  # started by its name
         ("prune", "methods/importance.py", "harness/train/trainer.py"),
-        ("timing", "harness/measure/time_lapse.py", "harness/evaluate/generate.py"),
+        ("timing", "harness/measure/time_lapse.py", "harness/engine/generate.py"),
         ("records", "harness/records/frame.py", "harness/tables/words.py"),
         ("table", "config/paper_reported.csv", "harness/report/page.py"),
         ("figure", "harness/figures/style.py", "harness/figures/pareto.py"),
@@ -152,7 +152,7 @@ def test_a_kept_task_is_worth_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def key_with_a_change_of(changed: str) -> str:
         monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if str(path).endswith(changed) else b""))
-        return task_key(task, dtype="float32", scoring="tree", engine={}, weights="w", data_sha256="d")
+        return task_key(task, how=InferenceSpec(), engine={}, weights="w", data_sha256="d")
 
     unchanged = key_with_a_change_of("nothing")
     assert key_with_a_change_of("harness/data/tokens.py") != unchanged

@@ -324,7 +324,7 @@ def test_records_that_came_by_git_are_finished_until_their_code_changes(unchange
             os.utime(run / name)
     shutil.rmtree(runs[0] / "adapter")
     assert clone.planned() == {"table": 1}
-    edit(clone.root / "harness/evaluate/generate.py")
+    edit(clone.root / "harness/engine/generate.py")
     assert clone.planned() == {"train": 2, "evaluate": 2, "table": 1}
     assert len(runs) == 2
 

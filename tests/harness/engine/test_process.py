@@ -17,26 +17,26 @@ from tests.tiny_models import byte_tokenizer, llama
 PROMPTS = [[1, 2, 3], [4]]
 
 
-def ask(folder: Path, **changes: object) -> list[list[int]]:
+def ask(folder: Path, *, prefix_caching: bool = True, **changes: object) -> list[list[int]]:
     model = llama()
     model.generation_config.temperature = 0.9  # without sampling, which transformers would not write
     request = {"limits": [4, 2], "ends": [257], "stop_strings": [], **changes}
-    with VLLM(model, byte_tokenizer(), folder=folder / "run") as engine:
+    with VLLM(model, byte_tokenizer(), folder=folder / "run", prefix_caching=prefix_caching) as engine:
         answer = engine.tokens(PROMPTS, **request)
         assert (folder / "run/merged/model.safetensors").is_file() and model.generation_config.temperature == 0.9
         return answer
 
 
-def test_an_engine_gets_the_weights_and_the_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_gets_the_weights_the_free_memory_and_whether_to_cache_prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PYTHON, str(fake_vllm.environment(tmp_path)))
     monkeypatch.setenv("FAKE_VLLM", "end")
     assert ask(tmp_path) == [[257], [257]]
     assert not (tmp_path / "run/merged").exists()
     monkeypatch.setattr(process, "_memory_share", lambda: 0.5)
-    ask(tmp_path)
+    ask(tmp_path, prefix_caching=False)
     made = [json.loads(line) for line in (tmp_path / "engines").read_text().splitlines()]
-    on_cpu = {"dtype": "float32", "generation_config": "vllm", "seed": 0}
-    assert made == [on_cpu, on_cpu | {"gpu_memory_utilization": 0.5}]
+    on_cpu = {"dtype": "float32", "generation_config": "vllm", "seed": 0, "enable_prefix_caching": True}
+    assert made == [on_cpu, on_cpu | {"gpu_memory_utilization": 0.5, "enable_prefix_caching": False}]
 
 
 def test_an_engine_takes_three_quarters_of_what_the_model_leaves_free(monkeypatch: pytest.MonkeyPatch) -> None:

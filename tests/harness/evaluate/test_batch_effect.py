@@ -11,14 +11,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from evaluation.example import Example
 from evaluation.graders.choices import ChoiceScore
 from harness.config import TaskSpec
+from harness.engine.generate import Completion, generate
+from harness.engine.rows import choice_loglikelihoods, reference_nll
 from harness.evaluate.answers import Answers
 from harness.evaluate.batch_effect import batch_effect, other_batch_size
-from harness.evaluate.generate import Completion, choice_loglikelihoods, generate, reference_nll
 from harness.evaluate.task import evaluate_task
 from harness.models.output_layer import float32_head
 from harness.protocols import with_defaults
 from harness.synthetic import GENERATORS
-from tests.harness.evaluate.byte_models import PROMPTS, SIZES
+from tests.byte_models import PROMPTS, SIZES
 from tests.rounding import rounding_bound, sums_of_scores
 
 #: Labels as they are asked: the same but for the last token.

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3NextConfig, Qwen3NextForCausalLM
 
 import harness.cli
 import harness.data.contamination
 import harness.data.load
-import harness.evaluate.generate
+import harness.engine.generate
 import harness.models.load
 from harness.config import (
     SCHEMA_VERSION,
@@ -22,6 +22,7 @@ from harness.config import (
     ConfigError,
     EvaluationSpec,
     GeneratedData,
+    InferenceSpec,
     LocalModel,
     MethodSpec,
     RunSpec,
@@ -34,7 +35,7 @@ from harness.evaluate import run as evaluate
 from harness.evaluate.run import TaskError, evaluate_run
 from harness.evaluate.task import evaluate_task
 from tests import fake_vllm
-from tests.harness.evaluate.byte_models import SIZES
+from tests.byte_models import SIZES
 from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 
 SOURCE = GeneratedData(kind="generated", generator="gsm8k", rows=3, seed=0)
@@ -75,7 +76,7 @@ def model() -> LlamaForCausalLM:
 
 def test_a_task_without_grader_measures_the_nll_and_answers_nothing(model, tokenizer, monkeypatch) -> None:
     asked = evaluate_task(model, tokenizer, "gsm8k", task(), RECORDS)
-    monkeypatch.setattr(harness.evaluate.generate, "generate", None)
+    monkeypatch.setattr(harness.engine.generate, "generate", None)
     result = evaluate_task(model, tokenizer, "gsm8k", task(grader=None, max_new_tokens=0), RECORDS)
     assert [row["gold_nll"] for row in result.predictions] == [row["gold_nll"] for row in asked.predictions]
     answers = {"completion": "", "extracted": None, "correct": None, "verdicts": {}, "outcome": None, "unparseable": None}
@@ -98,6 +99,33 @@ def test_a_task_without_grader_measures_the_nll_and_answers_nothing(model, token
 def test_a_task_answers_and_is_graded_or_neither(model, tokenizer, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         evaluate_task(model, tokenizer, "gsm8k", task(**changes), RECORDS)
+
+
+@pytest.mark.parametrize(("prefix_caching", "first"), [(True, 1), (False, 2)])
+def test_prefix_caching_decides_whether_the_template_is_read_once(model, tokenizer, prefix_caching: bool, first: int) -> None:
+    rows: list[int] = []
+    handle = model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    evaluate_task(model, tokenizer, "a", task(), RECORDS, how=InferenceSpec(prefix_caching=prefix_caching))
+    handle.remove()
+    assert rows[0] == first
+
+
+def test_a_model_with_a_state_is_asked_row_by_row_or_refused(tokenizer) -> None:
+    torch.manual_seed(0)
+    sizes = {"head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8}
+    experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}
+    kinds = {"linear_value_head_dim": 8, "layer_types": ["linear_attention", "full_attention"]}
+    model = Qwen3NextForCausalLM(Qwen3NextConfig(**(SIZES | sizes | experts | kinds | {"max_position_embeddings": 512}))).eval()
+    with pytest.raises(ConfigError, match="evaluation.scoring: found 'tree' and Qwen3NextForCausalLM.* expected 'rows'"):
+        evaluate_task(model, tokenizer, "a", task(), RECORDS)
+    with pytest.raises(ConfigError, match="evaluation.prefix_caching: found True and Qwen3NextForCausalLM.* expected False"):
+        evaluate_task(model, tokenizer, "a", task(), RECORDS, how=InferenceSpec(scoring="rows"))
+    plain = InferenceSpec(scoring="rows", prefix_caching=False)
+    two, one = (evaluate_task(model, tokenizer, "a", task(batch_size=size), RECORDS, how=plain) for size in (2, 1))
+    assert [row["completion"] for row in two.predictions] == [row["completion"] for row in one.predictions]
+    assert two.metrics["gold_nll"] == pytest.approx(one.metrics["gold_nll"], rel=1e-5)
 
 
 def test_numbers_follow_from_the_predictions(model, tokenizer, answering) -> None:
@@ -270,7 +298,7 @@ def test_a_failing_task_leaves_the_finished_ones(spec, tmp_path, monkeypatch, mo
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.jsonl", "b.jsonl", "metrics.json", "train.json"]
 
 
-@pytest.mark.parametrize("change", ["weights", "task", "data", "dtype", "scoring", "engine"])
+@pytest.mark.parametrize("change", ["weights", "task", "data", "dtype", "scoring", "prefix_caching", "engine"])
 def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, monkeypatch, model, tokenizer) -> None:
     with monkeypatch.context() as patched:
         failing_at("b", patched, OSError("disk full"))
@@ -283,6 +311,8 @@ def test_a_kept_task_is_used_only_for_the_same_thing(change, spec, tmp_path, mon
         evaluation = evaluation.model_copy(update={"dtype": "bfloat16"})
     elif change == "scoring":
         evaluation = evaluation.model_copy(update={"scoring": "rows"})
+    elif change == "prefix_caching":
+        evaluation = evaluation.model_copy(update={"prefix_caching": False})
     elif change == "engine":
         evaluation = in_vllm(spec, tmp_path / "env", monkeypatch, "end").evaluation
     elif change == "data":

@@ -9,16 +9,16 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import harness.evaluate.generate
+import harness.engine.generate
 from evaluation.sets.llm_adapters import COMMONSENSE
 from evaluation.sets.prompts import continuation
-from harness.config import ConfigError, Scoring, TaskSpec
-from harness.evaluate.generate import choice_loglikelihoods
+from harness.config import ConfigError, InferenceSpec, TaskSpec
+from harness.engine.rows import choice_loglikelihoods
 from harness.evaluate.task import evaluate_task
 from harness.protocols import with_defaults
 from harness.records.grader_sources import grader_sources
 from harness.synthetic import GENERATORS
-from tests.harness.evaluate.byte_models import SIZES
+from tests.byte_models import SIZES
 from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 
 
@@ -68,10 +68,11 @@ def test_choices_are_scored_as_training_writes_them(model, tokenizer) -> None:
 
 
 @pytest.mark.parametrize(("scoring", "passes"), [("tree", 1), ("rows", 2)])
-def test_scoring_decides_whether_reference_and_choices_share_a_pass(model, tokenizer, scoring: Scoring, passes: int) -> None:
+def test_scoring_decides_whether_reference_and_choices_share_a_pass(model, tokenizer, scoring: str, passes: int) -> None:
     seen: list[int] = []
     handle = model.model.register_forward_pre_hook(lambda *_: seen.append(1))
-    evaluate_task(model, tokenizer, "p", task("piqa", max_new_tokens=1), GENERATORS["piqa"](1, 0), scoring=scoring)
+    how = InferenceSpec.model_validate({"scoring": scoring})
+    evaluate_task(model, tokenizer, "p", task("piqa", max_new_tokens=1), GENERATORS["piqa"](1, 0), how=how)
     handle.remove()
     assert len(seen) == 1 + 2 * passes  # one to answer; before each pass, one token shows what becomes of logits
 
@@ -80,9 +81,9 @@ def test_a_tie_is_recorded_and_worth_1_over_k(model, tokenizer, monkeypatch) -> 
     records = GENERATORS["siqa"](6, 0)
     nats = {"answer1": -1.0, "answer2": -1.0, "answer3": -2.0}
     monkeypatch.setattr(
-        harness.evaluate.generate, "choice_loglikelihoods", lambda *args, **_: [[(value, 1) for value in nats.values()]] * 6
+        harness.engine.rows, "choice_loglikelihoods", lambda *args, **_: [[(value, 1) for value in nats.values()]] * 6
     )
-    result = evaluate_task(model, tokenizer, "s", task("siqa", grader="loglikelihood"), records, scoring="rows")
+    result = evaluate_task(model, tokenizer, "s", task("siqa", grader="loglikelihood"), records, how=InferenceSpec(scoring="rows"))
     worth = [0.0 if record["answer"] == "answer3" else 0.5 for record in records]
     assert len(set(worth)) == 2
     metrics, rows = result.metrics, result.predictions

@@ -15,7 +15,7 @@ from tests import experiments
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 
-import harness.evaluate.tree  # noqa: E402
+import harness.engine.tree  # noqa: E402
 from evaluation.sets import prompts  # noqa: E402
 from harness.data.tokens import encode_prompt, encode_response  # noqa: E402
 from harness.evaluate import lm_eval_check  # noqa: E402
@@ -142,12 +142,12 @@ def test_completions_agree_token_for_token(data: Path) -> None:
 @pytest.fixture
 def wrong_scorer(monkeypatch) -> None:
     """Our scorer gives each choice the other one's log-likelihood."""
-    right = harness.evaluate.tree.loglikelihoods
+    right = harness.engine.tree.loglikelihoods
 
     def turned(*args: Any, **kwargs: Any) -> list[list[float]]:
         return [[gold, *scores[::-1]] for gold, *scores in right(*args, **kwargs)]
 
-    monkeypatch.setattr(harness.evaluate.tree, "loglikelihoods", turned)
+    monkeypatch.setattr(harness.engine.tree, "loglikelihoods", turned)
 
 
 @pytest.mark.numeric

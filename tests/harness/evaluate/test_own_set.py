@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.graders import answers
 from harness import reported
-from harness.config import ConfigError, EvaluationSpec, LmEvalSpec
+from harness.config import ConfigError, EvaluationSpec, InferenceSpec, LmEvalSpec
 from harness.evaluate.finished_tasks import task_key
 from harness.evaluate.task import evaluate_task
 from harness.experiment.runs import all_runs, load_experiment
@@ -138,7 +138,7 @@ def test_a_kept_task_is_worth_the_code_of_its_set(module: Path, monkeypatch: pyt
 
     def keys(changed: Path) -> dict[str, str]:
         monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path == changed else b""))
-        key = partial(task_key, dtype="float32", scoring="tree", engine={}, weights="w", data_sha256="d")
+        key = partial(task_key, how=InferenceSpec(), engine={}, weights="w", data_sha256="d")
         return {name: key(task) for name, task in tasks.items()}
 
     before = keys(ROOT / "nothing")

@@ -158,16 +158,19 @@ def test_record_of_another_run_is_refused(runs: list[RunSpec], tmp_path: Path) -
         records.load_record(runs[0], results=tmp_path)
 
 
-def test_a_record_from_before_trees_was_scored_in_rows(runs: list[RunSpec], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "then", "now"), [("scoring", "rows", "tree"), ("prefix_caching", False, True)])
+def test_a_record_from_before_a_setting_has_what_was_done_then(
+    runs: list[RunSpec], tmp_path: Path, key: str, then: object, now: object
+) -> None:
     run = runs[0]
     path = fake_runs.run_folder(run, tmp_path) / "metrics.json"
     evaluation = run.evaluation.model_dump(mode="json")
-    del evaluation["scoring"]
+    del evaluation[key]
     fake_runs.edit_json(path, evaluation=evaluation)
-    with pytest.raises(records.StaleRecord, match="found scoring = 'rows', expected 'tree'"):
+    with pytest.raises(records.StaleRecord, match=f"found {key} = {then!r}, expected {now!r}"):
         records.load_record(run, results=tmp_path)
-    in_rows = changed(run, evaluation=run.evaluation.model_dump() | {"scoring": "rows"})
-    assert records.load_record(in_rows, results=tmp_path).run == in_rows
+    as_then = changed(run, evaluation=run.evaluation.model_dump() | {key: then})
+    assert records.load_record(as_then, results=tmp_path).run == as_then
 
 
 def test_predictions_that_contradict_the_metrics_are_refused(runs: list[RunSpec], tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from harness.evaluate.generate import choice_loglikelihoods, generate
-from tests.harness.evaluate.byte_models import PROMPTS
+from harness.engine.generate import generate
+from harness.engine.rows import choice_loglikelihoods
+from tests.byte_models import PROMPTS
 from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 from tests.tiny_models import byte_tokenizer
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GraniteConfig, GraniteForCausalLM
 
-from harness.evaluate import tree
-from harness.evaluate.generate import choice_loglikelihoods, reference_nll
-from harness.evaluate.tree import Response
-from tests.harness.evaluate.byte_models import PROMPTS
+from harness.engine import tree
+from harness.engine.rows import choice_loglikelihoods, reference_nll
+from harness.engine.tree import Response
+from tests.byte_models import PROMPTS
 from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 from tests.tiny_models import byte_tokenizer
 

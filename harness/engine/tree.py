@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from harness.data.tokens import encode_prompt, encode_response
-from harness.evaluate.generate import SCORED_TOKENS, OnBatch, batches, evaluating
+from harness.engine.batches import SCORED_TOKENS, OnBatch, batches, evaluating
+from harness.engine.prefix import Prefix
 from harness.models.output_layer import Logits, logits_of
 
 if TYPE_CHECKING:
-    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 #: Positions whose logits are in memory at once: 50 MB for a vocabulary of 49,152.
 _LOGITS = 256
@@ -97,18 +97,16 @@ def loglikelihoods(
     Raises:
         ValueError: the model has layers with and without a sliding window, and a sequence is longer than the window.
     """
-    shared, window = _shared(asked), _window(model, asked)
-    if window is not None:
-        shared = []
-    trees = [_Tree(responses, skip=len(shared)) for responses in asked]
+    window = _window(model, asked)
     results: list[list[float]] = [[0.0] * len(responses) for responses in asked]
     done = 0
     with evaluating(model):
-        cache, logits = _read(model, shared), logits_of(model)
+        prefix, logits = Prefix.read(model, _beginnings(asked) if window is None else []), logits_of(model)
+        trees = [_Tree(responses, skip=prefix.length) for responses in asked]
         for batch in batches(list(map(len, trees)), batch_size, max_tokens=SCORED_TOKENS):
             if len(trees[batch[0]]):
                 members = [trees[index] for index in batch]
-                scored = _score(model, logits, members, cache=cache, skip=len(shared), window=window)
+                scored = _score(model, logits, members, prefix=prefix, window=window)
                 for index, sums in zip(batch, scored, strict=True):
                     results[index] = sums
             done += len(batch)
@@ -117,10 +115,10 @@ def loglikelihoods(
     return results
 
 
-def _shared(asked: Sequence[Sequence[Response]]) -> list[int]:
-    """What all sequences that are scored begin with, up to before the token from which the first score is read."""
-    scored = [one.tokens[: one.start - 1] for responses in asked for one in responses if one.scored]
-    return list(commonprefix(scored)) if len(asked) > 1 else []
+def _beginnings(asked: Sequence[Sequence[Response]]) -> list[list[int]]:
+    """The sequences that are scored, each up to before the token from which the first score is read; of one example none, for
+    its tree already has every token once."""
+    return [one.tokens[: one.start - 1] for responses in asked for one in responses if one.scored] if len(asked) > 1 else []
 
 
 def _window(model: PreTrainedModel, asked: Sequence[Sequence[Response]]) -> int | None:
@@ -138,26 +136,6 @@ def _window(model: PreTrainedModel, asked: Sequence[Sequence[Response]]) -> int 
     )
 
 
-def _read(model: PreTrainedModel, tokens: list[int]) -> Cache | None:
-    """The model's cache after these tokens."""
-    if not tokens:
-        return None
-    ids = torch.tensor([tokens], device=model.device)
-    return model.get_decoder()(input_ids=ids, use_cache=True).past_key_values
-
-
-def _repeated(cache: Cache | None, rows: int) -> Cache | None:
-    """A copy of a cache of one row."""
-    if cache is None:
-        return None
-    from transformers import DynamicCache
-
-    copy = DynamicCache()
-    for place, layer in enumerate(cache.layers):
-        copy.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), place)
-    return copy
-
-
 def _packed(lengths: Sequence[int]) -> list[list[int]]:
     """Rows of indices, each as long as the first one at most; lengths are in descending order."""
     rows: list[list[int]] = []
@@ -173,7 +151,7 @@ def _packed(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _score(
-    model: PreTrainedModel, logits: Logits, trees: Sequence[_Tree], *, cache: Cache | None, skip: int, window: int | None
+    model: PreTrainedModel, logits: Logits, trees: Sequence[_Tree], *, prefix: Prefix, window: int | None
 ) -> list[list[float]]:
     rows, width = _packed(list(map(len, trees))), len(trees[0])
     ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -187,18 +165,18 @@ def _score(
             tree = trees[index]
             span = slice(start, start + len(tree))
             ids[row, span] = torch.tensor(tree.tokens)
-            positions[row, span] = depths = skip + tree.seen.sum(1) - 1
+            positions[row, span] = depths = prefix.length + tree.seen.sum(1) - 1
             near = depths[:, None] - depths < window if window is not None else True
             mask[row, span, span] = tree.seen & near
             starts[index] = row, start
             start += len(tree)
-    mask = torch.cat([mask.new_ones(len(rows), width, skip), mask], dim=2)[:, None]
+    mask = torch.cat([mask.new_ones(len(rows), width, prefix.length), mask], dim=2)[:, None]
     hidden = model.get_decoder()(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         position_ids=positions.to(model.device),
-        past_key_values=_repeated(cache, len(rows)),
-        use_cache=cache is not None,
+        past_key_values=prefix.cache(len(rows)),
+        use_cache=prefix.length > 0,
     ).last_hidden_state
     wanted = [
         (starts[index][0], starts[index][1] + place, token)

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from harness.data.tokens import encode_prompt, encode_response
-from harness.evaluate import generate
+from harness.engine import generate, rows
 from tests import sentencepiece_like
 from tests.tiny_models import llama
 
@@ -62,7 +62,7 @@ def test_answers_keep_their_indentation_and_lose_no_more_than_the_first_blank(
         "### Instruction: What is 12 plus 30? ### Response:": "\n    return x",
     }
     saying(model, llama2_tokenizer, monkeypatch, said)
-    completions = generate.generate(model, llama2_tokenizer, list(said), max_new_tokens=40, batch_size=3)
+    completions = generate.generate(model, llama2_tokenizer, list(said), max_new_tokens=40, batch_size=3, prefix_caching=False)
     assert [one.text for one in completions] == list(said.values())
     assert not any(one.truncated for one in completions)
 
@@ -80,7 +80,7 @@ def test_a_stop_string_is_found_across_tokens(
 
 def test_nll_is_that_of_the_tokens_of_training(model: LlamaForCausalLM, llama2_tokenizer: PreTrainedTokenizerBase) -> None:
     prompts, responses = ["### Response:", "the answer\n"], ["The answer is: 42", " the answer"]
-    scored = generate.reference_nll(model, llama2_tokenizer, prompts, responses, batch_size=2)
+    scored = rows.reference_nll(model, llama2_tokenizer, prompts, responses, batch_size=2)
     for prompt, response, (nll, tokens) in zip(prompts, responses, scored, strict=True):
         head = encode_prompt(llama2_tokenizer, prompt)
         ids = [*encode_response(llama2_tokenizer, prompt=prompt, head=head, response=response), EOS]

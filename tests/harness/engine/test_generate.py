@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from harness.evaluate.generate import generate, reference_nll
-from tests.harness.evaluate.byte_models import PROMPTS
+from harness.engine.generate import generate
+from harness.engine.rows import reference_nll
+from tests.byte_models import PROMPTS
 from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
 
 
@@ -33,6 +34,56 @@ def test_equals_plain_greedy_decoding_for_any_batch_size_and_order(model, tokeni
         assert [c.tokens for c in completions] == [len(tokens) for tokens in expected]
     backwards = generate(model, tokenizer, PROMPTS[::-1], max_new_tokens=20, batch_size=3)
     assert [c.text for c in backwards[::-1]] == texts
+
+
+@pytest.fixture
+def passes(model):
+    """(rows, width) of each pass through the model."""
+    seen: list[tuple[int, int]] = []
+    handle = model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    yield seen
+    handle.remove()
+
+
+def test_what_all_prompts_begin_with_is_read_once_and_changes_no_answer(model, tokenizer, passes, monkeypatch) -> None:
+    monkeypatch.setattr(model.config, "sliding_window", None, raising=False)
+    prompts = ["what they all begin with: " + prompt for prompt in PROMPTS]
+    lengths = sorted((len(prompt) for prompt in PROMPTS), reverse=True)
+    expected = [plain_greedy(model, tokenizer, prompt, 20) for prompt in prompts]
+    assert len({tuple(tokens) for tokens in expected}) > 3, "the prompts must lead to different texts"
+    for batch_size in (1, 3, 8):
+        passes.clear()
+        completions = generate(model, tokenizer, prompts, max_new_tokens=20, batch_size=batch_size)
+        assert [c.tokens for c in completions] == [len(tokens) for tokens in expected]
+        assert [c.text for c in completions] == [tokenizer.decode([t for t in tokens if t != 256]) for tokens in expected]
+        assert [shape for shape in passes if shape[1] > 1] == [
+            (1, 26),
+            *((len(lengths[start : start + batch_size]), lengths[start]) for start in range(0, len(lengths), batch_size)),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "changes"),
+    [
+        ({"prefix_caching": False}, {}),
+        ({"num_beams": 2}, {}),
+        ({}, {"sliding_window": 40}),  # shorter than the longest row, whose padding would stand within it
+    ],
+)
+def test_prompts_are_read_whole_where_nothing_is_to_be_shared(model, tokenizer, passes, monkeypatch, asked, changes) -> None:
+    monkeypatch.setattr(model.config, "sliding_window", None, raising=False)
+    for key, value in changes.items():
+        monkeypatch.setattr(model.config, key, value, raising=False)
+    generate(model, tokenizer, ["shared, 1", "shared, 22"], max_new_tokens=31, batch_size=8, **asked)
+    assert passes[0][1] == len("shared, 22")
+
+
+def test_equal_prompts_and_a_single_one_are_answered(model, tokenizer) -> None:
+    (alone,) = generate(model, tokenizer, ["the same"], max_new_tokens=6, batch_size=2)
+    assert generate(model, tokenizer, ["the same"] * 3, max_new_tokens=6, batch_size=2) == [alone] * 3
+    assert generate(model, tokenizer, [], max_new_tokens=6, batch_size=2) == []
 
 
 def test_rows_end_at_their_own_end_token(model, tokenizer, monkeypatch) -> None:
@@ -126,7 +177,7 @@ def test_one_long_reference_does_not_widen_the_others(model, tokenizer, monkeypa
     hook = model.model.register_forward_pre_hook(
         lambda _, args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
-    monkeypatch.setattr("harness.evaluate.generate.SCORED_TOKENS", 150)
+    monkeypatch.setattr("harness.engine.rows.SCORED_TOKENS", 150)
     try:
         losses = reference_nll(model, tokenizer, PROMPTS, references, batch_size=7)
     finally:

@@ -1,4 +1,4 @@
-"""Batched generation, greedy or by beam search, and the log-likelihood of given responses.
+"""Batched generation, greedy or by beam search.
 
 Logits are float32 whatever the model's dtype. With a float32 model the answers are the same for any batch size and order of
 prompts. With a bfloat16 model they are not: the kernel that multiplies two matrices depends on the batch, and with it the
@@ -8,25 +8,22 @@ last of the 8 bits of a hidden state. ``harness.evaluate.batch_effect`` measures
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.data.tokens import decode_response, encode_prompt, encode_response
+from harness.data.tokens import decode_response, encode_prompt
+from harness.engine.batches import OnBatch, batches, evaluating
+from harness.engine.prefix import Prefix
 from harness.engine.process import EngineError
-from harness.models.output_layer import Logits, float32_head, logits_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.engine.process import VLLM
-
-#: Called with (prompts done, prompts in all) after each batch.
-OnBatch = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,22 +64,6 @@ def _positions(model: PreTrainedModel) -> int | float:
     return getattr(model.config, "max_position_embeddings", None) or math.inf
 
 
-def batches(
-    lengths: Sequence[int], batch_size: int, *, kinds: Sequence[float] | None = None, max_tokens: float = math.inf
-) -> list[list[int]]:
-    """Indices in batches of similar length, longest first, so that memory runs out at once or never. Indices of different
-    ``kinds`` are never in one batch; a batch of several has at most ``max_tokens`` tokens, padding included."""
-    made: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        last = made[-1] if made else []
-        fits = last and len(last) < batch_size and (len(last) + 1) * lengths[last[0]] <= max_tokens
-        if fits and (kinds is None or kinds[last[0]] == kinds[index]):
-            last.append(index)
-        else:
-            made.append([index])
-    return made
-
-
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -92,6 +73,7 @@ def generate(
     batch_size: int,
     stop_strings: Sequence[str] = (),
     num_beams: int = 1,
+    prefix_caching: bool = True,
     on_batch: OnBatch | None = None,
     engine: VLLM | None = None,
 ) -> list[Completion]:
@@ -100,7 +82,9 @@ def generate(
     the model's positions end. Greedy rows leave the batch when they end.
 
     Args:
-        engine: decodes all prompts at once, greedily, in the model's place.
+        prefix_caching: what all prompts begin with is computed once; not for beams, nor where a row may grow longer than the
+            model's sliding window, whose padding would then stand between the two.
+        engine: decodes all prompts at once, greedily, in the model's place; prefixes are its own affair.
 
     Raises:
         ValueError: a prompt without tokens, or that leaves the model no position to answer in.
@@ -112,9 +96,14 @@ def generate(
     limits = [int(min(max_new_tokens, _positions(model) - len(tokens))) for tokens in encoded]
     if engine is not None:
         return _by_engine(engine, model, tokenizer, encoded, limits, tuple(stop_strings))
-    decode = _greedy if num_beams == 1 else partial(_beam_search, num_beams=num_beams)
     completions: dict[int, Completion] = {}
     with evaluating(model):
+        if num_beams > 1:
+            decode: Callable[..., list[Completion]] = partial(_beam_search, num_beams=num_beams)
+        else:
+            shares = prefix_caching and _sees_all(model, encoded, limits)
+            # The last token of a prompt is read with the rows, for the logits after it begin the answer.
+            decode = partial(_greedy, prefix=Prefix.read(model, [tokens[:-1] for tokens in encoded] if shares else []))
         # A batch has one limit: beam search ranks hypotheses by their length, so one row's limit must not be another's.
         for rows in batches([len(tokens) for tokens in encoded], batch_size, kinds=limits):
             decoded = decode(model, tokenizer, [encoded[row] for row in rows], limits[rows[0]], tuple(stop_strings))
@@ -124,16 +113,11 @@ def generate(
     return [completions[row] for row in range(len(prompts))]
 
 
-@contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode and logits in float32; the mode and the head that the model had are restored."""
-    was_training = model.training
-    model.eval()
-    try:
-        with float32_head(model):
-            yield
-    finally:
-        model.train(was_training)
+def _sees_all(model: PreTrainedModel, encoded: Sequence[list[int]], limits: Sequence[int]) -> bool:
+    """Whether no row can grow longer than the model's sliding window."""
+    window = getattr(model.config, "sliding_window", None)
+    longest = max((len(tokens) + limit for tokens, limit in zip(encoded, limits, strict=True)), default=0)
+    return window is None or longest <= window
 
 
 def _left_padded(model: PreTrainedModel, encoded: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -172,12 +156,15 @@ def _greedy(
     encoded: list[list[int]],
     limit: int,
     stop_strings: tuple[str, ...],
+    *,
+    prefix: Prefix,
 ) -> list[Completion]:
-    return _Batch(model, tokenizer, encoded, limit, stop_strings).run()
+    return _Batch(model, tokenizer, encoded, limit, stop_strings, prefix).run()
 
 
 class _Batch:
-    """Decoding of one batch. Row r of the tensors belongs to prompt ``self.alive[r]``."""
+    """Decoding of one batch. Row r of the tensors belongs to prompt ``self.alive[r]``; padding stands between the prefix and
+    the rest of a prompt."""
 
     def __init__(
         self,
@@ -186,37 +173,39 @@ class _Batch:
         encoded: list[list[int]],
         limit: int,
         stop_strings: tuple[str, ...],
+        prefix: Prefix,
     ) -> None:
         self.model, self.tokenizer, self.stop_strings, self.limit = model, tokenizer, stop_strings, limit
         self.ends = _end_tokens(model, tokenizer)
         self.prompts = encoded
         self.generated: list[list[int]] = [[] for _ in encoded]
         self.alive = list(range(len(encoded)))
-        self.ids, self.mask = _left_padded(model, encoded, pad=min(self.ends, default=0))
-        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        self.ids, mask = _left_padded(model, [tokens[prefix.length :] for tokens in encoded], pad=min(self.ends, default=0))
+        self.mask = torch.cat([mask.new_ones(len(encoded), prefix.length), mask], dim=1)
+        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
+        self.cache: Any = prefix.cache(len(encoded))
 
     @torch.inference_mode()
     def run(self) -> list[Completion]:
         """The completions, in the order of the prompts."""
-        cache: Any = None
         while True:
             output = self.model(
                 input_ids=self.ids,
                 attention_mask=self.mask,
                 position_ids=self.positions,
-                past_key_values=cache,
+                past_key_values=self.cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-            cache = output.past_key_values
-            if cache is None or cache.get_seq_length() != self.mask.shape[1]:
+            self.cache = output.past_key_values
+            if self.cache is None or self.cache.get_seq_length() != self.mask.shape[1]:
                 raise RuntimeError(f"the model returned no cache of {self.mask.shape[1]} positions, although use_cache=True")
             tokens = output.logits[:, -1].argmax(dim=-1)
             kept = self._take(tokens.tolist())
             if not kept:
                 break
             if len(kept) < len(self.alive):
-                tokens, cache = self._compact(kept, tokens, cache)
+                tokens = self._compact(kept, tokens)
             self.ids = tokens[:, None]
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(kept), 1)], dim=1)
             self.positions = self.positions[:, -1:] + 1
@@ -237,13 +226,13 @@ class _Batch:
                 kept.append(row)
         return kept
 
-    def _compact(self, kept: list[int], tokens: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+    def _compact(self, kept: list[int], tokens: torch.Tensor) -> torch.Tensor:
         """Drop finished rows."""
         rows = torch.tensor(kept, device=tokens.device)
-        cache.batch_select_indices(rows)
+        self.cache.batch_select_indices(rows)
         self.alive = [self.alive[row] for row in kept]
         self.mask, self.positions = self.mask[rows], self.positions[rows]
-        return tokens[rows], cache
+        return tokens[rows]
 
 
 # ------------------------------------------------------------------------------------------------------ another engine
@@ -321,120 +310,3 @@ def _up_to_end(generated: list[int], ends: set[int]) -> list[int]:
     """The tokens up to the first end-of-sequence token, that included; what follows is padding."""
     first = next((place for place, token in enumerate(generated) if token in ends), len(generated))
     return generated[: first + 1]
-
-
-# ------------------------------------------------------------------------------------------------------------- scoring
-
-
-#: Tokens of one scoring pass: a few long references must not make every other one as long.
-SCORED_TOKENS = 16_384
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """A sequence whose tokens from ``start`` on are scored, and tokens that could come next."""
-
-    tokens: list[int]
-    start: int
-    nexts: list[int] = field(default_factory=list)
-
-
-def reference_nll(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    references: Sequence[str],
-    *,
-    batch_size: int,
-    on_batch: OnBatch | None = None,
-) -> list[tuple[float, int]]:
-    """(summed negative log-likelihood in nats, number of tokens) of each reference after its prompt, end-of-sequence
-    token included. Tokens are those of training; logits are computed where a token is scored.
-
-    Raises:
-        ValueError: the tokenizer has no end-of-sequence token.
-    """
-    if tokenizer.eos_token_id is None:
-        raise ValueError("eos_token_id: found none in the tokenizer, expected one to end references")
-    rows = []
-    for prompt, reference in zip(prompts, references, strict=True):
-        head = encode_prompt(tokenizer, prompt)
-        tail = encode_response(tokenizer, prompt=prompt, head=head, response=reference)
-        rows.append(_Scored(tokens=[*head, *tail, tokenizer.eos_token_id], start=len(head)))
-    scores = _score_all(model, rows, batch_size=batch_size, on_batch=on_batch)
-    return [(-score, len(row.tokens) - row.start) for row, (score, _) in zip(rows, scores, strict=True)]
-
-
-def choice_loglikelihoods(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    offered: Sequence[Sequence[tuple[str, str]]],
-    *,
-    batch_size: int,
-    on_batch: OnBatch | None = None,
-) -> list[list[tuple[float, int]]]:
-    """(summed log-likelihood in nats, number of tokens) of each choice after its prompt, without end-of-sequence token.
-
-    Choices that share everything but their last token, as labels do, are scored in one pass; the same choice offered twice
-    has the same score.
-
-    Args:
-        offered: for each example the (prompt, response) of each of its choices. Tokens are those of training.
-
-    Raises:
-        ValueError: an example with fewer than two choices.
-    """
-    rows: dict[tuple[int, tuple[int, ...]], _Scored] = {}
-    #: For each choice of each example: its row and its place among the row's ``nexts``, or None where it has no tokens.
-    places: list[list[tuple[_Scored, int] | None]] = []
-    for choices in offered:
-        if len(choices) < 2:
-            raise ValueError(f"choices {list(choices)!r}: found {len(choices)} choices, expected at least two")
-        places.append([])
-        for prompt, response in choices:
-            head = encode_prompt(tokenizer, prompt)
-            tail = encode_response(tokenizer, prompt=prompt, head=head, response=response)
-            tokens = head + tail
-            row = rows.setdefault((len(head), tuple(tokens[:-1])), _Scored(tokens=tokens[:-1], start=len(head)))
-            places[-1].append((row, len(row.nexts)) if tail else None)
-            row.nexts.extend(tail[-1:])
-    asked = [row for row in rows.values() if row.nexts]
-    scores = dict(zip(map(id, asked), _score_all(model, asked, batch_size=batch_size, on_batch=on_batch), strict=True))
-
-    def score(place: tuple[_Scored, int] | None) -> tuple[float, int]:
-        if place is None:
-            return 0.0, 0
-        row, next_ = place
-        shared, nexts = scores[id(row)]
-        return shared + nexts[next_], len(row.tokens) + 1 - row.start
-
-    return [[score(place) for place in own] for own in places]
-
-
-@torch.inference_mode()
-def _score_all(
-    model: PreTrainedModel, rows: Sequence[_Scored], *, batch_size: int, on_batch: OnBatch | None
-) -> list[tuple[float, list[float]]]:
-    """For each row: the summed log-likelihood of its scored tokens, and that of each of its ``nexts`` after them."""
-    results: dict[int, tuple[float, list[float]]] = {}
-    with evaluating(model):
-        logits = logits_of(model)
-        for batch in batches([len(row.tokens) for row in rows], batch_size, max_tokens=SCORED_TOKENS):
-            results |= zip(batch, _score(model, logits, [rows[index] for index in batch]), strict=True)
-            if on_batch is not None:
-                on_batch(len(results), len(rows))
-    return [results[index] for index in range(len(rows))]
-
-
-def _score(model: PreTrainedModel, logits: Logits, rows: list[_Scored]) -> list[tuple[float, list[float]]]:
-    """Right-padded: padding comes after every scored token, where causal attention cannot see it."""
-    width = max(len(row.tokens) for row in rows)
-    ids = torch.tensor([row.tokens + [0] * (width - len(row.tokens)) for row in rows], device=model.device)
-    mask = torch.tensor([[1] * len(row.tokens) + [0] * (width - len(row.tokens)) for row in rows], device=model.device)
-    hidden = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    results = []
-    for place, row in enumerate(rows):
-        log_p = logits(hidden[place, row.start - 1 : len(row.tokens)]).log_softmax(dim=-1)
-        scored = log_p[:-1].gather(1, ids[place, row.start : len(row.tokens), None])
-        results.append((float(scored.sum()), log_p[-1, row.nexts].tolist()))
-    return results
