@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,7 +134,7 @@ def measure(size: Size) -> Iterator[Row]:
     """LoRA and its products on the small Llama, and the other methods over it: in ten steps, of which one ends with BeamLoRA's
     snapshot and one with its operation."""
     bench = _bench({**_SMALL, **_HEADS}, r=16, mean_length=128, sigma=0.45, size=size, timed_steps=DELTA_T)
-    costs = in_turn({**_steps(bench, OVER_LORA), "products": partial(_products, bench)}, size.rounds)
+    costs = in_turn({**_steps(bench), "products": partial(_products, bench)}, size.rounds)
     yield Row(name="LoRA, small Llama", ours="LoRA", peer=PEFT, goal=0.45, rounds=paired(costs["lora"], costs["peft"]))
     yield _over_products(costs, "small Llama")
     yield from _over_lora(bench, costs, "small Llama")
@@ -143,7 +143,7 @@ def measure(size: Size) -> Iterator[Row]:
 def measure_smollm2(size: Size) -> Iterator[Row]:
     """The same at the sizes of SmolLM2-135M and the lengths of GSM8K's worked examples, in two steps without an operation."""
     bench = _bench(_SMOL, r=64, mean_length=210, sigma=0.3, size=size, timed_steps=2)
-    costs = in_turn({**_steps(bench, ("beamlora", "dora")), "products": partial(_products, bench)}, size.rounds)
+    costs = in_turn({**_steps(bench), "products": partial(_products, bench)}, size.rounds)
     rounds = paired(costs["lora"], costs["peft"])
     yield Row(name="LoRA, SmolLM2-135M", ours="LoRA", peer=PEFT, goal=0.5, rounds=rounds)
     yield Row(name="LoRA, SmolLM2-135M, memory", ours="LoRA", peer=PEFT, of="memory", goal=0.6, rounds=rounds)
@@ -151,9 +151,9 @@ def measure_smollm2(size: Size) -> Iterator[Row]:
     yield from _over_lora(bench, costs, "SmolLM2-135M")
 
 
-def _steps(bench: Bench, methods: Iterable[str]) -> dict[str, Callable[[], Cost]]:
-    """LoRA, PEFT's LoRA, and ``methods``."""
-    candidates = {name: harness_candidate(bench, name) for name in ("lora", *methods)}
+def _steps(bench: Bench) -> dict[str, Callable[[], Cost]]:
+    """LoRA, PEFT's LoRA, and the other methods."""
+    candidates = {name: harness_candidate(bench, name) for name in ("lora", *OVER_LORA)}
     candidates["peft"] = peft_candidate(bench, "lora", "LoRA (PEFT)")
     return {name: partial(_step, bench, candidate) for name, candidate in candidates.items()}
 
@@ -164,10 +164,7 @@ def _over_products(costs: Mapping[str, list[Cost]], model: str) -> Row:
 
 
 def _over_lora(bench: Bench, costs: Mapping[str, list[Cost]], model: str) -> Iterator[Row]:
-    """Time and memory of the methods that were measured."""
     for method, (time_goal, memory_goal) in OVER_LORA.items():
-        if method not in costs:
-            continue
         label, rounds = bench.runs[method].method.label, paired(costs[method], costs["lora"])
         yield Row(name=f"{label} over LoRA, {model}", ours=label, peer="our LoRA", goal=time_goal, rounds=rounds)
         if memory_goal is not None:

@@ -85,6 +85,8 @@ def test_training_runs_through_and_has_a_row_for_each_goal(tmp_path: Path, capsy
         ("BeamLoRA over LoRA, SmolLM2-135M, memory", "memory", 1.01),
         ("DoRA over LoRA, SmolLM2-135M", "time", 1.06),
         ("DoRA over LoRA, SmolLM2-135M, memory", "memory", 1.02),
+        ("AdaLoRA over LoRA, SmolLM2-135M", "time", 1.05),
+        ("IncreLoRA over LoRA, SmolLM2-135M", "time", 1.05),
     ]
     assert " left" not in capsys.readouterr().out, "the time until a last step that is never reached"
 
