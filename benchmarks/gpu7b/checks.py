@@ -16,9 +16,10 @@ from beamlora.adapter_state import AdapterTensors
 from beamlora.operation import OperationPlan, private_permutations
 from benchmarks.gpu7b.bench import Bench, random_llama
 from benchmarks.gpu7b.training import harness_trainer
-from harness.config import BaseModelSpec, LocalModel, RunSpec
 from harness.models.load import load_base, load_for_evaluation
 from harness.records.gpu7b import LoadedRotary, Precision, Replay, Rotary, Variant
+from harness.schema.base_models import BaseModelSpec, LocalModel
+from harness.schema.run import RunSpec
 from harness.train.trainer import MethodTrainer
 from methods.beamlora.replay import Recording, differences, replay
 from methods.beamlora.settings import BeamLoRASettings

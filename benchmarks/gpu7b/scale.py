@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.config import RunSpec
 from harness.experiment.runs import load_experiment, timing_runs
 from harness.models.architecture import Architecture
 from harness.plan import cost
+from harness.schema.run import RunSpec
 
 CONFIGFILE = Path(__file__).resolve().parent.parent.parent / "config" / "paper.yaml"
 

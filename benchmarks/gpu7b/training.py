@@ -15,12 +15,12 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerContr
 
 from benchmarks.gpu7b.bench import MODEL_HASH, Bench
 from benchmarks.gpu7b.scale import flops_per_token, recomputed_per_token
-from harness.config import RunSpec
 from harness.data.batches import PaddedCollator
 from harness.measure.rehearsal import peak_bytes
 from harness.measure.time_lapse import PlannedStep, TimeLapse, peak_memory, reset_peak_memory
 from harness.models.architecture import Architecture
 from harness.records.gpu7b import Logged, Step, Training
+from harness.schema.run import RunSpec
 from harness.train.run import Base, Folders, make_trainer
 from harness.train.steps import step_counts
 from harness.train.trainer import MethodTrainer, PrintProgress, training_arguments

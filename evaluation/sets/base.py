@@ -38,7 +38,7 @@ class EvaluationSet:
     #: Name -> grader; every completion is graded by all of them. Those that run programs need a ``CodeExample``.
     graders: Mapping[str, AnswerGrader | CodeGrader]
     #: Protocol -> what it asks, where it stops, how it decodes and which grader's verdict is the headline: fields of
-    #: ``harness.config.TaskSpec``. ``sound`` is required.
+    #: ``harness.schema.evaluation.TaskSpec``. ``sound`` is required.
     protocols: Mapping[str, Mapping[str, Any]]
     #: What leaderboards call the accuracy; pass@1 where one program is generated and run.
     metric: Literal["accuracy", "pass@1"] = "accuracy"
@@ -46,7 +46,7 @@ class EvaluationSet:
     statement: Callable[[str], str] | None = None
     #: The part of a query that differs from question to question; training sets are searched for it too.
     core: Callable[[Example], str] = _whole_query
-    #: Where all splits are (fields of ``harness.config.FileData``), if the set that is asked shares examples with them: a
+    #: Where all splits are (fields of ``harness.schema.data.FileData``), if the set that is asked shares examples with them: a
     #: training set that holds any of it is suspect.
     all_splits: Mapping[str, Any] | None = None
     #: The domain that the paper fine-tunes on before this test; None: it does not report it.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import cli
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.records.read import read_metrics, read_predictions
 
 #: Characters of the end of a completion that are shown.

@@ -18,14 +18,15 @@ from pydantic import ValidationError
 from evaluation import sets
 from evaluation.graders.choices import ChoiceScore
 from harness import cli
-from harness.config import ConfigError, EvaluationSpec, TaskSpec
 from harness.data.load import load_records, source_fingerprint
+from harness.errors import ConfigError
 from harness.evaluate.finished_tasks import TaskResult
 from harness.evaluate.task import grade_answers
 from harness.export import lm_eval, model_card
 from harness.files import write_json, write_jsonl
 from harness.provenance import git_state
 from harness.records.read import read_metrics, read_predictions
+from harness.schema.evaluation import EvaluationSpec, TaskSpec
 
 #: What a prediction has beside its verdicts; the choices where some are scored.
 _ANSWER = ("id", "prompt", "completion", "gold", "truncated", "tokens", "gold_nll", "gold_tokens")

@@ -12,8 +12,9 @@ from harness import reported
 from harness.claims.evidence import Evidence, Missing, part_of
 from harness.claims.ranks import importance_claims
 from harness.claims.verdicts import BETTER, WORSE, Claim, Part, Quantity, Range
-from harness.config import Metric, RunSpec
 from harness.experiment.runs import SweepRun, metric_of
+from harness.schema.evaluation import Metric
+from harness.schema.run import RunSpec
 from harness.statistics.comparison import Comparison
 
 #: Costs within this factor of LoRA's count as "about the same", the usual margin of equivalence tests.

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.claims.verdicts import Part, Quantity, Range, of_difference
-from harness.config import Experiment, Metric, RunSpec
 from harness.experiment.runs import SweepRun, metric_of, pruning_metric, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
 from harness.records.matrices import check_same_answers, measured_matrix
 from harness.records.read import Loaded, RunRecord, load_records, run_folder
 from harness.records.versioned import Recipe
+from harness.schema.evaluation import Metric
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family
 from harness.tables.build import build_table

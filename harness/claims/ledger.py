@@ -8,11 +8,11 @@ from harness.claims.catalogue import all_claims
 from harness.claims.evidence import Evidence
 from harness.claims.verdicts import Claim, judged
 from harness.cli import Config
-from harness.config import Experiment
 from harness.experiment.runs import all_runs, load_experiment, pruning_runs
 from harness.records import pruning, timing
 from harness.records.read import DEFAULT_RESULTS, load_records, run_folder
 from harness.records.versioned import Recipe
+from harness.schema.experiment import Experiment
 
 
 def load_claims(

@@ -9,9 +9,9 @@ import numpy as np
 
 from harness.claims.evidence import Evidence, Missing, part_of
 from harness.claims.verdicts import NEGATIVE, POSITIVE, Claim, Quantity, Range, over_seeds
-from harness.config import Metric
 from harness.experiment.runs import pruning_metric, pruning_runs
 from harness.records import importance
+from harness.schema.evaluation import Metric
 
 #: The most important tenth of a module's ranks against the least important one.
 DIFFERENT = Range(above=2)

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from harness.claims.verdicts import METRICS, Claim, Part, Quantity, Range, Support
-from harness.config import SCHEMA_VERSION, Experiment
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SCHEMA_VERSION
 from harness.tables.markup import markdown_grid
 from harness.tables.words import NOTHING, amount, p_value, signed
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.config import MarginSpec, Metric
+from harness.schema.comparisons import MarginSpec
+from harness.schema.evaluation import Metric
 from harness.statistics import stats
 from harness.statistics.comparison import NOT_DECIDED, Comparison, Family, decide, not_decided
 

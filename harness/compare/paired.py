@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.compare.answers import Model, check_same_items, matrix
-from harness.config import ComparisonsSpec, Metric
 from harness.errors import ConfigError
 from harness.records.grader_sources import graded_unlike
+from harness.schema.comparisons import ComparisonsSpec
+from harness.schema.evaluation import Metric
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family, decide
 

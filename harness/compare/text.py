@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.compare.paired import MIN_SEEDS, Result, Scores, Task
-from harness.config import Metric
+from harness.schema.evaluation import Metric
 from harness.statistics import stats
 from harness.tables import words
 

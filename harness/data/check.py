@@ -10,11 +10,14 @@ import numpy as np
 
 from evaluation import sets
 from evaluation.sets.columns import Format
-from harness.config import BaseModelSpec, BuiltModel, ConfigError, Experiment, FileData, RunSpec
 from harness.data.contamination import LISTED_IDS, find_overlap, repetitions, task_overlap
 from harness.data.load import load_records, source_fingerprint
 from harness.data.tokens import IGNORE_INDEX, note_lengths, training_set
-from harness.errors import within
+from harness.errors import ConfigError, within
+from harness.schema.base_models import BaseModelSpec, BuiltModel
+from harness.schema.data import FileData
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 
 if TYPE_CHECKING:
     from harness.data.tokens import TokenizedSet

@@ -17,9 +17,12 @@ from evaluation.example import Example, Record
 from evaluation.sets.columns import Format
 from evaluation.sets.training import training_example
 from harness import files
-from harness.config import ConfigError, TaskSpec, TrainingData, content_hash
 from harness.data.load import load_records, source_fingerprint
 from harness.data.overlap import DEFINITION, Match, Question, QuestionIndex, words
+from harness.errors import ConfigError
+from harness.schema.data import TrainingData
+from harness.schema.evaluation import TaskSpec
+from harness.schema.fields import content_hash
 from harness.source_files import source_hash
 
 #: More ids than this are not listed in a record, only counted.

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from harness.config import ConfigError, DataSource, FileData, GeneratedData, LocalData, local_file
 from harness.did_you_mean import hint, suggestion
-from harness.errors import within
+from harness.errors import ConfigError, within
 from harness.hub.network import named_failures
 from harness.hub.repositories import dataset_folder
 from harness.provenance import file_sha256
+from harness.schema.data import DataSource, FileData, GeneratedData, LocalData, local_file
 
 
 def load_records(source: DataSource, *, data_dir: str | None, limit: int | None = None) -> list[dict[str, Any]]:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.sets.prompts import TEMPLATES, continuation
 from evaluation.sets.training import training_example
-from harness.config import BaseModelSpec, ConfigError, TrainingData, content_hash
 from harness.data.load import load_records, source_fingerprint
+from harness.errors import ConfigError
 from harness.files import read_or_set_aside, replacing, write_json
+from harness.schema.base_models import BaseModelSpec
+from harness.schema.data import TrainingData
+from harness.schema.fields import content_hash
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,11 @@ from evaluation import sets
 from evaluation.example import Example
 from evaluation.graders.choices import ChoiceScore
 from evaluation.sets.prompts import CONTINUATION, TEMPLATES, continuation
-from harness.config import ConfigError, InferenceSpec, TaskSpec
 from harness.engine import generate, rows, tree
 from harness.engine.generate import Completion
 from harness.engine.process import VLLM
+from harness.errors import ConfigError
+from harness.schema.evaluation import InferenceSpec, TaskSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
-from harness.config import SCHEMA_VERSION, ConfigError, Experiment, Protocol
-from harness.errors import within
+from harness.errors import ConfigError, within
 from harness.evaluate.finished_tasks import FinishedTasks
 from harness.evaluate.run import UNFINISHED, evaluate_tasks
 from harness.evaluate.task import check_task
 from harness.experiment.runs import load_experiment
 from harness.export import lm_eval
 from harness.files import require_writable, write_json
+from harness.schema.evaluation import Protocol
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SCHEMA_VERSION
 
 
 def evaluate_base(

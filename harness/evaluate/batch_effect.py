@@ -12,8 +12,8 @@ from typing import Any
 
 from evaluation.example import Example
 from evaluation.graders.choices import judge
-from harness.config import TaskSpec
 from harness.evaluate.answers import Answers
+from harness.schema.evaluation import TaskSpec
 
 
 def other_batch_size(batch_size: int) -> int:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import sets
-from harness.config import InferenceSpec, TaskSpec, content_hash
 from harness.files import json_text, read_or_set_aside, write_text
 from harness.provenance import versions
+from harness.schema.evaluation import InferenceSpec, TaskSpec
+from harness.schema.fields import content_hash
 from harness.source_files import source_hash
 
 #: What turns a model and records into numbers, with the module of the set; the workflow reruns evaluations for the same files.

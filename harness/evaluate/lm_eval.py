@@ -19,8 +19,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from harness.config import ConfigError, LmEvalSpec
 from harness.did_you_mean import suggestion
+from harness.errors import ConfigError
+from harness.schema.evaluation import LmEvalSpec
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM

@@ -25,12 +25,16 @@ from evaluation.graders.choices import PER_CHARACTER, ChoiceScore
 from evaluation.graders.labels import LOGLIKELIHOOD, likeliest
 from evaluation.sets.prompts import CONTINUATION
 from harness import cli
-from harness.config import BaseModelSpec, ConfigError, EvaluationSpec, Experiment, InferenceSpec, LmEvalSpec, RunSpec, TaskSpec
+from harness.errors import ConfigError
 from harness.evaluate.lm_eval_documents import task_spec
 from harness.files import require_writable, write_json
 from harness.provenance import versions
 from harness.records.read import read_metrics, recorded_evaluation
 from harness.records.training import read_training
+from harness.schema.base_models import BaseModelSpec
+from harness.schema.evaluation import EvaluationSpec, InferenceSpec, LmEvalSpec, TaskSpec
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.threads import limit_threads
 
 if TYPE_CHECKING:

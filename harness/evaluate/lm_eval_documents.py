@@ -14,17 +14,18 @@ from typing import Any
 from evaluation import grading, sets
 from evaluation.example import Example
 from evaluation.sets.prompts import CONTINUATION, TEMPLATES, continuation
-from harness.config import FileData, TaskSpec
 from harness.data.load import load_records
 from harness.protocols import with_defaults
+from harness.schema.data import FileData
+from harness.schema.evaluation import TaskSpec
 
 
 def task_spec(format: str, source: dict[str, Any], protocol: str = "sound", **settings: Any) -> TaskSpec:
     """The settings of a set under a protocol.
 
     Args:
-        source: the fields of ``harness.config.FileData``.
-        settings: fields of ``harness.config.TaskSpec`` that take another value.
+        source: the fields of ``harness.schema.data.FileData``.
+        settings: fields of ``harness.schema.evaluation.TaskSpec`` that take another value.
     """
     file = FileData.model_validate({"kind": "files"} | source)
     return TaskSpec.model_validate(with_defaults(protocol, {"format": format, "source": file} | settings))
@@ -69,7 +70,7 @@ def dataset(
         data_dir: folder with local copies; None reads the hub.
 
     Raises:
-        harness.config.ConfigError: the records cannot be had, or are not as many as expected.
+        harness.errors.ConfigError: the records cannot be had, or are not as many as expected.
     """
     from datasets import Dataset
 

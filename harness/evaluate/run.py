@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli import CACHE
-from harness.config import SCHEMA_VERSION, ConfigError, EvaluationSpec, RunSpec
 from harness.engine import process
 from harness.engine.process import VLLM
-from harness.errors import within
+from harness.errors import ConfigError, within
 from harness.evaluate.finished_tasks import FinishedTasks, task_key
 from harness.evaluate.task import check_task, evaluate_task
 from harness.files import write_json, write_jsonl
 from harness.provenance import file_sha256
 from harness.records.training import read_training, require_artefact
+from harness.schema.evaluation import EvaluationSpec
+from harness.schema.fields import SCHEMA_VERSION
+from harness.schema.run import RunSpec
 from harness.threads import limit_threads
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from evaluation.graders.verdicts import Grading, Verdict
 from evaluation.grading import check_available, grade, graders_of
 from evaluation.sets.prompts import CONTINUATION, TEMPLATE_NAMES
 from harness.cli import CACHE
-from harness.config import ConfigError, InferenceSpec, TaskSpec
 from harness.data.load import rows_named
-from harness.errors import within
+from harness.errors import ConfigError, within
 from harness.evaluate.finished_tasks import TaskResult
 from harness.records.grader_sources import grader_sources
+from harness.schema.evaluation import InferenceSpec, TaskSpec
 from harness.statistics.averages import averages
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ beyond the rounding of sums. No torch."""
 from __future__ import annotations
 
 import methods
-from harness.config import ConfigError, Experiment, RunSpec
-from harness.errors import KeyPath
+from harness.errors import ConfigError, KeyPath
 from harness.experiment.resolve import overrides_for
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 
 
 def gpus_of(experiment: Experiment, run: RunSpec) -> int:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.config import DataSource, Experiment, FileData, HubModel, local_file
 from harness.errors import KeyPath
 from harness.experiment.runs import all_runs, model_keys, timing_runs
+from harness.schema.base_models import HubModel
+from harness.schema.data import DataSource, FileData, local_file
+from harness.schema.experiment import Experiment
 
 
 @dataclass(frozen=True, kw_only=True)

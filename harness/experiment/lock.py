@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from harness.config import BRANCH, ConfigError, Frozen
+from harness.errors import ConfigError
 from harness.files import write_json
+from harness.schema.base_models import BRANCH
+from harness.schema.fields import Frozen
 
 
 class LockedFile(Frozen):

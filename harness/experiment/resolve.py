@@ -9,10 +9,13 @@ from itertools import chain
 from typing import Any
 
 import methods
-from harness.config import ConfigError, Experiment, InferenceSpec, MethodSpec, Override, RunSpec, TrainingSpec
 from harness.did_you_mean import hint
-from harness.errors import KeyPath
+from harness.errors import ConfigError, KeyPath
 from harness.experiment.yaml_file import validate
+from harness.schema.evaluation import InferenceSpec
+from harness.schema.experiment import Experiment, Override
+from harness.schema.run import MethodSpec, RunSpec
+from harness.schema.training import TrainingSpec
 from methods.base import AdapterSettings
 
 

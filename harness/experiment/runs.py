@@ -10,29 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.arguments.overrides import apply, merge
-from harness.config import (
-    BASELINE,
-    SUBJECT,
-    BaseEvaluationSpec,
-    BuiltModel,
-    ConfigError,
-    EvaluationSpec,
-    Experiment,
-    Metric,
-    Protocol,
-    PruningSpec,
-    RunSpec,
-    Split,
-    TableSpec,
-    TaskSpec,
-    judged_by,
-)
 from harness.did_you_mean import hint, suggestion
-from harness.errors import KeyPath
+from harness.errors import ConfigError, KeyPath
 from harness.experiment.gpus import check_gpus
 from harness.experiment.lock import read_lock, with_commits
 from harness.experiment.resolve import check_names, check_overrides, resolve_run, where_of
 from harness.experiment.yaml_file import placed, read_yaml, validate, with_named_keys
+from harness.schema.base_models import BuiltModel
+from harness.schema.evaluation import BaseEvaluationSpec, EvaluationSpec, Metric, Protocol, Split, TaskSpec, judged_by
+from harness.schema.experiment import Experiment, PruningSpec, TableSpec
+from harness.schema.fields import BASELINE, SUBJECT
+from harness.schema.run import RunSpec
 
 
 def load_experiment(paths: Sequence[Path], overrides: Mapping[str, Any] | None = None, *, locked: bool = True) -> Experiment:

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from harness.config import InferenceSpec
 from harness.errors import KeyPath
+from harness.schema.evaluation import InferenceSpec
 
 #: Tag -> what it says.
 TAGS = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.config import RunSpec
+from harness.schema.run import RunSpec
 
 #: The paper's name of a setting -> the method's.
 SETTINGS = {"rank": "r", "p_init": "p_init", "delta_t": "delta_t"}

@@ -13,9 +13,11 @@ from pydantic import BaseModel, ValidationError
 
 from evaluation.sets.columns import Columns
 from harness.arguments.overrides import nested
-from harness.config import ConfigError, Experiment, Frozen, TrainingSpec
 from harness.did_you_mean import hint, suggestion
-from harness.errors import KeyPath, dotted
+from harness.errors import ConfigError, KeyPath, dotted
+from harness.schema.experiment import Experiment
+from harness.schema.fields import Frozen
+from harness.schema.training import TrainingSpec
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

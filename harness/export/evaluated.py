@@ -11,8 +11,9 @@ from evaluation import sets
 from evaluation.sets.base import EvaluationSet
 from evaluation.sets.columns import Columns
 from harness import reported
-from harness.config import BaseModelSpec, ConfigError, HubModel
+from harness.errors import ConfigError
 from harness.records.training import FILE, read_training
+from harness.schema.base_models import BaseModelSpec, HubModel
 
 
 def created(run_dir: Path, metrics: Mapping[str, Any]) -> datetime:

@@ -29,22 +29,16 @@ from evaluation.graders.choices import CHOICE_GRADERS
 from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.sets.prompts import TEMPLATES
 from harness import cli
-from harness.config import (
-    BaseModelSpec,
-    ConfigError,
-    EvaluationSpec,
-    FileData,
-    GeneratedData,
-    HubModel,
-    RunSpec,
-    TaskSpec,
-    which_rows,
-)
+from harness.errors import ConfigError
 from harness.export import evaluated
 from harness.export.model_card_text import dataset_name
 from harness.files import json_text, write_json, write_text
 from harness.records.read import read_metrics, read_predictions
 from harness.records.training import read_training
+from harness.schema.base_models import BaseModelSpec, HubModel
+from harness.schema.data import FileData, GeneratedData, which_rows
+from harness.schema.evaluation import EvaluationSpec, TaskSpec
+from harness.schema.run import RunSpec
 from harness.statistics.stats import CONFIDENCE, wilson_interval
 
 SCHEMA_VERSION = "0.3.0"

@@ -30,7 +30,7 @@ from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.sets.base import EvaluationSet
 from evaluation.sets.prompts import continuation
 from harness import cli
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.export import evaluated
 from harness.files import write_json, write_jsonl
 from harness.records.read import read_metrics, read_predictions

@@ -19,12 +19,15 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 
 import methods
 from harness import cli
-from harness.config import ConfigError, EvaluationSpec, FileData, LocalData, RunSpec, TaskSpec
+from harness.errors import ConfigError
 from harness.export.evaluated import stand_in_notice
 from harness.export.model_card_text import EVAL_RESULTS, EXPORT, Card, body, dataset_name, metric_type, percent
 from harness.files import write_json
 from harness.records.read import read_metrics
 from harness.records.training import read_training
+from harness.schema.data import FileData, LocalData
+from harness.schema.evaluation import EvaluationSpec, TaskSpec
+from harness.schema.run import RunSpec
 
 CARD = "README.md"
 

@@ -10,19 +10,11 @@ from evaluation import sets
 from evaluation.sets.columns import Format
 from evaluation.sets.prompts import TEMPLATES
 from harness import reported
-from harness.config import (
-    BuiltModel,
-    DataSource,
-    FileData,
-    GeneratedData,
-    GgufModel,
-    HubModel,
-    LocalData,
-    RunSpec,
-    TaskSpec,
-    which_rows,
-)
 from harness.export.evaluated import hub_id, stand_in_notice
+from harness.schema.base_models import BuiltModel, GgufModel, HubModel
+from harness.schema.data import DataSource, FileData, GeneratedData, LocalData, which_rows
+from harness.schema.evaluation import TaskSpec
+from harness.schema.run import RunSpec
 from harness.statistics.stats import wilson_interval
 
 _EXAMPLE = "A box holds 4 pens. How many pens are in 3 boxes?"

@@ -15,10 +15,13 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from harness.cli import Config
-from harness.config import ConfigError, Experiment, RunSpec, Split
 from harness.did_you_mean import hint
+from harness.errors import ConfigError
 from harness.experiment.runs import pruning_runs, subject_runs, sweep_and_baseline_runs, table_runs
 from harness.experiment.yaml_file import placed
+from harness.schema.evaluation import Split
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 
 if TYPE_CHECKING:
     import pandas as pd

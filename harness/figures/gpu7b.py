@@ -14,12 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from harness.config import BASELINE, ConfigError
+from harness.errors import ConfigError
 from harness.figures import style
 from harness.figures.inputs import long_form
 from harness.figures.time_memory import draw_panels
 from harness.records import gpu7b
 from harness.records.gpu7b import Gpu7bRecord, Part, Training
+from harness.schema.fields import BASELINE
 
 #: (measure, method) -> the ratio to LoRA that the paper's section B.2 states for Figures 8 and 9.
 PAPER = {("time", "dora"): 1.73, ("time", "adalora"): 1.62, ("memory", "dora"): 1.35}

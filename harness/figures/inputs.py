@@ -11,12 +11,16 @@ import numpy as np
 import pandas as pd
 
 from harness import reported
-from harness.config import BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, Split
+from harness.errors import ConfigError
 from harness.experiment.yaml_file import located
 from harness.figures import Selection
 from harness.records.matrices import measured_matrix
 from harness.records.read import RunRecord, load_records
 from harness.records.versioned import MissingRecord, Recipe, read_json
+from harness.schema.base_models import BaseModelSpec
+from harness.schema.evaluation import Metric, Split
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 
 

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 import pandas as pd
 
-from harness.config import Metric
 from harness.figures.style import colour_of
+from harness.schema.evaluation import Metric
 
 Json = dict[str, Any]
 #: Colours of marks that belong to no method: those of the page's theme.

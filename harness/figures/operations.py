@@ -17,13 +17,13 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.config import SUBJECT
 from harness.experiment.runs import subject_runs
 from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, group_by, long_form, model_title, provenance_notes
 from harness.records.read import RunRecord
 from harness.records.training import read_training
 from harness.records.versioned import RecordError
+from harness.schema.fields import SUBJECT
 
 FILE = Path("adapter") / "operations.jsonl"
 

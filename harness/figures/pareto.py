@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from harness.config import Metric
 from harness.experiment.runs import metric_of, table_runs
 from harness.figures import interactive, style
 from harness.figures.inputs import (
@@ -27,6 +26,7 @@ from harness.figures.inputs import (
     tasks_of,
 )
 from harness.records.read import RunRecord
+from harness.schema.evaluation import Metric
 from harness.statistics import stats
 
 #: Column of the data -> label of its axis.

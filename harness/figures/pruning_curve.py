@@ -11,7 +11,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.config import Metric, RunSpec
 from harness.experiment.runs import pruning_metric, pruning_runs
 from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, Score, interval_note, long_form, mean_note, model_title, provenance_notes
@@ -21,6 +20,8 @@ from harness.records.matrices import check_same_examples
 from harness.records.pruning import PruningCurve
 from harness.records.read import RunRecord
 from harness.records.versioned import Recipe
+from harness.schema.evaluation import Metric
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.config import BASELINE, ConfigError, Metric, RunSpec
 from harness.did_you_mean import hint
+from harness.errors import ConfigError
 from harness.experiment.runs import pruning_metric
 from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, interval_note, long_form, mean_note, model_title, provenance_notes
@@ -22,6 +22,9 @@ from harness.records import importance
 from harness.records.importance import ImportanceHistory
 from harness.records.read import RunRecord
 from harness.records.versioned import RecordError
+from harness.schema.evaluation import Metric
+from harness.schema.fields import BASELINE
+from harness.schema.run import RunSpec
 
 #: Snapshots of the modules of other layers than the selected that are in the data: those of a slider. All would be many.
 SNAPSHOTS = 20

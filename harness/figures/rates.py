@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from harness.config import Metric, Split
 from harness.experiment.runs import metric_of
 from harness.figures import interactive, style
 from harness.figures.inputs import (
@@ -25,6 +24,7 @@ from harness.figures.inputs import (
     tasks_of,
 )
 from harness.figures.sweeps import by_point, mark_diverged, setting_label
+from harness.schema.evaluation import Metric, Split
 from harness.tables import rates
 from harness.tables.rates import SWEEP
 from harness.tables.rates_table import experiment_label

@@ -26,8 +26,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from harness import files
-from harness.config import Metric
 from harness.figures import DRAWN_FROM
+from harness.schema.evaluation import Metric
 
 #: Method -> colour. After Okabe and Ito's palette, extended to nine; tests/harness/figures/test_style.py measures contrast on
 #: white and on the report's dark ground, and distances as seen with deuteranopia and protanopia.

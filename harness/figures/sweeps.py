@@ -16,7 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 import methods
-from harness.config import BASELINE, Metric
 from harness.experiment.runs import SweepRun, metric_of, sweep_and_baseline_runs, sweep_baselines, sweep_runs
 from harness.figures import interactive, style
 from harness.figures.inputs import (
@@ -35,6 +34,8 @@ from harness.figures.inputs import (
 )
 from harness.figures.operations import read_operations
 from harness.records.read import RunRecord
+from harness.schema.evaluation import Metric
+from harness.schema.fields import BASELINE
 
 #: With subscripts as characters: the fonts of matplotlib's formulas depend on the machine.
 P_INIT = "p\u1d62\u2099\u1d62\u209c"

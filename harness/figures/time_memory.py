@@ -11,13 +11,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.config import RunSpec
 from harness.experiment.runs import timing_runs
 from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, long_form, model_note, model_title
 from harness.records import timing
 from harness.records.timing import Measurement, Ratio, TimingRecord, TimingSummary
 from harness.records.versioned import Recipe
+from harness.schema.run import RunSpec
 
 #: Column of the data -> (title of its panel, the ratio in a summary, the value in a measurement).
 _PANELS: dict[str, tuple[str, Callable[[TimingSummary], Ratio], Callable[[Measurement], float]]] = {

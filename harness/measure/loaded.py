@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from harness import cli, files
-from harness.config import ConfigError, Experiment
+from harness.errors import ConfigError
 from harness.experiment.runs import timing_runs
 from harness.measure.time_lapse import measure
+from harness.schema.experiment import Experiment
 from harness.train.run import Base, Folders, load_inputs
 
 

@@ -19,11 +19,15 @@ from typing import TYPE_CHECKING, Any
 import methods
 from harness import files
 from harness.cli import SCRATCH, add_config_arguments, add_models_argument, parse_config, run
-from harness.config import SCHEMA_VERSION, ConfigError, Experiment, RunSpec, TaskSpec, content_hash
+from harness.errors import ConfigError
 from harness.experiment.runs import load_run, pruned_tasks
 from harness.records import training
 from harness.records.credit import digit
 from harness.records.pruning import FILE
+from harness.schema.evaluation import TaskSpec
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SCHEMA_VERSION, content_hash
+from harness.schema.run import RunSpec
 from harness.threads import limit_threads
 
 if TYPE_CHECKING:

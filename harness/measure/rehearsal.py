@@ -25,9 +25,9 @@ from transformers import AutoModelForCausalLM, TrainerControl, TrainerState
 
 import methods
 from beamlora import fused
-from harness.config import RunSpec
 from harness.errors import within
 from harness.models.architecture import Architecture
+from harness.schema.run import RunSpec
 from harness.train import attention
 from harness.train.optimizer import train_in_float32
 from harness.train.trainer import MethodTrainer

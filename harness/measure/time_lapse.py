@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from harness.config import RunSpec
+from harness.schema.run import RunSpec
 from harness.threads import limit_threads
 from harness.train.run import Base, Folders, make_trainer
 from harness.train.trainer import PrintProgress

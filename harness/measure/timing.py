@@ -27,9 +27,12 @@ from typing import Any, Self
 
 from harness import files
 from harness.cli import SCRATCH, add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
-from harness.config import SCHEMA_VERSION, ConfigError, Experiment, RunSpec, content_hash
+from harness.errors import ConfigError
 from harness.experiment.runs import load_experiment, timing_runs
 from harness.records.timing import Measurement, TimingRecord, summarise
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SCHEMA_VERSION, content_hash
+from harness.schema.run import RunSpec
 from harness.threads import limit_threads
 
 

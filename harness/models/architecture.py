@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import BuiltModel, GgufModel, HubModel, LocalModel, RunSpec
+from harness.schema.base_models import BuiltModel, GgufModel, HubModel, LocalModel
+from harness.schema.run import RunSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import BaseModelSpec, BuiltModel, ConfigError, GgufModel, HubModel, LocalModel, RunSpec
-from harness.errors import within
+from harness.errors import ConfigError, within
 from harness.hub.network import offline, require_answer
 from harness.hub.repositories import cached
 from harness.provenance import file_sha256, folder_sha256
+from harness.schema.base_models import BaseModelSpec, BuiltModel, GgufModel, HubModel, LocalModel
+from harness.schema.run import RunSpec
 
 if TYPE_CHECKING:
     import torch

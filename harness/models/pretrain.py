@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import cli
-from harness.config import BuiltModel, ConfigError, PretrainingSpec, content_hash
+from harness.errors import ConfigError
 from harness.experiment.runs import load_experiment
 from harness.files import read_or_set_aside, replacing
 from harness.models.stand_in import build_tokenizer, model_config
 from harness.progress import Progress
 from harness.provenance import file_sha256, versions
+from harness.schema.base_models import BuiltModel, PretrainingSpec
+from harness.schema.fields import content_hash
 
 if TYPE_CHECKING:
     import torch

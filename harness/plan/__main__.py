@@ -19,9 +19,9 @@ from harness import cli
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.config import Experiment
     from harness.plan.settings import Setting
     from harness.plan.work import PlannedRun
+    from harness.schema.experiment import Experiment
 
 DESCRIPTION = "The runs behind a target, what each costs, and what is done. Nothing is downloaded."
 
@@ -84,7 +84,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print what is behind the target that parsed arguments name."""
     from harness import reported
-    from harness.config import BASELINE
     from harness.experiment.runs import load_experiment, settings_named, unique
     from harness.experiment.yaml_file import placed
     from harness.figures.catalogue import check_sweeps
@@ -93,6 +92,7 @@ def execute(args: argparse.Namespace) -> int:
     from harness.plan.settings import table4_check, used_settings
     from harness.plan.text import print_plan
     from harness.plan.work import Planner
+    from harness.schema.fields import BASELINE
     from harness.workflow.targets import target_runs
 
     config = cli.parse_config(args)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.config import SCHEMA_VERSION, ConfigError, Experiment, Frozen, RunSpec, content_hash
+from harness.errors import ConfigError
 from harness.experiment.runs import bare
 from harness.files import write_json
 from harness.plan.cost import Gpu
 from harness.records.timing import Measurement
 from harness.records.versioned import MissingRecord, Recipe, read_json, validated
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SCHEMA_VERSION, Frozen, content_hash
+from harness.schema.run import RunSpec
 
 #: Timed steps of each kind, and those before the clock starts.
 STEPS = 20

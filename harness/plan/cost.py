@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.config import ConfigError, Experiment, TaskSpec, used_rows
+from harness.errors import ConfigError
 from harness.experiment.runs import table_runs
 from harness.models.architecture import Architecture
 from harness.records import gpu7b
+from harness.schema.data import used_rows
+from harness.schema.evaluation import TaskSpec
+from harness.schema.experiment import Experiment
 
 #: Share of a length limit that rows are assumed to use where nothing is measured [ours]: MetaMathQA's examples have about 250
 #: tokens under a limit of 512.

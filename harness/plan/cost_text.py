@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from harness.config import Experiment
 from harness.plan import cost
 from harness.plan.work import PlannedRun, hours_of_seeds, kinds, totals
+from harness.schema.experiment import Experiment
 
 _UNKNOWN = "?"
 _HOW = {

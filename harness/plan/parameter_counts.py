@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import methods
-from harness.config import RunSpec
 from harness.models.architecture import Architecture
+from harness.schema.run import RunSpec
 from methods.base import AdapterSettings, Method, MethodSettings
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import methods
-from harness.config import ConfigError, RunSpec, canonical_json
+from harness.errors import ConfigError
 from harness.files import write_json
 from harness.models.architecture import Architecture, architecture
 from harness.plan.cost import RESERVED, as_gib, fits
+from harness.schema.fields import canonical_json
+from harness.schema.run import RunSpec
 from harness.source_files import source_hash
 
 #: Settings of training on which no tensor's size depends.

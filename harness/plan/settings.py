@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import Experiment, RunSpec, canonical_json
 from harness.experiment import table4
 from harness.experiment.runs import is_subject, origins
 from harness.experiment.sources import DEFAULT, Source, read_sources, source_of
+from harness.schema.experiment import Experiment
+from harness.schema.fields import canonical_json
+from harness.schema.run import RunSpec
 
 
 @dataclass(frozen=True, kw_only=True)

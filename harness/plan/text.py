@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.config import Experiment
 from harness.plan.cost import DEFAULT_GPU, Gpu
 from harness.plan.cost_text import print_cost
 from harness.plan.settings import Setting
 from harness.plan.work import PlannedRun, totals
+from harness.schema.experiment import Experiment
 
 #: Wide enough for the tables, narrow enough for a terminal.
 _WIDTH = 100

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import methods
-from harness.config import ConfigError, Experiment, RunSpec, TrainingData, canonical_json, local_file, used_rows
 from harness.data.tokens import noted_lengths
+from harness.errors import ConfigError
 from harness.experiment.gpus import gpus_of
 from harness.models.architecture import Architecture, architecture
 from harness.plan import cost
@@ -20,6 +20,10 @@ from harness.plan.peaks import Peaks, largest_batch
 from harness.records.read import StaleRecord, load_record, run_folder
 from harness.records.training import read_training
 from harness.records.versioned import MissingRecord, RecordError
+from harness.schema.data import TrainingData, local_file, used_rows
+from harness.schema.experiment import Experiment
+from harness.schema.fields import canonical_json
+from harness.schema.run import RunSpec
 from harness.train.steps import method_schedule, step_counts
 from methods.base import OperationSteps
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from harness.config import Frozen
 from harness.records.versioned import Recipe, read_json, validated
+from harness.schema.fields import Frozen
 
 #: Raised when the meaning of a field changes; records of another version are refused.
 SCHEMA_VERSION = 1

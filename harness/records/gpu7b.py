@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from harness.config import Frozen
 from harness.records.versioned import Recipe, read_json, validated
+from harness.schema.fields import Frozen
 
 #: Raised when the meaning of a field changes; records of another version are refused.
 SCHEMA_VERSION = 1

@@ -12,7 +12,7 @@ from harness.source_files import ROOT, releases, source_hash
 
 if TYPE_CHECKING:
     from evaluation.sets.columns import Format
-    from harness.config import TaskSpec
+    from harness.schema.evaluation import TaskSpec
 
 #: Grades completions, and choices by their log-likelihoods, whatever the set.
 _GRADING = ("evaluation.grading", "evaluation.graders.choices")

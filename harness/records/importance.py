@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness import files
-from harness.config import ConfigError
+from harness.errors import ConfigError
 
 #: Name of the file in a run's adapter folder.
 FILE = "rank_importance.npz"

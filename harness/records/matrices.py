@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config import Metric
 from harness.records.read import RunRecord
 from harness.records.versioned import RecordError
+from harness.schema.evaluation import Metric
 
 
 def check_same_examples(ids: Mapping[str, Sequence[str]]) -> None:

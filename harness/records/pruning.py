@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config import Metric
 from harness.records.credit import credit
 from harness.records.versioned import Recipe, read_json
+from harness.schema.evaluation import Metric
 
 #: Name of the record in a run's folder.
 FILE = "pruning.json"

@@ -22,9 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import methods
 from harness import cli
-from harness.config import ConfigError, EvaluationSpec, Metric, RunSpec
+from harness.errors import ConfigError
 from harness.experiment.runs import Asked
 from harness.records.versioned import MissingRecord, Recipe, RecordError, read_json, validated
+from harness.schema.evaluation import EvaluationSpec, Metric
+from harness.schema.run import RunSpec
 from harness.statistics.collapse import has_lost_answers, is_at_floor
 
 DEFAULT_RESULTS = cli.RESULTS

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from harness.config import Frozen, TimingSpec
 from harness.records.versioned import Recipe, read_json, validated
+from harness.schema.experiment import TimingSpec
+from harness.schema.fields import Frozen
 
 #: Name of the record in an experiment's results folder.
 FILE = "timing.json"

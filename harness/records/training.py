@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import files
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.provenance import file_sha256
 from harness.records.versioned import Recipe, read_json
 

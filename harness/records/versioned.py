@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from harness.config import SCHEMA_VERSION, ConfigError
+from harness.errors import ConfigError
+from harness.schema.fields import SCHEMA_VERSION
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.claims.verdicts import Claim
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, base_evaluations
 from harness.records.versioned import RecordError
 from harness.report import recompute

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import reported
-from harness.config import DataSource, RunSpec, which_rows
 from harness.experiment.runs import all_runs
 from harness.report.others import Block, Cell
 from harness.report.sources import Source
+from harness.schema.data import DataSource, which_rows
+from harness.schema.run import RunSpec
 from harness.tables import words as text
 
 

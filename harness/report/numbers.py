@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.config import Metric, RunSpec
 from harness.experiment.runs import Asked, BaseEvaluation
 from harness.figures.style import colour_of
+from harness.schema.evaluation import Metric
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables import words as text

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.config import ConfigError, Metric, RunSpec, judged_by
 from harness.did_you_mean import suggestion
+from harness.errors import ConfigError
 from harness.experiment.runs import table_runs
 from harness.provenance import file_sha256
 from harness.records.grader_sources import graded_otherwise
@@ -18,6 +18,8 @@ from harness.records.read import read_metrics
 from harness.report.made import describe
 from harness.report.recompute import Raw, TableNumbers
 from harness.report.sources import Source
+from harness.schema.evaluation import Metric, judged_by
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.tables import words as text
 from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table

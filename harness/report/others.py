@@ -9,13 +9,14 @@ from typing import Any
 
 from harness import reported
 from harness.answers import audit
-from harness.config import ConfigError, Metric
+from harness.errors import ConfigError
 from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
 from harness.records import bench, timing
 from harness.records.read import Loaded, read_metrics, read_predictions
 from harness.records.versioned import Recipe, read_json
 from harness.report.sources import CLAIMS, Source
+from harness.schema.evaluation import Metric
 from harness.tables import rates, rates_table
 from harness.tables import settings as settings_table
 from harness.tables import words as text

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from harness.config import ConfigError, RunSpec
+from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, base_answers, table_runs
 from harness.figures import catalogue, check_drawn, interactive
 from harness.figures.style import METHOD_COLOURS
@@ -27,6 +27,7 @@ from harness.records.versioned import Recipe
 from harness.report import made, others, runs
 from harness.report.numbers import Shown, TableView, details, table_view
 from harness.report.sources import Source, due_files, require_complete, state
+from harness.schema.run import RunSpec
 from harness.tables.base_row import load_base_answers
 from harness.tables.build import build_table
 

@@ -19,11 +19,13 @@ import numpy as np
 
 import methods
 from harness import reported
-from harness.config import BASELINE, RunSpec, judged_by
 from harness.experiment.runs import Asked, all_runs, base_answers, shows_base, table_runs
 from harness.records import bench, timing
 from harness.records.read import load_records
 from harness.report.sources import Source
+from harness.schema.evaluation import judged_by
+from harness.schema.fields import BASELINE
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.statistics.collapse import has_lost_answers, is_at_floor
 from harness.tables.base_row import KEY as BASE

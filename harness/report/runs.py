@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import RunSpec, TaskSpec, content_hash
 from harness.experiment.runs import all_runs, base_evaluations, pruning_metric
 from harness.figures.style import colour_of
 from harness.records import pruning
@@ -22,6 +21,9 @@ from harness.records.read import Loaded, read_predictions
 from harness.records.versioned import Recipe, read_json
 from harness.report.numbers import BASE_COLOUR
 from harness.report.sources import OPERATIONS, Source
+from harness.schema.evaluation import TaskSpec
+from harness.schema.fields import content_hash
+from harness.schema.run import RunSpec
 from harness.tables.base_row import load_base_answers
 
 #: Characters kept of one prompt or completion.

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cli import FIGURES, Config
-from harness.config import Experiment, RunSpec
 from harness.experiment.runs import all_runs, base_evaluations, load_experiment, pruning_runs
 from harness.figures import catalogue
 from harness.provenance import file_sha256
 from harness.records import bench, pruning, timing
 from harness.records.read import DEFAULT_RESULTS, load_records, run_folder
 from harness.records.versioned import MissingRecord
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 
 CLAIMS = "claims.json"
 OPERATIONS = Path("adapter") / "operations.jsonl"

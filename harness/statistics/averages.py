@@ -10,7 +10,7 @@ from typing import Any
 from evaluation import sets
 from evaluation.graders.choices import ChoiceVerdict
 from evaluation.graders.verdicts import Grading
-from harness.config import TaskSpec
+from harness.schema.evaluation import TaskSpec
 
 
 def averages(

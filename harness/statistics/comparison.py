@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from harness.config import Metric
+from harness.schema.evaluation import Metric
 from harness.statistics.stats import Difference, holm
 
 #: Level of every decision, after Holm's correction within its family.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness import cli
 
 if TYPE_CHECKING:
-    from harness.config import Experiment
+    from harness.schema.experiment import Experiment
     from harness.tables.cells import Rates
 
 #: See ``Table.rates``.

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.config import Experiment, Metric, RunSpec
 from harness.experiment.runs import Asked, base_answers, shows_base
 from harness.records.matrices import check_same_examples
 from harness.records.read import Predictions, RunRecord, StaleRecord, load_base_predictions
 from harness.records.versioned import MissingRecord
+from harness.schema.evaluation import Metric
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.tables.cells import METRICS, Cell, Column, Row, Scores
 

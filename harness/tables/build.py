@@ -15,11 +15,16 @@ from typing import Any, Literal
 import methods
 from harness import reported
 from harness.cli import Config
-from harness.config import BASELINE, BaseModelSpec, ConfigError, Experiment, Metric, RunSpec, judged_by
+from harness.errors import ConfigError
 from harness.experiment.runs import load_experiment, shows_base, table_runs
 from harness.experiment.yaml_file import placed
 from harness.records.grader_sources import how_graded
 from harness.records.read import Loaded, RunRecord, load_records
+from harness.schema.base_models import BaseModelSpec
+from harness.schema.evaluation import Metric, judged_by
+from harness.schema.experiment import Experiment
+from harness.schema.fields import BASELINE
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family, decide
 from harness.tables.against_paper import PaperCheck, Reported, check

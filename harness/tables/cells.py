@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import reported
-from harness.config import BaseModelSpec, Experiment, Metric, RunSpec, TaskSpec, judged_by
 from harness.experiment.runs import Asked
 from harness.records.matrices import check_same_answers, score_matrix
 from harness.records.read import Predictions, RunRecord
+from harness.schema.base_models import BaseModelSpec
+from harness.schema.evaluation import Metric, TaskSpec, judged_by
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family
 from harness.tables.against_paper import PaperCheck

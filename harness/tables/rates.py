@@ -14,9 +14,12 @@ from typing import Literal
 
 import numpy as np
 
-from harness.config import ConfigError, Experiment, Metric, RunSpec
+from harness.errors import ConfigError
 from harness.experiment.runs import SweepRun, metric_of, sweep_runs, unique
 from harness.records.read import Loaded, RunRecord, load_records
+from harness.schema.evaluation import Metric
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 
 #: The sweep of an experiment that varies ``learning_rate``.
 SWEEP = "learning_rate"

@@ -11,10 +11,13 @@ from pathlib import Path
 from scipy.stats import rankdata
 
 from harness import cli, reported
-from harness.config import BASELINE, Experiment, Metric, RunSpec
 from harness.experiment.runs import all_runs, load_experiment, metric_of, unique
 from harness.records.grader_sources import how_graded
 from harness.records.read import Loaded, RunRecord, load_records
+from harness.schema.evaluation import Metric
+from harness.schema.experiment import Experiment
+from harness.schema.fields import BASELINE
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.tables import words as text
 from harness.tables.arguments import output_folder

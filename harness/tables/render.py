@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from harness.config import Metric
+from harness.schema.evaluation import Metric
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables import words as text

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from harness import cli, reported
-from harness.config import SUBJECT, ConfigError, Experiment, RunSpec, canonical_json
+from harness.errors import ConfigError
 from harness.experiment import table4
 from harness.experiment.runs import load_experiment, origins, settings_runs
 from harness.experiment.sources import TAGS, read_sources, source_of
 from harness.experiment.table4 import PaperSetting
 from harness.records.read import StaleRecord, TrainRecord, load_train_record
 from harness.records.versioned import MissingRecord
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SUBJECT, canonical_json
+from harness.schema.run import RunSpec
 from harness.tables import words as text
 from harness.tables.arguments import output_folder
 from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats

@@ -6,7 +6,8 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable
 
-from harness.config import Metric, StoredData, which_rows
+from harness.schema.data import StoredData, which_rows
+from harness.schema.evaluation import Metric
 from harness.statistics import stats
 from harness.statistics.comparison import ALPHA, NOT_DECIDED, OUTCOMES, Comparison, Family, not_decided
 from harness.tables.against_paper import MARGIN, Gap, PaperCheck

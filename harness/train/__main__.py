@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from harness.cli import SCRATCH, add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.experiment.gpus import check_world, gpus_of
 from harness.experiment.runs import load_run
 from harness.files import require_writable

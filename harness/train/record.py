@@ -17,7 +17,8 @@ import torch
 
 from evaluation.sets.columns import Columns
 from harness import provenance
-from harness.config import SCHEMA_VERSION, RunSpec
+from harness.schema.fields import SCHEMA_VERSION
+from harness.schema.run import RunSpec
 
 if TYPE_CHECKING:
     from harness.data.tokens import TokenizedSet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 
 #: Packages of each of which one is enough, by the Trainer's name of the integration.
 PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import methods
 from harness import files
-from harness.config import ConfigError, Experiment, RunSpec
-from harness.errors import Preempted
+from harness.errors import ConfigError, Preempted
 from harness.records import importance
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.threads import limit_threads
 from harness.train import reporting
 

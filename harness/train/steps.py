@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import methods
-from harness.config import RunSpec, TrainingSpec
 from harness.errors import KeyPath, within
+from harness.schema.run import RunSpec
+from harness.schema.training import TrainingSpec
 from methods.base import OperationSteps
 
 

@@ -24,12 +24,12 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from harness.config import ConfigError, TrainingSpec
 from harness.data.batches import ShareOfBatches, is_empty
 from harness.data.tokens import IGNORE_INDEX
-from harness.errors import OutOfMemory
+from harness.errors import ConfigError, OutOfMemory
 from harness.progress import Progress
 from harness.records.importance import ImportanceHistory
+from harness.schema.training import TrainingSpec
 from harness.train import checkpoints
 from harness.train.loss import hidden_states, label_loss, plain_head
 from harness.train.optimizer import KahanAdamW

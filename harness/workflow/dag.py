@@ -28,13 +28,17 @@ from harness.cli import (
     experiment_file,
     lead_jobs,
 )
-from harness.config import BuiltModel, ConfigError, DataSource, EvaluationSpec, RunSpec, local_file
 from harness.did_you_mean import hint, suggestion
+from harness.errors import ConfigError
 from harness.experiment import runs as plan
 from harness.experiment.gpus import gpus_of, key_of_gpus
 from harness.experiment.yaml_file import placed
 from harness.figures import catalogue
 from harness.records import bench
+from harness.schema.base_models import BuiltModel
+from harness.schema.data import DataSource, local_file
+from harness.schema.evaluation import EvaluationSpec
+from harness.schema.run import RunSpec
 from harness.source_files import is_ours, own_files, source_files
 from harness.workflow.gpu_slot import visible_devices
 from harness.workflow.targets import target_runs

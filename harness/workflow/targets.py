@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.config import ConfigError, Experiment, RunSpec
 from harness.did_you_mean import hint
+from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, settings_runs, table_runs
 from harness.figures import catalogue
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 
 #: Targets that make one table -> what it shows.
 TABLE_TARGETS = {

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from harness.config import DataSource, RunSpec, TaskSpec, used_rows
 from harness.experiment.runs import pruned_tasks, timing_runs
+from harness.schema.data import DataSource, used_rows
+from harness.schema.evaluation import TaskSpec
+from harness.schema.run import RunSpec
 from harness.workflow.dag import Dag
 
 #: A training step reads each token forwards and backwards, and the way back costs twice the way there.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from methods.base import AdapterSettings, MechanismError, Method, OperationSteps, TrainingContext
 from methods.increlora.growth import GrowthSchedule, plan_growth, plan_schedule
 from methods.peft_support import OperationLog, Steps, orthogonality, resolve_steps, save_plain_lora

@@ -12,7 +12,7 @@ from benchmarks import training
 from benchmarks.choices import _require_agreement
 from benchmarks.gpu7b.bench import Bench
 from benchmarks.rounds import Size, in_turn
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.records.bench import BenchRecord, Cost, Round, Row, read
 
 

@@ -23,13 +23,14 @@ from benchmarks.gpu7b.parts import Circumstances, PlannedPart, attempt
 from benchmarks.gpu7b.scale import LLAMA2_7B, PAPER, SMOKE, flops_per_token, timed_runs
 from benchmarks.gpu7b.training import harness_candidate, measure, predicted
 from harness import files
-from harness.config import ConfigError, TrainingSpec
 from harness.data.tokens import IGNORE_INDEX
+from harness.errors import ConfigError
 from harness.figures import __main__ as figures
 from harness.figures import gpu7b as figure
 from harness.figures import style
 from harness.records import gpu7b
 from harness.records.gpu7b import Gpu7bRecord, MatmulRate, Part
+from harness.schema.training import TrainingSpec
 from harness.train.trainer import training_arguments
 from tests import preloaded
 from tests.paths import ROOT

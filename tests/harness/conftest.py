@@ -37,8 +37,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 @pytest.fixture(scope="session")
 def llama2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
     """One of LLaMA2's kind, loaded as that of a base model is."""
-    from harness.config import BaseModelSpec, LocalModel
     from harness.models.load import load_tokenizer
+    from harness.schema.base_models import BaseModelSpec, LocalModel
     from tests.tiny_models import llama
 
     folder = tmp_path_factory.mktemp("llama2")

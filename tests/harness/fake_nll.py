@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from harness.config import Experiment
+from harness.schema.experiment import Experiment
 from tests.harness import fake_runs
 from tests.harness.figures import fake_figures
 

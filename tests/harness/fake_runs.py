@@ -12,10 +12,13 @@ import numpy as np
 
 import methods
 from evaluation import sets
-from harness.config import SCHEMA_VERSION, Experiment, MethodSpec, RunSpec, TrainingSpec
 from harness.experiment.runs import base_evaluations
 from harness.records.grader_sources import grader_sources
 from harness.records.read import load_records
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SCHEMA_VERSION
+from harness.schema.run import MethodSpec, RunSpec
+from harness.schema.training import TrainingSpec
 from harness.tables import build as tables
 from harness.tables.base_row import BaseAnswers
 

@@ -23,7 +23,7 @@ from snakemake.cli import get_argument_parser
 
 from harness import cli, progress
 from harness.arguments import overrides
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.experiment.runs import load_experiment
 from harness.measure import timing
 from harness.workflow.dag import Dag, read_config

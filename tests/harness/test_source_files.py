@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from harness import source_files
-from harness.config import GeneratedData, InferenceSpec, TaskSpec
 from harness.evaluate.finished_tasks import task_key
 from harness.figures.catalogue import figures
+from harness.schema.data import GeneratedData
+from harness.schema.evaluation import InferenceSpec, TaskSpec
 from harness.workflow.dag import MODULES, code_of, figure_code, method_code
 
 #: A package of its own: main imports in three ways, one of them inside a function, and names a process by its module.

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from methods.base import MechanismError
 from methods.increlora.growth import GrowthSchedule, plan_growth, plan_schedule
 from methods.increlora.layer import RESERVE_WEIGHT, IncreLoraLinear

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 import methods
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from tests.methods import toy
 
 SHARED = {"r": 5, "lora_alpha": 16, "lora_dropout": 0.3, "target_modules": ("q_proj",)}

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 import methods
-from harness.config import Experiment, RunSpec
 from harness.experiment.runs import load_run
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.train.run import Folders, train
 from tests import preloaded
 from tests.experiments import miniature, settings_of, write

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import methods
-from harness.config import ConfigError
+from harness.errors import ConfigError
 
 IMPORTS = """
 from abc import abstractmethod

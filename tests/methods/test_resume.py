@@ -23,10 +23,11 @@ import pytest
 import torch
 
 import methods
-from harness.config import Experiment, RunSpec
 from harness.experiment.runs import load_run
 from harness.provenance import file_sha256
 from harness.records import importance
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.train import run as run_module
 from harness.train import trainer as trainer_module
 from harness.train.checkpoints import what_is_missing

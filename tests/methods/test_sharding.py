@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import methods
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.train.run import _refuse_other_sharding
 from harness.train.trainer import MethodTrainer
 

@@ -20,7 +20,7 @@ import yaml
 from snakemake.cli import parse_args
 
 from harness.cli import RESULTS, SCRATCH, Config
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.figures.catalogue import figures
 from harness.progress import Plan
 from harness.records import bench

@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 
 from harness.cli import add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
-from harness.config import canonical_json
 from harness.experiment.runs import all_runs, load_experiment, timing_runs
 from harness.experiment.yaml_file import placed
 from harness.figures.catalogue import check_sweeps
+from harness.schema.fields import canonical_json
 from harness.train import reporting
 from harness.workflow.preflight.data import Sets, check_answers, check_data, check_prompts
 from harness.workflow.preflight.machine import check_disk, check_engines, check_gpu, check_hub, check_lm_eval, check_memories

@@ -8,9 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import ConfigError, EvaluationSpec, Experiment, LocalData, RunSpec, TaskSpec, TrainingData, canonical_json
-from harness.errors import KeyPath, within
+from harness.errors import ConfigError, KeyPath, within
 from harness.experiment.runs import base_evaluations, pruned_tasks, pruning_runs, settings_named
+from harness.schema.data import LocalData, TrainingData
+from harness.schema.evaluation import EvaluationSpec, TaskSpec
+from harness.schema.experiment import Experiment
+from harness.schema.fields import canonical_json
+from harness.schema.run import RunSpec
 from harness.train.steps import length_key, method_schedule, step_counts
 from harness.workflow.preflight.models import positions_of
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from evaluation.grading import runs_programs
 from evaluation.sandbox import isolation
 from harness.cli import Config
-from harness.config import ConfigError, Experiment, RunSpec
 from harness.engine import process
-from harness.errors import KeyPath, within
+from harness.errors import ConfigError, KeyPath, within
 from harness.experiment.gpus import gpus_of
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.lock import lock_file, read_lock
 from harness.experiment.runs import base_evaluations, settings_named
 from harness.plan.peaks import Peaks, check_memory, smallest_gpu
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.workflow.preflight.data import all_asked
 
 

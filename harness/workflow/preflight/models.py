@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods
-from harness.config import ConfigError, Experiment, HubModel, LocalModel, RunSpec
+from harness.errors import ConfigError
 from harness.experiment.runs import model_keys, settings_named, timing_runs
 from harness.plan.cost import disk_bytes
+from harness.schema.base_models import HubModel, LocalModel
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -15,8 +15,10 @@ from evaluation.grading import check_available, grade, graders_for, graders_of
 from evaluation.sandbox import run as sandbox
 from evaluation.sandbox.run import Limits, run
 from evaluation.sets import examples
-from harness.config import ConfigError, GeneratedData, TaskSpec
+from harness.errors import ConfigError
 from harness.evaluate.task import evaluate_task
+from harness.schema.data import GeneratedData
+from harness.schema.evaluation import TaskSpec
 from tests.paths import SHARED, needs_shared
 
 LIMITS = Limits(timeout_s=10)

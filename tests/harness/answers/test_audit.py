@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness.answers import audit
-from harness.config import SCHEMA_VERSION, ConfigError
+from harness.errors import ConfigError
+from harness.schema.fields import SCHEMA_VERSION
 from tests.paths import ROOT
 
 

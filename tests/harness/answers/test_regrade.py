@@ -11,7 +11,7 @@ import pytest
 
 import harness.models.load
 from harness.answers import regrade
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.evaluate import base
 from harness.experiment.runs import load_experiment
 from harness.files import write_json, write_jsonl

@@ -17,9 +17,12 @@ from harness.claims.evidence import Evidence
 from harness.claims.ledger import load_claims
 from harness.claims.verdicts import Claim, Part, Quantity, Range, combine, judged, of_difference
 from harness.cli import Config
-from harness.config import ConfigError, Experiment, MarginSpec, RunSpec
+from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, load_experiment, pruning_runs, table_runs
 from harness.records import importance
+from harness.schema.comparisons import MarginSpec
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables.build import load_table

@@ -15,7 +15,7 @@ import pytest
 
 from harness.command import __main__ as command
 from harness.command import demo
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 

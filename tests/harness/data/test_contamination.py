@@ -12,11 +12,13 @@ import pytest
 from evaluation import sets
 from evaluation.example import Example
 from evaluation.sets import examples
-from harness.config import ConfigError, FileData, TaskSpec, TrainingData
 from harness.data import contamination
 from harness.data.__main__ import main
 from harness.data.contamination import LISTED_IDS, contamination_summary
 from harness.data.load import source_fingerprint
+from harness.errors import ConfigError
+from harness.schema.data import FileData, TrainingData
+from harness.schema.evaluation import TaskSpec
 from tests.experiments import miniature, write
 from tests.paths import SHARED, needs_shared
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from harness.config import ConfigError, FileData, GeneratedData, TrainingData
 from harness.data.batches import PackedCollator, PaddedCollator, ShareOfBatches, is_empty
 from harness.data.load import load_records, source_fingerprint
 from harness.data.tokens import IGNORE_INDEX, encode_example, noted_lengths, training_set
+from harness.errors import ConfigError
 from harness.experiment.runs import load_run
+from harness.schema.data import FileData, GeneratedData, TrainingData
 from harness.train import attention
 from harness.train.run import Folders, load_inputs
 from tests.experiments import miniature, write

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from harness.config import ConfigError, FileData
 from harness.data.load import load_records
+from harness.errors import ConfigError
+from harness.schema.data import FileData
 from harness.workflow.preflight import __main__ as preflight
 from tests.experiments import miniature, write
 from tests.fake_hub import FakeHub, gsm8k

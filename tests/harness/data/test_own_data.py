@@ -12,13 +12,16 @@ import pytest
 from pyarrow import parquet
 
 from harness.cli import Config
-from harness.config import ConfigError, EvaluationSpec, LocalData, RunSpec
 from harness.data.check import check_experiment
 from harness.data.load import load_records
 from harness.data.tokens import noted_lengths
+from harness.errors import ConfigError
 from harness.evaluate.task import check_task
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.runs import all_runs, load_experiment
+from harness.schema.data import LocalData
+from harness.schema.evaluation import EvaluationSpec
+from harness.schema.run import RunSpec
 from harness.workflow.dag import Dag, code_of, set_code
 from harness.workflow.preflight.data import Sets, check_data
 from tests.experiments import miniature, write

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.config import ConfigError
 from harness.engine import process
 from harness.engine.process import PYTHON, VLLM, EngineError
+from harness.errors import ConfigError
 from tests import fake_vllm
 from tests.tiny_models import byte_tokenizer, llama
 
@@ -27,7 +27,9 @@ def ask(folder: Path, *, prefix_caching: bool = True, **changes: object) -> list
         return answer
 
 
-def test_an_engine_gets_the_weights_the_free_memory_and_whether_to_cache_prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_gets_weights_and_free_memory_and_whether_to_cache_prefixes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(PYTHON, str(fake_vllm.environment(tmp_path)))
     monkeypatch.setenv("FAKE_VLLM", "end")
     assert ask(tmp_path) == [[257], [257]]

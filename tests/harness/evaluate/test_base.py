@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.evaluate import base as evaluate_base
 from harness.experiment.runs import load_experiment
 from tests.experiments import miniature, write

@@ -10,7 +10,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evaluation.example import Example
 from evaluation.graders.choices import ChoiceScore
-from harness.config import TaskSpec
 from harness.engine.generate import Completion, generate
 from harness.engine.rows import choice_loglikelihoods, reference_nll
 from harness.evaluate.answers import Answers
@@ -18,6 +17,7 @@ from harness.evaluate.batch_effect import batch_effect, other_batch_size
 from harness.evaluate.task import evaluate_task
 from harness.models.output_layer import float32_head
 from harness.protocols import with_defaults
+from harness.schema.evaluation import TaskSpec
 from harness.synthetic import GENERATORS
 from tests.byte_models import PROMPTS, SIZES
 from tests.rounding import rounding_bound, sums_of_scores

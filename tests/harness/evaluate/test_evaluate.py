@@ -16,24 +16,17 @@ import harness.data.contamination
 import harness.data.load
 import harness.engine.generate
 import harness.models.load
-from harness.config import (
-    SCHEMA_VERSION,
-    BaseModelSpec,
-    ConfigError,
-    EvaluationSpec,
-    GeneratedData,
-    InferenceSpec,
-    LocalModel,
-    MethodSpec,
-    RunSpec,
-    TaskSpec,
-    TrainingData,
-    TrainingSpec,
-)
 from harness.engine import process
+from harness.errors import ConfigError
 from harness.evaluate import run as evaluate
 from harness.evaluate.run import TaskError, evaluate_run
 from harness.evaluate.task import evaluate_task
+from harness.schema.base_models import BaseModelSpec, LocalModel
+from harness.schema.data import GeneratedData, TrainingData
+from harness.schema.evaluation import EvaluationSpec, InferenceSpec, TaskSpec
+from harness.schema.fields import SCHEMA_VERSION
+from harness.schema.run import MethodSpec, RunSpec
+from harness.schema.training import TrainingSpec
 from tests import fake_vllm
 from tests.byte_models import SIZES
 from tests.rounding import assert_equal_but_for_rounding, sums_of_scores

@@ -12,11 +12,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import harness.engine.generate
 from evaluation.sets.llm_adapters import COMMONSENSE
 from evaluation.sets.prompts import continuation
-from harness.config import ConfigError, InferenceSpec, TaskSpec
 from harness.engine.rows import choice_loglikelihoods
+from harness.errors import ConfigError
 from harness.evaluate.task import evaluate_task
 from harness.protocols import with_defaults
 from harness.records.grader_sources import grader_sources
+from harness.schema.evaluation import InferenceSpec, TaskSpec
 from harness.synthetic import GENERATORS
 from tests.byte_models import SIZES
 from tests.rounding import assert_equal_but_for_rounding, sums_of_scores
@@ -83,7 +84,9 @@ def test_a_tie_is_recorded_and_worth_1_over_k(model, tokenizer, monkeypatch) -> 
     monkeypatch.setattr(
         harness.engine.rows, "choice_loglikelihoods", lambda *args, **_: [[(value, 1) for value in nats.values()]] * 6
     )
-    result = evaluate_task(model, tokenizer, "s", task("siqa", grader="loglikelihood"), records, how=InferenceSpec(scoring="rows"))
+    result = evaluate_task(
+        model, tokenizer, "s", task("siqa", grader="loglikelihood"), records, how=InferenceSpec(scoring="rows")
+    )
     worth = [0.0 if record["answer"] == "answer3" else 0.5 for record in records]
     assert len(set(worth)) == 2
     metrics, rows = result.metrics, result.predictions

@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from harness.config import ConfigError, EvaluationSpec, LmEvalSpec
+from harness.errors import ConfigError
+from harness.schema.evaluation import EvaluationSpec, LmEvalSpec
 from tests import experiments
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")

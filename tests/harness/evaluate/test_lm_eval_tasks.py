@@ -12,9 +12,10 @@ import yaml
 from evaluation.sets import examples, llm_adapters
 from evaluation.sets.llm_adapters import COMMONSENSE
 from evaluation.sets.prompts import TEMPLATES, continuation
-from harness.config import ConfigError, LmEvalSpec
 from harness.data.load import load_records
+from harness.errors import ConfigError
 from harness.protocols import with_defaults
+from harness.schema.evaluation import LmEvalSpec
 from tests.paths import ROOT, SHARED, needs_shared
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")

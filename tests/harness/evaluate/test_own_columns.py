@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.config import EvaluationSpec, TaskSpec
 from harness.evaluate.task import check_task, evaluate_task
+from harness.schema.evaluation import EvaluationSpec, TaskSpec
 
 RECORDS = [{"q": f"{n} + {n}?", "a": 2 * n, "xs": [2 * n, 2 * n + 1]} for n in range(4)]
 

@@ -11,10 +11,11 @@ import pytest
 
 from evaluation.graders import answers
 from harness import reported
-from harness.config import ConfigError, EvaluationSpec, InferenceSpec, LmEvalSpec
+from harness.errors import ConfigError
 from harness.evaluate.finished_tasks import task_key
 from harness.evaluate.task import evaluate_task
 from harness.experiment.runs import all_runs, load_experiment
+from harness.schema.evaluation import EvaluationSpec, InferenceSpec, LmEvalSpec
 from harness.workflow.dag import code_of, set_code
 from harness.workflow.preflight.data import Sets, check_data
 from tests import own_set

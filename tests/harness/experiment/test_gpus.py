@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.config import ConfigError, RunSpec
+from harness.errors import ConfigError
 from harness.experiment.gpus import check_world, gpus_of
 from harness.experiment.runs import all_runs, load_experiment
+from harness.schema.run import RunSpec
 from tests.experiments import miniature, write
 
 NAMES = ("lora", "dora", "full-ft")

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness.config import ConfigError, FileData, HubModel
+from harness.errors import ConfigError
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.lock import Lock, LockedRepository, lock_file, read_lock, write_lock
 from harness.experiment.runs import all_runs, load_experiment
+from harness.schema.base_models import HubModel
+from harness.schema.data import FileData
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, load_experiment, load_run, metric_of, sweep_runs, table_runs
 from tests.experiments import miniature, write
 from tests.paths import ROOT

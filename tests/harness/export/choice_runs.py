@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.config import SCHEMA_VERSION
+from harness.schema.fields import SCHEMA_VERSION
 
 
 def row(number: int, scores: dict[str, float], gold: str, **changes: Any) -> dict[str, Any]:

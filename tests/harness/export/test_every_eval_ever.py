@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.export import every_eval_ever
 from harness.records.versioned import MissingRecord
 from tests.harness import fake_runs

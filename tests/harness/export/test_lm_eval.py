@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.export import lm_eval as lm_eval_export
 from tests.harness.export import choice_runs
 

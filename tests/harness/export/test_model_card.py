@@ -13,8 +13,9 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from beamlora import BeamLoraConfig, export_lora
-from harness.config import SCHEMA_VERSION, ConfigError
+from harness.errors import ConfigError
 from harness.export import model_card
+from harness.schema.fields import SCHEMA_VERSION
 from tests import tiny_models
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

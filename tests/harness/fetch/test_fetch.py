@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.experiment.lock import read_lock
 from harness.experiment.runs import all_runs, load_experiment
 from harness.fetch import __main__ as command

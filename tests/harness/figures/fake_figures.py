@@ -12,11 +12,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from harness.config import SCHEMA_VERSION, Experiment, RunSpec
 from harness.experiment.runs import all_runs, pruning_runs, timing_runs
 from harness.figures import Selection, catalogue, style
 from harness.figures.inputs import Inputs
 from harness.records import importance
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SCHEMA_VERSION
+from harness.schema.run import RunSpec
 from tests.harness import fake_runs
 
 RANKS, LAYERS, STEPS = 16, 2, 120

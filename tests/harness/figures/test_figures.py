@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.config import ConfigError, Experiment
+from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, sweep_runs, table_runs
 from harness.figures import __main__ as command
 from harness.figures import catalogue, interactive, style
@@ -23,6 +23,7 @@ from harness.files import json_text
 from harness.records import importance, pruning, timing
 from harness.records.read import load_records
 from harness.records.versioned import MissingRecord, RecordError
+from harness.schema.experiment import Experiment
 from harness.tables import rates
 from harness.tables.build import build_table
 from tests.harness import fake_runs

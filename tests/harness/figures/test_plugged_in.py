@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from harness.cli import Config
-from harness.config import ConfigError, Experiment
+from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.figures import __main__ as command
 from harness.figures import catalogue, interactive
+from harness.schema.experiment import Experiment
 from harness.workflow.dag import Dag, figure_code
 from harness.workflow.targets import target_runs
 from tests import preloaded, readme

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.config import SCHEMA_VERSION, ConfigError, Experiment, RunSpec
+from harness.errors import ConfigError
 from harness.evaluate.run import evaluate_run
 from harness.experiment.runs import load_run
 from harness.measure import pruning
@@ -19,6 +19,9 @@ from harness.measure.pruning import PrunableModel, prune_run, ranks_to_prune
 from harness.models.load import load_for_evaluation
 from harness.records import importance
 from harness.records.pruning import FILE, read
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SCHEMA_VERSION
+from harness.schema.run import RunSpec
 from harness.train.run import Folders, train
 from tests.experiments import miniature, write
 from tests.rounding import assert_equal_but_for_rounding

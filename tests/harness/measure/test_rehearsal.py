@@ -12,12 +12,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import methods
-from harness.config import RunSpec
 from harness.experiment.runs import load_experiment, table_runs
 from harness.measure.rehearsal import peak_bytes
 from harness.models.architecture import architecture
 from harness.models.stand_in import model_config
 from harness.plan.peaks import largest_batch
+from harness.schema.run import RunSpec
 from harness.train import attention
 from harness.train.run import Base, Folders, make_trainer
 from methods.lora import Lora

@@ -17,12 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import methods
-from harness.config import ConfigError, Experiment, RunSpec
+from harness.errors import ConfigError
 from harness.experiment.runs import load_experiment, load_run, timing_runs
 from harness.measure import loaded, timing
 from harness.measure.time_lapse import kinds_of_steps, plan_steps
 from harness.measure.timing import measure_all
 from harness.records.timing import Measurement, TimingRecord, read, summarise
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from tests.experiments import miniature, settings_of, write
 from tests.paths import ROOT
 

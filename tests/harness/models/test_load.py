@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from harness.config import BaseModelSpec, RunSpec
 from harness.experiment.runs import load_run
 from harness.models.load import cast_weights, load_base, load_base_for_evaluation, load_for_evaluation
+from harness.schema.base_models import BaseModelSpec
+from harness.schema.run import RunSpec
 from tests.experiments import miniature, write
 from tests.tiny_models import byte_tokenizer, llama
 

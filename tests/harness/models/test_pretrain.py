@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from harness.config import BuiltModel, ConfigError
+from harness.errors import ConfigError
 from harness.experiment.runs import load_experiment
 from harness.models.pretrain import build_base_model, learning_rate, main
 from harness.models.stand_in import build_tokenizer, model_config
 from harness.provenance import file_sha256
+from harness.schema.base_models import BuiltModel
 from tests.paths import ROOT
 from tests.rounding import rounding_bound, sums_of
 

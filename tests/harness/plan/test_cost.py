@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.config import SCHEMA_VERSION, ConfigError, RunSpec
+from harness.errors import ConfigError
 from harness.experiment.runs import load_experiment, table_runs
 from harness.models.architecture import KNOWN, Architecture, architecture
 from harness.plan import cost, work
@@ -20,6 +20,8 @@ from harness.plan.calibration import Calibration
 from harness.plan.peaks import Peaks, largest_batch, remedy, spared
 from harness.records import gpu7b
 from harness.records.timing import Measurement
+from harness.schema.fields import SCHEMA_VERSION
+from harness.schema.run import RunSpec
 from tests.experiments import miniature, write
 from tests.paths import ROOT
 

@@ -13,8 +13,8 @@ import torch
 
 import methods
 from harness import reported
-from harness.config import SCHEMA_VERSION, ConfigError
 from harness.data.tokens import TokenizedSet, note_lengths, training_set
+from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, load_experiment, table_runs
 from harness.models.architecture import Architecture, architecture
 from harness.models.stand_in import build_tokenizer, model_config
@@ -24,6 +24,7 @@ from harness.plan.peaks import Peaks
 from harness.plan.settings import table4_check, used_settings
 from harness.plan.text import print_plan
 from harness.plan.work import PlannedRun, Planner
+from harness.schema.fields import SCHEMA_VERSION
 from harness.workflow.targets import target_runs
 from methods.base import Method, OperationSteps, TrainingContext
 from methods.lora import Lora
@@ -203,7 +204,7 @@ def test_operations_that_depend_on_an_epoch_of_unknown_length_stay_unknown(
 
 @pytest.mark.parametrize("folder", ["harness/experiment", "harness/plan", "harness/tables", "harness/workflow"])
 def test_what_plans_and_tabulates_names_no_method(folder: str) -> None:
-    """Which one the baseline is, and which one the paper proposes, is said in ``harness.config``."""
+    """Which one the baseline is, and which one the paper proposes, is said in ``harness.schema.fields``."""
     for path in sorted((ROOT / folder).glob("*.py")):
         nodes = list(ast.walk(ast.parse(path.read_text())))
         assert {node.value for node in nodes if isinstance(node, ast.Constant)} & set(methods.registry()) == set(), path

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.config import TaskSpec
 from harness.records.grader_sources import graded_otherwise, graded_unlike, grader_sources, how_graded
+from harness.schema.evaluation import TaskSpec
 
 
 def task(format: str, **settings: object) -> TaskSpec:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.experiment.runs import load_run
 from harness.records import importance
 from harness.records.importance import ImportanceHistory, deciles, evenness, variation

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.config import RunSpec
 from harness.records.matrices import check_same_examples, measured_matrix, score_matrix
 from harness.records.read import RunRecord, load_records
 from harness.records.versioned import RecordError
+from harness.schema.run import RunSpec
 from tests.harness import fake_runs
 
 EXPERIMENT = fake_runs.experiment(seeds=(0, 1), methods={"llama-tiny": ("lora",)}, domains={"math": {"gsm8k": 3}})

@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 
 from harness.cli import Config
-from harness.config import SCHEMA_VERSION, Experiment, RunSpec
 from harness.records import read as records
 from harness.records import versioned
 from harness.records.__main__ import main
 from harness.records.frame import to_frame, write_parquet
 from harness.records.matrices import score_matrix
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SCHEMA_VERSION
+from harness.schema.run import RunSpec
 from tests.harness import fake_runs
 
 EXPERIMENT = fake_runs.experiment(seeds=(0, 1), methods={"llama-tiny": ("lora", "beamlora")}, domains={"math": {"gsm8k": 6}})

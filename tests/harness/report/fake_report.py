@@ -14,13 +14,14 @@ from PIL import Image
 
 from harness.claims import __main__ as claims
 from harness.cli import Config
-from harness.config import SCHEMA_VERSION, Experiment
 from harness.experiment.runs import all_runs, base_evaluations, pruning_runs
 from harness.figures import catalogue, style
 from harness.figures.inputs import Inputs
 from harness.records import bench
 from harness.records.read import run_folder
 from harness.report.sources import Source, open_source
+from harness.schema.experiment import Experiment
+from harness.schema.fields import SCHEMA_VERSION
 from tests.harness import fake_runs
 from tests.harness.figures import fake_figures
 

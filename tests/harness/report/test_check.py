@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from harness.cli import Config
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.experiment.runs import all_runs
 from harness.report import __main__ as command
 from harness.report import page, sources

@@ -13,13 +13,13 @@ import pytest
 
 from harness.claims import __main__ as claims
 from harness.cli import Config
-from harness.config import Experiment
 from harness.figures import catalogue, style
 from harness.records.versioned import MissingRecord
 from harness.report import one_number, page
 from harness.report.check import check
 from harness.report.recompute import Raw, TableNumbers
 from harness.report.sources import Source, open_source
+from harness.schema.experiment import Experiment
 from harness.tables import __main__ as tables
 from harness.tables.build import load_table
 from harness.tables.cells import Table

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from harness.cli import Config
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.experiment.runs import all_runs
 from harness.figures import catalogue, style
 from harness.figures.inputs import Inputs

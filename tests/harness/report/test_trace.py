@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import ConfigError
+from harness.errors import ConfigError
 from harness.records.grader_sources import grader_sources
 from harness.report import sources, trace
 from harness.report.one_number import pick

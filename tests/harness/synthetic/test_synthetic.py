@@ -110,8 +110,8 @@ def _asked(format: str) -> set[str]:
 
 
 def test_closed_questions_have_balanced_answers_and_fit_the_stand_ins() -> None:
-    from harness.config import PretrainingSpec
     from harness.models.stand_in import build_tokenizer
+    from harness.schema.base_models import PretrainingSpec
 
     tokenizer = build_tokenizer(PretrainingSpec(max_steps=1, learning_rate=1.0, vocab_size=640, corpus_documents=5000))
     train = GENERATORS["commonsense"](2000, 0)
@@ -157,8 +157,8 @@ def test_pretraining_shows_no_held_out_equation_program_or_prompt() -> None:
 
 
 def test_the_base_has_seen_every_token_that_fine_tuning_writes() -> None:
-    from harness.config import PretrainingSpec
     from harness.models.stand_in import build_tokenizer
+    from harness.schema.base_models import PretrainingSpec
 
     spec = PretrainingSpec(max_steps=1, learning_rate=1.0, vocab_size=640, corpus_documents=5000)
     tokenizer = build_tokenizer(spec)

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from harness.config import ConfigError, Experiment, RunSpec
+from harness.errors import ConfigError
 from harness.experiment.runs import load_experiment, sweep_runs, table_runs
 from harness.records.read import load_record
 from harness.records.versioned import MissingRecord
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.tables import rates, rates_table
 from harness.tables.__main__ import main
 from harness.tables.build import build_table

@@ -16,8 +16,8 @@ import yaml
 from rich.console import Console
 
 from harness.cli import Config, parse_config
-from harness.config import Experiment
 from harness.records.read import load_records
+from harness.schema.experiment import Experiment
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables import render, summary

@@ -17,9 +17,10 @@ from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
 from harness import reported
-from harness.config import Experiment, RunSpec
 from harness.records.grader_sources import grader_sources
 from harness.records.versioned import MissingRecord, RecordError
+from harness.schema.experiment import Experiment
+from harness.schema.run import RunSpec
 from harness.tables import render, summary
 from harness.tables.base_row import load_base_answers
 from harness.tables.build import Table

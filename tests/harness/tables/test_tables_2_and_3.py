@@ -15,12 +15,13 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from harness import reported
-from harness.config import ConfigError, Experiment
+from harness.errors import ConfigError
 from harness.experiment import table4
 from harness.experiment.runs import load_experiment, settings_runs
 from harness.records.frame import to_frame
 from harness.records.read import load_records
 from harness.records.versioned import MissingRecord, RecordError
+from harness.schema.experiment import Experiment
 from harness.statistics import stats
 from harness.tables import render
 from harness.tables import words as text

@@ -14,10 +14,10 @@ from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from harness.config import ConfigError, TrainingSpec
 from harness.data.batches import PackedCollator, PaddedCollator
 from harness.data.tokens import IGNORE_INDEX
-from harness.errors import OutOfMemory
+from harness.errors import ConfigError, OutOfMemory
+from harness.schema.training import TrainingSpec
 from harness.train import attention
 from harness.train import trainer as trainer_module
 from harness.train.checkpoints import out_of_memory

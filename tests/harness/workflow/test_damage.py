@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 from harness import cli, files
-from harness.config import SCHEMA_VERSION
 from harness.figures import style
 from harness.files import write_json, write_jsonl
+from harness.schema.fields import SCHEMA_VERSION
 from harness.workflow.dag import Dag
 from harness.workflow.damage import set_aside_damaged
 from tests.experiments import miniature, write

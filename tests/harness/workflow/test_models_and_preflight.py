@@ -14,13 +14,15 @@ import pytest
 from evaluation.sandbox import isolation
 from evaluation.sets import examples
 from evaluation.sets.prompts import TEMPLATES
-from harness.config import BaseModelSpec, ConfigError, GgufModel, HubModel, RunSpec
 from harness.data.load import load_records
 from harness.engine import process
+from harness.errors import ConfigError
 from harness.evaluate import lm_eval
 from harness.experiment.runs import all_runs, load_experiment
 from harness.models.architecture import Architecture
 from harness.models.load import gguf_path, ignored_config_fields, load_config
+from harness.schema.base_models import BaseModelSpec, GgufModel, HubModel
+from harness.schema.run import RunSpec
 from harness.train import __main__ as training
 from harness.train import reporting
 from harness.workflow.preflight import __main__ as preflight

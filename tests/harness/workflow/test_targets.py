@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.config import ConfigError, Experiment
+from harness.errors import ConfigError
 from harness.experiment.runs import load_experiment
+from harness.schema.experiment import Experiment
 from harness.workflow.targets import TABLE_TARGETS, check_targets, target_runs
 from tests import preloaded
 from tests.experiments import miniature, write
