@@ -43,7 +43,8 @@ def _selection(args: argparse.Namespace) -> Selection:
 
 
 def _draw_gpu7b(args: argparse.Namespace) -> int:
-    from harness.figures import gpu7b, style
+    from harness.figures import style
+    from harness.figures.costs import gpu7b
 
     if args.figure != "time_memory":
         raise ConfigError(f"--gpu7b: found it for figure {args.figure}, expected time_memory")

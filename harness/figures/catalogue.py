@@ -98,6 +98,16 @@ def _tested(runs: Sequence[RunSpec]) -> Sequence[RunSpec]:
     return runs if all(run.evaluation.on("test") for run in runs) else []
 
 
+def _compared_runs(experiment: Experiment) -> Sequence[RunSpec]:
+    tables = [table_runs(experiment, name) for name in experiment.tables]
+    return list({run.run_id: run for runs in tables if compares(runs) for run in runs}.values())
+
+
+def compares(runs: Sequence[RunSpec]) -> bool:
+    """Whether a table has several methods, all of them with a test set."""
+    return len({run.method.key for run in runs}) > 1 and bool(_tested(runs))
+
+
 def _timing_file(experiment: Experiment) -> Sequence[str]:
     return [] if experiment.timing is None else ["timing.json"]
 
@@ -161,9 +171,17 @@ _OWN = (
         name="time_memory",
         paper="Fig. 8, 9",
         shows="training time and peak memory of each method relative to LoRA",
-        builder="harness.figures.time_memory:build",
-        plots="harness.figures.time_memory:plots",
+        builder="harness.figures.costs.time_memory:build",
+        plots="harness.figures.costs.time_memory:plots",
         files=_timing_file,
+    ),
+    Figure(
+        name="differences",
+        paper="ours",
+        shows="each table's rows against the one that they are compared with: seeds, mean, interval, margin and word",
+        builder="harness.figures.differences:build",
+        plots="harness.figures.differences:plots",
+        runs=_compared_runs,
     ),
     Figure(
         name="operations",
@@ -177,8 +195,8 @@ _OWN = (
         name="pareto",
         paper="ours",
         shows="accuracy, or NLL, against training time, peak memory and trainable parameters",
-        builder="harness.figures.pareto:build",
-        plots="harness.figures.pareto:plots",
+        builder="harness.figures.costs.pareto:build",
+        plots="harness.figures.costs.pareto:plots",
         runs=_table1_runs,
     ),
     Figure(

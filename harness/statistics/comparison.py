@@ -62,7 +62,8 @@ class Comparison:
         d = self.difference
         turned: dict[Outcome, Outcome] = {"better": "worse", "worse": "better"}
         outcome = turned.get(self.outcome, self.outcome) if self.outcome else None
-        return replace(self, difference=replace(d, mean=-d.mean, low=-d.high, high=-d.low), outcome=outcome)
+        seeds = tuple(-value for value in d.by_seed)
+        return replace(self, difference=replace(d, mean=-d.mean, low=-d.high, high=-d.low, by_seed=seeds), outcome=outcome)
 
 
 def not_decided(seeds: int) -> str:

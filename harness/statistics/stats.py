@@ -65,6 +65,8 @@ class Difference(Estimate):
     p_sign_flip: float | None = None
     #: Of each seed by itself, the exact McNemar test; None for averages over tasks and for scores that are not binary.
     p_by_seed: tuple[float, ...] | None = None
+    #: The difference of each seed, in their order; ``mean`` is its mean.
+    by_seed: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +280,7 @@ def paired_difference(
     common = _common(delta, variance)
     half = variance.half_width(1 - confidence)
     low, high = common["mean"] - half, common["mean"] + half
+    by_seed = np.mean([matrix.mean(axis=1) for matrix in delta], axis=0).tolist()
     p_by_seed = None
     if binary and len(delta) == 1:
         wins = [(int((row > 0).sum()), int((row < 0).sum())) for row in delta[0]]
@@ -287,7 +290,7 @@ def paired_difference(
         tests = {
             "p_value": variance.p_value(common["mean"]),
             "p_equivalent": None if margin is None else variance.p_equivalent(common["mean"], margin),
-            "p_sign_flip": sign_flip(np.mean([matrix.mean(axis=1) for matrix in delta], axis=0).tolist()),
+            "p_sign_flip": sign_flip(by_seed),
         }
     elif p_by_seed is None:
         means = stratified_bootstrap(delta, rng=rng, pad=binary)
@@ -295,7 +298,7 @@ def paired_difference(
             low, high = _percentile_interval(means, delta, confidence)
     if binary:
         low, high = max(low, -1.0), min(high, 1.0)
-    return Difference(**common, low=low, high=high, **tests, p_by_seed=p_by_seed)
+    return Difference(**common, low=low, high=high, **tests, p_by_seed=p_by_seed, by_seed=tuple(by_seed))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

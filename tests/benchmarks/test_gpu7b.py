@@ -26,8 +26,8 @@ from harness import files
 from harness.data.tokens import IGNORE_INDEX
 from harness.errors import ConfigError
 from harness.figures import __main__ as figures
-from harness.figures import gpu7b as figure
 from harness.figures import style
+from harness.figures.costs import gpu7b as figure
 from harness.records import gpu7b
 from harness.records.gpu7b import Gpu7bRecord, MatmulRate, Part
 from harness.schema.training import TrainingSpec

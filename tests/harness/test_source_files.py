@@ -107,8 +107,8 @@ def test_releases_are_those_of_what_else_the_files_import(project: Path, monkeyp
         ("timing", "harness/measure/time_lapse.py", "harness/engine/generate.py"),
         ("records", "harness/records/frame.py", "harness/tables/words.py"),
         ("table", "config/paper_reported.csv", "harness/report/page.py"),
-        ("figure", "harness/figures/style.py", "harness/figures/pareto.py"),
-        ("claims", "harness/claims/ranks.py", "harness/figures/pareto.py"),
+        ("figure", "harness/figures/style.py", "harness/figures/costs/pareto.py"),
+        ("claims", "harness/claims/ranks.py", "harness/figures/costs/pareto.py"),
         ("report", "harness/report/assets/core.js", "harness/train/trainer.py"),
     ],
 )
@@ -133,10 +133,10 @@ def test_a_method_brings_its_own_files_and_no_other_methods() -> None:
     ("edited", "redrawn"),
     [
         ("harness/figures/rank_importance.py", {"rank_importance"}),
-        ("harness/figures/pareto.py", {"pareto"}),
+        ("harness/figures/costs/pareto.py", {"pareto"}),
         ("harness/figures/pruning_curve.py", {"pruning_curve", "rank_importance"}),
         ("harness/records/importance.py", {"rank_importance"}),
-        ("harness/tables/rates.py", {"learning_rate"}),
+        ("harness/tables/rates.py", {"differences", "learning_rate"}),
         ("harness/figures/style.py", set(figures())),
         ("harness/report/page.py", set()),
     ],

@@ -171,8 +171,45 @@ def test_pareto_shows_the_average_of_table_1(built: Built, made: Experiment, res
         assert own["parameters"] == row.trainable_parameters
 
 
+def test_differences_are_those_of_the_tables_seed_by_seed(built: Built, made: Experiment, results: Path):
+    plot = built("differences")
+    runs = table_runs(made, "table1")
+    table = build_table(made, "table1", runs, load_records(runs, results=results))
+    decisions = table.decisions()
+    data = plot.data
+    assert [len(data[data["row"] == row]) for row in ("mean", "seed")] == [len(decisions), len(decisions) * len(SEEDS)]
+    for decision, (_, mean) in zip(decisions, data[data["row"] == "mean"].iterrows(), strict=True):
+        d = decision.comparison.difference
+        assert (mean["difference"], mean["low"], mean["high"]) == (d.mean, d.low, d.high)
+        assert (mean["metric"], mean["method"], mean["word"]) == (
+            decision.metric,
+            decision.row.method_key,
+            "not decided (2 seeds)",
+        )
+        assert mean["margin"] == getattr(made.comparisons.margin, decision.metric)
+        seeds = data[(data["row"] == "seed") & (data["panel"] == mean["panel"]) & (data["metric"] == mean["metric"])]
+        tasks = [task for task, spec in made.domains[decision.column.domain].evaluation.tasks.items() if spec.split == "test"]
+        for seed, value in seeds[["seed", "difference"]].itertuples(index=False):
+            score = {
+                key: np.mean([accuracy(results, f"{decision.column.domain}/llama-tiny/{key}/seed{seed}", t) for t in tasks])
+                for key in ("beamlora", "lora")
+            }
+            assert value == pytest.approx(score["beamlora"] - score["lora"])
+        assert seeds["difference"].mean() == pytest.approx(d.mean)
+    words = words_in(plot.figure)
+    assert "not decided (2 seeds)" in words and "right is better" in words and "Seeds 0, 1." in words
+
+
+def test_differences_say_what_diverged_and_how_far_an_interval_goes(made: Experiment, own_results: Path):
+    fake_figures.diverge(next(run for run in all_runs(made) if run.run_id == "math/llama-tiny/lora/seed1"), own_results)
+    data, words = data_of("differences", made, own_results), words_of("differences", made, own_results)
+    own = data[data["panel"].str.contains("Math")]
+    assert own.loc[own["row"] == "seed", "seed"].tolist() == [0] and (own["n_diverged"] == 1).all()
+    assert "not decided (1 seed); 1 diverged" in words and "Diverged runs are in no mean." in words
+
+
 def test_a_point_is_on_the_frontier_if_no_other_beats_it():
-    from harness.figures.pareto import frontier
+    from harness.figures.costs.pareto import frontier
 
     assert frontier([1, 2, 3, 3, 1], [0.5, 0.4, 0.9, 0.8, 0.5]) == [True, False, True, False, True]
 
@@ -293,7 +330,7 @@ def test_a_diverged_run_is_shown_and_in_no_mean(made: Experiment, own_results: P
     assert "1 of 2 diverged" in words_of("rank_sweep", made, own_results)
 
 
-@pytest.mark.parametrize("figure", ["pruning_curve", "operations", "pareto", "delta_t", "learning_rate"])
+@pytest.mark.parametrize("figure", ["pruning_curve", "operations", "differences", "pareto", "delta_t", "learning_rate"])
 def test_figures_survive_a_method_of_which_every_run_diverged(made: Experiment, own_results: Path, figure: str):
     for run in all_runs(made):
         if run.method.key == "beamlora":
@@ -302,9 +339,12 @@ def test_figures_survive_a_method_of_which_every_run_diverged(made: Experiment, 
         plot = catalogue.build(figure, fake_figures.inputs(made, own_results))
     data = plot.data
     if "method" in data:
-        assert set(data.loc[data["method"] == "beamlora", "row"]) >= {"diverged"}
+        lost = "lost" if figure == "differences" else "diverged"
+        assert set(data.loc[data["method"] == "beamlora", "row"]) >= {lost}
     assert "diverged" in words_in(plot.figure)
-    assert bool(plots_of(data, figure)["panels"]) == (figure != "operations"), "of BeamLoRA nothing is left"
+    assert bool(plots_of(data, figure)["panels"]) == (figure not in ("operations", "differences")), (
+        "of BeamLoRA nothing is left"
+    )
 
 
 @pytest.mark.parametrize("figure", ["rank_sweep", "delta_t", "p_init"])
@@ -322,6 +362,7 @@ def test_a_figure_of_which_every_run_diverged_says_so(made: Experiment, own_resu
     [
         ("rank_sweep", "math/llama-tiny/lora.r=4/seed0/metrics.json", "-- rank_sweep"),
         ("pareto", "code/llama-tiny/lora/seed1/train.json", "-- pareto"),
+        ("differences", "code/llama-tiny/lora/seed1/train.json", "-- differences"),
         ("learning_rate", "math/llama-tiny/lora.learning_rate=0.01/seed0/metrics.json", "-- reproduce_learning_rate"),
         ("rank_importance", "math/llama-tiny/lora/seed0/adapter/rank_importance.npz", "--force -- .*seed0/train.json"),
         ("pruning_curve", "math/llama-tiny/beamlora/seed1/pruning.json", "-- .*beamlora/seed1/pruning.json"),
@@ -349,6 +390,7 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(
         ("learning_rate", "sweeps.learning_rate"),
         ("time_memory", "timing"),
         ("pareto", "tables.table1"),
+        ("differences", "tables"),
         ("operations", "tables"),
     ],
 )

@@ -61,14 +61,14 @@ def made(path: Path) -> Experiment:
 def test_it_is_listed_after_the_projects_own(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10 and lines[-1].split() == [NAME, "ours", "training", "time", "of", "every", "run"]
+    assert len(lines) == 11 and lines[-1].split() == [NAME, "ours", "training", "time", "of", "every", "run"]
 
 
 def test_it_is_planned(site: Path, path: Path, made: Experiment) -> None:
-    assert [figure.name for figure in catalogue.planned(made)] == ["pareto", NAME]
+    assert [figure.name for figure in catalogue.planned(made)] == ["differences", "pareto", NAME]
     assert target_runs(made, NAME) == all_runs(made)
     dag = Dag(Config(files=(path,)))
-    assert dag.drawn == ["figures/mini/pareto.png", "figures/mini/seconds.png"]
+    assert dag.drawn == ["figures/mini/differences.png", "figures/mini/pareto.png", "figures/mini/seconds.png"]
     assert dag.figure_files(NAME) == dag.records(all_runs(made), "train.json", "metrics.json")
     own = set(figure_code(NAME)) - set(figure_code("time_memory"))
     assert own == {site / "my_figures.py"}
@@ -160,7 +160,7 @@ def test_a_figure_of_another_package_may_show_a_sweep_of_its_own(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "pareto"}, "figure name 'pareto' is claimed by harness.figures.pareto:build and my_figures:build"),
+        ({"name": "pareto"}, "figure name 'pareto' is claimed by harness.figures.costs.pareto:build and my_figures:build"),
         ({"name": "not a rule"}, "my_figures:SECONDS: found .*, expected a harness.figures.catalogue.Figure"),
     ],
 )

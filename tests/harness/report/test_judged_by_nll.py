@@ -232,6 +232,17 @@ def test_figures_are_of_the_nll(made: Made, figure: str, run: str, where: dict) 
         assert means["on_frontier_seconds"].tolist() == [True, cheaper]
 
 
+def test_differences_are_of_the_nll(made: Made) -> None:
+    data, words = drawn(made, "differences")
+    own = data[(data["table"] == "table1") & (data["method"] == "beamlora") & (data["row"] == "seed")]
+    expected = [
+        made.mean(f"math/llama-tiny/beamlora/seed{seed}", "gsm8k") - made.mean(f"math/llama-tiny/lora/seed{seed}", "gsm8k")
+        for seed in made.experiment.seeds
+    ]
+    assert own["difference"].tolist() == pytest.approx(expected) and set(data["metric"]) == {"gold_nll"}
+    assert "left is better" in words and "ccuracy" not in words
+
+
 @pytest.mark.parametrize("figure", ["pruning_curve", "rank_importance"])
 def test_pruned_runs_are_shown_by_their_nll(made: Made, figure: str) -> None:
     data, words = drawn(made, figure)

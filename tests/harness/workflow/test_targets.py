@@ -65,6 +65,7 @@ PAPER_COUNTS = {
     "p_init": 7,  # six thresholds and LoRA
     "rank_importance": 2,
     "pruning_curve": 2,
+    "differences": 46,
     "operations": 6,
     "pareto": 30,
     "reproduce_learning_rate": 36,

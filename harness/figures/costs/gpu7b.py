@@ -16,8 +16,8 @@ from matplotlib.patches import Patch
 
 from harness.errors import ConfigError
 from harness.figures import style
+from harness.figures.costs.time_memory import draw_panels
 from harness.figures.inputs import long_form
-from harness.figures.time_memory import draw_panels
 from harness.records import gpu7b
 from harness.records.gpu7b import Gpu7bRecord, Part, Training
 from harness.schema.fields import BASELINE

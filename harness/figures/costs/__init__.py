@@ -1,0 +1,1 @@
+"""Figures of what training costs: time, memory and parameters, and what they buy."""
