@@ -160,20 +160,22 @@ def plots(data: pd.DataFrame) -> interactive.Json:
     panels = []
     for (table, metric, title), own in data.groupby(["table", "metric", "panel"], sort=False):
         if (own["row"] == "mean").any():
-            height = 24 * own["method"].nunique() + 20
-            layers = _layers(metric)
+            height = 28 * own["method"].nunique() + 56  # with the axis
+            layers = _layers(metric, own["margin"].dropna().max())
             panels.append(interactive.panel(f"{table}: {title}", own, layers, legend=legend, height=height))
     return interactive.plots(panels, legend=legend, columns=1)
 
 
-def _layers(metric: Metric) -> list[interactive.Json]:
+def _layers(metric: Metric, margin: float) -> list[interactive.Json]:
     shown = {"accuracy": ("Difference in accuracy (right is better)", ".1~%"), "gold_nll": (_AXES["gold_nll"], ".4~f")}
     x = interactive.number("difference", *shown[metric], zero=True)
     at = {"x": interactive.axis(x), "y": interactive.axis(interactive.names("label", "Method"), title=None)}
     counts = [interactive.number("n_seeds", "Seeds"), interactive.number("n_examples", "Examples")]
     tips = [interactive.METHOD, x, *interactive.ends(x), *counts]
     seed = [interactive.METHOD, interactive.names("seed", "Seed"), x]
+    band = {**at, "x": {"datum": -margin}, "x2": {"datum": margin}, "color": interactive.FAINT}
     return [
+        *([interactive.mark("rect", band, "mean", look={"opacity": 0.25})] if pd.notna(margin) else []),
         interactive.mark("rule", {"x": {"datum": 0}, "color": interactive.FAINT}),
         interactive.mark("rule", interactive.between(at, "x"), "mean", tips=tips, look={"strokeWidth": 1.5}),
         interactive.mark("point", at, "mean", tips=tips, look=interactive.DOT),
