@@ -26,6 +26,7 @@ from harness.export import lm_eval, model_card
 from harness.files import write_json, write_jsonl
 from harness.provenance import git_state
 from harness.records.read import read_metrics, read_predictions
+from harness.records.training import has_weights
 from harness.schema.evaluation import EvaluationSpec, TaskSpec
 
 #: What a prediction has beside its verdicts; the choices where some are scored.
@@ -60,12 +61,12 @@ def regrade(run_dir: Path, *, data_dir: str | None) -> dict[str, tuple[float | N
         predictions = run_dir / "predictions" / f"{name}.jsonl"
         write_jsonl(predictions, result.predictions)
         after[name] = before[name] | result.metrics | {"predictions_bytes": predictions.stat().st_size}
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_json(at, metrics | {"tasks": after, "regraded": {"created_at": now, "git": git_state(Path(__file__).parent)}})
-    if results:
+    if results:  # a diverged run has answered nothing
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(at, metrics | {"tasks": after, "regraded": {"created_at": now, "git": git_state(Path(__file__).parent)}})
         lm_eval.write(run_dir)
-    if results and (run_dir / "train.json").exists() and any((run_dir / "adapter").glob("**/*.safetensors")):
-        model_card.write(run_dir)
+        if has_weights(run_dir):
+            model_card.write(run_dir)
     return {name: (before[name]["accuracy"], after[name]["accuracy"]) for name in results}
 
 

@@ -27,6 +27,11 @@ def read_training(run_dir: Path) -> dict[str, Any]:
     return content
 
 
+def has_weights(run_dir: Path) -> bool:
+    """Whether what a run trained lies beside its records, which git keeps without it."""
+    return any((run_dir / "adapter").rglob("*.safetensors"))
+
+
 def check_artefact(run_dir: Path) -> None:
     """What a look at the names says of a run's artefact: a training that ended well leaves the weights that train.json lists.
     They may be gone where all that is left is to show the numbers made from them, as long as anything else of it is there.

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.records.training import FILE, has_weights
+
 #: Snakemake leaves it in each folder that a rule made; git ignores it.
 _MADE_HERE = ".snakemake_timestamp"
 
@@ -30,8 +32,7 @@ def even_dates(run: Path) -> None:
 
 def without_weights(run: Path) -> bool:
     """Whether a run's record came by git, without its weights."""
-    adapter = run / "adapter"
-    return (run / "train.json").exists() and came_by_git(run) and not any(adapter.glob("**/*.safetensors"))
+    return (run / FILE).exists() and came_by_git(run) and not has_weights(run)
 
 
 def adapter_if_needed(output: Path, code: Sequence[Path]) -> list[str]:
@@ -44,6 +45,6 @@ def adapter_if_needed(output: Path, code: Sequence[Path]) -> list[str]:
     run = output.parent
     if without_weights(run) and output.exists():
         date = output.stat().st_mtime_ns
-        if all(path.stat().st_mtime_ns <= date for path in (run / "train.json", *code)):
+        if all(path.stat().st_mtime_ns <= date for path in (run / FILE, *code)):
             return []
     return [str(run / "adapter")]

@@ -70,6 +70,13 @@ def test_the_same_graders_give_the_same_numbers_and_others_are_replaced(evaluate
     assert [graded_otherwise(task["sources"], tasks[name]) for name, task in record["tasks"].items()] == [""] * len(tasks)
 
 
+def test_of_a_diverged_run_nothing_is_written(evaluated: Path) -> None:
+    metrics = json.loads((evaluated / "metrics.json").read_text()) | {"status": "diverged", "tasks": {}}
+    write_json(evaluated / "metrics.json", metrics)
+    assert regrade.regrade(evaluated, data_dir=None) == {}
+    assert json.loads((evaluated / "metrics.json").read_text()) == metrics
+
+
 def test_other_rows_than_were_answered_are_refused_and_nothing_is_written(evaluated: Path) -> None:
     write_jsonl(evaluated.parent / "piqa.jsonl", PIQA[::-1])
     before = content(evaluated)
