@@ -30,6 +30,7 @@ MEASURES: dict[str, Callable[[Size], Iterator[Row]]] = {
     "choices": choices.measure,
     "generation": generation.measure,
     "workflow": workflow.measure,
+    "table1": workflow.measure_table1,
 }
 OUTPUT = ROOT / "results" / FILE
 

@@ -47,8 +47,8 @@ def timed(work: Callable[[], object]) -> Cost:
     return Cost(cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall)
 
 
-def timed_command(command: list[str]) -> Cost:
-    """What a command takes, with the processes that it waits for.
+def timed_command(command: list[str], *, folder: Path = ROOT) -> Cost:
+    """What a command takes that runs in a folder, with the processes that it waits for.
 
     Raises:
         RuntimeError: it fails; with the end of what it wrote.
@@ -59,7 +59,7 @@ def timed_command(command: list[str]) -> Cost:
         return usage.ru_utime + usage.ru_stime
 
     cpu, wall = children_s(), time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: found exit status {done.returncode}, expected 0: {done.stderr[-500:]}")
     return Cost(cpu_s=children_s() - cpu, wall_s=time.perf_counter() - wall)

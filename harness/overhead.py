@@ -133,6 +133,11 @@ class Overhead:
         """What the processes did but start and import; the shells that started them are in it."""
         return self.jobs_s - self.starts_s
 
+    @property
+    def all_s(self) -> float:
+        """The workflow, its work included."""
+        return self.snakemake_start_s + self.snakemake_s + self.jobs_s
+
     def sentence(self) -> str:
         """For the terminal. A share of 100 % is one core kept busy all the time."""
 
@@ -150,9 +155,12 @@ class Overhead:
 def measured() -> Overhead | None:
     """The workflow that runs this process, as far as its clock was stopped; None where nothing was measured."""
     path = os.environ.get(ENVIRONMENT_VARIABLE)
-    if path is None or not Path(path).exists():
-        return None
-    lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return None if path is None or not Path(path).exists() else read(Path(path))
+
+
+def read(path: Path) -> Overhead | None:
+    """What a workflow wrote down there; None where its clock was not stopped."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
     workflow = next((line for line in lines if "wall_s" in line), None)
     if workflow is None:
         return None

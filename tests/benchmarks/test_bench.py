@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks.__main__ as bench
-from benchmarks import training
+from benchmarks import training, workflow
 from benchmarks.choices import _require_agreement
 from benchmarks.gpu7b.bench import Bench
 from benchmarks.rounds import Size, in_turn
@@ -89,6 +89,14 @@ def test_training_runs_through_and_has_a_row_for_each_goal(tmp_path: Path, capsy
         ("IncreLoRA over LoRA, SmolLM2-135M", "time", 1.05),
     ]
     assert " left" not in capsys.readouterr().out, "the time until a last step that is never reached"
+
+
+@pytest.mark.slow
+def test_the_workflow_is_measured_over_its_work(tmp_path: Path) -> None:
+    (row,) = workflow.measure_table1(Size(smoke=True, rounds=3, scratch=tmp_path))
+    (once,) = row.rounds
+    assert once.peer is not None and 0 < once.peer.cpu_s < once.ours.cpu_s and row.goal == pytest.approx(1.087, abs=1e-3)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_row_that_shows_how_a_cost_grows_has_no_goal_to_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
