@@ -1,1 +1,1 @@
-"""Engines of generation beside transformers, each a process in an environment of its own."""
+"""What computes completions and log-likelihoods: passes through a model here, and engines in environments of their own."""
