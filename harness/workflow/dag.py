@@ -337,7 +337,7 @@ class Dag:
         """The seeds of a table's runs: another number of them renders it again."""
         return tuple(sorted({run.seed for run in target_runs(self.experiment, f"reproduce_{table}")}))
 
-    @property
+    @cached_property
     def tables(self) -> list[str]:
         """Every table: the experiment's own, its settings beside the paper's, and its learning rates."""
         names = [*self.experiment.tables, *(["table4"] if plan.settings_runs(self.experiment) else [])]
@@ -350,7 +350,7 @@ class Dag:
         record = RESULTS / bench.FILE
         return [str(record)] if record.is_file() else []
 
-    @property
+    @cached_property
     def drawn(self) -> list[str]:
         """Every figure that the experiment plans."""
         return [self.figure_of(figure.name) for figure in catalogue.planned(self.experiment)]
