@@ -1,5 +1,5 @@
-"""Every row of the tables against the one that it is compared with: the difference of each seed, their mean, its interval and
-the margin (ours)."""
+"""What the tables decide or describe, seed by seed: the difference of each row to the one that it is compared with, the mean,
+its interval and the margin (ours)."""
 
 from __future__ import annotations
 
