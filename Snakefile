@@ -12,8 +12,8 @@ from snakemake.logging import logger
 
 from harness.cli import MODELS, SCRATCH
 from harness.errors import ConfigError
-from harness.schema.fields import canonical_json
 from harness.figures.catalogue import figures
+from harness.schema.fields import canonical_json
 from harness.workflow.checkout import adapter_if_needed, even_dates, without_weights
 from harness.workflow.damage import set_aside_damaged
 from harness.workflow.dag import Dag, code_of, figure_code, hold_lock, method_code, read_config, set_code

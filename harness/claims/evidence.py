@@ -100,7 +100,7 @@ class Evidence:
             over = one.column.domain or (domain if domains == {domain} else None)
             if (one.section.model_key, one.metric, over) != (model, metric, domain):
                 continue
-            against = next((row.method_key for row in one.section.rows if row.label == one.other), None)
+            against = None if one.other_row is None else one.other_row.method_key
             if (one.row.method_key, against) == (method, other):
                 return one.family, one.comparison
             if (one.row.method_key, against) == (other, method):

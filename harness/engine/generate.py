@@ -17,7 +17,7 @@ import torch
 
 from harness.data.tokens import decode_response, encode_prompt
 from harness.engine.batches import OnBatch, batches, evaluating
-from harness.engine.prefix import Prefix
+from harness.engine.prefix import Prefix, sees_all
 from harness.engine.process import EngineError
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def generate(
         if num_beams > 1:
             decode: Callable[..., list[Completion]] = partial(_beam_search, num_beams=num_beams)
         else:
-            shares = prefix_caching and _sees_all(model, encoded, limits)
+            longest = max((len(tokens) + limit for tokens, limit in zip(encoded, limits, strict=True)), default=0)
+            shares = prefix_caching and sees_all(model, longest)
             # The last token of a prompt is read with the rows, for the logits after it begin the answer.
             decode = partial(_greedy, prefix=Prefix.read(model, [tokens[:-1] for tokens in encoded] if shares else []))
         # A batch has one limit: beam search ranks hypotheses by their length, so one row's limit must not be another's.
@@ -111,13 +112,6 @@ def generate(
             if on_batch is not None:
                 on_batch(len(completions), len(prompts))
     return [completions[row] for row in range(len(prompts))]
-
-
-def _sees_all(model: PreTrainedModel, encoded: Sequence[list[int]], limits: Sequence[int]) -> bool:
-    """Whether no row can grow longer than the model's sliding window."""
-    window = getattr(model.config, "sliding_window", None)
-    longest = max((len(tokens) + limit for tokens, limit in zip(encoded, limits, strict=True)), default=0)
-    return window is None or longest <= window
 
 
 def _left_padded(model: PreTrainedModel, encoded: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

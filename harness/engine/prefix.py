@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
 
 
+def sees_all(model: PreTrainedModel, length: int) -> bool:
+    """Whether each of so many tokens attends to all before it: none is outside the model's sliding window."""
+    window = getattr(model.config, "sliding_window", None)
+    return window is None or length <= window
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prefix:
     """The first ``length`` tokens of every sequence, and the model's cache of one row after them; None where there are none."""

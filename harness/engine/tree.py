@@ -17,7 +17,7 @@ import torch
 
 from harness.data.tokens import encode_prompt, encode_response
 from harness.engine.batches import SCORED_TOKENS, OnBatch, batches, evaluating
-from harness.engine.prefix import Prefix
+from harness.engine.prefix import Prefix, sees_all
 from harness.models.output_layer import Logits, logits_of
 
 if TYPE_CHECKING:
@@ -123,10 +123,10 @@ def _beginnings(asked: Sequence[Sequence[Response]]) -> list[list[int]]:
 
 def _window(model: PreTrainedModel, asked: Sequence[Sequence[Response]]) -> int | None:
     """How many of the last tokens each token attends to; None: all of them."""
-    window = getattr(model.config, "sliding_window", None)
     longest = max((len(one.tokens) for responses in asked for one in responses), default=0)
-    if window is None or longest <= window:
+    if sees_all(model, longest):
         return None
+    window = model.config.sliding_window
     kinds = set(getattr(model.config, "layer_types", None) or ("sliding_attention",))
     if kinds == {"sliding_attention"}:
         return int(window)

@@ -63,7 +63,7 @@ def task_key(task: TaskSpec, *, how: InferenceSpec, engine: Mapping[str, str], w
     return content_hash(
         {
             "task": task,
-            "how": how.model_dump(include=set(InferenceSpec.model_fields)),
+            "how": how.inference(),
             "engine": engine,
             "weights": weights,
             "data": data_sha256,

@@ -32,7 +32,7 @@ from harness.provenance import versions
 from harness.records.read import read_metrics, recorded_evaluation
 from harness.records.training import read_training
 from harness.schema.base_models import BaseModelSpec
-from harness.schema.evaluation import EvaluationSpec, InferenceSpec, LmEvalSpec, TaskSpec
+from harness.schema.evaluation import EvaluationSpec, LmEvalSpec, TaskSpec
 from harness.schema.experiment import Experiment
 from harness.schema.run import RunSpec
 from harness.threads import limit_threads
@@ -227,7 +227,7 @@ def compare(
             )
             results = evaluate(lm, {**tasks, "tasks": {name: task}}, limit=rows_asked)
         records = load_records(spec.source, data_dir=data_dir, limit=rows_asked)
-        rows = evaluate_task(model, tokenizer, name, spec, records, how=recorded or InferenceSpec()).predictions
+        rows = evaluate_task(model, tokenizer, name, spec, records, how=recorded).predictions
         choices = task.OUTPUT_TYPE == "multiple_choice"
         assert spec.grader is not None  # those of our lm-eval tasks have one
         agreements[name] = _compare(name, results["samples"][name], rows, choices=choices, grader=spec.grader)

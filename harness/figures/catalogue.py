@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cli import Config
 from harness.did_you_mean import hint
 from harness.errors import ConfigError
-from harness.experiment.runs import pruning_runs, subject_runs, sweep_and_baseline_runs, table_runs
+from harness.experiment.runs import pruning_runs, subject_runs, sweep_and_baseline_runs, table_runs, unique
 from harness.experiment.yaml_file import placed
 from harness.schema.evaluation import Split
 from harness.schema.experiment import Experiment
@@ -98,14 +98,14 @@ def _tested(runs: Sequence[RunSpec]) -> Sequence[RunSpec]:
     return runs if all(run.evaluation.on("test") for run in runs) else []
 
 
+def compared_tables(experiment: Experiment) -> Mapping[str, Sequence[RunSpec]]:
+    """The tables with several methods, all of them with a test set, and their runs."""
+    tables = {name: table_runs(experiment, name) for name in experiment.tables}
+    return {name: runs for name, runs in tables.items() if len({run.method.key for run in runs}) > 1 and _tested(runs)}
+
+
 def _compared_runs(experiment: Experiment) -> Sequence[RunSpec]:
-    tables = [table_runs(experiment, name) for name in experiment.tables]
-    return list({run.run_id: run for runs in tables if compares(runs) for run in runs}.values())
-
-
-def compares(runs: Sequence[RunSpec]) -> bool:
-    """Whether a table has several methods, all of them with a test set."""
-    return len({run.method.key for run in runs}) > 1 and bool(_tested(runs))
+    return unique(run for runs in compared_tables(experiment).values() for run in runs)
 
 
 def _timing_file(experiment: Experiment) -> Sequence[str]:

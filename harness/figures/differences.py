@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.experiment.runs import table_runs
 from harness.figures import catalogue, interactive, style
 from harness.figures.inputs import Inputs, long_form, model_title, provenance_notes
 from harness.records.read import load_records
@@ -39,8 +38,7 @@ def build(inputs: Inputs) -> style.Plot:
         ConfigError: no table compares methods on a test set.
         RecordError: a record is missing, stale or broken.
     """
-    every = {name: table_runs(inputs.experiment, name) for name in inputs.experiment.tables}
-    by_table = {name: runs for name, runs in every.items() if catalogue.compares(runs)}
+    by_table = catalogue.compared_tables(inputs.experiment)
     if not by_table:
         raise inputs.unplanned("tables", expected="a table of several methods with test sets")
     rows: list[dict[str, Any]] = []
@@ -78,7 +76,8 @@ def _rows(decision: Decision) -> list[dict[str, Any]]:
         "label": row.label,
     }
     key = (decision.metric, decision.column.key)
-    (other,) = (one for one in section.rows if one.label == decision.other)
+    other = decision.other_row
+    assert other is not None  # a table decides nothing without one
     common["n_diverged"] = row.cells[key].n_diverged + other.cells[key].n_diverged
     if comparison is None:
         return [{**common, "row": "lost"}]

@@ -22,6 +22,7 @@ from harness.schema.evaluation import Metric, Split
 from harness.schema.experiment import Experiment
 from harness.schema.run import RunSpec
 from harness.statistics import stats
+from harness.statistics.variance import seed_means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +126,10 @@ def score(records: Sequence[RunRecord], tasks: Sequence[Task], metric: Metric) -
     if not done:
         return Score(metric=metric, estimate=None, by_seed={}, diverged=diverged)
     matrices = [measured_matrix([by_seed[seed][domain] for seed in done], task, metric) for domain, task in tasks]
-    means = np.mean([matrix.mean(axis=1) for matrix in matrices], axis=0)
     return Score(
         metric=metric,
         estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=metric == "accuracy"),
-        by_seed=dict(zip(done, map(float, means), strict=True)),
+        by_seed=dict(zip(done, map(float, seed_means(matrices)), strict=True)),
         diverged=diverged,
     )
 

@@ -23,6 +23,7 @@ from harness.records.versioned import Recipe
 from harness.schema.evaluation import Metric
 from harness.schema.run import RunSpec
 from harness.statistics import stats
+from harness.statistics.variance import seed_means
 
 
 def read_curves(inputs: Inputs, record: RunRecord) -> dict[str, PruningCurve]:
@@ -63,11 +64,10 @@ def pruned_scores(curves: Mapping[int, Mapping[str, PruningCurve]], metric: Metr
     scores = {}
     for i, fraction in enumerate(next(iter(first.values())).fractions.tolist()):
         matrices = [np.stack([own[task].scores[i] for own in curves.values()]) for task in first]
-        means = np.mean([m.mean(axis=1) for m in matrices], axis=0)
         scores[fraction] = Score(
             metric=metric,
             estimate=stats.mean_score(matrices, rng=np.random.default_rng(0), binary=metric == "accuracy"),
-            by_seed=dict(zip(curves, map(float, means), strict=True)),
+            by_seed=dict(zip(curves, map(float, seed_means(matrices)), strict=True)),
             diverged=(),
         )
     return scores

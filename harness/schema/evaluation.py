@@ -86,6 +86,10 @@ class InferenceSpec(Frozen):
         "(harness/engine/prefix.py): the same logits, other rounding",
     )
 
+    def inference(self) -> dict[str, Any]:
+        """These settings, of a specification that has more."""
+        return self.model_dump(include=set(InferenceSpec.model_fields))
+
 
 class EvaluationSpec(InferenceSpec):
     """All tasks of one domain. Decoding is from merged weights, with left padding and an attention mask."""
@@ -135,5 +139,4 @@ class BaseEvaluationSpec(InferenceSpec):
         Raises:
             pydantic.ValidationError: a task is not one, or none is left.
         """
-        shared = self.model_dump(include=set(InferenceSpec.model_fields))
-        return EvaluationSpec.model_validate({**shared, "protocol": protocol, "tasks": self.asked(protocol)})
+        return EvaluationSpec.model_validate({**self.inference(), "protocol": protocol, "tasks": self.asked(protocol)})

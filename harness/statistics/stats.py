@@ -22,6 +22,7 @@ from harness.statistics.variance import (
     as_matrices,
     of_binary_scores,
     rounding,
+    seed_means,
     t_quantile,
     two_level_variance,
 )
@@ -280,7 +281,7 @@ def paired_difference(
     common = _common(delta, variance)
     half = variance.half_width(1 - confidence)
     low, high = common["mean"] - half, common["mean"] + half
-    by_seed = np.mean([matrix.mean(axis=1) for matrix in delta], axis=0).tolist()
+    by_seed = seed_means(delta).tolist()
     p_by_seed = None
     if binary and len(delta) == 1:
         wins = [(int((row > 0).sum()), int((row < 0).sum())) for row in delta[0]]

@@ -106,6 +106,12 @@ def _example_part(matrix: Matrix) -> float:
     return float(max(means.var(ddof=1) / n - interaction, 0.0))
 
 
+def seed_means(matrices: Sequence[Matrix]) -> Matrix:
+    """The mean of each seed over the examples of a task, then over tasks, shape (seeds,)."""
+    means: Matrix = np.mean([matrix.mean(axis=1) for matrix in matrices], axis=0)
+    return means
+
+
 def two_level_variance(strata: Sequence[Matrix], *, pad: bool = False) -> Variance:
     """Variance of the mean over strata, seeds and examples, where both seeds and examples are samples.
 
@@ -124,8 +130,7 @@ def two_level_variance(strata: Sequence[Matrix], *, pad: bool = False) -> Varian
     matrices = as_matrices(strata)
     s, k, n = matrices[0].shape[0], len(matrices), sum(m.shape[1] for m in matrices)
     parts = [_example_part(m) + (1 / (m.shape[1] + 2) ** 2 if pad else 0.0) for m in matrices]
-    seed_means = np.mean([m.mean(axis=1) for m in matrices], axis=0)
-    seeds = float(seed_means.var(ddof=1)) / s if s > 1 else 0.0
+    seeds = float(seed_means(matrices).var(ddof=1)) / s if s > 1 else 0.0
     return Variance(
         seeds=seeds + (rounding(matrices) if pad else 0.0),
         examples=sum(parts) / k**2,

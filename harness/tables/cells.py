@@ -224,11 +224,15 @@ class Decision:
         return self.cell.compared(parent=self.parent)
 
     @property
+    def other_row(self) -> Row | None:
+        """The row that this one is compared with."""
+        rows = self.section.rows
+        return next((row for row in rows if (row.label == self.row.parent if self.parent else row.is_baseline)), None)
+
+    @property
     def other(self) -> str | None:
-        """The label of the row that this one is compared with."""
-        if self.parent:
-            return self.row.parent
-        return next((row.label for row in self.section.rows if row.is_baseline), None)
+        """Its label."""
+        return None if self.other_row is None else self.other_row.label
 
 
 def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
