@@ -8,6 +8,7 @@ each sequence alone, only their rounding differs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ from harness.models.output_layer import Logits, logits_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+#: Tokens of a row of packed trees: longer ones leave less padding, and more pairs of tokens that do not see each other.
+_ROW = 256
 #: Positions whose logits are in memory at once: 50 MB for a vocabulary of 49,152.
 _LOGITS = 256
 
@@ -137,23 +140,21 @@ def _window(model: PreTrainedModel, asked: Sequence[Sequence[Response]]) -> int 
 
 
 def _packed(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows of indices, each as long as the first one at most; lengths are in descending order."""
-    rows: list[list[int]] = []
-    room: list[int] = []
+    """Rows of indices, as few as ``_ROW`` or the longest asks for and about equally long; lengths are in descending order."""
+    rows: list[list[int]] = [[] for _ in range(math.ceil(sum(lengths) / max(lengths[0], _ROW)))]
+    filled = [0] * len(rows)
     for index, length in enumerate(lengths):
-        row = next((row for row, left in enumerate(room) if left >= length), len(rows))
-        if row == len(rows):
-            rows.append([])
-            room.append(lengths[0])
+        row = filled.index(min(filled))
         rows[row].append(index)
-        room[row] -= length
+        filled[row] += length
     return rows
 
 
 def _score(
     model: PreTrainedModel, logits: Logits, trees: Sequence[_Tree], *, prefix: Prefix, window: int | None
 ) -> list[list[float]]:
-    rows, width = _packed(list(map(len, trees))), len(trees[0])
+    rows = _packed(list(map(len, trees)))
+    width = max(sum(len(trees[index]) for index in members) for members in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     positions = torch.zeros_like(ids)
     # Padding sees itself, for a softmax over nothing is no number.

@@ -106,14 +106,15 @@ def test_each_shared_token_is_computed_once(model, tokenizer, passes) -> None:
     asked = [[tree.response(tokenizer, prompt, text, ended=False) for text in offered] for prompt in ("ab", "ac")]
     tree.loglikelihoods(model, asked, batch_size=2)
     # First "a"; then "b" or "c" and "the wa", after which, and after "th", the last tokens are read off.
-    assert passes == [(1, 1, 0), (2, 7, 1)]
+    assert passes == [(1, 1, 0), (1, 14, 1)]
 
 
-def test_short_examples_are_packed_into_the_width_of_the_longest(model, tokenizer, passes) -> None:
-    texts = ["x" * 20, "y" * 9, "z" * 9, "v" * 2]
-    asked = [[tree.response(tokenizer, text, "!", ended=False)] for text in texts]
+@pytest.mark.parametrize(("room", "shape"), [(1, (2, 20)), (256, (1, 40))])
+def test_examples_are_packed_into_rows_of_nearly_one_length(model, tokenizer, passes, monkeypatch, room, shape) -> None:
+    monkeypatch.setattr(tree, "_ROW", room)
+    asked = [[tree.response(tokenizer, text, "!", ended=False)] for text in ("x" * 20, "y" * 9, "z" * 9, "v" * 2)]
     tree.loglikelihoods(model, asked, batch_size=4)
-    assert passes == [(2, 20, 0)]
+    assert passes == [(*shape, 0)]
 
 
 def test_a_window_in_some_layers_only_is_refused(model, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
