@@ -69,6 +69,8 @@ _STATES = re.compile(r"\s(?:is|are|was|were|equals?|has|have|had|costs?|takes?|n
 _CONCLUDES = re.compile(r"(?:so|therefore|thus|hence|finally|in total|altogether)\b,?\s*", re.IGNORECASE)
 #: A sentence whose subject is a counted quantity says how many there are: "5 are left", "2 + 3 = 5 apples are left".
 _COUNTED = re.compile(r"\$?\d[\d,.]*\s+(?!(?:is|was|equals|has|had)\b)[a-z]")
+#: One line of one expression, or one that begins with no word and is no item of a list.
+_ALONE = re.compile(r"\S*[^A-Za-z\s]\S*|(?!\d+[.)]\s)[^A-Za-z\n][^\n]*")
 _BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\b(?:and|or)\b[\s$]*|\\text\s*\{\s*(?:and|or)\s*\}[\s$]*)?")
 
 
@@ -113,7 +115,10 @@ def _boxed(text: str) -> str | None:
 
 
 def _concluded(text: str) -> str | None:
-    """What the last sentence says that something is, or has; how many there are; or what follows a "therefore"."""
+    """What the last sentence says that something is, or has; how many there are; or what follows a "therefore". A completion
+    that is one line and no prose is the answer itself."""
+    if _ALONE.fullmatch(text.strip()):
+        return stated(text)
     last = re.split(r"\n|[.!?]\s", text.strip())[-1].replace("**", "")
     opening = _CONCLUDES.match(last)
     said = last[opening.end() :] if opening else last

@@ -50,7 +50,7 @@ def quantity(text: str) -> tuple[str, units.Unit | None]:
 #: A numeral with its base: "204_5", "2112_{\\text{six}}", "2112 (base 6)".
 _BASE = re.compile(
     r"\(?(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?\s*(?:_\s*\{?\s*(?:\\text\s*\{)?\s*\(?(\w+?)\)?\s*\}?\s*\}?"
-    r"|(?:\\text\s*\{)?\s*\(?\s*(?:in\s+)?base[- ]+\$?(\w+)\$?\s*\)?\s*\}?)"
+    r"|(?:\\text\s*\{)?\s*\(?\s*(?:in\s+)?base[- ]+\}?\s*\$?(\w+)\$?\s*\)?\s*\}?)"
 )
 
 

@@ -27,6 +27,7 @@ _PLAINER = tuple(
         (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?", ""),
         (r",\\!\s*", ","),
         (r"\\[!,;:]|\\\(|\\\)|\\displaystyle(?![A-Za-z])", ""),
+        (r"\\mathrm\s*\{?\s*([ie])(?![A-Za-z])\s*\}?", r" \1"),
         (r"\\(?:mathrm|textbf|textit|textrm|textsf|mbox|hbox|mathbf|boldsymbol|operatorname)(?![A-Za-z])", r"\\text"),
         (r"\\text\s+\{", r"\\text{"),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),

@@ -145,5 +145,5 @@ def compatible(unit: Unit, gold: Unit) -> bool:
 
 
 def is_known(word: str) -> bool:
-    """Whether a word is a unit of measurement by itself."""
-    return unit(word).dimension is not None
+    """Whether a word is a unit of measurement, or begins one: ``sq``."""
+    return word.lower() in _POWERS or unit(word).dimension is not None

@@ -119,6 +119,9 @@ z^5-3z^4 | -3z^4+z^5
 90 - \frac{25}{2}\pi | 90-12.5\pi
 \frac{3}{2} + \frac{3}{2} i | \frac{3+3i}{2}
 6 + 9i | 9i + 6
+6 + 9i | 6+9\mathrm{i}
+135\text{ square feet} | 135 sq. ft.
+385_9 | 385 \text{ in base } 9
 137 \frac{1}{2} | 137.5
 137 \frac{1}{2} | \frac{275}{2}
 1\frac{4}{5} | 1 4/5
