@@ -80,9 +80,9 @@ def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:
         *(f"> {note}" for note in experiment.notes),
         *([""] if experiment.notes else []),
         f"{len(claims)} claims: {tally(claims)}. The tests were fixed in harness/claims before any result, and so was, in the "
-        "experiment's file, the margin within which a difference counts as none; intervals are 95 %; a verdict is about the "
+        "experiment's file, the margin, the smallest difference of interest; intervals are 95 %; a verdict is about the "
         "models named here, which are stand-ins where they say so. "
-        f"Fewer than {experiment.comparisons.min_seeds} seeds decide nothing.",
+        f"Decided is what has all of its planned seeds, and at least {experiment.comparisons.min_seeds}.",
         "",
         *markdown_grid(
             ["Claim", "Paper", "Ours", "Verdict"],

@@ -112,9 +112,13 @@ class Part:
 
     @property
     def word(self) -> str:
-        """The verdict; where too few seeds ran, how many."""
+        """The verdict, and as in the tables how many seeds ran where it is none, and what is known of the difference's size."""
+        if self.verdict == NOT_DECIDED and self.comparison is not None:
+            return self.comparison.word or self.verdict
         seeds = self.quantity.n_seeds if self.quantity is not None else None
-        return not_decided(seeds) if self.verdict == NOT_DECIDED and seeds is not None else self.verdict
+        if self.verdict == NOT_DECIDED and seeds is not None:
+            return not_decided(seeds)
+        return self.verdict + (self.comparison.remark if self.comparison is not None else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,16 +61,20 @@ def build(inputs: Inputs) -> style.Plot:
             "method": method,
             "label": experiment_label(tuning, (domain, model, method)),
             SWEEP: value,
-            "is_shared": group[0].run.method.key == method,
+            # Where no test is made, no run is planned at a shared rate.
+            "is_shared": split == "test" and group[0].run.method.key == method,
             "is_best": best is not None and value == best.rate,
         }
         rows += own.rows(**common)
     data = long_form(rows)
     tasks = [task for run in runs for _, task in tasks_of(run, split)]
     chosen = "chosen on separate validation tasks" if split == "test" else "chosen by this; no test set is read"
+    shared = (
+        "Shared: the rate that the experiment sets for a method (dotted); methods whose rate is not in the grid have no point."
+    )
     caption = [
         f"{mean_note(metric, tasks)} Ringed: the rate {chosen}.",
-        "Shared: the rate that the experiment sets for a method (dotted); methods whose rate is not in the grid have no point.",
+        *([shared] if split == "test" else []),
         interval_note(scores, split=split, dots=False),
         *provenance_notes(runs),
     ]

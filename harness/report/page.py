@@ -43,7 +43,6 @@ SCALE = 0.55
 SCRIPTS = ("vendor/dataTables.min.js", "core.js", "views.js", "pair.js", "flips.js", "plots.js", "main.js")
 #: The library of the plots: packed, since most of the page's bytes would be its, and run when a plot comes into sight.
 PLOT_LIBRARY = "vendor/vega.min.js"
-TABLE_TITLES = {"table1": "Table 1: math and code", "table2": "Table 2: commonsense", "table3": "Table 3: ablations"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +179,11 @@ def pack(content: dict[str, Any]) -> str:
     return _packed(json_text(content))
 
 
+def _title(table: str, domains: Sequence[str]) -> str:
+    """``table1`` over math and code as ``Table 1: math, code``."""
+    return f"Table {table.removeprefix('table')}: {', '.join(domains)}"
+
+
 def _packed(text: str) -> str:
     """A text, compressed (RFC 1950) and in base64: no character of it means anything in HTML."""
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
@@ -240,7 +244,7 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
     content = {
         "source": source,
         "tables": views,
-        "titles": TABLE_TITLES,
+        "titles": {name: _title(name, table.domains) for name, table in source.experiment.tables.items()},
         "figures": _figures(source),
         "claims": others.claim_views(source),
         "made": made.made(source, entries),

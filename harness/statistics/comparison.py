@@ -15,7 +15,7 @@ ALPHA = 0.05
 #: better, worse: told apart from no difference. equivalent: not, and told apart from every difference beyond the margin.
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
 OUTCOMES: tuple[Outcome, ...] = ("better", "worse", "equivalent", "undecided")
-#: In place of an outcome, where fewer seeds ran than a word needs.
+#: In place of an outcome, where fewer seeds ran than a word needs, or than were planned.
 NOT_DECIDED = "not decided"
 
 
@@ -25,12 +25,17 @@ class Family:
 
     name: str
     metric: Metric
-    #: Comparisons planned. One that has not run, or with too few seeds, counts in Holm's correction as p = 1.
+    #: Comparisons planned. One without a word counts in Holm's correction as p = 1.
     size: int
     #: Smallest difference of interest: a fraction of accuracy, nats per token of NLL; None: nothing is called equivalent.
     margin: float | None
     #: With fewer there is no word.
     min_seeds: int
+
+    def decides(self, difference: Difference) -> bool:
+        """Whether a difference gets a word: all pairs of runs that were planned have finished, and they are enough. A word from
+        a part of them would be chosen by what is left: by the runs that did not diverge, or by when somebody looked."""
+        return self.min_seeds <= difference.n_seeds == difference.n_planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +52,18 @@ class Comparison:
 
     @property
     def word(self) -> str | None:
-        """The outcome, or ``not decided (3 seeds)``; None for a comparison that is only described."""
+        """The outcome, where it is one of direction with what is known of its size; or ``not decided (3 seeds)``; None for a
+        comparison that is only described."""
         if self.family is None:
             return None
-        return self.outcome or not_decided(self.difference.n_seeds)
+        if self.outcome is None:
+            return not_decided(self.difference.n_seeds, self.difference.n_planned)
+        return self.outcome + self.remark
+
+    @property
+    def remark(self) -> str:
+        """Behind a direction, where the size of the difference is shown to count as none."""
+        return " (by less than the margin)" if self.outcome in ("better", "worse") and self.within_margin else ""
 
     @property
     def within_margin(self) -> bool:
@@ -66,9 +79,10 @@ class Comparison:
         return replace(self, difference=replace(d, mean=-d.mean, low=-d.high, high=-d.low, by_seed=seeds), outcome=outcome)
 
 
-def not_decided(seeds: int) -> str:
-    """What stands in the place of a word."""
-    return f"{NOT_DECIDED} ({seeds} {'seed' if seeds == 1 else 'seeds'})"
+def not_decided(seeds: int, planned: int | None = None) -> str:
+    """What stands in the place of a word; ``planned``: where that many seeds were."""
+    of = "" if planned in (None, seeds) else f" of {planned}"
+    return f"{NOT_DECIDED} ({seeds}{of} {'seed' if (planned or seeds) == 1 else 'seeds'})"
 
 
 Key = TypeVar("Key", bound=Hashable)
@@ -80,7 +94,7 @@ def decide(differences: Mapping[Key, Difference], family: Family) -> dict[Key, C
     Both tests of each comparison are corrected by Holm's method over the ``family.size`` planned ones: false claims of a
     difference, and false claims of equivalence, are each made in at most 5 % of families.
     """
-    enough = [key for key, d in differences.items() if d.n_seeds >= family.min_seeds and d.p_value is not None]
+    enough = [key for key, d in differences.items() if family.decides(d) and d.p_value is not None]
     lost = [1.0] * (family.size - len(enough))
 
     def adjusted(p_values: list[float | None]) -> list[float | None]:

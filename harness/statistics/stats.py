@@ -30,6 +30,8 @@ from harness.statistics.variance import (
 CONFIDENCE = 0.95
 #: Resamples of a bootstrap: the Monte-Carlo error of a 95 % limit is then about 2 % of the interval's width.
 RESAMPLES = 4000
+#: What is smaller is the rounding of a sum whose value is zero.
+ZERO = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,8 @@ class Difference(Estimate):
     p_by_seed: tuple[float, ...] | None = None
     #: The difference of each seed, in their order; ``mean`` is its mean.
     by_seed: tuple[float, ...] = ()
+    #: Pairs of runs that were planned; ``n_seeds`` of them finished on both sides.
+    n_planned: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +258,7 @@ def paired_difference(
     rng: np.random.Generator,
     binary: bool,
     margin: float | None = None,
+    planned: int | None = None,
     confidence: float = CONFIDENCE,
 ) -> Difference:
     """Method minus baseline over the same seeds and examples, averaged over tasks.
@@ -271,6 +276,7 @@ def paired_difference(
         method: one (seeds, examples) matrix per task.
         baseline: the same of the baseline, with the same seeds and examples in the same order.
         margin: within plus and minus which a difference counts as none.
+        planned: pairs of runs that were planned; None: these.
     """
     first, second = as_matrices(method), as_matrices(baseline)
     if [m.shape for m in first] != [m.shape for m in second]:
@@ -299,7 +305,8 @@ def paired_difference(
             low, high = _percentile_interval(means, delta, confidence)
     if binary:
         low, high = max(low, -1.0), min(high, 1.0)
-    return Difference(**common, low=low, high=high, **tests, p_by_seed=p_by_seed, by_seed=tuple(by_seed))
+    tests |= {"p_by_seed": p_by_seed, "by_seed": tuple(by_seed)}
+    return Difference(**common, low=low, high=high, **tests, n_planned=len(by_seed) if planned is None else planned)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

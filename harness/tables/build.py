@@ -350,6 +350,7 @@ def build_table(
         seeds=tuple(sorted({run.seed for run in runs})),
         rates=rates,
         rate_notes=tuple(rate_notes),
+        learning_rates=tuple(sorted({run.training.learning_rate for run in runs})),
         families=tuple(dict.fromkeys(builder.families.values())),
         n_examples=builder.scores.n_examples,
         cost=_cost(loaded.records),

@@ -166,6 +166,8 @@ class Table:
     rates: Rates
     #: Sentences about the rates.
     rate_notes: tuple[str, ...]
+    #: Of the runs, sorted.
+    learning_rates: tuple[float, ...]
     #: In the order of the experiment's file.
     families: tuple[Family, ...]
     n_examples: Mapping[str, int]
@@ -233,6 +235,11 @@ class Decision:
     def other(self) -> str | None:
         """Its label."""
         return None if self.other_row is None else self.other_row.label
+
+    @property
+    def rows(self) -> list[Row]:
+        """The two rows."""
+        return [self.row, *([] if self.other_row is None else [self.other_row])]
 
 
 def table_columns(runs: Iterable[RunSpec]) -> tuple[Column, ...]:
@@ -338,14 +345,14 @@ class Scores:
         *,
         margin: float | None = None,
     ) -> stats.Difference | None:
-        """Method minus other on the seeds that both finished; None where there are none."""
+        """Method minus other on those of the planned ``seeds`` that both finished; None where there are none."""
         finished = set(self._done(model, other, column, seeds))
         shared = [seed for seed in self._done(model, method, column, seeds) if seed in finished]
         first, second = (self._matrices(model, key, column, shared, metric) for key in (method, other))
         if not first or not second:
             return None
-        rng = np.random.default_rng(0)
-        return stats.paired_difference(first, second, rng=rng, binary=metric == "accuracy", margin=margin)
+        rng, binary = np.random.default_rng(0), metric == "accuracy"
+        return stats.paired_difference(first, second, rng=rng, binary=binary, margin=margin, planned=len(seeds))
 
     def _done(self, model: str, method: str, column: Column, seeds: Sequence[int]) -> list[int]:
         outcomes = self.outcomes(model, method, column, seeds)

@@ -343,7 +343,7 @@ def csv_text(comparison: RateComparison) -> str:
             "test_gold_nll": test.mean if test and group.metric == "gold_nll" else None,
             "test_low": test.low if test else None,
             "test_high": test.high if test else None,
-            "shared_rate": line.shared.rate,
+            "shared_rate": line.shared.rate if group.tests else None,
             "shared_rank": line.shared.rank,
             "best_rank": line.tuned.rank,
         }

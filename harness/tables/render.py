@@ -52,7 +52,7 @@ def _decided(table: Table) -> list[str]:
             text.heading(one.column),
             "accuracy, points" if one.metric == "accuracy" else "NLL, nats",
             *text.comparison(one.comparison, one.metric),
-            *text.decision(one.comparison),
+            *text.decision(one),
         ]
         for one in table.decisions()
     ]
@@ -60,7 +60,7 @@ def _decided(table: Table) -> list[str]:
     if not rows or not table.families:
         return lines
     header = ["Family", "Comparison", "Base model", "Test sets", "Measure", "Difference", "95 % interval", "df"]
-    header += ["p (Holm)", "p beyond margin", "Word"]
+    header += ["Seeds", "p (Holm)", "p beyond margin", "p (signs)", "Word"]
     return ["## What is decided", "", *lines, *markdown_grid(header, rows, right=range(5, len(header) - 1)), ""]
 
 

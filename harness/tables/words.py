@@ -27,9 +27,10 @@ def percent(value: float) -> str:
 
 
 def signed(value: float, metric: Metric) -> str:
-    """A difference with its sign, in percentage points or nats; the sign of zero is +."""
-    text = f"{100 * value:+.1f}" if metric == "accuracy" else f"{value:+.3f}"
-    return text.replace("-", MINUS) if float(text) else text.replace("-", "+")
+    """A difference with its sign, which rounding to zero leaves, in percentage points or nats; the sign of zero is +. Nats with
+    a decimal more than the levels: margins are a few thousandths."""
+    text = f"{100 * value:+.1f}" if metric == "accuracy" else f"{value:+.4f}"
+    return text.replace("-", MINUS) if abs(value) > stats.ZERO else text.replace("-", "+")
 
 
 def level(value: float, metric: Metric) -> str:
@@ -51,7 +52,8 @@ def dof(estimate: stats.Estimate) -> str:
 def p_value(value: float | None) -> str:
     if value is None:
         return NOTHING
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    decimals = next((n for n in range(3, 9) if round(value, n) != ALPHA), 3)  # no rounding to the level itself
+    return "<0.001" if value < 0.001 else f"{value:.{decimals}f}"
 
 
 def count(value: int | None) -> str:
@@ -113,11 +115,17 @@ def comparison(compared: Comparison | None, metric: Metric) -> list[str]:
     return [signed(d.mean, metric), interval(d.low, d.high, metric, with_sign=True), dof(d)]
 
 
-def decision(compared: Comparison | None) -> list[str]:
-    """Adjusted p-values of no difference and of a difference beyond the margin, and the word."""
-    if compared is None or compared.word is None:
-        return [NOTHING] * 3
-    return [p_value(compared.p_adjusted), p_value(compared.p_equivalent), compared.word]
+def decision(decision: Decision) -> list[str]:
+    """Pairs of runs behind a comparison; its adjusted p-values of no difference and of a difference beyond the margin, that of
+    flipping the signs of the seeds' differences, and the word."""
+    compared = decision.comparison
+    if compared is None:
+        return [NOTHING] * 4 + [ending(decision)]
+    d = compared.difference
+    flipped = d.p_sign_flip if compared.outcome else None
+    pairs = str(d.n_seeds) if d.n_seeds == d.n_planned else f"{d.n_seeds} of {d.n_planned}"
+    tests = map(p_value, (compared.p_adjusted, compared.p_equivalent, flipped))
+    return [pairs, *tests, compared.word or NOTHING]
 
 
 def difference(compared: Comparison | None, metric: Metric) -> str:
@@ -197,14 +205,14 @@ def tallies(table: Table) -> list[str]:
         ended = Counter(ending(one) for one in table.decisions() if one.family == family)
         counts = ", ".join(f"{ended[word]} {word}" for word in (*OUTCOMES, NOT_DECIDED, "not run"))
         sentences.append(f"{family.name}, {_comparisons(family)}: {counts}.")
-    return sentences or ["No family of comparisons is fixed in the experiment: 0 are decided."]
+    return sentences or ["No family of comparisons is fixed for this table: 0 are decided."]
 
 
 def ending(decision: Decision) -> str:
     """better, worse, equivalent, undecided, not decided or not run."""
-    if decision.comparison is None:
+    if decision.comparison is None and any(row.cells[decision.metric, decision.column.key].n_missing for row in decision.rows):
         return "not run"
-    return decision.comparison.outcome or NOT_DECIDED
+    return (decision.comparison and decision.comparison.outcome) or NOT_DECIDED
 
 
 def _comparisons(family: Family) -> str:
@@ -221,8 +229,10 @@ def decides_nothing(table: Table) -> list[str]:
         ]
     if any(one.comparison and one.comparison.outcome for one in table.decisions()):
         return []
-    most = max((one.comparison.difference.n_seeds for one in table.decisions() if one.comparison), default=0)
-    return [f"This table decides nothing: {not_decided(most)}, and a word needs {spec.min_seeds}."]
+    compared = [one.comparison.difference for one in table.decisions() if one.comparison]
+    most = max(((d.n_seeds, d.n_planned) for d in compared), default=(0, len(table.seeds)))
+    needed = spec.min_seeds if most[1] < spec.min_seeds else "all of them"
+    return [f"This table decides nothing: {not_decided(*most)}, and a word needs {needed}."]
 
 
 def context(table: Table) -> list[str]:
@@ -237,7 +247,9 @@ def context(table: Table) -> list[str]:
         )
     lines += [_test_sets(table), *_rates(table)]
     if table.cost.diverged:
-        lines.append("Diverged runs are shown as such and are in no mean, difference or interval.")
+        lines.append(
+            "Diverged runs are shown as such and are in no mean, difference or interval; a comparison that lost one is not decided."
+        )
     if any(cell.n_collapsed for s in table.sections for row in s.rows for cell in row.cells.values()):
         lines.append(
             "Collapsed: a seed whose accuracy on a set is at most one binomial standard error above what the best constant "
@@ -275,7 +287,7 @@ def _rates(table: Table) -> list[str]:
     if table.rates == "tuned":
         first = "Learning rates: each method's best of a shared grid, chosen on validation examples that are in no table."
     else:
-        first = "Learning rates: as the experiment sets them (shared), not tuned for each method."
+        first = f"Learning rates: as the experiment sets them ({', '.join(f'{rate:g}' for rate in table.learning_rates)})."
     return [first, *table.rate_notes]
 
 
@@ -317,13 +329,14 @@ def _rules(table: Table) -> list[str]:
         "Decided, as the experiment fixed before results, are averages over a domain's test sets: "
         f"{'; '.join(families)}. Holm's correction runs within a family; all else is described by its interval.",
         f"better, worse: the corrected p of no difference is below {ALPHA}; equivalent: it is not, but that of a difference "
-        f"beyond the margin is (two one-sided tests); else undecided. Fewer than {spec.min_seeds} seeds decide nothing.",
+        "beyond the margin is (two one-sided tests); else undecided. Decided is what has all of its planned seeds, and at "
+        f"least {spec.min_seeds}. p (signs): of no difference, by flipping the signs of the seeds' differences, for comparison.",
     ]
 
 
 def amount(value: float, metric: Metric) -> str:
     """A size without a sign, with its unit."""
-    return f"{100 * value:.1f} points" if metric == "accuracy" else f"{value:.3f} nats"
+    return f"{100 * value:.1f} points" if metric == "accuracy" else f"{value:.2g} nats"
 
 
 def paper_checks(section: Section) -> list[tuple[Row, str, PaperCheck]]:
@@ -430,6 +443,4 @@ def sentence(decision: Decision) -> str:
     # An interval beside zero seems to decide: it knows one comparison, the word the whole family.
     if compared.outcome not in ("better", "worse") and (d.low > 0 or d.high < 0):
         remark = f" (p = {p_value(compared.p_adjusted)} after correction)"
-    if compared.outcome in ("better", "worse") and compared.within_margin:
-        remark = " (by less than the margin)"
-    return f"{subject}: {shown}, {compared.outcome}{remark}, {count}"
+    return f"{subject}: {shown}, {compared.word}{remark}, {count}"

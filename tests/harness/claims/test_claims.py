@@ -39,7 +39,7 @@ def quantity(mean: float, low: float | None, high: float | None, *, seeds: int |
 def compared(mean: float, *, p: float, seeds: int = 5) -> Comparison:
     """A difference of accuracies that is in no family of a table."""
     difference = stats.Difference(mean=mean, stderr=0.1, seed_stderr=0.1, example_stderr=0.0, low=mean - 0.1, high=mean + 0.1,
-                                  n_seeds=seeds, n_examples=60, p_value=p)  # fmt: skip
+                                  n_seeds=seeds, n_planned=seeds, n_examples=60, p_value=p)  # fmt: skip
     return Comparison(difference=difference)
 
 
@@ -74,6 +74,15 @@ def test_no_word_below_five_seeds_but_of_what_is_measured_without_training(seeds
 )  # fmt: skip
 def test_a_difference_is_judged_by_the_word_of_the_tables(outcome: str | None, mean: float, expected: str) -> None:
     assert Range(above=0).verdict_of(replace(compared(mean, p=0.5), outcome=outcome)) == expected
+
+
+def test_a_difference_that_is_smaller_than_any_of_interest_says_so_in_the_claim_too() -> None:
+    decided = replace(compared(0.2, p=0.5), outcome="better", p_equivalent=0.01)
+    part = Part(
+        label="difference", expected=Range(above=0), quantity=quantity(0.2, 0.1, 0.3), comparison=decided, verdict="supported"
+    )
+    assert part.word == "supported (by less than the margin)"
+    assert replace(part, comparison=replace(decided, p_equivalent=0.2)).word == "supported"
 
 
 def test_parts_must_all_hold() -> None:

@@ -205,7 +205,7 @@ def test_differences_say_what_diverged_and_how_far_an_interval_goes(made: Experi
     data, words = data_of("differences", made, own_results), words_of("differences", made, own_results)
     own = data[data["panel"].str.contains("Math")]
     assert own.loc[own["row"] == "seed", "seed"].tolist() == [0] and (own["n_diverged"] == 1).all()
-    assert "not decided (1 seed); 1 diverged" in words and "Diverged runs are in no mean." in words
+    assert "not decided (1 of 2 seeds); 1 diverged" in words and "Diverged runs are in no mean." in words
 
 
 def test_a_point_is_on_the_frontier_if_no_other_beats_it():

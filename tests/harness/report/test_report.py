@@ -157,7 +157,7 @@ def test_the_forest_plot_shows_the_numbers_beside_it(source: Source, text: str) 
 def test_an_extreme_interval_is_cut_and_says_so() -> None:
     def bar(low: float, mean: float, high: float) -> numbers.Bar:
         spread = dict.fromkeys(("stderr", "seed_stderr", "example_stderr"), 0.1)
-        difference = stats.Difference(mean=mean, low=low, high=high, n_seeds=5, n_examples=9, **spread)
+        difference = stats.Difference(mean=mean, low=low, high=high, n_seeds=5, n_planned=5, n_examples=9, **spread)
         versus = numbers._versus("key", Comparison(difference=difference), "LoRA", "accuracy", 0.1, "")
         assert versus is not None
         return versus.bar

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,13 @@ def test_no_word_below_five_seeds(seeds: int) -> None:
     compared = decide({"one": difference(STEADY[:seeds] + 0.3)}, family())["one"]
     assert (compared.outcome, compared.p_adjusted, compared.p_equivalent) == (None, None, None)
     assert compared.word == f"not decided ({seeds} seed{'s' if seeds > 1 else ''})"
+
+
+def test_no_word_while_a_planned_pair_is_missing() -> None:
+    made = difference(np.full(6, 0.5) + np.linspace(0, 0.01, 6))
+    assert outcome(made) == "better"
+    (few,) = decide({"a": replace(made, n_planned=8)}, family()).values()
+    assert few.outcome is few.p_adjusted is None and few.word == "not decided (6 of 8 seeds)"
 
 
 def test_the_seeds_rule_is_the_experiments() -> None:

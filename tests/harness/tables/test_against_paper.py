@@ -26,7 +26,7 @@ def estimate(mean: float, *, seed_stderr: float | None = 0.001, seeds: int = 5) 
 
 def comparison(mean: float, outcome: str | None, *, seed_stderr: float | None = 0.001, seeds: int = 5) -> Comparison:
     d = stats.Difference(mean=mean, stderr=0.01, seed_stderr=seed_stderr, example_stderr=0.001, low=mean - 0.01,
-                         high=mean + 0.01, n_seeds=seeds, n_examples=1000, p_value=0.01)  # fmt: skip
+                         high=mean + 0.01, n_seeds=seeds, n_planned=seeds, n_examples=1000, p_value=0.01)  # fmt: skip
     return Comparison(difference=d, family=FAMILY, p_adjusted=0.01, outcome=outcome)
 
 

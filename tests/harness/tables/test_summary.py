@@ -39,9 +39,24 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, Ta
 # ------------------------------------------------------------------------------------------------------ words and notes
 
 
-@pytest.mark.parametrize(("value", "shown"), [(0.004, "+0.4"), (-0.011, "−1.1"), (0.0, "+0.0"), (-0.00001, "+0.0")])
+@pytest.mark.parametrize(("value", "shown"), [(0.004, "+0.4"), (-0.011, "−1.1"), (0.0, "+0.0"), (-0.00001, "−0.0")])
 def test_signed_percentage_points(value: float, shown: str) -> None:
     assert text.signed(value, "accuracy") == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(-0.0004, "−0.0004"), (-0.00004, "−0.0000"), (0.00004, "+0.0000"), (-1e-17, "+0.0000")]
+)
+def test_a_difference_of_nats_never_rounds_to_the_other_side_of_zero(value: float, shown: str) -> None:
+    assert text.signed(value, "gold_nll") == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0497, "0.0497"), (0.0503, "0.0503"), (0.049996, "0.049996"), (0.05, "0.050"), (0.044, "0.044"), (0.0004, "<0.001")],
+)
+def test_a_p_value_never_rounds_to_the_level_that_decides(value: float, shown: str) -> None:
+    assert text.p_value(value) == shown
 
 
 @pytest.mark.parametrize(("value", "shown"), [(512, "512"), (61440, "61.4 k"), (159907840, "160 M"), (6738415616, "6.74 G")])
@@ -79,7 +94,7 @@ def test_cpu_time_is_shown_if_every_record_has_it(tmp_path: Path) -> None:
 def decision(tmp_path: Path, *, p_adjusted: float | None, outcome: str | None, seeds: int = 5, **rules: float) -> str:
     """A sentence about a difference of 30 points with an interval beside zero."""
     made = stats.Difference(mean=0.3, stderr=0.03, seed_stderr=0.03, example_stderr=0.01, low=0.2, high=0.4, dof=6.25,
-                            n_seeds=seeds, n_examples=100, p_value=0.01)  # fmt: skip
+                            n_seeds=seeds, n_planned=seeds, n_examples=100, p_value=0.01)  # fmt: skip
     experiment = small()
     fake_runs.populate(fake_runs.runs(experiment), tmp_path)
     (one,) = build(experiment, tmp_path).decisions()

@@ -395,7 +395,7 @@ def test_method_that_always_diverged_has_no_number(tmp_path: Path) -> None:
     table = build(experiment, tmp_path)
     row = one(frame(table), method_key="beamlora", task="avg", metric="accuracy")
     assert np.isnan(row["mean"]) and np.isnan(row["p_value"]) and row["n_diverged"] == 3
-    assert "diverged (3 of 3)" in render.markdown(table) and "1 not run" in tallies(table)[0]
+    assert "diverged (3 of 3)" in render.markdown(table) and "1 not decided, 0 not run" in tallies(table)[0]
 
 
 def test_what_has_not_run_says_so_and_is_counted(tmp_path: Path) -> None:
