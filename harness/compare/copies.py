@@ -33,7 +33,7 @@ def _surprise(answers: Sequence[Hashable]) -> float:
 
 
 def check_no_copies(models: Sequence[Model]) -> None:
-    """Models of one side, which have answered the same items, are different ones.
+    """Models of one side, which have answered the same items and share a metric, are different ones.
 
     Models that answer all items alike are one, unless that could be coincidence: answers that are few, or nearly all the same
     as at a floor, would be found again in that many models with a chance above one in a million.

@@ -178,8 +178,6 @@ def compare(
     sides = [list(side) for side in zip(*pairs, strict=True)]
     models = [*sides[0], *sides[1]]
     check_same_items(models)
-    for side in sides:
-        check_no_copies(side)
     chosen = {name: answers.named(metric) for name, answers in sides[0][0].tasks.items()}
     less_is_better = not _higher_is_better(models, chosen, higher_is_better)
     matrices = {}
@@ -188,6 +186,8 @@ def compare(
         if len(items) < 2:
             raise ConfigError(f"{models[0].path}: {name}: found 1 item, expected at least 2")
         matrices[name] = [matrix(side, name, own, items) for side in sides]
+    for side in sides:
+        check_no_copies(side)
     scores = _scores([own[0] for own in matrices.values()], [own[1] for own in matrices.values()], margin)
     # A family's measure says which way is better: more by accuracy, less by NLL.
     measure: Metric = "gold_nll" if less_is_better else "accuracy"

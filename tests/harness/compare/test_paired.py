@@ -189,6 +189,13 @@ def test_outputs_tell_models_apart_where_files_have_them(write_samples: Write) -
             compare(*sides(side, b))
 
 
+def test_models_of_a_side_without_a_metric_in_common_are_refused(write_samples: Write) -> None:
+    a = [write_samples(f"a{metric}", [sample(i, {metric: i % 2}) for i in range(40)]) for metric in ("acc", "f1")]
+    b = [write_samples(f"b{i}", [i, 1] * 20) for i in (0, 1)]
+    with pytest.raises(ConfigError, match="--metric: found 'acc,none', for gsm8k of .*/af1/"):
+        compare(*sides(a, b))
+
+
 @pytest.mark.parametrize("same", [[0] * 300, [1] * 300, [0] * 299 + [1], [1, 0] * 5], ids=["wrong", "right", "one", "few"])
 def test_models_may_answer_alike_at_a_floor_or_on_few_items(write_samples: Write, same: list[int]) -> None:
     a = [write_samples(f"a{i}", same) for i in (1, 2)]
