@@ -74,12 +74,14 @@ def test_which_way_is_better_is_known_of_right_and_wrong(log: dict[str, Any], wr
 
 def test_a_log_is_no_other_seed_of_its_own_copy(log: dict[str, Any], write_log: Write) -> None:
     first = log["samples"][0]
-    log["samples"] = [{**first, "id": n, "output": {"completion": f"It is {n}"}} for n in range(12)]
+    log["samples"] = [{**first, "id": n, "output": {"completion": f"It is {n}"}} for n in range(60)]
+    for sample in log["samples"]:
+        sample["scores"] = {"match": {"value": "I"}}
     first_seeds = [write_log(log, name) for name in ("a", "b")]
     log["samples"][5]["output"] = {"completion": "It is five"}
     others = [write_log(log, name) for name in ("c", "d")]
     with pytest.raises(
-        ConfigError, match=r"/b.json: found the same answers to all 12 items as in .*/a.json, expected those of"
+        ConfigError, match=r"/b.json: found the same answers to all 60 items as in .*/a.json, expected those of"
     ):
         compare(*sides(first_seeds, others))
     assert len(compare(*sides(first_seeds[:1] + others[:1], first_seeds[1:] + others[1:])).pairs) == 2

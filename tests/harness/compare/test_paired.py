@@ -178,15 +178,13 @@ def test_outputs_tell_models_apart_where_files_have_them(write_samples: Write) -
     def rows(word: str, scores: list[int], kept: bool = True) -> list[dict[str, Any]]:
         return [sample(i, {"acc": s}) | ({"resps": [[f"{word} {i}"]]} if kept else {}) for i, s in enumerate(scores)]
 
-    right = [1, 0] * 15
+    right = [1, 0] * 150
     b = [write_samples(f"b{i}", rows("b" * i, right)) for i in (1, 2)]
     apart = [write_samples(f"a{i}", rows("a" * i, right)) for i in (1, 2)]
     assert len(compare(*sides(apart, b)).pairs) == 2  # the same items right by other words
-    regraded = [apart[0], write_samples("c", rows("a", [1] * 30))]
     scores_only = [apart[0], write_samples("d", rows("", right, kept=False))]
-    for side in (regraded, scores_only):
-        with pytest.raises(ConfigError, match="found the same answers to all 30 items"):
-            compare(*sides(side, b))
+    with pytest.raises(ConfigError, match="found the same answers to all 300 items"):
+        compare(*sides(scores_only, b))
 
 
 def test_models_of_a_side_without_a_metric_in_common_are_refused(write_samples: Write) -> None:
@@ -196,7 +194,7 @@ def test_models_of_a_side_without_a_metric_in_common_are_refused(write_samples: 
         compare(*sides(a, b))
 
 
-@pytest.mark.parametrize("same", [[0] * 300, [1] * 300, [0] * 299 + [1], [1, 0] * 5], ids=["wrong", "right", "one", "few"])
+@pytest.mark.parametrize("same", [[0] * 300, [1] * 300, [0] * 299 + [1], [1, 0] * 50], ids=["wrong", "right", "one", "few"])
 def test_models_may_answer_alike_at_a_floor_or_on_few_items(write_samples: Write, same: list[int]) -> None:
     a = [write_samples(f"a{i}", same) for i in (1, 2)]
     b = [write_samples(f"b{i}", same) for i in (1, 2)]
