@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metric", metavar="NAME", help="such as acc_norm or exact_match,strict-match (default: the file's first)"
     )
     parser.add_argument(
+        "--better",
+        choices=("more", "less"),
+        help="which of the metric is better, where neither its name nor lm-eval's results_*.json beside the samples says so",
+    )
+    parser.add_argument(
         "--margin",
         type=float,
         metavar="SIZE",
@@ -53,7 +58,8 @@ def execute(args: argparse.Namespace) -> int:
 
     if args.json is not None:
         require_writable(args.json)
-    result = compare(*sides(first, second), metric=args.metric, margin=args.margin)
+    better = None if args.better is None else args.better == "more"
+    result = compare(*sides(first, second), metric=args.metric, margin=args.margin, higher_is_better=better)
     print(text.report(result))
     if args.json is not None:
         write_json(args.json, text.record(result))

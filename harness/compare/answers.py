@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
 from harness.did_you_mean import hint
 from harness.errors import ConfigError
 
 #: Items that a message names.
 _NAMED = 3
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,10 @@ class Answers:
     items: Mapping[str, Mapping[str, str]]
     #: Metric -> one finite number for each item, in the order of ``items``. The format's own first metric comes first.
     scores: Mapping[str, NDArray[np.float64]]
-    less_is_better: frozenset[str] = frozenset()
+    #: Metric -> whether more of it is better, for those of which the file, or what lies beside it, says so.
+    higher_is_better: Mapping[str, bool]
+    #: Id of an item -> a hash of what the model answered; None where the file keeps only scores.
+    outputs: Mapping[str, str] | None
     #: Hashes of what graded them (``harness.records.grader_sources``), where the format has any.
     graded_by: Mapping[str, str] | None = None
 
@@ -63,9 +71,40 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def outputs_of(kept: Mapping[str, Sequence[Any]]) -> dict[str, str] | None:
+    """Item -> hash of what a file keeps of the model's answer, in plain JSON; None where that is nothing but nulls."""
+    if all(part is None for parts in kept.values() for part in parts):
+        return None
+    return {item: fingerprint(parts) for item, parts in kept.items()}
+
+
+def checked(place: object, content: Any, model: type[ModelT]) -> ModelT:
+    """What stands in a file, in the form that its format has.
+
+    Args:
+        place: the file, and line, for the message.
+        content: plain JSON.
+        model: the form, as far as it is read.
+
+    Raises:
+        ConfigError: it has another; the message names the first key that does not fit.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        is_missing = first["type"] == "missing"
+        found = "nothing" if is_missing else reprlib.repr(first["input"])
+        expected = "this key" if is_missing else first["msg"].removeprefix("Input should be ").partition(" or instance of ")[0]
+        raise ConfigError(f"found {found}, expected {expected}", keys=first["loc"], place=str(place)) from error
+
+
 def finite(value: Any) -> bool:
     """Whether a value of a file is a number, or true or false, to take means of."""
-    return isinstance(value, int | float) and bool(np.isfinite(value))
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond floating point
+        return False
 
 
 def seed_of(name: str) -> int | None:

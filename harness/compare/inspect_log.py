@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, BeforeValidator, Field
 
-from harness.compare.answers import Answers, fingerprint, finite
+from harness.compare.answers import Answers, checked, fingerprint, finite, outputs_of
 from harness.errors import ConfigError
 
 SUFFIXES = (".eval", ".json")
@@ -24,6 +27,65 @@ _LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no
 _ZSTANDARD = 93
 #: The fixed part of a local file header [PKWARE APPNOTE 4.3.7]; its last two fields are the lengths of name and extra field.
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+
+
+class _Message(BaseModel):
+    """Without its random id."""
+
+    role: str
+    content: Any = None
+
+
+class _Score(BaseModel):
+    value: Any
+
+
+class _Output(BaseModel):
+    completion: Any = None
+
+
+class _Error(BaseModel):
+    message: str
+
+
+def _as_messages(value: Any) -> Any:
+    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+
+
+class _Sample(BaseModel):
+    """One epoch of a sample."""
+
+    id: str = Field(coerce_numbers_to_str=True)
+    input: Annotated[list[_Message], BeforeValidator(_as_messages)]
+    target: Any
+    choices: Any = None
+    messages: list[_Message] = []
+    output: _Output | None = None
+    scores: dict[str, _Score] | None = None
+    error: _Error | None = None
+
+
+class _Reduced(BaseModel):
+    """A metric's means over all samples, each under its name."""
+
+    name: str
+    scorer: str
+    metrics: dict[str, Any] = {}
+
+
+class _Results(BaseModel):
+    scores: list[_Reduced] = []
+
+
+class _Eval(BaseModel):
+    task: str
+
+
+class _Log(BaseModel):
+    eval: _Eval
+    status: str
+    samples: list[_Sample] | None = None
+    results: _Results | None = None
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Any:
@@ -41,7 +103,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> Any:
     return json.loads(pyarrow.CompressedInputStream(packed, "zstd").read())
 
 
-def _unzipped(path: Path) -> dict[str, Any]:
+def _unzipped(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         names = dict.fromkeys(archive.namelist())  # a sample that was done again stands there twice: the last one counts
         if "header.json" not in names:
@@ -49,51 +111,38 @@ def _unzipped(path: Path) -> dict[str, Any]:
         own = [name for name in names if name.startswith("samples/") and name.endswith(".json")]
         if any(name.endswith("/sample.json") for name in own):
             raise ConfigError(f"{path}: found samples in chunks, expected samples/ID_epoch_N.json")
-        return _member(archive, "header.json") | {"samples": [_member(archive, name) for name in own]}
+        header = _member(archive, "header.json")
+        return header | {"samples": [_member(archive, name) for name in own]} if isinstance(header, dict) else header
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> Any:
     """A log in the form of Inspect's .json files, whichever form it has.
 
     Raises:
-        ConfigError: it cannot be read, is none, did not succeed, or has no samples.
+        ConfigError: it cannot be read.
     """
     try:
-        log = _unzipped(path) if path.suffix == ".eval" else json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, zipfile.BadZipFile, struct.error) as error:
+        return _unzipped(path) if path.suffix == ".eval" else json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path}: cannot be read ({error}), expected a log of Inspect AI") from error
-    if not isinstance(log, dict) or not isinstance(log.get("eval"), dict) or "status" not in log:
-        raise ConfigError(f"{path}: found no keys eval and status, expected a log of Inspect AI")
-    if log["status"] != "success":
-        raise ConfigError(f"{path}: status: found {log['status']!r}, expected 'success'")
-    if not log.get("samples"):
-        raise ConfigError(f"{path}: found no samples, expected a log with them (log_samples)")
-    return log
 
 
-def _messages(value: Any) -> Any:
-    """Messages without their random ids."""
-    return [[one.get("role"), one.get("content")] for one in value] if isinstance(value, list) else value
+def _plain(messages: Iterable[_Message]) -> list[Any]:
+    return [[one.role, one.content] for one in messages]
 
 
-def _asked(sample: Mapping[str, Any]) -> Any:
+def _asked(sample: _Sample) -> list[Any]:
     """The messages before the model's first."""
-    asked = []
-    for message in sample.get("messages") or ():
-        if message.get("role") == "assistant":
-            break
-        asked.append(message)
-    return _messages(asked)
+    return _plain(takewhile(lambda message: message.role != "assistant", sample.messages))
 
 
-def _numbers(scores: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _values(scores: Mapping[str, _Score]) -> Iterator[tuple[str, Any]]:
     """(metric, value) of a sample."""
     for scorer, score in scores.items():
-        value = score.get("value") if isinstance(score, dict) else None
-        for key, one in value.items() if isinstance(value, dict) else ((None, value),):
-            yield (scorer if key is None else f"{scorer}/{key}"), _number(one)
+        for key, one in score.value.items() if isinstance(score.value, dict) else ((None, score.value),):
+            yield (scorer if key is None else f"{scorer}/{key}"), one
 
 
 def _number(value: Any) -> Any:
@@ -107,37 +156,56 @@ def _number(value: Any) -> Any:
         return value
 
 
+def _says_right(results: _Results | None, metric: str) -> bool:
+    """Whether the scorer's own metrics take the score for right or wrong."""
+    reduced = results.scores if results else ()
+    return any("accuracy" in one.metrics for one in reduced if metric in (one.name, f"{one.scorer}/{one.name}"))
+
+
 def read(path: Path) -> Answers:
     """The answers of one log.
 
     Raises:
-        ConfigError: it cannot be read, did not succeed, or a sample lacks a score that others have.
+        ConfigError: it cannot be read, is none, did not succeed, has no samples, or one lacks a score that others have.
     """
-    log = load(path)
+    log = checked(path, load(path), _Log)
+    if log.status != "success":
+        raise ConfigError(f"{path}: status: found {log.status!r}, expected 'success'")
+    if not log.samples:
+        raise ConfigError(f"{path}: found no samples, expected a log with them (log_samples)")
     items: dict[str, dict[str, str]] = {}
+    outputs: dict[str, list[Any]] = {}
     values: dict[str, dict[str, list[Any]]] = {}
-    for sample in log["samples"]:
-        item = str(sample.get("id"))
-        items[item] = {
-            "input": fingerprint(_messages(sample.get("input"))),
+    for sample in log.samples:
+        items[sample.id] = {
+            "input": fingerprint(_plain(sample.input)),
             "prompt": fingerprint(_asked(sample)),
-            "target": fingerprint(sample.get("target")),
-            "choices": fingerprint(sample.get("choices")),
+            "target": fingerprint(sample.target),
+            "choices": fingerprint(sample.choices),
         }
-        found = values.setdefault(item, {})
-        for metric, value in _numbers(sample.get("scores") or {}):
+        outputs.setdefault(sample.id, []).append(sample.output and sample.output.completion)
+        found = values.setdefault(sample.id, {})
+        for metric, value in _values(sample.scores or {}):
             found.setdefault(metric, []).append(value)
         if not found:
-            error = (sample.get("error") or {}).get("message", "no error recorded")
-            raise ConfigError(f"{path}: sample {item}: found no scores ({error[:200]}), expected those of every sample")
+            error = sample.error.message if sample.error else "no error recorded"
+            raise ConfigError(f"{path}: sample {sample.id}: found no scores ({error[:200]}), expected those of every sample")
     metrics = dict.fromkeys(metric for found in values.values() for metric in found)
-    scores = {}
+    scores, higher_is_better = {}, {}
     for metric in metrics:
-        wrong = next((item for item in items if not all(map(finite, values[item].get(metric, [None])))), None)
+        own = {item: values[item].get(metric, [None]) for item in items}
+        numbers = {item: list(map(_number, given)) for item, given in own.items()}
+        wrong = next((item for item, given in numbers.items() if not all(map(finite, given))), None)
         if wrong is not None:
-            found_value = values[wrong].get(metric)
-            raise ConfigError(
-                f"{path}: sample {wrong}: score {metric}: found {found_value}, expected numbers, or C, I, P and N"
-            )
-        scores[metric] = np.array([np.mean(values[item][metric]) for item in items])
-    return Answers(path=path, task=str(log["eval"].get("task")), items=items, scores=scores)
+            raise ConfigError(f"{path}: sample {wrong}: score {metric}: found {own[wrong]}, expected numbers, or C, I, P and N")
+        scores[metric] = np.array([np.mean(given) for given in numbers.values()])
+        if _says_right(log.results, metric) or any(value in ("C", "I") for given in own.values() for value in given):
+            higher_is_better[metric] = True
+    return Answers(
+        path=path,
+        task=log.eval.task,
+        items=items,
+        scores=scores,
+        higher_is_better=higher_is_better,
+        outputs=outputs_of(outputs),
+    )

@@ -9,22 +9,45 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
-from harness.compare.answers import Answers, finite
+from harness.compare.answers import Answers, checked, finite, outputs_of
 from harness.errors import ConfigError
 from harness.records.read import read_rows
 
 PATTERN = "samples_*.jsonl"
 #: How the names of its summaries begin, which hold no samples.
 RESULTS = "results_"
-_PARTS = {"document": "doc_hash", "prompt": "prompt_hash", "target": "target_hash"}
-_FIELDS = ("doc_id", "filter", "metrics", *_PARTS.values())
+
+
+class _Sample(BaseModel):
+    """A row; its metrics stand beside these keys, each under its name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    doc_id: str = Field(coerce_numbers_to_str=True)
+    filter: str
+    metrics: list[str]
+    doc_hash: str
+    prompt_hash: str
+    target_hash: str
+    resps: Any = None
+    filtered_resps: Any = None
+
+    def parts(self) -> dict[str, str]:
+        return {"document": self.doc_hash, "prompt": self.prompt_hash, "target": self.target_hash}
+
+
+class _Results(BaseModel):
+    """A file of results. Of a metric whose direction the task does not give, lm-eval writes null."""
+
+    results: dict[str, dict[str, Any]] = {}
+    higher_is_better: dict[str, dict[str, bool | None]] = {}
 
 
 def _task_and_date(path: Path) -> tuple[str, str]:
@@ -33,14 +56,15 @@ def _task_and_date(path: Path) -> tuple[str, str]:
     return (task, date) if task else (path.stem, "")
 
 
-def _by_filter(path: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _by_filter(path: Path) -> dict[str, dict[str, _Sample]]:
     """Filter -> document -> row."""
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in read_rows(path, fields=_FIELDS):
-        rows = found.setdefault(row["filter"], {})
-        if str(row["doc_id"]) in rows:
-            raise ConfigError(f"{path}: found doc_id {row['doc_id']} twice under filter {row['filter']!r}, expected it once")
-        rows[str(row["doc_id"])] = row
+    found: dict[str, dict[str, _Sample]] = {}
+    for number, content in enumerate(read_rows(path, fields=()), start=1):
+        row = checked(f"{path}:{number}", content, _Sample)
+        rows = found.setdefault(row.filter, {})
+        if row.doc_id in rows:
+            raise ConfigError(f"{path}: found doc_id {row.doc_id} twice under filter {row.filter!r}, expected it once")
+        rows[row.doc_id] = row
     if not found:
         raise ConfigError(f"{path}: found no samples, expected one a line")
     first, *others = found
@@ -50,16 +74,16 @@ def _by_filter(path: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
     return found
 
 
-def _results(path: Path, date: str) -> Mapping[str, Any]:
+def _results(path: Path, date: str) -> _Results:
     """What lm-eval wrote beside the samples; nothing where that is not there."""
     results = path.with_name(f"{RESULTS}{date}.json")
     if not results.is_file():
-        return {}
+        return _Results()
     try:
         content = json.loads(results.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{results}: found no JSON ({error}), expected lm-eval's results") from None
-    return content if isinstance(content, dict) else {}
+    return checked(results, content, _Results)
 
 
 def _is_mean(values: NDArray[np.float64], result: Any) -> bool:
@@ -74,11 +98,11 @@ def read(path: Path) -> Answers:
     """
     task, date = _task_and_date(path)
     by_filter, results = _by_filter(path), _results(path, date)
-    numbers = results.get("results", {}).get(task, {})
+    numbers = results.results.get(task, {})
     scores, kinds = {}, []
     for filtered, rows in by_filter.items():
-        for metric in next(iter(rows.values()))["metrics"]:
-            name, values = f"{metric},{filtered}", [row.get(metric) for row in rows.values()]
+        for metric in next(iter(rows.values())).metrics:
+            name, values = f"{metric},{filtered}", [(row.model_extra or {}).get(metric) for row in rows.values()]
             if not all(map(finite, values)):
                 kinds.append(f"{name} (not one number a document)")
             elif not _is_mean(np.array(values, dtype=float), numbers.get(name)):
@@ -87,13 +111,15 @@ def read(path: Path) -> Answers:
                 scores[name] = np.array(values, dtype=float)
     if not scores:
         raise ConfigError(f"{path}: found metrics {', '.join(kinds) or 'none'}, expected one that is a mean over documents")
-    better = results.get("higher_is_better", {}).get(task, {})
+    better = results.higher_is_better.get(task, {})
+    rows = next(iter(by_filter.values()))
     return Answers(
         path=path,
         task=task,
-        items={
-            item: {part: str(row[key]) for part, key in _PARTS.items()} for item, row in next(iter(by_filter.values())).items()
-        },
+        items={item: row.parts() for item, row in rows.items()},
         scores=scores,
-        less_is_better=frozenset(name for name in scores if better.get(name.partition(",")[0]) is False),
+        higher_is_better={name: said for name in scores if (said := better.get(name.partition(",")[0])) is not None},
+        outputs=outputs_of(
+            {item: [part for of in by_filter.values() for part in (of[item].resps, of[item].filtered_resps)] for item in rows}
+        ),
     )

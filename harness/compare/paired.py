@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.compare.answers import Model, check_same_items, matrix
+from harness.compare.copies import check_no_copies
 from harness.errors import ConfigError
 from harness.records.grader_sources import graded_unlike
 from harness.schema.comparisons import ComparisonsSpec
@@ -17,6 +18,14 @@ from harness.statistics import stats
 from harness.statistics.comparison import Comparison, Family, decide
 
 MIN_SEEDS = ComparisonsSpec().min_seeds
+#: Whether more is better, where no file says so: as lm-eval registers it (0.4.13, ``lm_eval/api/metrics.py``), and by the names
+#: that its tasks and Inspect AI's scorers give to shares of right answers and to ROUGE.
+HIGHER_IS_BETTER = {
+    **dict.fromkeys(("acc", "acc_norm", "acc_mutual_info", "acc_bytes", "acc_all", "exact_match", "likelihood", "mcc"), True),
+    **dict.fromkeys(("f1", "bleu", "chrf", "chrf++"), True),
+    **dict.fromkeys(("accuracy", "em", "exact", "pass@1", "pass_at_1", "rouge1", "rouge2", "rougeL"), True),
+    **dict.fromkeys(("brier_score", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "ter"), False),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +77,44 @@ class Result:
 
 
 def _paired(first: Sequence[Model], second: Sequence[Model]) -> tuple[list[tuple[Model, Model]], bool]:
-    """The models side by side, and whether by seed: where each side has each seed once, and both have the same."""
+    """The models side by side, and whether by seed: where each path names one of its own. These must be the same on both sides,
+    except of a single pair, which leaves no choice."""
+    ours, theirs = ({model.seed: model for model in side} for side in (first, second))
+    named = [seed for seed in (*ours, *theirs) if seed is not None]
+    if len(named) == len(first) + len(second):
+        alone = [model for model in (*first, *second) if model.seed not in ours or model.seed not in theirs]
+        if not alone:
+            return [(ours[seed], theirs[seed]) for seed in sorted(ours, key=lambda seed: seed or 0)], True
+        if len(named) > 2:
+            raise ConfigError(
+                f"found {', '.join(f'seed {model.seed} ({model.path})' for model in alone)} on one side only, expected each "
+                "seed on both: models are paired by seed"
+            )
     if len(first) != len(second):
         raise ConfigError(
             f"found {len(first)} models on the first side and {len(second)} on the second, expected as many: each is one seed"
         )
-    ours, theirs = ({model.seed: model for model in side} for side in (first, second))
-    if None in ours or len(ours) < len(first) or ours.keys() != theirs.keys():
-        return list(zip(first, second, strict=True)), False
-    return [(ours[seed], theirs[seed]) for seed in sorted(ours, key=lambda seed: seed or 0)], True
+    return list(zip(first, second, strict=True)), False
+
+
+def _higher_is_better(models: Sequence[Model], chosen: Mapping[str, str], asked: bool | None) -> bool:
+    """Whether more is better by the metric of every test set: as the files say, or else its name, or else ``asked``."""
+    found = set() if asked is None else {asked}
+    for task, metric in chosen.items():
+        said = {better for model in models if (better := model.tasks[task].higher_is_better.get(metric)) is not None}
+        by_name = HIGHER_IS_BETTER.get(metric.partition(",")[0], asked)
+        if not said and by_name is None:
+            raise ConfigError(
+                f"--better: found nothing, expected more or less: no file says which is better of {metric} of {task}, as "
+                "lm-eval's results_*.json does where it lies beside the samples"
+            )
+        found |= said or {bool(by_name)}
+    if len(found) > 1:
+        raise ConfigError(
+            f"--metric: found {', '.join(chosen.values())}, of which less is better by one name, file or --better and more by "
+            "another; expected one for all"
+        )
+    return found.pop()
 
 
 def _is_binary(values: NDArray[np.float64]) -> bool:
@@ -114,7 +152,12 @@ def _task(name: str, metric: str, models: Sequence[Model], own: list[NDArray[np.
 
 
 def compare(
-    first: Sequence[Model], second: Sequence[Model], *, metric: str | None = None, margin: float | None = None
+    first: Sequence[Model],
+    second: Sequence[Model],
+    *,
+    metric: str | None = None,
+    margin: float | None = None,
+    higher_is_better: bool | None = None,
 ) -> Result:
     """A minus B. The one thing decided is the average over the test sets; fewer than ``MIN_SEEDS`` seeds decide nothing.
 
@@ -123,10 +166,11 @@ def compare(
         second: B, as many.
         metric: by its name in every test set; None takes each one's first.
         margin: smallest difference of interest, in the metric's own unit: 0.01 is one point of accuracy.
+        higher_is_better: by the metric, where neither a file nor its name says so.
 
     Raises:
-        ConfigError: the sides have different numbers of models, other items, no such metric, or one item only; or less is
-            better by the metric of one test set and more by that of another.
+        ConfigError: the sides have different numbers of models, other seeds, other items, no such metric, or one item only;
+            models of a side are copies of one; or which way is better is unknown, or not the same for all.
     """
     if margin is not None and not 0 < margin < float("inf"):
         raise ConfigError(f"--margin: found {margin}, expected a number above 0")
@@ -135,18 +179,15 @@ def compare(
     models = [*sides[0], *sides[1]]
     check_same_items(models)
     chosen = {name: answers.named(metric) for name, answers in sides[0][0].tasks.items()}
-    less = {own in sides[0][0].tasks[name].less_is_better for name, own in chosen.items()}
-    if len(less) > 1:
-        raise ConfigError(
-            f"--metric: found {', '.join(chosen.values())}, of some of which less is better; expected one for all"
-        )
-    (less_is_better,) = less
+    less_is_better = not _higher_is_better(models, chosen, higher_is_better)
     matrices = {}
     for name, own in chosen.items():
         items = list(models[0].tasks[name].items)
         if len(items) < 2:
             raise ConfigError(f"{models[0].path}: {name}: found 1 item, expected at least 2")
         matrices[name] = [matrix(side, name, own, items) for side in sides]
+    for side in sides:
+        check_no_copies(side)
     scores = _scores([own[0] for own in matrices.values()], [own[1] for own in matrices.values()], margin)
     # A family's measure says which way is better: more by accuracy, less by NLL.
     measure: Metric = "gold_nll" if less_is_better else "accuracy"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.compare.answers import fingerprint
+from harness.errors import ConfigError
 
 DATA = Path(__file__).with_name("data")
 DATE = "2026-01-02T03-04-05.678901"
@@ -28,6 +30,30 @@ def sample(number: int, scores: dict[str, float], *, filtered: str = "none", pro
         "prompt_hash": fingerprint(prompt),
         "target_hash": fingerprint(number % 2),
     } | scores
+
+
+def malformed(content: Any) -> Iterator[Any]:
+    """Plain JSON with each part of it in turn replaced by one of another type, or left out."""
+    yield from (other for other in (None, True, 3, 10**400, "text", ["text"], {"key": 1}) if type(other) is not type(content))
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, part in parts:
+        for other in malformed(part):
+            changed = copy.copy(content)
+            changed[key] = other
+            yield changed
+        changed = copy.copy(content)
+        del changed[key]
+        yield changed
+
+
+def is_read_or_refused(read: Callable[[Path], object], path: Path) -> bool:
+    """False where it was refused."""
+    try:
+        read(path)
+    except ConfigError as error:
+        assert str(error).startswith(str(path.parent))  # the file's name, or of one beside it
+        return False
+    return True
 
 
 @pytest.fixture

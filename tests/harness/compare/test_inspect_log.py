@@ -15,7 +15,7 @@ from harness.compare import inspect_log
 from harness.compare.paired import compare
 from harness.compare.sources import sides
 from harness.errors import ConfigError
-from tests.harness.compare.conftest import DATA
+from tests.harness.compare.conftest import DATA, is_read_or_refused, malformed
 
 LOGS = [DATA / "inspect/a.eval", DATA / "inspect/b.eval"]
 Write = Callable[..., Path]
@@ -63,13 +63,52 @@ def test_a_sample_that_is_another_is_named_with_what_differs(log: dict[str, Any]
         compare(*sides([LOGS[1]], [write_log(log)]))
 
 
+def test_which_way_is_better_is_known_of_right_and_wrong(log: dict[str, Any], write_log: Write) -> None:
+    assert inspect_log.read(LOGS[0]).higher_is_better == {"match": True, "includes": True}
+    for one in log["samples"]:
+        one["scores"] = {"match": {"value": 0.5}, "judge": {"value": "I"}, "distance": {"value": {"words": 3.5}}}
+    # By Inspect's accuracy of it, and by a letter; of a number alone nothing is known.
+    assert inspect_log.read(write_log(log)).higher_is_better == {"match": True, "judge": True}
+    assert inspect_log.read(write_log(log | {"results": None})).higher_is_better == {"judge": True}
+
+
+def test_a_log_is_no_other_seed_of_its_own_copy(log: dict[str, Any], write_log: Write) -> None:
+    first = log["samples"][0]
+    log["samples"] = [{**first, "id": n, "output": {"completion": f"It is {n}"}} for n in range(60)]
+    for sample in log["samples"]:
+        sample["scores"] = {"match": {"value": "I"}}
+    first_seeds = [write_log(log, name) for name in ("a", "b")]
+    log["samples"][5]["output"] = {"completion": "It is five"}
+    others = [write_log(log, name) for name in ("c", "d")]
+    with pytest.raises(
+        ConfigError, match=r"/b.json: found the same answers to all 60 items as in .*/a.json, expected those of"
+    ):
+        compare(*sides(first_seeds, others))
+    assert len(compare(*sides(first_seeds[:1] + others[:1], first_seeds[1:] + others[1:])).pairs) == 2
+
+
 def test_what_is_no_finished_log_is_refused_by_name(log: dict[str, Any], write_log: Write, tmp_path: Path) -> None:
     without_score = {**log["samples"][1], "scores": None, "error": {"message": "the model is gone"}}
     not_a_number = {**log["samples"][1], "scores": {"match": {"value": "maybe"}}}
     for changes, message in (
         ({"status": "error"}, "status: found 'error', expected 'success'"),
         ({"samples": None}, "found no samples, expected a log with them"),
-        ({"eval": None}, "found no keys eval and status"),
+        ({"eval": None}, "log.json: eval: found None, expected a valid dictionary"),
+        ({"status": None}, "log.json: status: found None, expected a valid string"),
+        ({"samples": {"a": 1}}, r"samples: found \{'a': 1\}, expected a valid list"),
+        ({"samples": ["x"]}, r"samples.0: found 'x', expected a valid dictionary"),
+        *(
+            ({"samples": [{**log["samples"][0], key: value}]}, rf"log.json: samples.0.{message}")
+            for key, value, message in (
+                ("scores", [], r"scores: found \[\], expected a valid dictionary"),
+                ("scores", {"match": 1}, "scores.match: found 1, expected a valid dictionary"),
+                ("messages", "hi", "messages: found 'hi', expected a valid list"),
+                ("messages", ["hi"], "messages.0: found 'hi', expected a valid dictionary"),
+                ("input", ["hi"], "input.0: found 'hi', expected a valid dictionary"),
+                ("error", "boom", "error: found 'boom', expected a valid dictionary"),
+                ("id", None, "id: found None, expected a valid string"),
+            )
+        ),
         ({"samples": [log["samples"][0], without_score]}, r"sample sum-1: found no scores \(the model is gone\)"),
         (
             {"samples": [log["samples"][0], not_a_number]},
@@ -90,3 +129,13 @@ def test_what_is_no_finished_log_is_refused_by_name(log: dict[str, Any], write_l
     (tmp_path / "torn.eval").write_bytes(LOGS[0].read_bytes()[:5000])
     with pytest.raises(ConfigError, match="torn.eval: cannot be read .*, expected a log of Inspect AI"):
         inspect_log.read(tmp_path / "torn.eval")
+
+
+def test_a_log_with_any_part_of_another_type_is_read_or_refused(log: dict[str, Any], write_log: Write) -> None:
+    output = {"completion": "It is 0"}
+    samples = [{key: log["samples"][0][key] for key in ("id", "input", "target", "messages", "scores")} | {"output": output}]
+    results = {"scores": log["results"]["scores"][:1]}
+    small = {"eval": {"task": "sums"}, "status": "success", "samples": samples, "results": results}
+    assert is_read_or_refused(inspect_log.read, write_log(small))
+    read = [is_read_or_refused(inspect_log.read, write_log(other)) for other in malformed(small)]
+    assert 0 < sum(read) < len(read)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from harness.compare import lm_eval, text
-from harness.compare.paired import compare
+from harness.compare.paired import HIGHER_IS_BETTER, compare
 from harness.compare.sources import sides
 from harness.errors import ConfigError
-from tests.harness.compare.conftest import DATA, DATE, sample
+from tests.harness.compare.conftest import DATA, DATE, is_read_or_refused, malformed, sample
 
 FILES = [next((DATA / "lm_eval" / side).iterdir()) for side in ("first", "second")]
 
@@ -89,7 +89,7 @@ def test_the_results_beside_say_what_less_means_and_what_is_no_mean(write_sample
         "higher_is_better": {"gsm8k": {"perplexity": False, "bleu": True, "brier": False}},
     }
     answers = lm_eval.read(write_samples("a", rows, results=results))
-    assert list(answers.scores) == ["brier,none"] and answers.less_is_better == {"brier,none"}
+    assert list(answers.scores) == ["brier,none"] and answers.higher_is_better == {"brier,none": False}
     assert list(lm_eval.read(write_samples("b", rows)).scores) == ["perplexity,none", "brier,none"]
     without = [{**row, "metrics": ["perplexity", "bleu"]} for row in rows]
     with pytest.raises(
@@ -109,7 +109,12 @@ def test_broken_files_are_refused_by_name(write_samples: Callable[..., Path], tm
     for rows, message in (
         ([row, row], "found doc_id 0 twice under filter 'none'"),
         ([row, sample(1, {"acc": 1.0}, filtered="strict")], "found other doc_ids under filter 'strict' than under 'none'"),
-        ([row, {"doc_id": 1}], rf"samples_gsm8k_{DATE}.jsonl:2: field 'filter' is missing"),
+        ([row, {"doc_id": 1}], rf"samples_gsm8k_{DATE}.jsonl:2: filter: found nothing, expected this key"),
+        ([row, {**row, "doc_id": None}], rf"samples_gsm8k_{DATE}.jsonl:2: doc_id: found None, expected a valid string"),
+        ([{**row, "metrics": None}], rf"samples_gsm8k_{DATE}.jsonl:1: metrics: found None, expected a valid list"),
+        ([{**row, "metrics": [["acc"]]}], r":1: metrics.0: found \['acc'\], expected a valid string"),
+        ([{**row, "filter": []}], r":1: filter: found \[\], expected a valid string"),
+        ([{**row, "acc": 10**400}], r"found metrics acc,none \(not one number a document\), expected"),
         ([{**row, "acc": float("nan")}], r"found metrics acc,none \(not one number a document\), expected"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -127,6 +132,49 @@ def test_two_evaluations_of_one_task_in_a_folder_are_ambiguous(write_samples: Ca
     path.with_name(path.name.replace("2026", "2027")).write_text(path.read_text())
     with pytest.raises(ConfigError, match=r"found gsm8k in samples_gsm8k_2026.* and in samples_gsm8k_2027.*, expected .* once"):
         sides([path.parent], [path.parent])
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ([], r"found \[\], expected a valid dictionary"),
+        ({"results": None}, "results: found None, expected a valid dictionary"),
+        ({"results": []}, r"results: found \[\], expected a valid dictionary"),
+        ({"results": {"gsm8k": None}}, "results.gsm8k: found None, expected a valid dictionary"),
+        ({"higher_is_better": None}, "higher_is_better: found None, expected a valid dictionary"),
+        (
+            {"higher_is_better": {"gsm8k": {"acc": "yes it is"}}},
+            "higher_is_better.gsm8k.acc: found 'yes it is', expected a valid b",
+        ),
+    ],
+)
+def test_results_of_another_form_are_refused_by_key(write_samples: Callable[..., Path], results: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"results_{DATE}.json: {message}"):
+        lm_eval.read(write_samples("a", [1, 0], results=results))
+
+
+def test_files_with_any_part_of_another_type_are_read_or_refused(write_samples: Callable[..., Path]) -> None:
+    rows = [sample(i, {"acc": 1.0}) | {"resps": [["yes"]], "filtered_resps": ["yes"]} for i in range(2)]
+    results = {"results": {"gsm8k": {"alias": "gsm8k", "acc,none": 1.0}}, "higher_is_better": {"gsm8k": {"acc": True}}}
+    assert is_read_or_refused(lm_eval.read, write_samples("a", rows, results=results))
+    others = (write_samples("a", [rows[0], other], results=results) for other in malformed(rows[1]) if isinstance(other, dict))
+    read = [is_read_or_refused(lm_eval.read, path) for path in others]
+    read += [is_read_or_refused(lm_eval.read, write_samples("a", rows, results=other)) for other in malformed(results) if other]
+    assert 0 < sum(read) < len(read)
+
+
+def test_a_direction_that_lm_eval_does_not_know_is_not_said(write_samples: Callable[..., Path]) -> None:
+    results = {"higher_is_better": {"gsm8k": {"acc": None}}}
+    assert lm_eval.read(write_samples("a", [1, 0], results=results)).higher_is_better == {}
+
+
+@pytest.mark.slow
+def test_directions_by_name_are_what_lm_eval_registers() -> None:
+    pytest.importorskip("lm_eval.api.metrics", reason="lm-eval is not installed")
+    from lm_eval.api.registry import higher_is_better_registry as registry
+
+    registered = {name: registry.get(name) for name in registry if name != "bypass"}  # which stands for no metric
+    assert len(registered) == 18 and registered.items() <= HIGHER_IS_BETTER.items()
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 
 from harness.command import __main__ as command
 from harness.compare import __main__ as module
+from harness.compare import runs
 from harness.compare.answers import seed_of
 from harness.compare.paired import compare
 from harness.compare.sources import sides
@@ -19,6 +20,7 @@ from harness.compare.text import record, report
 from harness.errors import ConfigError
 from harness.records.grader_sources import grader_sources
 from tests.harness import fake_runs
+from tests.harness.compare.conftest import is_read_or_refused, malformed, sample
 
 Write = Callable[..., Path]
 
@@ -91,8 +93,19 @@ def test_seeds_are_paired_where_both_sides_have_the_same_and_else_in_order(write
     c = [write_samples(f"c/seed-{seed}", [0, seed % 2]) for seed in (2, 7)]
     result = compare(*sides(a, b))
     assert result.by_seed and [(x.seed, y.seed) for x, y in result.pairs] == [(2, 2), (10, 10)]
-    result = compare(*sides(a, c))
-    assert not result.by_seed and [(x.seed, y.seed) for x, y in result.pairs] == [(10, 2), (2, 7)]
+    with pytest.raises(ConfigError, match=r"found seed 10 \(.*/a/seed10/.*\), seed 7 \(.*/c/seed-7/.*\) on one side only"):
+        compare(*sides(a, c))
+    with pytest.raises(ConfigError, match=r"found seed 10 \(.*/a/seed10/.*\) on one side only, expected each seed on both"):
+        compare(*sides(a, c[:1]))
+    # A seed that stands twice on a side, and a path without one, leave the order; one pair leaves no choice.
+    twice = [a[0], write_samples("other/seed10", [0, 1])]
+    for first, second, seeds in (
+        (twice, c, [(10, 2), (10, 7)]),
+        (a, [write_samples("plain", [0, 0]), c[0]], [(10, None), (2, 2)]),
+        (a[:1], c[1:], [(10, 7)]),
+    ):
+        result = compare(*sides(first, second))
+        assert not result.by_seed and [(x.seed, y.seed) for x, y in result.pairs] == seeds
     assert [seed_of(name) for name in ("x/seed3/y", "Seed=4", "seed1/seed2", "seeds", "run3")] == [3, 4, 2, None, None]
 
 
@@ -124,8 +137,68 @@ def test_metrics_of_opposite_directions_are_not_averaged(write_samples: Write) -
         less = {"results": {}, "higher_is_better": {"ppl": {"acc": False}}}
         write_samples(side, [1, 0], task="ppl", results=less)
     folders = [write_samples(side, [1, 0]).parent for side in ("a", "b")]
-    with pytest.raises(ConfigError, match="--metric: found acc,none, acc,none, of some of which less is better"):
+    with pytest.raises(
+        ConfigError, match="--metric: found acc,none, acc,none, of which less is better by one .* and more by another"
+    ):
         compare(*sides(folders[:1], folders[1:]))
+
+
+def test_which_way_is_better_is_said_by_a_file_a_name_or_the_flag(write_samples: Write) -> None:
+    errors = {"a": [0.1, 0.3], "b": [0.5, 0.9]}
+    named = {"higher_is_better": {"gsm8k": {"mse": False}}}
+
+    def models(metric: str, **results: Any) -> Any:
+        rows = {side: [sample(i, {metric: value}) for i, value in enumerate(values)] for side, values in errors.items()}
+        return sides(*([write_samples(f"{metric}/{side}", rows[side], results=results.get(side))] for side in errors))
+
+    with pytest.raises(ConfigError, match="--better: found nothing, expected more or less: no file .* of mse,none of gsm8k"):
+        compare(*models("mse"))
+    assert compare(*models("mse"), higher_is_better=False).less_is_better
+    assert not compare(*models("mse"), higher_is_better=True).less_is_better
+    assert compare(*models("brier_score")).less_is_better and not compare(*models("f1")).less_is_better
+    assert compare(*models("mse", b=named)).less_is_better  # beside one of them is enough
+    with pytest.raises(ConfigError, match="--metric: found mse,none, of which less is better by one name, file or --better"):
+        compare(*models("mse", a=named), higher_is_better=True)
+
+
+def test_copies_of_one_model_are_no_seeds(write_samples: Write) -> None:
+    rng = np.random.default_rng(0)
+    b = [write_samples(f"b/seed{seed}", answers(rng, 0.5)) for seed in range(5)]
+    a = [write_samples(f"a/seed{seed}", answers(rng, 0.6)) for seed in range(5)]
+    copied = write_samples("a/seed9", [json.loads(line) for line in a[1].read_text().splitlines()][::-1])
+    copied = copied.rename(a[3])  # in another order, and in the place of seed 3
+    for first, second in ((a, b), (b, a)):
+        with pytest.raises(
+            ConfigError, match=rf"{a[3]}: found the same answers to all 200 items as in {a[1]}, expected those of another"
+        ):
+            compare(*sides(first, second))
+
+
+def test_outputs_tell_models_apart_where_files_have_them(write_samples: Write) -> None:
+    def rows(word: str, scores: list[int], kept: bool = True) -> list[dict[str, Any]]:
+        return [sample(i, {"acc": s}) | ({"resps": [[f"{word} {i}"]]} if kept else {}) for i, s in enumerate(scores)]
+
+    right = [1, 0] * 150
+    b = [write_samples(f"b{i}", rows("b" * i, right)) for i in (1, 2)]
+    apart = [write_samples(f"a{i}", rows("a" * i, right)) for i in (1, 2)]
+    assert len(compare(*sides(apart, b)).pairs) == 2  # the same items right by other words
+    scores_only = [apart[0], write_samples("d", rows("", right, kept=False))]
+    with pytest.raises(ConfigError, match="found the same answers to all 300 items"):
+        compare(*sides(scores_only, b))
+
+
+def test_models_of_a_side_without_a_metric_in_common_are_refused(write_samples: Write) -> None:
+    a = [write_samples(f"a{metric}", [sample(i, {metric: i % 2}) for i in range(40)]) for metric in ("acc", "f1")]
+    b = [write_samples(f"b{i}", [i, 1] * 20) for i in (0, 1)]
+    with pytest.raises(ConfigError, match="--metric: found 'acc,none', for gsm8k of .*/af1/"):
+        compare(*sides(a, b))
+
+
+@pytest.mark.parametrize("same", [[0] * 300, [1] * 300, [0] * 299 + [1], [1, 0] * 50], ids=["wrong", "right", "one", "few"])
+def test_models_may_answer_alike_at_a_floor_or_on_few_items(write_samples: Write, same: list[int]) -> None:
+    a = [write_samples(f"a{i}", same) for i in (1, 2)]
+    b = [write_samples(f"b{i}", same) for i in (1, 2)]
+    assert len(compare(*sides(a, b)).pairs) == 2
 
 
 def test_runs_that_diverged_and_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
@@ -140,6 +213,35 @@ def test_runs_that_diverged_and_files_of_other_kinds_are_refused(tmp_path: Path)
     (tmp_path / "list.jsonl").write_text("[1]\n")
     with pytest.raises(ConfigError, match="found list in the first line, expected sample files"):
         sides([finished], [tmp_path / "list.jsonl"])
+
+
+def test_records_of_another_form_are_refused_by_key(tmp_path: Path) -> None:
+    run = fake_runs.runs(fake_runs.small())[0]
+    folder = fake_runs.write_run(run, tmp_path, correct={"gsm8k": [True, False], "math": [True, True]})
+    predictions = folder / "predictions/gsm8k.jsonl"
+    predictions.write_text('{"id": 1, "correct": true}\n{"id": 2, "correct": true, "verdicts": ["sound"]}\n')
+    with pytest.raises(ConfigError, match=r"gsm8k.jsonl:2: verdicts: found \['sound'\], expected a valid dictionary"):
+        sides([folder], [folder])
+    fake_runs.edit_json(folder / "metrics.json", evaluation={"tasks": {"gsm8k": "test"}})
+    with pytest.raises(ConfigError, match="metrics.json: evaluation.tasks.gsm8k: found 'test', expected a valid dictionary"):
+        sides([folder], [folder])
+
+
+def test_a_record_with_any_part_of_another_type_is_read_or_refused(tmp_path: Path) -> None:
+    run = fake_runs.runs(fake_runs.small())[0]
+    folder = fake_runs.write_run(run, tmp_path, correct={"gsm8k": [True, False], "math": [True, True]})
+    path = folder / "predictions/gsm8k.jsonl"
+    whole, row = path.read_text(), json.loads(path.read_text().splitlines()[0])
+    read = []
+    for other in malformed(row):
+        path.write_text(json.dumps(other) + "\n")
+        read.append(is_read_or_refused(runs.read_run, folder))
+    path.write_text(whole)
+    metrics = {"schema_version": 1, "status": "success", "evaluation": {"tasks": {"gsm8k": {"split": "test"}}}}
+    for other in malformed(metrics | {"tasks": {"gsm8k": {"sources": {"grader": "0" * 64}}}}):
+        (folder / "metrics.json").write_text(json.dumps(other))
+        read.append(is_read_or_refused(runs.read_run, folder))
+    assert 0 < sum(read) < len(read)
 
 
 def test_validation_sets_are_not_compared_and_ties_are_flips(tmp_path: Path) -> None:
