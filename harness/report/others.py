@@ -245,7 +245,7 @@ def timing_block(source: Source) -> Block | None:
     path = source.folder / timing.FILE
     if source.experiment.timing is None or not path.is_file():
         return None
-    record = timing.read(path, Recipe.workflow(source.command, path))
+    record = timing.load(source.experiment, results=source.results, command=source.command)
     rows = []
     for method, cost in timing.summarise(record).items():
         cells = [Cell(text=_label(source, method), colour=colour_of(method))]
