@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ from harness.claims.verdicts import Part, Quantity, Range, of_difference
 from harness.experiment.runs import SweepRun, metric_of, pruning_metric, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
 from harness.records.matrices import check_same_answers, measured_matrix
-from harness.records.read import Loaded, RunRecord, load_records, run_folder
-from harness.records.versioned import Recipe
+from harness.records.read import Loaded, RunRecord, load_records
 from harness.schema.evaluation import Metric
 from harness.schema.experiment import Experiment
 from harness.schema.run import RunSpec
@@ -151,29 +151,40 @@ class Evidence:
 
         Raises:
             Missing: no pruning evaluation of the method.
+            RecordError: one is of another training or other shares than the experiment's, or two answered different examples.
         """
-        by_seed, metric = {}, pruning_metric(self.experiment)
-        for run in pruning_runs(self.experiment):
-            path = run_folder(run, results=self.results) / pruning.FILE
-            if run.method.key == method and path.exists():
-                curves = list(pruning.read(path, metric, Recipe.workflow(self.command, path)).values())
-                if curves:
-                    means = np.mean([curve.means for curve in curves], axis=0)
-                    by_seed[run.seed] = dict(zip(curves[0].fractions.tolist(), means.tolist(), strict=True))
+        by_seed = {}
+        for run, curves in self._pruned:
+            if run.method.key == method:
+                means = np.mean([curve.means for curve in curves], axis=0)
+                by_seed[run.seed] = dict(zip(curves[0].fractions.tolist(), means.tolist(), strict=True))
         if not by_seed:
             raise Missing(f"no pruning evaluation of {method}")
         return by_seed
+
+    @cached_property
+    def _pruned(self) -> list[tuple[RunSpec, list[pruning.PruningCurve]]]:
+        """The finished runs that have been pruned, with their curves, one for each task."""
+        spec = self.experiment.pruning
+        if spec is None:
+            return []
+        records = [record for record in self.records(pruning_runs(self.experiment)) if not record.diverged]
+        runs = [record.run for record in records if (record.folder / pruning.FILE).exists()]
+        metric = pruning_metric(self.experiment)
+        loaded = pruning.load(runs, spec, metric, results=self.results, command=self.command)
+        return [(run, list(loaded[run.run_id].values())) for run in runs]
 
     def costs(self) -> dict[str, timing.TimingSummary]:
         """method -> time and memory relative to the baseline.
 
         Raises:
             Missing: no measurement.
+            RecordError: one of other settings than the experiment's, or broken.
         """
-        path = self.results / self.experiment.name / "timing.json"
+        path = self.results / self.experiment.name / timing.FILE
         if self.experiment.timing is None or not path.exists():
             raise Missing("no measurement of time and memory")
-        return timing.summarise(timing.read(path, Recipe.workflow(self.command, path)))
+        return timing.summarise(timing.load(self.experiment, results=self.results, command=self.command))
 
 
 def _tasks(records: Iterable[RunRecord]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -20,24 +20,34 @@ LIMITED_CHANGE, SHARP_DROP = Range(above=0.9), Range(below=0.5)
 FEW, MANY = 0.3, 0.9
 #: Growth of the differences in the last third of training over all growth; a third would be a straight line.
 SETTLED = Range(below=1 / 3)
+#: The fewest snapshots after step 0 that show a growth and what is left of it: of two, every growth is a straight line.
+SNAPSHOTS = 3
 
 
 def _mean_decile_ratio(history: importance.ImportanceHistory) -> float:
     """Most over least important tenth, geometric mean over modules."""
-    ratios = [deciles[-1] / deciles[0] for deciles in map(importance.deciles, history.last.values())]
-    return float(np.exp(np.mean(np.log(ratios))))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = [deciles[-1] / deciles[0] for deciles in map(importance.deciles, history.last.values())]
+        return float(np.exp(np.mean(np.log(ratios))))
 
 
 def _mean_variation(history: importance.ImportanceHistory) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, coefficient of variation as the mean over modules) of the snapshots after the first step."""
+    """(steps, coefficient of variation as the mean over modules) of the snapshots after the first step.
+
+    Raises:
+        Missing: there are not enough to see whether a growth settles.
+    """
     later = history.steps > 0
+    if later.sum() < SNAPSHOTS:
+        raise Missing(f"too few snapshots: {later.sum()} after step 0, expected {SNAPSHOTS} (training.importance_every)")
     return history.steps[later], np.mean([importance.variation(values[later]) for values in history.modules.values()], axis=0)
 
 
 def _share_settling(history: importance.ImportanceHistory) -> float:
     steps, variation = _mean_variation(history)
     two_thirds = float(np.interp(2 / 3 * steps[-1], steps, variation))
-    return float((variation[-1] - two_thirds) / (variation[-1] - variation[0]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float((variation[-1] - two_thirds) / (variation[-1] - variation[0]))
 
 
 def _growth(history: importance.ImportanceHistory) -> float:
@@ -80,6 +90,18 @@ def _area(left: Mapping[float, float]) -> float:
     return float(np.trapezoid(list(left.values()), shares) / (shares[-1] - shares[0]))
 
 
+def _over_seeds(by_seed: Mapping[int, float], unit: Literal["share", "ratio", "number"]) -> Quantity:
+    """One number per seed: their mean and interval.
+
+    Raises:
+        Missing: of a seed there is no number, such as a ratio to importances that are all 0, or a share of no growth.
+    """
+    lacking = [seed for seed, value in by_seed.items() if not np.isfinite(value)]
+    if lacking:
+        raise Missing(f"no such number of seed {', '.join(map(str, lacking))}: importances that are 0, or do not change")
+    return over_seeds(list(by_seed.values()), unit)
+
+
 ItemT = TypeVar("ItemT")
 
 
@@ -89,12 +111,12 @@ def _seedwise_difference(
     """The measure of BeamLoRA minus that of LoRA, over the seeds that both have.
 
     Raises:
-        Missing: there are none.
+        Missing: there are none, or of one there is no number.
     """
     shared = sorted(beamlora.keys() & lora.keys())
     if not shared:
         raise Missing("beamlora and lora have no seed in common")
-    return over_seeds([measure(beamlora[seed]) - measure(lora[seed]) for seed in shared], "number")
+    return _over_seeds({seed: measure(beamlora[seed]) - measure(lora[seed]) for seed in shared}, "number")
 
 
 def importance_claims(evidence: Evidence) -> Iterator[Claim]:
@@ -104,8 +126,10 @@ def importance_claims(evidence: Evidence) -> Iterator[Claim]:
     model = runs[0].model_key
     lora, beam = ([run for run in runs if run.method.key == key] for key in ("lora", "beamlora"))
 
-    def seedwise(measure: Callable[[importance.ImportanceHistory], float], unit: str) -> Quantity:
-        return over_seeds([measure(history) for history in evidence.histories("lora").values()], unit)  # type: ignore[arg-type]
+    def seedwise(
+        measure: Callable[[importance.ImportanceHistory], float], unit: Literal["share", "ratio", "number"]
+    ) -> Quantity:
+        return _over_seeds({seed: measure(history) for seed, history in evidence.histories("lora").items()}, unit)
 
     metric = pruning_metric(evidence.experiment)
     what = LEFT[metric]
@@ -114,7 +138,7 @@ def importance_claims(evidence: Evidence) -> Iterator[Claim]:
         return {seed: _left(curve, metric) for seed, curve in evidence.pruning_curves(method).items()}
 
     def left(share: float) -> Quantity:
-        return over_seeds([_at(curve, share) for curve in curves("lora").values()], "share")
+        return _over_seeds({seed: _at(curve, share) for seed, curve in curves("lora").items()}, "share")
 
     yield Claim(
         key="ranks_differ",

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     only.add_argument("--module", nargs="+", metavar="NAME", help=f"modules, such as q_proj (default: {modules})")
     only.add_argument("--layer", type=int, help="index of a layer (default: the paper's 30th of 32, scaled to the model)")
     only.add_argument("--method", metavar="KEY", help="a method of pruning.methods (default: lora)")
-    only.add_argument("--seed", type=int, help="default: the first")
+    only.add_argument("--seed", type=int, help="default: the first that finished")
     parser.add_argument(
         "--gpu7b",
         type=Path,

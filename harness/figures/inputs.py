@@ -16,7 +16,7 @@ from harness.experiment.yaml_file import located
 from harness.figures import Selection
 from harness.records.matrices import measured_matrix
 from harness.records.read import RunRecord, load_records
-from harness.records.versioned import MissingRecord, Recipe, read_json
+from harness.records.versioned import MissingRecord, Recipe
 from harness.schema.base_models import BaseModelSpec
 from harness.schema.evaluation import Metric, Split
 from harness.schema.experiment import Experiment
@@ -51,19 +51,6 @@ class Inputs:
     def missing_file(self, path: Path, *, target: Path) -> MissingRecord:
         """The error of a file that is missing beside ``target``, the record that the workflow makes together with it."""
         return MissingRecord(f"{path}: found no such file; make it: {Recipe.workflow(self.command, target).again}")
-
-    def read_json(self, path: Path, *, keys: Sequence[str]) -> dict[str, Any]:
-        """A JSON record that is not a run's.
-
-        Raises:
-            RecordError: it is missing, broken, of another schema version, or lacks one of ``keys``.
-        """
-        recipe = Recipe.workflow(self.command, path)
-        content = read_json(path, recipe)
-        for key in keys:
-            if key not in content:
-                raise recipe.broken(path, f"{key}: found nothing, expected this key")
-        return content
 
 
 # -------------------------------------------------------------------------------------------------------------- scores

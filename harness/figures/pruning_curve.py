@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,51 +16,34 @@ from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, Score, interval_note, long_form, mean_note, model_title, provenance_notes
 from harness.figures.sweeps import draw_seeds
 from harness.records import pruning
-from harness.records.matrices import check_same_examples
 from harness.records.pruning import PruningCurve
 from harness.records.read import RunRecord
-from harness.records.versioned import Recipe
 from harness.schema.evaluation import Metric
 from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.statistics.variance import seed_means
 
 
-def read_curves(inputs: Inputs, record: RunRecord) -> dict[str, PruningCurve]:
-    """A run's pruning evaluation by task.
+def read_curves(inputs: Inputs, runs: Sequence[RunSpec]) -> dict[str, dict[str, PruningCurve]]:
+    """The pruning evaluations of finished runs by run id and task.
 
     Raises:
-        RecordError: the file is missing, broken, or of another training or other shares than the experiment's.
+        RecordError: a file is missing, broken, or not what the experiment plans; or two answered different examples.
     """
-    spec = inputs.experiment.pruning
+    spec, metric = inputs.experiment.pruning, pruning_metric(inputs.experiment)
     assert spec is not None  # the callers draw figures of the section
-    path = record.folder / pruning.FILE
-    content = inputs.read_json(path, keys=("training_hash", "fractions", "tasks"))
-    recipe = Recipe.workflow(inputs.command, path)
-    expected = {"training_hash": record.run.training_hash(), "fractions": list(spec.fractions)}
-    for key, value in expected.items():
-        if content[key] != value:
-            raise recipe.broken(path, f"{key}: found {content[key]}, expected {value}; the record is stale")
-    curves = pruning.read(path, pruning_metric(inputs.experiment), recipe)
-    if not curves:
-        raise recipe.broken(path, "tasks: found none, expected those of a run that did not diverge")
-    return curves
+    return pruning.load(runs, spec, metric, results=inputs.results, command=inputs.command)
 
 
 def pruned_scores(curves: Mapping[int, Mapping[str, PruningCurve]], metric: Metric) -> dict[float, Score]:
     """Share of pruned ranks -> mean over tasks, seeds and examples.
 
     Args:
-        curves: seed -> task -> curve of the metric, of one method.
-
-    Raises:
-        RecordError: two seeds answered different examples.
+        curves: seed -> task -> curve of the metric, of one method, all on the same examples.
     """
     if not curves:
         return {}
     first = next(iter(curves.values()))
-    for task in first:
-        check_same_examples({f"{pruning.FILE} of seed {seed}, {task}": own[task].ids for seed, own in curves.items()})
     scores = {}
     for i, fraction in enumerate(next(iter(first.values())).fractions.tolist()):
         matrices = [np.stack([own[task].scores[i] for own in curves.values()]) for task in first]
@@ -91,10 +74,11 @@ def build(inputs: Inputs) -> style.Plot:
     metric = pruning_metric(inputs.experiment)
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
+    every = read_curves(inputs, [run for run in runs if not records[run.run_id].diverged])
     tasks: dict[str, None] = {}
     for key in dict.fromkeys(run.method.key for run in runs):
         own = [records[run.run_id] for run in runs if run.method.key == key]
-        curves = {record.run.seed: read_curves(inputs, record) for record in own if not record.diverged}
+        curves = {record.run.seed: every[record.run.run_id] for record in own if not record.diverged}
         common = {"method": key, "label": own[0].run.method.label}
         for fraction, one in pruned_scores(curves, metric).items():
             scores.append(one)

@@ -38,13 +38,11 @@ def build(inputs: Inputs) -> style.Plot:
         RecordError: a file is missing or broken, or the run diverged.
     """
     runs, records = load_pruned(inputs, figure="rank_importance")
-    run = _select_run(inputs, runs)
-    record = records[run.run_id]
-    if record.diverged:
-        raise RecordError(f"{record.folder / 'train.json'}: found a diverged run; choose another with --seed or --method")
+    record = _select_run(inputs, [records[run.run_id] for run in runs])
+    run = record.run
     history = _read_history(inputs, record)
     layer, names = _select_modules(inputs, history)
-    curves = read_curves(inputs, record)
+    curves = read_curves(inputs, [run])[run.run_id]
     metric = pruning_metric(inputs.experiment)
     score = pruned_scores({run.seed: curves}, metric)
     rows: list[dict[str, Any]] = []
@@ -72,6 +70,7 @@ def build(inputs: Inputs) -> style.Plot:
         f"Red: after pruning these shares in every module, each by its own importance. {mean_note(metric, curves)}",
         "Evenness: entropy of the importances over ln r; 1 where all ranks are equally important. Layers are counted from 0.",
         interval_note(list(score.values())),
+        *_diverged_note(run, list(records.values())),
         *provenance_notes([run]),
     ]
     title = f"Importance of ranks: {run.method.label} on {model_title(run.model)}, {run.domain}, seed {run.seed}"
@@ -102,17 +101,32 @@ def _columns(metric: Metric) -> list[str]:
 # ----------------------------------------------------------------------------------------------------------- selection
 
 
-def _select_run(inputs: Inputs, runs: Sequence[RunSpec]) -> RunSpec:
-    """The run to show: plain LoRA's first seed unless the selection says otherwise."""
-    keys = list(dict.fromkeys(run.method.key for run in runs))
+def _select_run(inputs: Inputs, records: Sequence[RunRecord]) -> RunRecord:
+    """The run to show: unless the selection says otherwise, plain LoRA's, of the first seed that finished.
+
+    Raises:
+        ConfigError: the selection names what there is not.
+        RecordError: the selected run diverged; without a selected seed, all of the method's.
+    """
+    keys = list(dict.fromkeys(record.run.method.key for record in records))
     method = inputs.selection.method or (BASELINE if BASELINE in keys else keys[0])
     if method not in keys:
         raise ConfigError(f"--method: found {method!r}, {hint(method, keys)} (pruning.methods)")
-    own = {run.seed: run for run in runs if run.method.key == method}
-    seed = inputs.selection.seed if inputs.selection.seed is not None else next(iter(own))
+    own = {record.run.seed: record for record in records if record.run.method.key == method}
+    seed = inputs.selection.seed
+    if seed is None:
+        seed = next((seed for seed, record in own.items() if not record.diverged), next(iter(own)))
     if seed not in own:
         raise ConfigError(f"--seed: found {seed}, expected one of {', '.join(map(str, own))}")
+    if own[seed].diverged:
+        raise RecordError(f"{own[seed].folder / 'train.json'}: found a diverged run; choose another with --seed or --method")
     return own[seed]
+
+
+def _diverged_note(run: RunSpec, records: Sequence[RunRecord]) -> list[str]:
+    """The seeds of the shown run's method that there is nothing to show of."""
+    lost = [record.run.seed for record in records if record.diverged and record.run.method.key == run.method.key]
+    return [f"Diverged: seed{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))}."] if lost else []
 
 
 def _read_history(inputs: Inputs, record: RunRecord) -> ImportanceHistory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.experiment.runs import pruned_tasks
 from harness.records.credit import credit
+from harness.records.matrices import check_same_examples
+from harness.records.read import run_folder
 from harness.records.versioned import Recipe, read_json
 from harness.schema.evaluation import Metric
+from harness.schema.experiment import PruningSpec
+from harness.schema.run import RunSpec
 
 #: Name of the record in a run's folder.
 FILE = "pruning.json"
@@ -47,7 +53,45 @@ def read(path: Path, metric: Metric, recipe: Recipe = MADE) -> dict[str, Pruning
     Raises:
         RecordError: the file is missing, broken, of another schema version, lacks the metric's scores, or a mean is not theirs.
     """
-    record = read_json(path, recipe)
+    return _curves(path, read_json(path, recipe), metric, recipe)
+
+
+def load(
+    runs: Sequence[RunSpec], spec: PruningSpec, metric: Metric, *, results: Path, command: str
+) -> dict[str, dict[str, PruningCurve]]:
+    """The curves of runs by run id and task: of their own training, with the shares and tasks of the experiment, and all on the
+    same examples.
+
+    Args:
+        runs: some of those that are pruned, none of them diverged.
+        metric: what the curves are of.
+        command: how the experiment is run, for messages (``Config.snakemake``).
+
+    Raises:
+        RecordError: as ``read``; or a file is stale, or two runs answered different examples.
+    """
+    loaded: dict[str, dict[str, PruningCurve]] = {}
+    ids: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        path = run_folder(run, results=results) / FILE
+        recipe = Recipe.workflow(command, path)
+        record = read_json(path, recipe)
+        for key, due in {"training_hash": run.training_hash(), "fractions": list(spec.fractions)}.items():
+            if record.get(key) != due:
+                raise recipe.broken(path, f"{key}: found {record.get(key)}, expected {due}; the record is stale")
+        curves, planned = _curves(path, record, metric, recipe), pruned_tasks(run, spec)
+        if curves.keys() != planned.keys():
+            fault = f"tasks: found {sorted(curves)}, expected {sorted(planned)}; the record is stale"
+            raise recipe.broken(path, fault)
+        for task, curve in curves.items():
+            ids.setdefault(task, {})[f"{path}, {task}"] = curve.ids
+        loaded[run.run_id] = curves
+    for by_place in ids.values():
+        check_same_examples(by_place)
+    return loaded
+
+
+def _curves(path: Path, record: dict[str, Any], metric: Metric, recipe: Recipe) -> dict[str, PruningCurve]:
     try:
         return {name: _curve(task, metric, record["fractions"], f"tasks.{name}") for name, task in record["tasks"].items()}
     except ValueError as error:

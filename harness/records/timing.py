@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from harness.experiment.runs import timing_runs
 from harness.records.versioned import Recipe, read_json, validated
-from harness.schema.experiment import TimingSpec
+from harness.schema.experiment import Experiment, TimingSpec
 from harness.schema.fields import Frozen
 
 #: Name of the record in an experiment's results folder.
@@ -94,6 +95,25 @@ def read(path: Path, recipe: Recipe = MADE) -> TimingRecord:
     if missing:
         first_round, method = missing[0]
         raise recipe.broken(path, f"found no measurement of {method} in round {first_round}, expected all of them")
+    return record
+
+
+def load(experiment: Experiment, *, results: Path, command: str) -> TimingRecord:
+    """The measurements that an experiment plans.
+
+    Args:
+        command: how the experiment is run, for messages (``Config.snakemake``).
+
+    Raises:
+        RecordError: as ``read``; or the record is of other settings than the experiment's.
+    """
+    path = results / experiment.name / FILE
+    recipe = Recipe.workflow(command, path)
+    record = read(path, recipe)
+    settings = {method: run.training_hash() for method, run in timing_runs(experiment).items()}
+    if record.timing != experiment.timing or record.settings != settings:
+        what = "timing" if record.timing != experiment.timing else "settings"
+        raise recipe.broken(path, f"{what}: found others than the experiment's; the record is stale")
     return record
 
 

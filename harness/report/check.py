@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from harness.claims.verdicts import Claim
 from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, base_evaluations
-from harness.records.versioned import RecordError
+from harness.files import json_text
+from harness.records.versioned import Recipe, RecordError, read_json
 from harness.report import recompute
 from harness.report.recompute import Raw, TableNumbers, mean, read_rows
 from harness.report.sources import CLAIMS, OPERATIONS, Source, due_files, state
 from harness.statistics import stats
+from harness.tables import rates, rates_table
 from harness.tables import words as text
 
 #: Mismatches named; more are counted.
@@ -29,6 +30,11 @@ _SENTENCE = re.compile(
     r": (?P<mean>\S+) \[(?P<low>\S+), (?P<high>\S+)\], (?:df (?P<dof>\S+)|of one seed's examples)"
     r"(?:, (?P<word>better|worse|equivalent|undecided|not decided)\b[^,]*)?(?:, (?P<seeds>\d+) seeds?)?$"
 )
+#: Keys of what a page may not leave out, by their ends and by their beginnings.
+NEEDED = ("|mean", "|difference", "|verdict", "|paper", "|collapsed")
+ALL_NEEDED = ("claim|", "learning_rate|")
+#: What the page says: keys and texts, in its order.
+Printed = list[tuple[str, str]]
 #: What the page should say: numbers in the order of the text, or the very text.
 Expected = tuple[float, ...] | str
 
@@ -76,7 +82,7 @@ class _Page(HTMLParser):
             self.numbers.append((key, words))
 
 
-def read_page(path: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+def read_page(path: Path) -> tuple[Printed, dict[str, Any]]:
     """The marked numbers (key, text) of a page, and its data.
 
     Raises:
@@ -119,14 +125,23 @@ def agrees(words: str, expected: Expected) -> bool:
     return all(abs(a - b) <= unit * (1 + 1e-6) + 1e-12 for (a, unit), b in zip(said, expected, strict=True))
 
 
+def unlike(shown: Any, expected: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two values of JSON are not the same, floats to nine digits: the place below ``at``, and both values there."""
+    if isinstance(shown, dict) and isinstance(expected, dict) and shown.keys() == expected.keys():
+        for key in shown:
+            yield from unlike(shown[key], expected[key], f"{at}.{key}" if at else key)
+    elif isinstance(shown, list) and isinstance(expected, list) and len(shown) == len(expected):
+        for i, (ours, theirs) in enumerate(zip(shown, expected, strict=True)):
+            yield from unlike(ours, theirs, f"{at}[{i}]")
+    else:
+        numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in (shown, expected)]
+        if not (math.isclose(shown, expected, rel_tol=1e-9, abs_tol=1e-12) if all(numbers) else shown == expected):
+            yield at, shown, expected
+
+
 def same(shown: Any, expected: Any) -> bool:
     """Whether two values of JSON are the same, floats to nine digits."""
-    if isinstance(shown, dict) and isinstance(expected, dict):
-        return shown.keys() == expected.keys() and all(same(shown[key], expected[key]) for key in shown)
-    if isinstance(shown, list) and isinstance(expected, list):
-        return len(shown) == len(expected) and all(map(same, shown, expected))
-    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in (shown, expected)]
-    return math.isclose(shown, expected, rel_tol=1e-9, abs_tol=1e-12) if all(numbers) else shown == expected
+    return next(unlike(shown, expected), None) is None
 
 
 # ------------------------------------------------------------------------------------------------------ what is expected
@@ -182,12 +197,36 @@ def _expected_table(source: Source, table: TableNumbers) -> dict[str, Expected]:
     return expected | {f"{table.name}|note|{i}": note for i, note in enumerate(text.notes(whole))}
 
 
-def _expected_others(raw: Raw) -> dict[str, Expected]:
-    from harness.claims import text as words
+def _claims(source: Source) -> dict[str, Any] | None:
+    """What the records make of claims.json; None where there is no such file."""
     from harness.claims.ledger import load_claims
+    from harness.claims.text import record
+
+    if not (source.folder / CLAIMS).is_file():
+        return None
+    made = record(*load_claims(source.config, results=source.results, allow_missing=True))
+    content: dict[str, Any] = json.loads(json_text(made))
+    return content
+
+
+def _expected_rates(raw: Raw) -> dict[str, Expected]:
+    source = raw.source
+    if rates.SWEEP not in source.experiment.sweeps:
+        return {}
+    where: dict[str, Any] = {"results": source.results, "command": source.command}
+    tuning = rates.load_tuning(source.experiment, **where, allow_missing=True)
+    notes = rates_table.build_rates_table(source.experiment, tuning, **where).notes
+    return {**recompute.rate_words(raw), **{f"learning_rate|note|{i}": note for i, note in enumerate(notes)}}
+
+
+def _expected_others(raw: Raw, claims: Mapping[str, Any] | None) -> dict[str, Expected]:
+    from harness.report.others import claim_view
 
     source = raw.source
     expected: dict[str, Expected] = {**recompute.timing_numbers(source), **recompute.bench_numbers(source)}
+    expected |= _expected_rates(raw)
+    views = [claim_view(claim) for claim in claims["claims"]] if claims else []
+    expected |= {one.key: one.text for view in views for one in view.printed}
     for base in base_evaluations(source.experiment):
         for task in base.tasks:
             if not (source.folder / base.folder / "predictions" / f"{task}.jsonl").is_file():
@@ -200,11 +239,6 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
                 if rows[0][field] is not None:
                     scale = 100 if name == "accuracy" else 1
                     expected[f"{base.folder}|{task}|{name}"] = (scale * mean(row[field] for row in rows),)
-    claims: Sequence[Claim] = ()
-    if (source.folder / CLAIMS).is_file():
-        _, claims = load_claims(source.config, results=source.results, allow_missing=True)
-    expected |= {f"claim|{c.key}|verdict": words.word(c) for c in claims}
-    expected |= {f"claim|{c.key}|{i}": words.ours(part) for c in claims for i, part in enumerate(c.parts)}
     planned = all_runs(source.experiment)
     statuses = list(raw.status.values())
     left = len(planned) - len(statuses)
@@ -218,7 +252,7 @@ def _expected_others(raw: Raw) -> dict[str, Expected]:
 def _single(raw: Raw, key: str) -> Expected | None:
     """What a key names that is worked out on its own: a setting, a learning-rate number, a count of overlaps."""
     kind, *parts = key.split("|")
-    if kind == "learning_rate":
+    if kind == "learning_rate" and len(parts) > 3:
         return recompute.rate_number(raw, parts)
     if kind == "contamination":
         run, task, name = parts
@@ -255,11 +289,13 @@ def _sentence(table: TableNumbers, key: str, words: str) -> bool:
     return match["word"] == compared.outcome and agrees(" ".join(said), tuple(numbers))
 
 
-def _check_words(source: Source, raw: Raw, tables: Mapping[str, TableNumbers], page: list[tuple[str, str]]) -> Iterable[str]:
+def _check_words(
+    raw: Raw, tables: Mapping[str, TableNumbers], claims: Mapping[str, Any] | None, page: Printed
+) -> Iterable[str]:
     """Mismatches of the numbers that stand in the page's HTML."""
-    expected: dict[str, Expected] = _expected_others(raw)
+    expected = _expected_others(raw, claims)
     for table in tables.values():
-        expected |= _expected_table(source, table)
+        expected |= _expected_table(raw.source, table)
     seen = set()
     for key, words in page:
         seen.add(key)
@@ -276,7 +312,7 @@ def _check_words(source: Source, raw: Raw, tables: Mapping[str, TableNumbers], p
         elif not agrees(words, value):
             yield f"{key}: the page says {words!r}, the records say {value}"
     for key in expected.keys() - seen:
-        if key.endswith(("|mean", "|difference", "|verdict", "|paper", "|collapsed")):
+        if key.endswith(NEEDED) or key.startswith(ALL_NEEDED):
             yield f"{key}: the records say {expected[key]}, the page has no such number"
 
 
@@ -366,6 +402,16 @@ def _check_run(raw: Raw, entry: dict[str, Any], data: dict[str, Any]) -> Iterabl
             yield f"{entry['id']}: {task}: the page's scores after pruning are not those of pruning.json"
 
 
+def _check_claims(source: Source, claims: Mapping[str, Any] | None) -> Iterable[str]:
+    """Mismatches of claims.json with what the records make of it."""
+    if claims is None:
+        return
+    path = source.folder / CLAIMS
+    recipe = Recipe.workflow(source.command, path)
+    for at, shown, expected in unlike(read_json(path, recipe), claims):
+        yield f"{path}: {at}: found {shown!r}, the records say {expected!r}; make it again: {recipe.again}"
+
+
 def _check_figures(source: Source, shown: Mapping[str, Any]) -> Iterable[str]:
     """Mismatches of the figures' data: of the page with the CSV beside the picture, and of that with the records."""
     from harness.figures import catalogue, interactive, style
@@ -417,7 +463,9 @@ def check(source: Source, path: Path) -> Checked:
     tables = {name: TableNumbers(raw, name) for name in source.experiment.tables}
     shown = [entry for entry in data["runs"] if entry["tasks"] or entry["status"] == "diverged"]
     try:
-        mismatches += _check_words(source, raw, tables, words)
+        claims = _claims(source)
+        mismatches += _check_words(raw, tables, claims, words)
+        mismatches += _check_claims(source, claims)
         mismatches += _check_details(tables, data["numbers"])
         for entry in shown:
             mismatches += _check_run(raw, entry, data)

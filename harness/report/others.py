@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from harness.figures.style import colour_of
 from harness.records import bench, timing
 from harness.records.read import Loaded, read_metrics, read_predictions
 from harness.records.versioned import Recipe, read_json
+from harness.report.numbers import Shown
 from harness.report.sources import CLAIMS, Source
 from harness.schema.evaluation import Metric
 from harness.tables import rates, rates_table
@@ -25,7 +25,7 @@ from harness.tables.cells import METRICS
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A cell of plain text. ``key``: it is a number that the check recomputes; ``link``: its runs."""
+    """A cell of plain text. ``key``: it is a number that the check recomputes; ``link``: its runs; ``tag``: a word after it."""
 
     text: str
     key: str | None = None
@@ -33,6 +33,7 @@ class Cell:
     link: str | None = None
     colour: str | None = None
     mark: str | None = None
+    tag: Shown | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Block:
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str | Shown, ...] = ()
     command: str | None = None
 
 
@@ -102,6 +103,7 @@ def rate_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
     tuning = rates.load_tuning(source.experiment, results=source.results, command=source.command, allow_missing=allow_missing)
     table = rates_table.build_rates_table(source.experiment, tuning, results=source.results, command=source.command)
     command = source.harness("tables learning_rate")
+    notes = tuple(Shown(key=f"learning_rate|note|{i}", text=note) for i, note in enumerate(table.notes))
     blocks: list[Block] = []
     for group in table.groups:
         columns = sorted({point.rate for line in group.lines for point in line.choice.points})
@@ -110,7 +112,7 @@ def rate_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
         ranks = tuple(_rank_row(line, baseline, group.metric) for line in group.lines)
         name = f"learning-rate-{len(blocks)}"
         blocks.append(Block(name=name, title=f"{rates_table.grid_title(group)}: {group.title}", command=command,
-                            header=("Method", *(f"{rate:g}" for rate in columns)), rows=grid, notes=table.notes))  # fmt: skip
+                            header=("Method", *(f"{rate:g}" for rate in columns)), rows=grid, notes=notes))  # fmt: skip
         if not group.tests:
             continue
         score = rates_table.score_heading(group).capitalize()
@@ -136,14 +138,14 @@ def _grid_row(line: rates_table.Line, rates: Sequence[float]) -> tuple[Cell, ...
             continue
         where = "|".join(("learning_rate", *line.where[:2], point.run_key))
         failed = f"{point.n_diverged} failed" if point.n_diverged else ""
-        best = "best" if point == line.choice.best else None
+        best = Shown(key=f"{where}|best", text="best") if point == line.choice.best else None
         link = f"#run/{line.where[0]}/{line.where[1]}/{point.run_key}/seed{point.seeds[0]}" if point.seeds else None
         if point.score is None:
             cells.append(Cell(text=failed or "not run", mark="failed" if failed else None, link=link))
         else:
             shown = text.level(point.score, point.metric)
-            cells.append(Cell(text=shown, key=f"{where}|validation", order=point.score, link=link,
-                              mark=best or ("failed" if failed else None)))  # fmt: skip
+            cells.append(Cell(text=shown, key=f"{where}|validation", order=point.score, link=link, tag=best,
+                              mark="best" if best else "failed" if failed else None))  # fmt: skip
     return tuple(cells)
 
 
@@ -153,20 +155,21 @@ def _rank_row(line: rates_table.Line, baseline: rates_table.Line | None, metric:
     def best(one: rates_table.Line | None) -> str | None:
         return one.choice.best.run_key if one is not None and one.choice.best else None
 
-    cells = [_method(line)]
+    cells, own = [_method(line)], "|".join(("learning_rate", *line.where))
     others = (baseline.where[2] if baseline else None, best(baseline))
-    for score, run_key, other in zip((line.shared, line.tuned), (line.where[2], best(line)), others, strict=True):
+    sides = (("shared", line.shared, line.where[2]), ("best", line.tuned, best(line)))
+    for (name, score, run_key), other in zip(sides, others, strict=True):
         where = "|".join(("learning_rate", *line.where[:2], str(run_key)))
         e, d = score.estimate, score.difference
-        cells.append(Cell(text=shown_value(score.rate), order=score.rate))
+        cells.append(Cell(text=shown_value(score.rate), key=f"{own}|{name}_rate", order=score.rate))
         cells.append(Cell(text="not run") if e is None else
                      Cell(text=text.level(e.mean, metric), key=f"{where}|test", order=e.mean))  # fmt: skip
-        cells.append(Cell(text=shown_value(score.rank), order=score.rank))
+        cells.append(Cell(text=shown_value(score.rank), key=f"{own}|{name}_rank", order=score.rank))
         limits = "" if d is None else text.interval(d.low, d.high, metric, with_sign=True)
         cells.append(Cell(text=text.NOTHING) if d is None else
                      Cell(text=f"{text.signed(d.mean, metric)} {limits}", key=f"{where}|minus|{other}",
                           order=d.mean))  # fmt: skip
-    return (*cells, Cell(text=line.choice.edge or ""))
+    return (*cells, Cell(text=line.choice.edge or "", key=f"{own}|edge"))
 
 
 # ---------------------------------------------------------------------------------------------------------- base models
@@ -245,7 +248,7 @@ def timing_block(source: Source) -> Block | None:
     path = source.folder / timing.FILE
     if source.experiment.timing is None or not path.is_file():
         return None
-    record = timing.read(path, Recipe.workflow(source.command, path))
+    record = timing.load(source.experiment, results=source.results, command=source.command)
     rows = []
     for method, cost in timing.summarise(record).items():
         cells = [Cell(text=_label(source, method), colour=colour_of(method))]
@@ -304,58 +307,76 @@ def _label(source: Source, method: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimPart:
-    label: str
-    expected: str
-    ours: str
-    key: str | None
-    p: str
-    detectable: str
-    verdict: str
+    """A number of a claim; ``p`` and ``detectable`` where there is one."""
+
+    label: Shown
+    expected: Shown
+    ours: Shown
+    verdict: Shown
+    p: Shown | None
+    detectable: Shown | None
     runs: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimView:
-    key: str
-    statement: str
-    word: str
-    source: str
-    paper: str
-    test: str
-    stand_in: bool
+    """A claim as it is printed."""
+
+    statement: Shown
+    word: Shown
+    source: Shown
+    paper: Shown
+    test: Shown
+    stand_in: Shown | None
     parts: tuple[ClaimPart, ...]
+
+    @property
+    def printed(self) -> list[Shown]:
+        """All of its words and numbers."""
+        values = [value for one in (self, *self.parts) for value in vars(one).values()]
+        return [value for value in values if isinstance(value, Shown)]
 
 
 def claim_views(source: Source) -> list[ClaimView] | None:
     """The claims in claims.json; None where there is no such file."""
-    from harness.claims import text as words
-    from harness.claims.verdicts import Part, Quantity, Range
-
     path = source.folder / CLAIMS
     if not path.is_file():
         return None
-
-    def part(content: Mapping[str, Any], key: str) -> ClaimPart:
-        quantity = None if content["quantity"] is None else Quantity(**content["quantity"])
-        made = Part(**{**content, "expected": Range(**content["expected"]), "quantity": quantity, "comparison": None})
-        return ClaimPart(
-            label=made.label,
-            expected=words.expected(made.expected, quantity),
-            ours=words.ours(made),
-            key=key if quantity is not None and math.isfinite(quantity.mean) else None,
-            p=text.p_value((content["comparison"] or {}).get("p_adjusted")),
-            detectable=words.detectable(made),
-            verdict=made.word,
-            runs=tuple(made.runs),
-        )
-
     try:
-        return [
-            ClaimView(
-                **{name: claim[name] for name in ("key", "statement", "word", "source", "paper", "test", "stand_in")},
-                parts=tuple(part(one, f"claim|{claim['key']}|{i}") for i, one in enumerate(claim["parts"])),
-            )
-            for claim in read_json(path, Recipe.workflow(source.command, path))["claims"]
-        ]
+        return [claim_view(claim) for claim in read_json(path, Recipe.workflow(source.command, path))["claims"]]
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{path}: found a claim of another form ({error!r}); make it: {source.command} -- {path}") from error
+
+
+def claim_view(claim: Mapping[str, Any]) -> ClaimView:
+    """A claim of claims.json.
+
+    Raises:
+        KeyError, TypeError: it is of another form.
+    """
+    key = f"claim|{claim['key']}"
+    return ClaimView(
+        **{name: Shown(key=f"{key}|{name}", text=claim[name]) for name in ("statement", "source", "paper", "test")},
+        word=Shown(key=f"{key}|verdict", text=claim["word"]),
+        stand_in=Shown(key=f"{key}|stand_in", text="stand-in") if claim["stand_in"] else None,
+        parts=tuple(_claim_part(part, f"{key}|{i}") for i, part in enumerate(claim["parts"])),
+    )
+
+
+def _claim_part(content: Mapping[str, Any], key: str) -> ClaimPart:
+    from harness.claims import text as words
+    from harness.claims.verdicts import Part, Quantity, Range
+
+    quantity = None if content["quantity"] is None else Quantity(**content["quantity"])
+    made = Part(**{**content, "expected": Range(**content["expected"]), "quantity": quantity, "comparison": None})
+    p = text.p_value((content["comparison"] or {}).get("p_adjusted"))
+    detectable = words.detectable(made)
+    return ClaimPart(
+        label=Shown(key=f"{key}|label", text=made.label),
+        expected=Shown(key=f"{key}|expected", text=words.expected(made.expected, quantity)),
+        ours=Shown(key=key, text=words.ours(made)),
+        verdict=Shown(key=f"{key}|verdict", text=made.word),
+        p=None if p == text.NOTHING else Shown(key=f"{key}|p", text=p),
+        detectable=None if detectable == text.NOTHING else Shown(key=f"{key}|detectable", text=detectable),
+        runs=tuple(made.runs),
+    )

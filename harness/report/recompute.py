@@ -19,15 +19,17 @@ import numpy as np
 
 import methods
 from harness import reported
-from harness.experiment.runs import Asked, all_runs, base_answers, shows_base, table_runs
+from harness.experiment.runs import Asked, all_runs, base_answers, shows_base, sweep_runs, table_runs
 from harness.records import bench, timing
 from harness.records.read import load_records
 from harness.report.sources import Source
-from harness.schema.evaluation import judged_by
+from harness.schema.evaluation import Metric, Split, judged_by
+from harness.schema.experiment import Experiment
 from harness.schema.fields import BASELINE
 from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.statistics.collapse import has_lost_answers, is_at_floor
+from harness.tables import words as text
 from harness.tables.base_row import KEY as BASE
 from harness.tables.base_row import load_base_answers
 
@@ -397,8 +399,11 @@ def bench_numbers(source: Source) -> dict[str, tuple[float, ...]]:
 
 
 def rate_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...] | None:
-    """A number of the learning-rate tables by the parts of its key: domain, model, run key, quantity[, other's run key]."""
+    """A number of the learning-rate tables by the parts of its key: domain, model, run key, quantity[, other's run key]; None
+    where there is none, also of what ``rate_words`` says."""
     domain, model, key, quantity, *other = parts
+    if quantity not in ("validation", "test", "minus"):
+        return None
     experiment = raw.source.experiment
     planned = experiment.sweeps["learning_rate"].seeds or experiment.seeds
     asked = experiment.domains[domain].evaluation.on("validation" if quantity == "validation" else "test")
@@ -423,6 +428,70 @@ def rate_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...] | None:
         return None
     d = stats.paired_difference(first, second, rng=np.random.default_rng(0), binary=binary)
     return scale * (plain_mean(first) - plain_mean(second)), scale * d.low, scale * d.high
+
+
+def rate_words(raw: Raw) -> dict[str, str]:
+    """What the learning-rate tables conclude from their numbers: each method's best rate, whether it ends the grid, and the
+    ranks at the shared and at the best rates."""
+    experiment = raw.source.experiment
+    grids: dict[tuple[str, str], dict[str, dict[float, str]]] = {}
+    for point in sweep_runs(experiment, "learning_rate") if "learning_rate" in experiment.sweeps else ():
+        grid = grids.setdefault((point.run.domain, point.run.model_key), {}).setdefault(point.method, {})
+        grid[point.run.training.learning_rate] = point.run.method.key
+    words: dict[str, str] = {}
+    for place, by_method in grids.items():
+        at = "|".join(("learning_rate", *place))
+        best = {method: _best_rate(raw, place, grid) for method, grid in by_method.items()}
+        words |= {f"{at}|{by_method[method][rate]}|best": "best" for method, rate in best.items() if rate is not None}
+        if not experiment.domains[place[0]].evaluation.on("test"):
+            continue
+        for method, rate in best.items():
+            lowest, highest = min(by_method[method]), max(by_method[method])
+            inside = rate is None or lowest < rate < highest
+            words[f"{at}|{method}|edge"] = "" if inside else "lowest" if rate == lowest else "highest"
+        planned = {run.method.key: run.training.learning_rate for run in _tuned_runs(experiment, place)}
+        chosen = {method: by_method[method][rate] for method, rate in best.items() if rate is not None}
+        for name, keys in (("shared", {method: method for method in by_method}), ("best", chosen)):
+            scores = {method: _rate_score(raw, place, key, "test") for method, key in keys.items()}
+            for method in by_method:
+                own, rate = scores.get(method), planned.get(keys.get(method, ""))
+                rank = None if own is None else 1 + sum(other is not None and other < own for other in scores.values())
+                words[f"{at}|{method}|{name}_rate"] = text.NOTHING if rate is None else f"{rate:g}"
+                words[f"{at}|{method}|{name}_rank"] = text.NOTHING if rank is None else str(rank)
+    return words
+
+
+def _tuned_runs(experiment: Experiment, place: tuple[str, str]) -> list[RunSpec]:
+    """Of a domain and model, the runs on the seeds of the learning-rate sweep, its own and those of the tables."""
+    seeds = experiment.sweeps["learning_rate"].seeds or experiment.seeds
+    return [run for run in all_runs(experiment) if (run.domain, run.model_key) == place and run.seed in seeds]
+
+
+def _rate_score(raw: Raw, place: tuple[str, str], key: str, split: Split, metric: Metric | None = None) -> float | None:
+    """The mean of a run key's seeds over the tasks of a split, less being better, far above rounding errors: the error rate,
+    or the NLL.
+
+    Args:
+        metric: by default that by which the split is judged.
+    """
+    asked = raw.source.experiment.domains[place[0]].evaluation.on(split)
+    metric = metric or judged_by(asked.values())
+    ids = [run.run_id for run in _tuned_runs(raw.source.experiment, place) if run.method.key == key]
+    done = [run for run in ids if raw.status.get(run) == "success"]
+    scores = raw.matrices([done] * len(asked), list(asked), metric)
+    return None if scores is None else round(plain_mean(scores) * (-1 if metric == "accuracy" else 1), 9)
+
+
+def _best_rate(raw: Raw, place: tuple[str, str], grid: Mapping[float, str]) -> float | None:
+    """The rate with the best validation score, of equal ones that with the lower NLL, then the lower rate; none with a seed
+    that diverged or has not run can be it."""
+    seeds = raw.source.experiment.sweeps["learning_rate"].seeds or raw.source.experiment.seeds
+    candidates = []
+    for rate, key in grid.items():
+        if all(raw.status.get(f"{place[0]}/{place[1]}/{key}/seed{seed}") == "success" for seed in seeds):
+            score, nll = _rate_score(raw, place, key, "validation"), _rate_score(raw, place, key, "validation", "gold_nll")
+            candidates.append((0.0 if score is None else score, np.inf if nll is None else nll, rate))
+    return min(candidates)[-1] if candidates else None
 
 
 def grader_number(raw: Raw, parts: Sequence[str]) -> tuple[float, ...]:

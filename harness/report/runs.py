@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.experiment.runs import all_runs, base_evaluations, pruning_metric
+from harness.experiment.runs import all_runs, base_evaluations, pruning_metric, pruning_runs
 from harness.figures.style import colour_of
 from harness.records import pruning
 from harness.records.credit import digit
 from harness.records.grader_sources import graded_otherwise
-from harness.records.read import Loaded, read_predictions
+from harness.records.read import Loaded, RunRecord, read_predictions
 from harness.records.versioned import Recipe, read_json
 from harness.report.numbers import BASE_COLOUR
 from harness.report.sources import OPERATIONS, Source
@@ -90,13 +90,20 @@ def _read(source: Source, path: Path) -> dict[str, Any]:
     return read_json(path, Recipe.workflow(source.command, path))
 
 
-def _pruned(source: Source, path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    metric = pruning_metric(source.experiment)
-    curves = pruning.read(path, metric, Recipe.workflow(source.command, path))
+def _pruned(source: Source, records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
+    """Run id -> task -> scores after pruning, of those among the finished runs that have been pruned."""
+    spec = source.experiment.pruning
+    if spec is None:
+        return {}
+    planned, metric = {run.run_id for run in pruning_runs(source.experiment)}, pruning_metric(source.experiment)
+    done = [record for record in records if record.run.run_id in planned and not record.diverged]
+    runs = [record.run for record in done if (record.folder / pruning.FILE).is_file()]
+    loaded = pruning.load(runs, spec, metric, results=source.results, command=source.command)
     return {
-        task: {"fractions": c.fractions.tolist(), "metric": metric, "means": c.means.tolist()} for task, c in curves.items()
+        run: {
+            task: {"fractions": c.fractions.tolist(), "metric": metric, "means": c.means.tolist()} for task, c in curves.items()
+        }
+        for run, curves in loaded.items()
     }
 
 
@@ -128,6 +135,7 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
     stale = {run.run_id for run in loaded.stale}
     runs = all_runs(source.experiment)
     base = load_base_answers(source.experiment, runs, results=source.results, command=source.command, allow_missing=True)
+    pruned = _pruned(source, loaded.records)
     entries = []
     for run in runs:
         if run.run_id not in done:
@@ -139,7 +147,7 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
         entry["train"] = {name: train.get(name) for name in _TRAIN}
         entry["loss"] = [[point["step"], point["loss"]] for point in train.get("loss_curve", []) if "loss" in point]
         entry["operations"] = _operations(folder / OPERATIONS)
-        entry["pruning"] = _pruned(source, folder / pruning.FILE)
+        entry["pruning"] = pruned.get(run.run_id)
         entry["contamination"] = metrics.get("contamination")
         entry["collapsed"] = done[run.run_id].collapsed_on(metrics["tasks"], base)
         entry["tasks"] = {name: _scores(task, run.evaluation.tasks[name]) for name, task in metrics["tasks"].items()}

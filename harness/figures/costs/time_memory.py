@@ -16,7 +16,6 @@ from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, long_form, model_note, model_title
 from harness.records import timing
 from harness.records.timing import Measurement, Ratio, TimingRecord, TimingSummary
-from harness.records.versioned import Recipe
 from harness.schema.run import RunSpec
 
 #: Column of the data -> (title of its panel, the ratio in a summary, the value in a measurement).
@@ -37,7 +36,7 @@ def build(inputs: Inputs) -> style.Plot:
     if inputs.experiment.timing is None:
         raise inputs.unplanned("timing", expected="domain, model and methods of figure time_memory")
     runs = timing_runs(inputs.experiment)
-    record = _read(inputs, runs)
+    record = timing.load(inputs.experiment, results=inputs.results, command=inputs.command)
     summary = timing.summarise(record)
     rows: list[dict[str, Any]] = []
     for method, cost in summary.items():
@@ -60,17 +59,6 @@ def build(inputs: Inputs) -> style.Plot:
         figure, title=f"Cost relative to {baseline.method.label}: {model_title(baseline.model)}", caption=_caption(record, runs)
     )
     return style.Plot(figure=figure, data=data)
-
-
-def _read(inputs: Inputs, runs: dict[str, RunSpec]) -> TimingRecord:
-    path = inputs.results / inputs.experiment.name / timing.FILE
-    recipe = Recipe.workflow(inputs.command, path)
-    record = timing.read(path, recipe)
-    expected = {method: run.training_hash() for method, run in runs.items()}
-    if record.timing != inputs.experiment.timing or record.settings != expected:
-        what = "timing" if record.timing != inputs.experiment.timing else "settings"
-        raise recipe.broken(path, f"{what}: found others than the experiment's; the record is stale")
-    return record
 
 
 def _caption(record: TimingRecord, runs: dict[str, RunSpec]) -> list[str]:

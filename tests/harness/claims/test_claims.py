@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from harness.claims import __main__ as command
 from harness.claims import catalogue
 from harness.claims.evidence import Evidence
 from harness.claims.ledger import load_claims
+from harness.claims.text import ours
 from harness.claims.verdicts import Claim, Part, Quantity, Range, combine, judged, of_difference
 from harness.cli import Config
 from harness.errors import ConfigError
@@ -28,6 +29,7 @@ from harness.statistics.comparison import Comparison
 from harness.tables.build import load_table
 from tests.experiments import miniature, write
 from tests.harness.fake_runs import run_folder, write_json, write_run
+from tests.harness.figures import fake_figures
 
 ROWS = 60
 
@@ -173,7 +175,8 @@ def pruned(run: RunSpec, left: Callable[[float], float]) -> Mapping[str, Any]:
         "ids": [f"gsm8k/{i}" for i in range(50)], "n": 50, "accuracy": [n / 50 for n in solved],
         "correct": ["1" * n + "0" * (50 - n) for n in solved], "gold_nll": [1.0] * 11,
     }  # fmt: skip
-    return {"schema_version": 1, "run_id": run.run_id, "fractions": fractions, "tasks": {"gsm8k": task}}
+    made = {"schema_version": 1, "run_id": run.run_id, "training_hash": run.training_hash()}
+    return made | {"fractions": fractions, "tasks": {"gsm8k": task}}
 
 
 def verdicts(tmp_path: Path, accuracy: Callable[[RunSpec], float], **changes: Any) -> dict[str, str]:
@@ -256,6 +259,100 @@ def test_what_a_table_decides_is_said_by_the_ledger_in_the_same_words(tmp_path: 
     text = {claim.key: claim.test for claim in claims}
     assert "decided as in table1, family primary" in text["better_than_lora/math/llama-mini"]
     assert "Holm's correction over models and domains" in text["better_than_full-ft/math/llama-mini"]
+
+
+def test_pruning_of_another_training_is_no_evidence(tmp_path: Path) -> None:
+    """A record with curves of its own that is of another training, of other shares or on other examples, or of other tasks."""
+    file = write(tmp_path, content())
+    experiment, results = load_experiment([file]), tmp_path / "results"
+    fill(experiment, results, as_in_the_paper)
+    path = run_folder(pruning_runs(experiment)[0], results) / "pruning.json"
+    made = json.loads(path.read_text())
+    fewer = {key: value[:-1] for key, value in made["tasks"]["gsm8k"].items() if key in ("accuracy", "correct", "gold_nll")}
+    spoiled: dict[str, dict[str, Any]] = {
+        "training_hash: found 0+, expected .*; the record is stale": {"training_hash": "0" * 64},
+        "fractions: .* the record is stale": {
+            "fractions": made["fractions"][:-1], "tasks": {"gsm8k": made["tasks"]["gsm8k"] | fewer},
+        },
+        r"tasks: found \['math'\], expected \['gsm8k'\]; the record is stale": {"tasks": {"math": made["tasks"]["gsm8k"]}},
+        "gsm8k: found other examples than": {
+            "tasks": {"gsm8k": made["tasks"]["gsm8k"] | {"ids": [f"other/{i}" for i in range(50)]}},
+        },
+    }  # fmt: skip
+    for message, changes in spoiled.items():
+        write_json(path, made | changes)
+        with pytest.raises(ConfigError, match=f"pruning.json.*{message}"):
+            load_claims(Config(files=(file,)), results=results, allow_missing=True)
+    write_json(path, made)
+    load_claims(Config(files=(file,)), results=results)
+
+
+def test_pruning_of_a_run_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    file = write(tmp_path, content())
+    experiment, results = load_experiment([file]), tmp_path / "results"
+    fill(experiment, results, as_in_the_paper)
+    run = pruning_runs(experiment)[0]
+    (run_folder(run, results) / "train.json").unlink()
+    _, claims = load_claims(Config(files=(file,)), results=results, allow_missing=True)
+    parts = next(claim.parts for claim in claims if claim.key == "ranks_differ")
+    assert [part.quantity.n_seeds for part in parts] == [4, 4, 4]
+
+
+def test_times_of_other_settings_are_no_evidence(tmp_path: Path) -> None:
+    made, results = fake_figures.experiment(sweeps={}), tmp_path / "results"
+    path = fake_figures.write_timing(made, results, np.random.default_rng(0))
+    evidence = Evidence(made, results=results, command="snakemake")
+    costs = evidence.costs()
+    assert costs["lora"].time.median == 1 and set(costs) == {"lora", "beamlora"}
+    write_json(path, json.loads(path.read_text()) | {"settings": {"lora": "0", "beamlora": "0"}})
+    with pytest.raises(ConfigError, match="timing.json: settings: .* stale"):
+        evidence.costs()
+
+
+def with_snapshots(tmp_path: Path, kept: Sequence[int]) -> dict[str, tuple[Part, ...]]:
+    """The parts of the claims of records whose histories have these of their four snapshots, at 0, 4, 8 and 12, in the place of
+    the first ones."""
+    file = write(tmp_path, content())
+    experiment, results = load_experiment([file]), tmp_path / "results"
+    fill(experiment, results, as_in_the_paper)
+    for run in pruning_runs(experiment):
+        path = run_folder(run, results) / "adapter" / importance.FILE
+        made = importance.read(path)
+        modules = {name: values[list(kept)] for name, values in made.modules.items()}
+        importance.write(path, importance.ImportanceHistory(steps=made.steps[: len(kept)], modules=modules))
+    _, claims = load_claims(Config(files=(file,)), results=results)
+    return {claim.key: claim.parts for claim in claims}
+
+
+def test_growth_and_its_last_third_are_those_of_the_snapshots(tmp_path: Path) -> None:
+    parts = with_snapshots(tmp_path, [0, 1, 2, 3])
+    ratios, growths, shares = [], [], []
+    for seed in range(5):
+        scale = np.linspace(-2, 2, 8) * (1 + 0.01 * seed)
+        first, second, last = (np.std(ranks) / np.mean(ranks) for ranks in (np.exp(grown * scale) for grown in (0.2, 0.9, 1.0)))
+        ratios.append(np.exp(scale[-1] - scale[0]))
+        growths.append(last - first)
+        shares.append((last - second) / (last - first))
+    assert parts["ranks_differ"][0].quantity.mean == pytest.approx(np.mean(ratios), rel=1e-5)
+    measured = [part.quantity.mean for part in parts["differences_grow_and_settle"]]
+    assert measured == pytest.approx([np.mean(growths), np.mean(shares)], rel=1e-5)
+
+
+@pytest.mark.parametrize("kept", [[0], [0, 3], [0, 2, 3]])
+def test_too_few_snapshots_cannot_be_tested(tmp_path: Path, kept: list[int]) -> None:
+    parts = with_snapshots(tmp_path, kept)
+    said = f"untested: too few snapshots: {len(kept) - 1} after step 0, expected 3 (training.importance_every)"
+    assert [ours(part) for part in parts["differences_grow_and_settle"]] == [said, said]
+    ratio, pruned_few, _ = parts["ranks_differ"]
+    assert pruned_few.quantity.mean == 1
+    # At step 0 every rank of LoRA is 0: there is no ratio of such.
+    assert (ratio.quantity is None, parts["more_even"][0].quantity is None) == (kept == [0], kept == [0])
+
+
+def test_differences_that_do_not_grow_have_no_last_third_of_the_growth(tmp_path: Path) -> None:
+    growth, share = with_snapshots(tmp_path, [0, 3, 3, 3])["differences_grow_and_settle"]
+    assert growth.quantity is not None and growth.quantity.mean == 0
+    assert ours(share).startswith("untested: no such number of seed 0, 1, 2, 3, 4: ")
 
 
 def test_an_optimum_at_the_edge_of_the_sweep_cannot_be_tested(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import ConfigError
-from harness.experiment.runs import all_runs, sweep_runs, table_runs
+from harness.experiment.runs import all_runs, pruning_runs, sweep_runs, table_runs
 from harness.figures import __main__ as command
 from harness.figures import catalogue, interactive, style
 from harness.figures.catalogue import figures
@@ -317,6 +317,24 @@ def test_a_selection_of_what_is_not_there_is_an_error(made: Experiment, results:
         data_of("rank_importance", made, results, **selection)
 
 
+def test_rank_importance_shows_the_first_seed_that_finished(built: Built, made: Experiment, results: Path, own_results: Path):
+    by_seed = {run.seed: run for run in pruning_runs(made) if run.method.key == "lora"}
+    fake_figures.diverge(by_seed[0], own_results)
+    expected = data_of("rank_importance", made, results, seed=1)
+    pd.testing.assert_frame_equal(data_of("rank_importance", made, own_results), expected)
+    assert not expected.equals(built("rank_importance").data)
+    words = words_of("rank_importance", made, own_results)
+    assert ": LoRA on Llama 0.8M (stand-in), math, seed 1" in words and "Diverged: seed 0." in words
+    assert "Diverged" not in words_in(built("rank_importance").figure)
+    data_of("rank_importance", made, own_results, method="beamlora", seed=0)
+    refused = "lora/seed0/train.json: found a diverged run; choose another with --seed or --method"
+    with pytest.raises(RecordError, match=refused):
+        data_of("rank_importance", made, own_results, seed=0)
+    fake_figures.diverge(by_seed[1], own_results)
+    with pytest.raises(RecordError, match=refused):
+        data_of("rank_importance", made, own_results)
+
+
 # ------------------------------------------------------------------------------------------------------------ diverged
 
 
@@ -419,7 +437,7 @@ def test_without_snapshots_the_missing_setting_is_named(made: Experiment, tmp_pa
         ("pruning_curve", "math/llama-tiny/lora/seed0/pruning.json", {"training_hash": "0"}, "training_hash: .* stale"),
         ("pruning_curve", "math/llama-tiny/lora/seed0/pruning.json", {"fractions": [0.0]}, "fractions: .* stale"),
         ("pruning_curve", "math/llama-tiny/lora/seed0/pruning.json", {"schema_version": 0}, "schema_version: found 0"),
-        ("pruning_curve", "math/llama-tiny/lora/seed0/pruning.json", {"tasks": {}}, "tasks: found none"),
+        ("pruning_curve", "math/llama-tiny/lora/seed0/pruning.json", {"tasks": {}}, r"tasks: found \[\], expected .*stale"),
         ("time_memory", "timing.json", {"settings": {}}, "settings: .* stale"),
         ("time_memory", "timing.json", {"measurements": []}, "found no measurement"),
     ],
@@ -456,7 +474,7 @@ def test_other_examples_in_one_seed_are_refused(made: Experiment, own_results: P
 def test_other_pruned_examples_in_one_seed_are_refused(made: Experiment, own_results: Path):
     path = own_results / "fake" / "math/llama-tiny/lora/seed1" / "pruning.json"
     path.write_text(path.read_text().replace('"gsm8k/0"', '"gsm8k/other"'))
-    with pytest.raises(RecordError, match="pruning.json of seed 1, gsm8k: found other examples than pruning.json of seed 0"):
+    with pytest.raises(RecordError, match="seed1/pruning.json, gsm8k: found other examples than .*/seed0/pruning.json"):
         data_of("pruning_curve", made, own_results)
 
 

@@ -16,12 +16,14 @@ import yaml
 
 from harness.cli import Config
 from harness.errors import ConfigError
-from harness.experiment.runs import all_runs
+from harness.experiment.runs import all_runs, sweep_runs
 from harness.report import __main__ as command
 from harness.report import page, sources
-from harness.report.check import _check_figures, agrees, check
+from harness.report.check import _check_figures, agrees, check, read_page
+from harness.report.recompute import Raw, rate_words
 from harness.report.sources import Source
 from tests.harness import fake_runs
+from tests.harness.figures import fake_figures
 from tests.harness.report import fake_report
 
 
@@ -105,7 +107,9 @@ PRINTED = [
     "learning_rate|math|llama-tiny|lora|validation", "learning_rate|math|llama-tiny|beamlora|minus|lora",
     "table4|math/llama-tiny/beamlora/seed0|method.delta_t", "contamination|math/llama-tiny/full-ft/seed0|gsm8k|near",
     "table1|llama-tiny|full-ft|accuracy|math/gsm8k|paper", "table1|mistral-tiny|lora|accuracy|avg|paper",
-    "made|Runs", "claim|better_than_lora/math/llama-tiny|0",
+    "made|Runs", "claim|better_than_lora/math/llama-tiny|0", "claim|better_than_lora/math/llama-tiny|0|p",
+    "learning_rate|math|llama-tiny|lora|shared_rate", "learning_rate|math|llama-tiny|beamlora|best_rank",
+    "learning_rate|note|1",
 ]  # fmt: skip
 
 
@@ -124,6 +128,8 @@ WORDS = {
     "table1|llama-tiny|adalora|accuracy|math/avg|sentence": (", worse, 5 seeds", ", equivalent, 5 seeds"),
     "table1|llama-tiny|dora|accuracy|math/avg|sentence": (", not decided (4 seeds)", ", better, 4 seeds"),
     "claim|better_than_lora/math/llama-tiny|verdict": ("undecided", "supported"),
+    "claim|better_than_lora/math/llama-tiny|0|verdict": ("undecided", "equivalent"),
+    "claim|better_than_lora/code/llama-tiny|statement": ("more accurate", "less accurate"),
     "table3|llama-tiny|beamlora-no-expansion|accuracy|avg|parent_sentence": (", 5 seeds", ", 4 seeds"),
 }
 #: Printed only where something is decided.
@@ -223,6 +229,109 @@ def test_a_collapsed_run_is_shown_and_a_page_that_hides_it_fails(few: Source, tm
     assert sorted(line.partition(": ")[0] for line in mismatches(report)) == sorted([key, open_answers, *names])
     edit(report, lambda text: text.replace(f'data-number="{key}"', ""))
     assert f"{key}: the records say (1, 3), the page has no such number" in mismatches(report)
+
+
+def test_claims_that_the_records_do_not_say_are_named_in_the_file_and_on_the_page(source: Source, tmp_path: Path) -> None:
+    """A page that is written from a changed claims.json says what that file says."""
+    report = copied(source, tmp_path)
+    path = report.folder / "claims.json"
+    content = json.loads(path.read_text())
+    claim = content["claims"][0]
+    part, key = claim["parts"][0], f"claim|{claim['key']}"
+    right = {"p_adjusted": part["comparison"]["p_adjusted"], "above": 0.0, "verdict": "undecided", "paper": claim["paper"]}
+    part["comparison"]["p_adjusted"], part["quantity"]["detectable"] = 0.97, 1.234
+    part["expected"]["above"], part["verdict"], part["runs"] = 0.5, "contradicted", part["runs"][1:]
+    claim["paper"] = "LLaMA2: +99 points"
+    fake_runs.write_json(path, content)
+    (report.folder / "report.html").write_text(page.render_page(report))
+    lines = mismatches(report)
+    found = {line.partition(": found ")[0].removeprefix(f"{path}: "): line for line in lines if line.startswith(str(path))}
+    at = "claims[0].parts[0]"
+    assert set(found) == {
+        "claims[0].paper", f"{at}.comparison.p_adjusted", f"{at}.quantity.detectable", f"{at}.expected.above", f"{at}.verdict",
+        f"{at}.runs",
+    }  # fmt: skip
+    assert f"found 0.97, the records say {right['p_adjusted']!r}; make it again: " in found[f"{at}.comparison.p_adjusted"]
+    assert f"found 'contradicted', the records say {right['verdict']!r}; " in found[f"{at}.verdict"]
+    printed = {line.partition(": ")[0]: line for line in lines if not line.startswith(str(path))}
+    ends = ("paper", "0|p", "0|detectable", "0|expected", "0|verdict")
+    assert set(printed) == {f"{key}|{end}" for end in ends}
+    assert f"the page says 'LLaMA2: +99 points', the records say {right['paper']}" in printed[f"{key}|paper"]
+    assert f"the page says '> 0.5', the records say > {right['above']:g}" in printed[f"{key}|0|expected"]
+
+
+def test_a_claim_that_is_left_out_is_named(source: Source, tmp_path: Path) -> None:
+    report = copied(source, tmp_path)
+    path = report.folder / "claims.json"
+    content = json.loads(path.read_text())
+    lost = content["claims"].pop()
+    fake_runs.write_json(path, content)
+    (report.folder / "report.html").write_text(page.render_page(report))
+    lines = mismatches(report)
+    assert any(line.startswith(f"{path}: claims: found ") for line in lines)
+    assert f"claim|{lost['key']}|statement: the records say {lost['statement']}, the page has no such number" in lines
+
+
+def write_sweep(folder: Path) -> Source:
+    """A learning-rate sweep of two seeds, of 40 answers each: LoRA's best rate is lost with a seed, so its second is chosen;
+    BeamLoRA's three are equally accurate, and the last has the lowest NLL."""
+    made = fake_figures.experiment(seeds=[0, 1], sweeps={"learning_rate": fake_figures.SWEEPS["learning_rate"]},
+                                   pruning=None, timing=None)  # fmt: skip
+    path, results = folder / "fake.yaml", folder / "results"
+    path.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
+    solved = {"lora": {0.001: 10, 0.003: 20, 0.01: 30}, "beamlora": {0.001: 20, 0.003: 20, 0.01: 20}}
+    nll = {0.001: 1.0, 0.003: 1.1, 0.01: 0.9}
+    tested = {"lora": {0.001: 9, 0.003: 20, 0.01: 9}, "beamlora": {0.001: 9, 0.003: 16, 0.01: 24}}
+    for point in sweep_runs(made, "learning_rate"):
+        rate = point.run.training.learning_rate
+        if (point.method, rate, point.run.seed) == ("lora", 0.01, 1):
+            fake_runs.write_run(point.run, results)
+            continue
+        correct, losses = {}, {}
+        for task, spec in point.run.evaluation.tasks.items():
+            right = (solved if spec.split == "validation" else tested)[point.method][rate]
+            correct[task], losses[task] = [i < right for i in range(40)], [nll[rate]] * 40
+        fake_runs.write_run(point.run, results, correct=correct, gold_nll=losses)
+    report = sources.open_source(Config(files=(path,)), results=results, figures=folder / "figures")
+    (report.folder / "report.html").write_text(page.render_page(report, allow_missing=True))
+    return report
+
+
+def test_the_choice_of_rates_is_made_again(tmp_path: Path) -> None:
+    report = write_sweep(tmp_path)
+    at = "learning_rate|math|llama-tiny"
+    right = {
+        f"{at}|lora|best": "best", f"{at}|lora|edge": "",
+        f"{at}|lora|shared_rate": "0.003", f"{at}|lora|shared_rank": "1",
+        f"{at}|lora|best_rate": "0.003", f"{at}|lora|best_rank": "2",
+        f"{at}|beamlora.learning_rate=0.01|best": "best", f"{at}|beamlora|edge": "highest",
+        f"{at}|beamlora|shared_rate": "0.003", f"{at}|beamlora|shared_rank": "2",
+        f"{at}|beamlora|best_rate": "0.01", f"{at}|beamlora|best_rank": "1",
+    }  # fmt: skip
+    assert rate_words(Raw(report)) == right
+    printed, _ = read_page(report.folder / "report.html")
+    assert {key: words for key, words in printed if key in right} == right
+    assert mismatches(report) == []
+
+    worst = f"{at}|lora.learning_rate=0.001|best"
+    edit(report, lambda text: text.replace(f'data-number="{at}|lora|best"', f'data-number="{worst}"'))
+    wrong = {f"{at}|beamlora|edge": "lowest", f"{at}|lora|edge": "highest", f"{at}|lora|best_rank": "1",
+             f"{at}|beamlora|best_rate": "0.001"}  # fmt: skip
+    for key, words in wrong.items():
+        edit(report, lambda text, key=key, words=words: text.replace(f'"{key}">{right[key]}<', f'"{key}">{words}<'))
+    assert {line.partition(": ")[0] for line in mismatches(report)} == {worst, f"{at}|lora|best", *wrong}
+
+
+def test_a_method_none_of_whose_rates_can_win_has_no_best_and_no_rank(tmp_path: Path) -> None:
+    report = write_sweep(tmp_path)
+    for point in sweep_runs(report.experiment, "learning_rate"):
+        if point.method == "beamlora" and point.run.seed == 0:
+            fake_runs.write_run(point.run, report.results)
+    (report.folder / "report.html").write_text(page.render_page(report, allow_missing=True))
+    assert mismatches(report) == []
+    words, at = rate_words(Raw(report)), "learning_rate|math|llama-tiny|beamlora"
+    assert [words[f"{at}|{name}"] for name in ("best_rate", "best_rank", "edge", "shared_rank")] == ["—", "—", "", "2"]
+    assert [key for key in words if key.endswith("|best")] == ["learning_rate|math|llama-tiny|lora|best"]
 
 
 def all_right(path: Path) -> None:
