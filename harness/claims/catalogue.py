@@ -221,7 +221,8 @@ def _gain_at_every_rank(evidence: Evidence) -> Iterator[Claim]:
             raise Missing("the ranks have different seeds")
         smallest, others = gains[0][0], [gain for gain, _ in gains[1:]]
         rest = [np.mean(task, axis=0) for task in zip(*others, strict=True)]
-        return evidence.comparison(smallest, rest, metric, binary=False)
+        planned = len({run.seed for run in beam[ranks[0]]})
+        return evidence.comparison(smallest, rest, metric, binary=False, planned=planned)
 
     yield Claim(
         key="small_gain_at_the_smallest_rank",

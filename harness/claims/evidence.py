@@ -76,14 +76,21 @@ class Evidence:
         """
         first, second, _ = self.paired(runs, others, of=of, and_of=and_of)
         metric = metric_of([*runs, *others])
-        return self.comparison(first, second, metric, binary=metric == "accuracy")
+        return self.comparison(first, second, metric, binary=metric == "accuracy", planned=len({run.seed for run in runs}))
 
     def comparison(
-        self, first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]], metric: Metric, *, binary: bool
+        self,
+        first: Sequence[NDArray[np.float64]],
+        second: Sequence[NDArray[np.float64]],
+        metric: Metric,
+        *,
+        binary: bool,
+        planned: int,
     ) -> Comparison:
-        """The first minus the second of two sets of matrices of a metric, not yet decided."""
+        """The first minus the second of two sets of matrices of a metric, not yet decided; ``planned``: seeds."""
         rng, margin = np.random.default_rng(0), getattr(self.experiment.comparisons.margin, metric)
-        return Comparison(difference=stats.paired_difference(first, second, rng=rng, binary=binary, margin=margin))
+        difference = stats.paired_difference(first, second, rng=rng, binary=binary, margin=margin, planned=planned)
+        return Comparison(difference=difference)
 
     def decided(
         self, table: str, metric: Metric, *, domain: str, model: str, method: str, other: str

@@ -32,8 +32,8 @@ def _given(task: str, models: Sequence[Model]) -> list[tuple[_Answer, ...]]:
 
 
 def _surprise(answers: Sequence[_Answer]) -> float:
-    """In bits, that answers drawn anew with the same frequencies are the same ones. What is right is right alike: its output does
-    not count, and answers that are all right, all wrong or all empty are no surprise."""
+    """In bits, that answers drawn anew with the same frequencies are the same ones. What is right is right alike: its output
+    does not count, and answers that are all right, all wrong or all empty are no surprise."""
     told = [(scores, None if set(scores) == {1.0} else output) for scores, output in answers]
     counts = np.array(list(Counter(told).values()))
     return float(-(counts * np.log2(counts / len(told))).sum())

@@ -28,7 +28,8 @@ NAMED = 50
 _NUMBER = re.compile(r"[+\-−]?\d+(?:\.\d+)?(?:e[+\-]?\d+)?")
 _SENTENCE = re.compile(
     r": (?P<mean>\S+) \[(?P<low>\S+), (?P<high>\S+)\], (?:df (?P<dof>\S+)|of one seed's examples)"
-    r"(?:, (?P<word>better|worse|equivalent|undecided|not decided)\b[^,]*)?(?:, (?P<seeds>\d+) seeds?)?$"
+    r"(?:, (?P<word>(?:better|worse)(?: \(by less than the margin\))?|equivalent|undecided|not decided)(?![a-z])[^,]*)?"
+    r"(?:, (?P<seeds>\d+) seeds?)?$"
 )
 #: Keys of what a page may not leave out, by their ends and by their beginnings.
 NEEDED = ("|mean", "|difference", "|verdict", "|paper", "|collapsed")
@@ -286,7 +287,7 @@ def _sentence(table: TableNumbers, key: str, words: str) -> bool:
         return agrees(" ".join(said), tuple(numbers)) and words.endswith(f", {compared.verdict}")
     numbers += [d.n_seeds] if d.dof is None else [d.dof, d.n_seeds]
     said += [match["seeds"] or ""] if d.dof is None else [match["dof"] or "", match["seeds"] or ""]
-    return match["word"] == compared.outcome and agrees(" ".join(said), tuple(numbers))
+    return match["word"] == compared.verdict and agrees(" ".join(said), tuple(numbers))
 
 
 def _check_words(

@@ -67,9 +67,14 @@ class Compared:
 
     @property
     def verdict(self) -> str | None:
-        seeds = self.difference.n_seeds
-        few = f"not decided ({seeds} seed{'' if seeds == 1 else 's'})"
-        return None if self.family is None else self.outcome or few
+        """The word beside it."""
+        if self.family is None:
+            return None
+        if self.outcome is None:
+            done, planned = self.difference.n_seeds, self.difference.n_planned
+            return f"not decided ({done}{'' if done == planned else f' of {planned}'} seed{'' if planned == 1 else 's'})"
+        small = self.outcome in ("better", "worse") and _or_one(self.p_equivalent) < LEVEL
+        return self.outcome + (" (by less than the margin)" if small else "")
 
 
 def _or_one(p: float | None) -> float:
@@ -209,12 +214,16 @@ class TableNumbers:
             key = None if plugin is None or plugin.cls.name == name else self._key(model, plugin.cls.name)
         return None if key == method else key
 
+    def planned(self, model: str, method: str, column: Column) -> dict[int, list[str]]:
+        """Seed -> its runs on the domains of a column."""
+        domains = {domain for domain, _ in self.parts[column]}
+        seeds = sorted({run.seed for run in self.runs_of(model, method) if run.domain in domains})
+        return {seed: [f"{domain}/{model}/{method}/seed{seed}" for domain in domains] for seed in seeds}
+
     def seeds(self, model: str, method: str, column: Column) -> list[int]:
         """Seeds that finished on every domain of a column."""
-        domains = {domain for domain, _ in self.parts[column]}
-        planned = sorted({run.seed for run in self.runs_of(model, method)})
-        status = self.raw.status
-        return [s for s in planned if all(status.get(f"{d}/{model}/{method}/seed{s}") == "success" for d in domains)]
+        planned, status = self.planned(model, method, column), self.raw.status
+        return [seed for seed, runs in planned.items() if all(status.get(run) == "success" for run in runs)]
 
     def collapsed(self, model: str, method: str, column: Column, metric: str) -> int:
         """How many of the seeds behind an accuracy collapsed on one of its sets."""
@@ -278,12 +287,14 @@ class TableNumbers:
             if first is None or second is None:
                 continue
             rng, margin = np.random.default_rng(0), getattr(rules.margin, metric)
-            difference = stats.paired_difference(first, second, rng=rng, binary=metric == "accuracy", margin=margin)
+            planned, binary = len(self.planned(model, method, column)), metric == "accuracy"
+            difference = stats.paired_difference(first, second, rng=rng, binary=binary, margin=margin, planned=planned)
             mean = plain_mean(first) - plain_mean(second)
             raw[model, method, metric, column, parent] = Compared(difference=difference, mean=mean)
         for name, keys in self.families.items():
             raw |= {key: replace(raw[key], family=name) for key in keys if key in raw}
-            enough = [key for key in keys if key in raw and raw[key].difference.n_seeds >= rules.min_seeds]
+            ran = {key: raw[key].difference for key in keys if key in raw}
+            enough = [key for key, d in ran.items() if d.n_seeds == d.n_planned >= rules.min_seeds]
             lost = [1.0] * (len(keys) - len(enough))
             unlike = stats.holm([*(raw[key].difference.p_value or 0.0 for key in enough), *lost])
             alike = stats.holm([*(_or_one(raw[key].difference.p_equivalent) for key in enough), *lost])
@@ -322,11 +333,18 @@ class TableNumbers:
         """Of each family its size, and how its comparisons ended."""
         numbers: list[float] = []
         for keys in self.families.values():
-            done = [self.compared[key] for key in keys if key in self.compared]
-            ended = Counter(one.outcome or "not decided" for one in done)
-            words = ("better", "worse", "equivalent", "undecided", "not decided")
-            numbers += [len(keys), *(ended[word] for word in words), len(keys) - len(done)]
+            ended = Counter(self._ending(key) for key in keys)
+            words = ("better", "worse", "equivalent", "undecided", "not decided", "not run")
+            numbers += [len(keys), *(ended[word] for word in words)]
         return tuple(numbers) or (0.0,)
+
+    def _ending(self, key: ComparisonKey) -> str:
+        if key in self.compared:
+            return self.compared[key].outcome or "not decided"
+        model, method, _, column, parent = key
+        rows = (method, self.other(model, method, parent=parent))
+        runs = [run for row in rows if row for own in self.planned(model, row, column).values() for run in own]
+        return "not decided" if all(run in self.raw.status for run in runs) else "not run"
 
     def cells(self) -> Iterator[tuple[str, str, str, str, Column]]:
         """(key, model, method, metric, column) of every cell."""

@@ -248,7 +248,8 @@ def context(table: Table) -> list[str]:
     lines += [_test_sets(table), *_rates(table)]
     if table.cost.diverged:
         lines.append(
-            "Diverged runs are shown as such and are in no mean, difference or interval; a comparison that lost one is not decided."
+            "Diverged runs are shown as such and are in no mean, difference or interval; a comparison that lost one is not "
+            "decided."
         )
     if any(cell.n_collapsed for s in table.sections for row in s.rows for cell in row.cells.values()):
         lines.append(
@@ -330,7 +331,7 @@ def _rules(table: Table) -> list[str]:
         f"{'; '.join(families)}. Holm's correction runs within a family; all else is described by its interval.",
         f"better, worse: the corrected p of no difference is below {ALPHA}; equivalent: it is not, but that of a difference "
         "beyond the margin is (two one-sided tests); else undecided. Decided is what has all of its planned seeds, and at "
-        f"least {spec.min_seeds}. p (signs): of no difference, by flipping the signs of the seeds' differences, for comparison.",
+        f"least {spec.min_seeds}. p (signs): of no difference, by flipping the signs of the seeds' differences (beside it).",
     ]
 
 

@@ -126,7 +126,7 @@ def renumber(text: str, key: str) -> str:
 WORDS = {
     "table1|llama-tiny|adalora|accuracy|math/avg|verdict": ("worse<", "better<"),
     "table1|llama-tiny|adalora|accuracy|math/avg|sentence": (", worse, 5 seeds", ", equivalent, 5 seeds"),
-    "table1|llama-tiny|dora|accuracy|math/avg|sentence": (", not decided (4 seeds)", ", better, 4 seeds"),
+    "table1|llama-tiny|dora|accuracy|math/avg|sentence": (", not decided (4 of 5 seeds)", ", better, 4 seeds"),
     "claim|better_than_lora/math/llama-tiny|verdict": ("undecided", "supported"),
     "claim|better_than_lora/math/llama-tiny|0|verdict": ("undecided", "equivalent"),
     "claim|better_than_lora/code/llama-tiny|statement": ("more accurate", "less accurate"),

@@ -86,7 +86,7 @@ def test_an_unknown_name_gets_a_suggestion(source: Source, words: tuple[str, ...
 
 def test_the_average_of_a_domain_goes_by_its_name(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
     status, out = traced(source, capsys, "table1", "llama-tiny", "dora", "math average")
-    assert status == 0 and "not decided (4 seeds) (family secondary)" in out and "predictions/humaneval" not in out
+    assert status == 0 and "not decided (4 of 5 seeds) (family secondary)" in out and "predictions/humaneval" not in out
     assert traced(source, capsys, "table1", "llama-tiny", "dora", "math/avg") == (status, out)
 
 
