@@ -405,6 +405,22 @@ def test_what_is_missing_is_one_error_with_the_command(copy: Source, path: str, 
     assert said in str(error.value) and "-- reproduce_all" in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "changes", "said"),
+    [
+        ("math/llama-tiny/lora/seed0/pruning.json", {"training_hash": "0" * 64}, "training_hash: found 0+, expected .* stale"),
+        ("timing.json", {"settings": {}}, "settings: found others than the experiment's; the record is stale"),
+    ],
+)
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_measurements_of_other_settings_are_on_no_page(
+    copy: Source, path: str, changes: dict[str, Any], said: str, allow_missing: bool
+) -> None:
+    fake_runs.edit_json(copy.folder / path, **changes)
+    with pytest.raises(ConfigError, match=f"{path}: {said}; make it again: .*--force -- "):
+        page.render_page(copy, allow_missing=allow_missing)
+
+
 def test_allow_missing_says_what_is_missing(copy: Source, tmp_path: Path) -> None:
     (tmp_path / "results/fake/math/llama-tiny/lora/seed0/metrics.json").unlink()
     (tmp_path / "results/fake/claims.json").unlink()
