@@ -187,7 +187,8 @@ def test_rates_are_chosen_by_the_nll_of_a_domain_without_test_sets(made: Made) -
     for row in rows.itertuples():
         expected = made.mean(f"rates/llama-tiny/{row.run_key}/seed9", "gsm8k_validation")
         assert row.validation_gold_nll == pytest.approx(expected)
-    assert rows[["validation_accuracy", "test_accuracy", "test_gold_nll"]].isna().all(axis=None)
+    # Nor is there a run at a shared rate, for none of the domain is planned beside the sweep's.
+    assert rows[["validation_accuracy", "test_accuracy", "test_gold_nll", "shared_rate"]].isna().all(axis=None)
     for _, own in rows.groupby("method_key"):
         assert own.loc[own["best"], "validation_gold_nll"].tolist() == [own["validation_gold_nll"].min()]
     text = (made.folder / "tables/learning_rate.md").read_text()
@@ -230,6 +231,11 @@ def test_figures_are_of_the_nll(made: Made, figure: str, run: str, where: dict) 
         means = data[data["row"] == "mean"].sort_values("gold_nll")
         cheaper = means["seconds"].iloc[1] < means["seconds"].iloc[0]
         assert means["on_frontier_seconds"].tolist() == [True, cheaper]
+
+
+def test_rates_of_a_domain_without_test_sets_have_no_shared_one(made: Made) -> None:
+    data, words = drawn(made, "learning_rate")
+    assert not data["is_shared"].any() and "Shared" not in words and "no test set is read" in words
 
 
 def test_differences_are_of_the_nll(made: Made) -> None:
