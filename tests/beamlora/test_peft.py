@@ -95,7 +95,7 @@ def test_forward_is_equation_4_and_5() -> None:
     randomize(model)
     _, module = next(beam_modules(model, "default"))
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
-    a, b, g = module.lora_A["default"].weight, module.lora_B["default"].weight, module.lora_gate["default"][0]
+    a, b, g = module.lora_A["default"].weight, module.lora_B["default"].weight, module.lora_gate["default"].weight[0]
     scores = 8 * torch.softmax(g / 0.07, dim=0)
     expected = module.base_layer(x) + (16 / 8) * (b @ torch.diag(scores) @ a @ x.T).T
     assert_equal_but_for_rounding(module(x), expected, terms=32, layers=3)
@@ -106,7 +106,7 @@ def test_scores_change_the_output_and_are_trained() -> None:
     randomize(model)
     model.train()(input_ids=token_batch(), labels=token_batch()).loss.backward()
     for _, module in beam_modules(model, "default"):
-        assert module.lora_gate["default"].grad.abs().sum() > 0
+        assert module.lora_gate["default"].weight.grad.abs().sum() > 0
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert len(trained) == 3 * len(TARGETS) and all("lora_" in name for name in trained)
 
@@ -183,6 +183,21 @@ def test_bfloat16_base(tmp_path: Path) -> None:
     pure(input_ids=token_batch(), labels=token_batch()).loss.backward()
 
 
+def test_the_scores_are_a_module_in_the_model_and_keep_their_name_in_files(tmp_path: Path) -> None:
+    """As PEFT's ``lora_magnitude_vector``; a whole model's state with the earlier name is read as well."""
+    model = beam_model()
+    randomize(model)
+    gates = [name for name, _ in model.named_parameters() if "lora_gate" in name]
+    assert len(gates) == len(TARGETS) and all(name.endswith(".lora_gate.default.weight") for name in gates)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert {name.replace("default.", "") for name in gates} == {f"{key}.weight" for key in saved if "lora_gate" in key}
+    earlier = {key.replace("lora_gate.default.weight", "lora_gate.default"): t for key, t in model.state_dict().items()}
+    fresh = beam_model()
+    fresh.load_state_dict(earlier)
+    assert torch.equal(logits(fresh), logits(model))
+
+
 def test_transformers_own_adapter_interface(tmp_path: Path) -> None:
     model = tiny_llama()
     model.add_adapter(beam_config())
@@ -200,7 +215,7 @@ def test_rank_pattern_and_modules_to_save(tmp_path: Path) -> None:
     randomize(model)
     with torch.no_grad():
         model.base_model.model.lm_head.modules_to_save["default"].weight.mul_(1.5)
-    assert {tuple(m.lora_gate["default"].shape) for _, m in beam_modules(model, "default")} == {(1, 4), (1, 8)}
+    assert {tuple(m.lora_gate["default"].weight.shape) for _, m in beam_modules(model, "default")} == {(1, 4), (1, 8)}
     export_lora(model, tmp_path)
     exported = PeftModel.from_pretrained(tiny_llama(), tmp_path)
     assert_equal_but_for_rounding(logits(exported), logits(model), **sums_of(model))

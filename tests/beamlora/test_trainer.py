@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import Trainer
 
@@ -28,10 +29,12 @@ from tests.beamlora.beam_fixtures import (
     beam_config,
     beam_model,
     beam_trainer,
+    randomize,
     tiny_llama,
     training_arguments,
 )
 from tests.paths import ROOT
+from tests.tiny_models import byte_tokenizer, llama
 
 #: Arguments of a run that is resumed.
 SAVED = {"save_strategy": "steps", "save_steps": 5, "max_steps": 12}
@@ -453,8 +456,32 @@ def test_trl_sft_trainer(tmp_path: Path) -> None:
         )
         trainer.train()
         assert [record["step"] for record in read_log(tmp_path)] == [6, 12, 18]
-        assert all(m.lora_gate["default"].abs().sum() > 0 for _, m in beam_modules(trainer.model, "default"))
+        assert all(m.lora_gate["default"].weight.abs().sum() > 0 for _, m in beam_modules(trainer.model, "default"))
         (tmp_path / "operations.jsonl").unlink()
+
+
+def test_trl_dpo_trainer_starts_at_ln_2(tmp_path: Path) -> None:
+    """The reference is a copy of the trained adapter, scores included: policy and reference agree until the first step."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    trained = get_peft_model(llama(), beam_config(delta_t=4))
+    randomize(trained)
+    trained.save_pretrained(tmp_path)
+    arguments = {key: value for key, value in training_arguments(tmp_path).to_dict().items() if key in SHARED_ARGUMENTS}
+    trainer = DPOTrainer(
+        model=PeftModel.from_pretrained(llama(), tmp_path, is_trainable=True),
+        args=DPOConfig(**(arguments | {"max_steps": 8}), max_length=32, use_cpu=True, bf16=False),
+        train_dataset=Dataset.from_dict({"prompt": ["ab", "cd"] * 8, "chosen": ["xy", "zz"] * 8, "rejected": ["qq", "rr"] * 8}),
+        processing_class=byte_tokenizer(),
+        callbacks=[BeamLoraCallback()],
+    )
+    for _, module in beam_modules(trainer.model, "ref"):
+        assert module.lora_gate["default"].weight.any()
+        assert torch.equal(module.lora_gate["ref"].weight, module.lora_gate["default"].weight)
+    trainer.train()
+    first = next(float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+    assert first == pytest.approx(math.log(2), abs=1e-6)
 
 
 WORKER = """

@@ -40,7 +40,7 @@ def trainable_adapter(model: nn.Module) -> tuple[str, BeamLoraConfig]:
         for module in wrapped.modules()
         if isinstance(module, BeamLoraLinear)
         for name in module.active_adapters
-        if name in module.lora_gate and module.lora_gate[name].requires_grad
+        if name in module.lora_gate and module.lora_gate[name].weight.requires_grad
     }
     if len(names) != 1:
         raise TypeError(
@@ -110,7 +110,7 @@ class AdapterTensors(Mapping[str, dict[str, torch.Tensor]]):
         """SHA-256 of all score logits: tells whether a saved state belongs to the present weights."""
         digest = hashlib.sha256()
         for module in self.modules.values():
-            digest.update(module.lora_gate[self.adapter].detach().float().cpu().numpy().tobytes())
+            digest.update(_parameters(module, self.adapter)["g"].detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def check_optimizer(self) -> None:
@@ -142,7 +142,7 @@ def _parameters(module: BeamLoraLinear, adapter: str) -> dict[str, nn.Parameter]
     return {
         "A": module.lora_A[adapter].weight,
         "B": module.lora_B[adapter].weight,
-        "g": module.lora_gate[adapter],
+        "g": module.lora_gate[adapter].weight,
     }
 
 

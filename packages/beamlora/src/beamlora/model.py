@@ -12,6 +12,8 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 from peft.tuners.lora import LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 from transformers.pytorch_utils import Conv1D
 
 from beamlora.config import BEAMLORA, BeamLoraConfig
@@ -19,6 +21,8 @@ from beamlora.layer import BeamLoraLinear
 
 #: The layer and its variant rest on parts of PEFT that change between minor versions.
 PEFT_VERSIONS = (Version("0.21"), Version("0.22"))
+#: How the score logits of a saved adapter are named once the adapter's name is inserted; in the model, ``.weight`` follows.
+GATE_OF_FILES = r"(\.lora_gate\.[^.]+)$"
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -39,6 +43,12 @@ class BeamLoraModel(LoraModel):
             "add_weighted_adapter: found a BeamLoRA adapter, expected plain LoRA ones; write them with export_lora "
             "and combine those"
         )
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        """As PEFT's, for saving and loading; the score logits keep the name of earlier files, ``lora_gate``."""
+        name = super()._remove_adapter_name_from_key(key, adapter_name)
+        return name.removesuffix(".weight") if name.endswith(".lora_gate.weight") else name
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -101,6 +111,11 @@ def register() -> None:
     PEFT_TYPE_TO_CONFIG_MAPPING[BEAMLORA] = BeamLoraConfig
     PEFT_TYPE_TO_TUNER_MAPPING[BEAMLORA] = BeamLoraModel
     PEFT_TYPE_TO_PREFIX_MAPPING[BEAMLORA] = BeamLoraModel.prefix
+    # transformers' own load_adapter does not ask the tuner for names: it inserts the adapter's, and looks for renamings here.
+    renamings = get_checkpoint_conversion_mapping("legacy")
+    if not any(GATE_OF_FILES in renaming.source_patterns for renaming in renamings):
+        renamings.append(WeightRenaming(GATE_OF_FILES, r"\1.weight"))
+        register_checkpoint_conversion_mapping("legacy", renamings, overwrite=True)
 
 
 register()
