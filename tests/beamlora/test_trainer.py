@@ -208,7 +208,8 @@ def test_what_the_snapshots_take_is_given_back(tmp_path: Path, comparison: str) 
     trainer = beam_trainer(tmp_path, max_steps=18, config=config)
     trainer.train()
     (callback,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, BeamLoraCallback))
-    assert callback.beam.snapshot is None
+    for_a_longer_run = 16 if comparison == "reaches" else None
+    assert callback.beam.snapshot_step == for_a_longer_run and (callback.beam.snapshot is None) == (for_a_longer_run is None)
     pruned = [record["step"] for record in callback.records if any(module["K"] for module in record["modules"])]
     assert pruned == ([6] if comparison == "exceeds" else [6, 12])
 
@@ -250,6 +251,20 @@ def test_more_steps_are_no_other_setting(checkpoint: Path, tmp_path: Path) -> No
     longer = beam_trainer(tmp_path, **{**SAVED, "max_steps": 16})
     longer.train(resume_from_checkpoint=str(checkpoint))
     assert longer.state.global_step == 16
+
+
+def test_a_finished_run_goes_on_for_more_epochs(tmp_path: Path) -> None:
+    """16 steps an epoch, p = 1 from step 32 on. After step 12 too few steps remained in the first run; the operation after
+    step 18 uses the snapshot of step 16, the last of the first run."""
+    config = {"horizon_steps": None}
+    first = {"num_train_epochs": 1, "max_steps": -1, "save_strategy": "steps", "save_steps": 16}
+    beam_trainer(tmp_path, config=config, **first).train()
+    assert [record["step"] for record in read_log(tmp_path)] == [6]
+    longer = beam_trainer(tmp_path, config=config, max_steps=-1, num_train_epochs=3)
+    longer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-16"))
+    records = read_log(tmp_path)
+    assert [record["step"] for record in records] == [6, 18, 24, 30, 36, 42]
+    assert sum(module["K"] for module in records[1]["modules"]) > 0
 
 
 def test_scores_without_operations_resume_with_their_temperature(tmp_path: Path) -> None:

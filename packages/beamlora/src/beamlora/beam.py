@@ -131,7 +131,8 @@ class BeamLora:
         if self.snapshot is None or self.snapshot_step != expected:
             raise RuntimeError(
                 f"operation after step {self.steps}: found a snapshot of step {self.snapshot_step}, expected one of step "
-                f"{expected}; was the run resumed without BeamLoRA's state?"
+                f"{expected}; was the run resumed without BeamLoRA's state, or did a version save it that took no snapshots "
+                "for longer runs?"
             )
         return self.snapshot
 
@@ -150,6 +151,9 @@ class BeamLora:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned, after the model's own tensors.
+
+        ``total_steps`` may be another than in the saved run, as long as the horizon is the same. An operation that a shorter
+        run left out, because fewer than ``delta_t`` steps remained, stays left out when a longer run goes on from behind it.
 
         Raises:
             ValueError: ``state`` lacks a part, was saved under other settings, or belongs to other weights.
