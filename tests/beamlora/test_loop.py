@@ -132,6 +132,28 @@ def test_what_cannot_work_is_refused_when_it_is_made() -> None:
         BeamLora(small, adam(small), total_steps=24)
 
 
+def test_masked_ranks_want_a_weight_decay_that_stays_out_of_the_moments() -> None:
+    masked = {"expansion": False, "dead_ranks": "masked"}
+    model = beam_model(**masked)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    l2 = torch.optim.Adam(parameters.values(), lr=1e-2, weight_decay=0.1)
+    with pytest.raises(ValueError, match="dead_ranks: found 'masked' with weight_decay 0.1 of torch.optim.Adam, .*AdamW"):
+        BeamLora(model, l2, total_steps=24)
+    BeamLora(scored := beam_model(expansion=False), torch.optim.Adam(scored.parameters(), weight_decay=0.1), total_steps=24)
+
+    gates = [p for name, p in parameters.items() if "lora_gate" in name]
+    others = [p for name, p in parameters.items() if "lora_gate" not in name]
+    apart = torch.optim.Adam([{"params": others, "weight_decay": 0.1}, {"params": gates}], lr=1e-2)
+    for optimizer in (apart, adam(again := beam_model(**masked), weight_decay=0.1)):
+        trained = model if optimizer is apart else again
+        beam = BeamLora(trained, optimizer, total_steps=24)
+        run(trained, optimizer, beam, range(14))
+        pruned = sum(module["K"] for record in beam.records for module in record["modules"])
+        logits_of_scores = torch.cat([tensors["g"].flatten() for tensors in beam.adapter.values()])
+        assert pruned > 0 and int((logits_of_scores == -torch.inf).sum()) == pruned
+        assert not any(tensor.isnan().any() for tensor in adapter_tensors(trained).values())
+
+
 @pytest.mark.parametrize("step", [2, 4, 5, 6, 11])
 def test_resume_is_bit_identical(tmp_path: Path, step: int) -> None:
     whole = beam_model()

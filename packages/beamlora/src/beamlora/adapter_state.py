@@ -113,12 +113,15 @@ class AdapterTensors(Mapping[str, dict[str, torch.Tensor]]):
             digest.update(_parameters(module, self.adapter)["g"].detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def check_optimizer(self) -> None:
+    def check_optimizer(self, *, masked: bool) -> None:
         """Refuse an optimizer whose moments cannot be edited rank by rank.
+
+        Args:
+            masked: whether operations set logits to -inf (``dead_ranks``).
 
         Raises:
             TypeError: not torch's Adam or AdamW.
-            ValueError: a parameter or its state is sharded or flattened (FSDP, ZeRO).
+            ValueError: a parameter or its state is sharded or flattened (FSDP, ZeRO), or -inf would enter the moments.
         """
         if not isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW):
             kind = type(self.optimizer)
@@ -136,6 +139,13 @@ class AdapterTensors(Mapping[str, dict[str, torch.Tensor]]):
                         "flattened (FSDP, ZeRO) or not in the optimizer, expected A, B and g in one optimizer, in plain data "
                         "parallelism or a single process"
                     )
+        gates = {id(module.lora_gate[self.adapter].weight) for module in self.modules.values()}
+        for group in self.optimizer.param_groups if masked else ():
+            if group["weight_decay"] and not group["decoupled_weight_decay"] and any(id(p) in gates for p in group["params"]):
+                raise ValueError(
+                    f"dead_ranks: found 'masked' with weight_decay {group['weight_decay']} of torch.optim.Adam, which adds it "
+                    "times a masked logit, -inf, to the gradient; expected torch.optim.AdamW, or the scores in a group without"
+                )
 
 
 def _parameters(module: BeamLoraLinear, adapter: str) -> dict[str, nn.Parameter]:

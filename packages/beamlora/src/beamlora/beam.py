@@ -45,7 +45,8 @@ class BeamLora:
 
     Raises:
         TypeError: no single trainable BeamLoRA adapter, or an optimizer without Adam's moments.
-        ValueError: no operation fits into the run, no rank could be pruned, or parameters are sharded.
+        ValueError: no operation fits into the run, no rank could be pruned, parameters are sharded, or the optimizer's weight
+            decay does not go with masked ranks.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class BeamLora:
         self.seed = seed
         self.adapter = AdapterTensors.of(model, optimizer, adapter=name)
         if settings.operations:
-            self.adapter.check_optimizer()
+            self.adapter.check_optimizer(masked=settings.dead_ranks == "masked")
             settings.check_room(r=max(module.r[name] for module in self.adapter.modules.values()))
         #: Finished optimizer steps.
         self.steps = 0
