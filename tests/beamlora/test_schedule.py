@@ -94,7 +94,7 @@ def test_where_the_sum_has_to_reach_p_the_last_operations_prune_and_have_their_s
 
 @given(
     total=st.integers(10, 80),
-    half=st.integers(1, 8),
+    half=st.integers(2, 8),
     horizon=st.integers(1, 80),
     offset=st.sampled_from([0, 1]),
     comparison=st.sampled_from(["exceeds", "reaches"]),
@@ -109,8 +109,12 @@ def test_each_operation_that_prunes_in_a_run_of_any_length_has_one_snapshot_and_
 
 
 def test_shortest_interval_has_its_snapshot_before_its_operation() -> None:
-    timing = schedule(delta_t=2)
-    assert timing.operation_steps()[0] == 2 and timing.snapshot_step(2) == 2 and timing.is_snapshot_step(2)
+    for changes in ({"delta_t": 4}, {"delta_t": 2, "snapshot_step_offset": 0}):
+        timing = schedule(**changes)
+        first = timing.pruning_steps()[0]
+        assert first == changes["delta_t"] and timing.snapshot_step(first) == first - 1 and timing.is_snapshot_step(first - 1)
+    with pytest.raises(ValueError, match="in a run of 6 optimizer steps .* expected a longer run"):
+        schedule(total=6).check()
 
 
 def test_horizon_settings_have_an_effect() -> None:

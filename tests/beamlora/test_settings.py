@@ -35,6 +35,7 @@ def test_an_explicit_value_wins_over_the_flavor() -> None:
     [
         ({"delta_t": 5}, "delta_t: found 5, expected an even number from 2 on"),
         ({"delta_t": 0}, "delta_t: found 0, expected an even number from 2 on"),
+        ({"delta_t": 2}, "delta_t: found 2 with snapshot_step_offset 1, expected an even number from 4 on"),
         ({"delta_t": 6.0}, "delta_t: found 6.0"),
         ({"p_init": 0}, "p_init: found 0, expected a number above 0, at most 1"),
         ({"p_init": 1.1}, "p_init: found 1.1"),
@@ -56,6 +57,13 @@ def test_impossible_values_are_refused_by_name(values: dict, message: str) -> No
         with pytest.raises(ValueError, match=message) as refused:
             made(**values)
         assert str(refused.value).startswith("BeamLoraConfig: ") == (made is BeamLoraConfig)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"snapshot_step_offset": 0}, {"source": "current"}, {"expansion": False}, {"operations": False}], ids=str
+)
+def test_an_interval_of_two_steps_is_possible_where_its_snapshot_lies_before_or_there_is_none(changes: dict) -> None:
+    assert BeamSettings(delta_t=2, **changes).delta_t == BeamLoraConfig(delta_t=2, **changes).delta_t == 2
 
 
 def test_a_rank_of_which_nothing_can_be_pruned_is_refused() -> None:

@@ -103,9 +103,9 @@ def test_horizon_is_two_epochs_of_the_data_loader(tmp_path: Path) -> None:
         trainer = beam_trainer(
             tmp_path,
             callback=callback,
-            config={"horizon_steps": None, "delta_t": 2},
+            config={"horizon_steps": None, "delta_t": 4},
             gradient_accumulation_steps=accumulation,
-            max_steps=4,
+            max_steps=8,
         )
         trainer.train()
         assert callback.beam.schedule.horizon == horizon

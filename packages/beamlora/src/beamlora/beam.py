@@ -125,8 +125,7 @@ class BeamLora:
 
     def _history(self) -> dict[str, dict[str, torch.Tensor]]:
         """The snapshot for the operation that is due; empty where the settings need none."""
-        settings = self.schedule.settings
-        if not settings.expansion or settings.source == "current":
+        if not self.schedule.settings.uses_snapshots:
             return {}
         expected = self.schedule.snapshot_step(self.steps)
         if self.snapshot is None or self.snapshot_step != expected:

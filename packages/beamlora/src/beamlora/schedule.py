@@ -58,7 +58,7 @@ class Schedule:
         """Whether a snapshot is taken after ``step``: in the middle of every interval (paper, footnote 3) whose operation
         prunes, or would in a longer run, as which this one may be resumed."""
         settings = self.settings
-        if not (settings.operations and settings.expansion and settings.source == "snapshot"):
+        if not settings.uses_snapshots:
             return False
         operation = step + settings.delta_t // 2 - settings.snapshot_step_offset
         return operation > 0 and operation % settings.delta_t == 0 and self._prunes_at(operation)
@@ -108,7 +108,7 @@ class Schedule:
         if not self.settings.operations or self.pruning_steps():
             return
         longest = min(self.total_steps // 2, self.horizon)
-        expected = f"delta_t <= {longest}" if longest >= 2 else "a longer run"
+        expected = f"delta_t <= {longest}" if longest >= self.settings.shortest_interval else "a longer run"
         raise ValueError(
             f"delta_t: found {self.settings.delta_t} in a run of {self.total_steps} optimizer steps with p_init "
             f"{self.settings.p_init} and p = 1 from step {self.horizon} on, so nothing would ever be pruned; "

@@ -42,7 +42,7 @@ FLAVORS: dict[str, dict[str, Any]] = {
 #: The settings that are numbers -> what they have to be, and in words.
 _NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "p_init": (lambda value: 0 < value <= 1, "a number above 0, at most 1"),
-    "delta_t": (lambda value: value >= 2 and value % 2 == 0, "an even number from 2 on (the snapshot is taken half-way)"),
+    "delta_t": (lambda value: value >= 2 and value % 2 == 0, "an even number from 2 on"),
     "gate_temperature": (lambda value: 1e-6 <= value <= 1e6, "a number from 1e-6 to 1e6"),
     "horizon_steps": (lambda value: value is None or value >= 1, "a number from 1 on"),
     "max_prune_fraction": (lambda value: 0 < value <= 1, "a number above 0, at most 1"),
@@ -103,12 +103,29 @@ class BeamSettings:
                 raise ValueError(f"{name}: {wrong}")
         self.check()
 
+    @property
+    def uses_snapshots(self) -> bool:
+        """Whether pruned ranks become copies of the half-interval snapshot."""
+        return self.operations and self.expansion and self.source == "snapshot"
+
+    @property
+    def shortest_interval(self) -> int:
+        """The least ``delta_t``: a snapshot has to lie before its operation, or the copies are those of now, with the moments
+        of now, and stay equal to their sources for ever."""
+        return 2 + 2 * self.snapshot_step_offset if self.uses_snapshots else 2
+
     def check(self) -> None:
         """Refuse values that do not go together.
 
         Raises:
-            ValueError: masked dead ranks where none dies, or where all may.
+            ValueError: an interval whose snapshot is not before its operation; masked dead ranks where none dies, or where all
+                may.
         """
+        if self.delta_t < self.shortest_interval:
+            raise ValueError(
+                f"delta_t: found {self.delta_t} with snapshot_step_offset {self.snapshot_step_offset}, expected an even number "
+                f"from {self.shortest_interval} on, so that the snapshot is taken before the operation"
+            )
         if self.dead_ranks == "masked" and (self.expansion or self.max_prune_fraction == 1):
             raise ValueError(
                 f"dead_ranks: found 'masked' with expansion {str(self.expansion).lower()} and max_prune_fraction "
