@@ -298,6 +298,23 @@ def test_quantised_layers_and_embeddings_are_refused() -> None:
     refuse_target(nn.Linear(4, 4), name="layer")
 
 
+@pytest.mark.parametrize("first", ["LoRA", "BeamLoRA"])
+def test_a_layer_of_lora_and_beamlora_adapters_is_refused(first: str) -> None:
+    """PEFT would make the second adapter of the first one's kind, as transformers' interface lets it."""
+    configs = [LoraConfig(r=4, target_modules=["k_proj"]), beam_config(target_modules=["q_proj", "k_proj"])]
+    if first == "BeamLoRA":
+        configs.reverse()
+    model = tiny_llama()
+    model.add_adapter(configs[0], "a")
+    kind = type(configs[1]).__name__
+    with pytest.raises(ValueError, match=rf"adapter 'b': found an adapter of another kind on target .*k_proj, .* a {kind};"):
+        model.add_adapter(configs[1], "b")
+    apart = tiny_llama()
+    apart.add_adapter(beam_config(target_modules=["q_proj"]), "a")
+    apart.add_adapter(LoraConfig(r=4, target_modules=["k_proj"]), "b")
+    assert [name.rpartition(".")[2] for name, _ in beam_modules(apart, "a")] == ["q_proj"]
+
+
 def test_combining_adapters_is_refused_because_scores_would_be_lost() -> None:
     model = beam_model()
     with pytest.raises(ValueError, match="export_lora"):

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig
 from peft.tuners import lora
 from peft.tuners.lora.layer import LoraVariant
 from peft.utils.other import transpose
@@ -46,7 +47,13 @@ class BeamLoraLinear(lora.Linear):
         return {(): BeamVariant}
 
     def update_layer(self, adapter_name: str, r: int, lora_alpha: float, config: BeamLoraConfig, **kwargs: Any) -> None:
-        """Add an adapter. Equal logits: every score is 1 (``gate_times_r``) and the layer starts as LoRA."""
+        """Add an adapter. Equal logits: every score is 1 (``gate_times_r``) and the layer starts as LoRA.
+
+        Raises:
+            ValueError: the configuration of another kind of adapter.
+        """
+        if not isinstance(config, BeamLoraConfig):
+            raise ValueError(mixed(adapter_name, config, layer=kwargs.get("target_name", "?")))
         if not hasattr(self, "lora_gate"):  # the first adapter is added by the base class's constructor
             self.lora_gate = nn.ModuleDict()
             self.gate_temperature: dict[str, float] = {}
@@ -80,6 +87,14 @@ class BeamLoraLinear(lora.Linear):
 
     def __repr__(self) -> str:
         return "beam" + super().__repr__()
+
+
+def mixed(adapter: str, config: LoraConfig, *, layer: str) -> str:
+    """What is wrong where a layer would hold BeamLoRA adapters beside plain LoRA ones."""
+    return (
+        f"adapter {adapter!r}: found an adapter of another kind on target {layer}, expected none, or one of a "
+        f"{type(config).__name__}; BeamLoRA and LoRA cannot share a layer"
+    )
 
 
 class BeamVariant(LoraVariant):

@@ -9,7 +9,7 @@ import peft
 import torch
 from packaging.version import Version
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.lora import LoraModel
+from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
@@ -17,7 +17,7 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.pytorch_utils import Conv1D
 
 from beamlora.config import BEAMLORA, BeamLoraConfig
-from beamlora.layer import BeamLoraLinear
+from beamlora.layer import BeamLoraLinear, mixed
 
 #: The layer and its variant rest on parts of PEFT that change between minor versions.
 PEFT_VERSIONS = (Version("0.21"), Version("0.22"))
@@ -28,6 +28,25 @@ FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 class BeamLoraModel(LoraModel):
     """LoraModel whose layers are ``BeamLoraLinear``. Only unquantised linear layers can be targets."""
+
+    def _create_and_replace(
+        self,
+        lora_config: BeamLoraConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        """As PEFT's, which would make the adapter a plain LoRA one inside a layer that already has plain ones.
+
+        Raises:
+            ValueError: such a layer.
+        """
+        if isinstance(target, LoraLayer) and not isinstance(target, BeamLoraLinear):
+            raise ValueError(mixed(adapter_name, lora_config, layer=current_key))
+        super()._create_and_replace(lora_config, adapter_name, target, target_name, parent, current_key, **kwargs)
 
     @staticmethod
     def _create_new_module(lora_config: BeamLoraConfig, adapter_name: str, target: nn.Module, **kwargs: Any) -> BeamLoraLinear:
