@@ -19,6 +19,8 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
@@ -296,6 +298,19 @@ def test_quantised_layers_and_embeddings_are_refused() -> None:
     with pytest.raises(ValueError, match="layer: found .* PackedParameter"):
         refuse_target(layer, name="layer")
     refuse_target(nn.Linear(4, 4), name="layer")
+
+
+@pytest.mark.parametrize("kind", [LoraConfig, BeamLoraConfig])
+def test_modules_of_mamba_that_lora_cannot_adapt_are_refused_for_beamlora_too(kind: type[LoraConfig]) -> None:
+    """Mamba's fast path uses the weight of ``out_proj`` alone: an adapter there would train without a gradient."""
+
+    def mamba() -> MambaForCausalLM:
+        torch.manual_seed(0)
+        return MambaForCausalLM(MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, state_size=4))
+
+    with pytest.raises(ValueError, match="'out_proj' is incompatible with Mamba-based models"):
+        get_peft_model(mamba(), kind(target_modules=["in_proj", "out_proj"]))
+    get_peft_model(mamba(), kind(target_modules=["in_proj"]))
 
 
 @pytest.mark.parametrize("first", ["LoRA", "BeamLoRA"])

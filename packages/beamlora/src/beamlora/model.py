@@ -29,6 +29,10 @@ FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 class BeamLoraModel(LoraModel):
     """LoraModel whose layers are ``BeamLoraLinear``. Only unquantised linear layers can be targets."""
 
+    def _check_target_module_compatiblity(self, peft_config: BeamLoraConfig, model: nn.Module, target_name: str) -> None:
+        """PEFT's check of LoRA (modules of Mamba that go round an adapter), which it makes by the type's name."""
+        super()._check_target_module_compatiblity(peft_config.to_lora_config(), model, target_name)
+
     def _create_and_replace(
         self,
         lora_config: BeamLoraConfig,
