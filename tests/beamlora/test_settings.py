@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig
 
+import beamlora.settings
 from beamlora import BeamLoraConfig
+from beamlora.operation import rank_scores
 from beamlora.settings import FLAVORS, SETTINGS, BeamSettings
+from tests.paths import ROOT
 
 
 def values_of(settings: BeamSettings) -> dict[str, Any]:
@@ -23,6 +28,20 @@ def test_flavors_differ_where_paper_and_released_code_do_and_every_value_is_reso
     assert (released["topp_scope"], released["moment_transfer"], released["max_prune_fraction"]) == ("global", "keep", 1)
     assert paper["gate_temperature"] == released["gate_temperature"] == 0.05
     assert BeamSettings() == BeamSettings(flavor="paper") == BeamSettings(**paper)
+
+
+def test_what_is_said_of_the_flavors_is_what_they_change() -> None:
+    """The settings named in the README's clause and in the module's docstring; the rest of ``paper`` is the released code's."""
+    clause = (ROOT / "packages/beamlora/README.md").read_text().partition("`paper` follows")[2].partition("is the code")[0]
+    assert set(re.findall(r"`(\w+)`", clause)) == set(FLAVORS["paper"])
+    docstring = beamlora.settings.__doc__.partition("``paper`` follows")[2].partition("In all else")
+    assert set(re.findall(r"``(\w+)``", docstring[0])) == set(FLAVORS["paper"])
+    others = re.findall(r"``(\w+)``", docstring[2].partition("| setting")[0])
+    paper, released = (values_of(BeamSettings(flavor=flavor)) for flavor in FLAVORS)
+    assert len(others) == 5 and all(paper[name] == released[name] for name in others)
+    scores = rank_scores(torch.zeros(1, 8), temperature=paper["gate_temperature"], times_r=paper["gate_times_r"])
+    assert torch.equal(scores, torch.ones(8)), "not the softmax's 1/8"
+    assert (paper["gate_temperature"], paper["threshold_step_offset"], paper["snapshot_step_offset"]) == (0.05, -1, 1)
 
 
 def test_an_explicit_value_wins_over_the_flavor() -> None:
