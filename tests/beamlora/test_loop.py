@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 
 from beamlora import BeamLora, BeamLoraCallback, BeamLoraConfig
-from beamlora.adapter_state import AdapterTensors
+from beamlora.adapter_state import AdapterTensors, trainable_adapter
 from beamlora.model import beam_modules
 from beamlora.operation import MOMENTS
 from tests.beamlora.beam_fixtures import (
@@ -130,6 +130,33 @@ def test_what_cannot_work_is_refused_when_it_is_made() -> None:
     small = get_peft_model(tiny_llama(), BeamLoraConfig(r=8, target_modules=["q_proj"], rank_pattern={"q_proj": 1}, delta_t=6))
     with pytest.raises(ValueError, match="max_prune_fraction: found 0.5 with r 1"):
         BeamLora(small, adam(small), total_steps=24)
+
+
+class Parts(nn.Module):
+    """A model whose parts are others, as encoders with a head of one's own are."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, **batch: torch.Tensor) -> Any:
+        return self.parts[0](**batch)
+
+
+def test_the_adapter_may_be_that_of_a_part_of_the_model() -> None:
+    """The same bits as in a model of its own, also beside a part with a plain LoRA adapter of the same name."""
+    alone = beam_model()
+    run(alone, optimizer := adam(alone), BeamLora(alone, optimizer, total_steps=24))
+    part, other = beam_model(), get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"]))
+    whole = Parts(part, other, nn.Linear(4, 1))
+    beam = BeamLora(whole, optimizer := adam(part), total_steps=24)
+    run(whole, optimizer, beam)
+    assert [record["step"] for record in beam.records] == [6, 12, 18] and equal(adapter_tensors(part), adapter_tensors(alone))
+    assert trainable_adapter(whole) == ("default", part.peft_config["default"])
+    with pytest.raises(TypeError, match="in a Parts, expected exactly one"):
+        trainable_adapter(Parts(part, beam_model(delta_t=4)))
+    with pytest.raises(TypeError, match=r"found trainable BeamLoRA adapters \[\] in a Parts"):
+        trainable_adapter(Parts(other))
 
 
 def test_masked_ranks_want_a_weight_decay_that_stays_out_of_the_moments() -> None:

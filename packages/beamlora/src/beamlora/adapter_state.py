@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,12 +28,12 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def trainable_adapter(model: nn.Module) -> tuple[str, BeamLoraConfig]:
-    """Name and configuration of the one BeamLoRA adapter that is trained.
+    """Name and configuration of the one BeamLoRA adapter that is trained, in a PeftModel or in a module that contains one.
 
     Raises:
         TypeError: there is none, or more than one.
     """
-    wrapped: Any = unwrap(model)  # a PeftModel, if it has such an adapter
+    wrapped = unwrap(model)
     names = {
         name
         for module in wrapped.modules()
@@ -42,13 +41,15 @@ def trainable_adapter(model: nn.Module) -> tuple[str, BeamLoraConfig]:
         for name in module.active_adapters
         if name in module.lora_gate and module.lora_gate[name].weight.requires_grad
     }
-    if len(names) != 1:
+    holders = (getattr(module, "peft_config", None) or {} for module in wrapped.modules())
+    given = [config for by_name in holders for name, config in by_name.items() if name in names]
+    configs = [config for i, config in enumerate(given) if isinstance(config, BeamLoraConfig) and config not in given[:i]]
+    if len(names) != 1 or len(configs) != 1:
         raise TypeError(
             f"BeamLoRA: found trainable BeamLoRA adapters {sorted(names)} in a {type(wrapped).__name__}, "
             "expected exactly one; make it with get_peft_model(model, BeamLoraConfig(...))"
         )
-    name = names.pop()
-    return name, wrapped.peft_config[name]
+    return names.pop(), configs[0]
 
 
 @dataclass(frozen=True, kw_only=True)
