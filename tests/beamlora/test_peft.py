@@ -27,6 +27,9 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+from transformers.integrations.bitnet import AutoBitLinear
+from transformers.models.falcon.modeling_falcon import FalconLinear
+from transformers.pytorch_utils import Conv1D
 
 from beamlora import BeamLoraConfig, BeamLoraLinear, BeamLoraModel, export_lora
 from beamlora.model import beam_modules, refuse_target, register
@@ -200,6 +203,24 @@ def test_the_scores_are_a_module_in_the_model_and_keep_their_name_in_files(tmp_p
     assert torch.equal(logits(fresh), logits(model))
 
 
+def test_a_float64_model_is_merged_in_float64() -> None:
+    """Merging and unmerging leave roundings of float64, of 2^-53; float32 left 2^-24."""
+    model = get_peft_model(tiny_llama(dtype=torch.float64), beam_config())
+    randomize(model)
+    before = {name: module.base_layer.weight.clone() for name, module in beam_modules(model, "default")}
+    model.merge_adapter()
+    for name, module in beam_modules(model, "default"):
+        scores = module.rank_scores("default").double()
+        a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+        assert a.dtype == b.dtype == torch.float64
+        torch.testing.assert_close(
+            module.base_layer.weight, before[name] + 2 * b @ torch.diag(scores) @ a, rtol=1e-14, atol=1e-14
+        )
+    model.unmerge_adapter()
+    for name, module in beam_modules(model, "default"):
+        torch.testing.assert_close(module.base_layer.weight, before[name], rtol=1e-14, atol=1e-14)
+
+
 def test_transformers_own_adapter_interface(tmp_path: Path) -> None:
     model = tiny_llama()
     model.add_adapter(beam_config())
@@ -298,6 +319,22 @@ def test_quantised_layers_and_embeddings_are_refused() -> None:
     with pytest.raises(ValueError, match="layer: found .* PackedParameter"):
         refuse_target(layer, name="layer")
     refuse_target(nn.Linear(4, 4), name="layer")
+
+
+def test_linear_layers_with_a_forward_pass_of_their_own_are_refused() -> None:
+    """They may quantise; merging would give another model. Subclasses that compute W x + b are linear layers."""
+    with pytest.raises(
+        ValueError, match="q_proj: found .*AutoBitLinear with a forward pass of its own, expected torch.nn.Linear"
+    ):
+        refuse_target(AutoBitLinear(4, 4, bias=False, online_quant=True), name="q_proj")
+
+    class Named(nn.Linear):
+        """As libraries have them for other initial values."""
+
+    layer, x = FalconLinear(4, 4), torch.randn(3, 4)
+    assert_equal_but_for_rounding(layer(x), nn.functional.linear(x, layer.weight, layer.bias), terms=4, layers=1)
+    for linear in (layer, Named(4, 4), Conv1D(4, 4)):
+        refuse_target(linear, name="layer")
 
 
 @pytest.mark.parametrize("kind", [LoraConfig, BeamLoraConfig])

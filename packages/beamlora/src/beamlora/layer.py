@@ -70,12 +70,12 @@ class BeamLoraLinear(lora.Linear):
         return self.lora_gate[adapter](temperature=self.gate_temperature[adapter], times_r=self.gate_times_r[adapter])
 
     def scored_A(self, adapter: str) -> torch.Tensor:
-        """s * A, shape (r, in), float32: the A of the equivalent plain LoRA (section 3.4)."""
-        return self.rank_scores(adapter)[:, None] * self.lora_A[adapter].weight.float()
+        """s * A, shape (r, in), float32, or float64 as A: the A of the equivalent plain LoRA (section 3.4)."""
+        return self.rank_scores(adapter)[:, None] * at_least_float32(self.lora_A[adapter].weight)
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
-        """scaling B (s * A) in the layout of the base weight, float32 whatever the adapter's dtype."""
-        product = self.lora_B[adapter].weight.float() @ self.scored_A(adapter)
+        """scaling B (s * A) in the layout of the base weight, float32, or float64 as the adapter."""
+        product = at_least_float32(self.lora_B[adapter].weight) @ self.scored_A(adapter)
         return transpose(product, self.fan_in_fan_out) * self.scaling[adapter]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -97,8 +97,14 @@ def mixed(adapter: str, config: LoraConfig, *, layer: str) -> str:
     )
 
 
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32, or as it is in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 class BeamVariant(LoraVariant):
-    """How PEFT's LoRA layer runs, merges and unmerges a BeamLoRA adapter. Merging adds in float32 and casts once."""
+    """How PEFT's LoRA layer runs, merges and unmerges a BeamLoRA adapter. Merging adds in float32, or in the wider dtype of the
+    base weight or the adapter, and casts once."""
 
     @staticmethod
     def init(module: BeamLoraLinear, adapter_name: str, **kwargs: Any) -> None:
@@ -106,7 +112,7 @@ class BeamVariant(LoraVariant):
 
     @staticmethod
     def merge_safe(module: BeamLoraLinear, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
-        return (orig_weight.float() + module.get_delta_weight(active_adapter)).to(orig_weight.dtype)
+        return (at_least_float32(orig_weight) + module.get_delta_weight(active_adapter)).to(orig_weight.dtype)
 
     @staticmethod
     def merge_unsafe(module: BeamLoraLinear, active_adapter: str, orig_weight: torch.Tensor) -> None:
@@ -114,7 +120,7 @@ class BeamVariant(LoraVariant):
 
     @staticmethod
     def unmerge(module: BeamLoraLinear, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
-        return (orig_weight.float() - module.get_delta_weight(active_adapter)).to(orig_weight.dtype)
+        return (at_least_float32(orig_weight) - module.get_delta_weight(active_adapter)).to(orig_weight.dtype)
 
     @staticmethod
     def forward(

@@ -21,6 +21,10 @@ from beamlora.layer import BeamLoraLinear, mixed
 
 #: The layer and its variant rest on parts of PEFT that change between minor versions.
 PEFT_VERSIONS = (Version("0.21"), Version("0.22"))
+#: Forward passes that are W x + b; a subclass with one of its own may quantise, group or extend.
+LINEAR_FORWARDS = (nn.Linear.forward, Conv1D.forward)
+#: The same for a class of transformers whose own is W x + b in two roundings.
+LINEAR_CLASSES = ("transformers.models.falcon.modeling_falcon.FalconLinear",)
 #: How the score logits of a saved adapter are named once the adapter's name is inserted; in the model, ``.weight`` follows.
 GATE_OF_FILES = r"(\.lora_gate\.[^.]+)$"
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -97,15 +101,19 @@ def refuse_target(target: nn.Module, *, name: str) -> None:
     """Raise unless ``target`` is an ordinary linear layer.
 
     Raises:
-        ValueError: an embedding, a convolution, or a quantised or sharded weight.
+        ValueError: an embedding, a convolution, a linear layer with a forward pass of its own, or a quantised or sharded
+            weight.
     """
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     weight = getattr(base, "weight", None)
-    if isinstance(base, nn.Linear | Conv1D) and isinstance(weight, nn.Parameter) and type(weight) is nn.Parameter:
+    kind = f"{type(base).__module__}.{type(base).__qualname__}"
+    is_linear = type(base).forward in LINEAR_FORWARDS or kind in LINEAR_CLASSES
+    if is_linear and isinstance(weight, nn.Parameter) and type(weight) is nn.Parameter:
         if weight.dtype in FLOAT_DTYPES and type(weight.data) is torch.Tensor:
             return
-    kind = f"{type(base).__module__}.{type(base).__qualname__}"
-    if weight is not None:
+    if isinstance(base, nn.Linear | Conv1D) and not is_linear:
+        kind += " with a forward pass of its own"
+    elif weight is not None:
         kind += f" with a weight of {type(weight).__name__}, {getattr(weight, 'dtype', 'no dtype')}"
     raise ValueError(
         f"target {name}: found {kind}, expected torch.nn.Linear or transformers' Conv1D with an unsharded float32, "
