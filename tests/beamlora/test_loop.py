@@ -14,7 +14,7 @@ from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 
 from beamlora import BeamLora, BeamLoraCallback, BeamLoraConfig
-from beamlora.adapter_state import AdapterTensors, trainable_adapter
+from beamlora.adapter_state import AdapterTensors, check_replicas, trainable_adapter
 from beamlora.model import beam_modules
 from beamlora.operation import MOMENTS
 from tests.beamlora.beam_fixtures import (
@@ -157,6 +157,29 @@ def test_the_adapter_may_be_that_of_a_part_of_the_model() -> None:
         trainable_adapter(Parts(part, beam_model(delta_t=4)))
     with pytest.raises(TypeError, match=r"found trainable BeamLoRA adapters \[\] in a Parts"):
         trainable_adapter(Parts(other))
+
+
+def test_nan_on_all_processes_alike_is_not_called_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if another process held the same adapter, or one whose sums are larger by ``difference``."""
+    difference = 0.0
+
+    def all_reduce(sums: torch.Tensor, op: Any) -> None:
+        if op == torch.distributed.ReduceOp.MAX:
+            sums[0] += difference
+
+    for name, fake in (("is_initialized", lambda: True), ("get_world_size", lambda: 2), ("all_reduce", all_reduce)):
+        monkeypatch.setattr(torch.distributed, name, fake)
+    model = beam_model()
+    adapter = AdapterTensors.of(model, adam(model), adapter="default")
+    check_replicas(adapter, step=6)
+    difference = 1.0
+    with pytest.raises(RuntimeError, match="step 6: the adapter differs between processes"):
+        check_replicas(adapter, step=6)
+    difference = 0.0
+    name, tensors = next(iter(adapter.items()))
+    tensors["B"][0, 0] = torch.nan
+    with pytest.raises(RuntimeError, match=rf"step 6: found NaN in {name}.B and 0 more tensors of the adapter, .* diverged"):
+        check_replicas(adapter, step=6)
 
 
 def test_masked_ranks_want_a_weight_decay_that_stays_out_of_the_moments() -> None:

@@ -166,14 +166,21 @@ def check_replicas(adapter: AdapterTensors, *, step: int) -> None:
     parameters.
 
     Raises:
-        RuntimeError: they differ.
+        RuntimeError: they differ, or one of them holds NaN, which is equal to nothing.
     """
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
         return
-    sums = torch.stack([tensors[key].double().sum() for tensors in adapter.values() for key in ("A", "B", "g")])
-    lowest, highest = sums.clone(), sums.clone()
+    sums = {f"{name}.{key}": tensors[key].double().sum() for name, tensors in adapter.items() for key in ("A", "B", "g")}
+    values = torch.stack(list(sums.values()))
+    lowest = torch.stack([values.nan_to_num(nan=0.0), values.isnan().double()])  # reductions treat NaN as they like
+    highest = lowest.clone()
     distributed.all_reduce(lowest, op=distributed.ReduceOp.MIN)
     distributed.all_reduce(highest, op=distributed.ReduceOp.MAX)
+    if names := [name for name, found in zip(sums, highest[1].tolist(), strict=True) if found]:
+        raise RuntimeError(
+            f"operation after step {step}: found NaN in {names[0]} and {len(names) - 1} more tensors of the adapter, expected "
+            "finite numbers; training has diverged"
+        )
     if not torch.equal(lowest, highest):
         raise RuntimeError(f"operation after step {step}: the adapter differs between processes, expected identical replicas")
