@@ -84,6 +84,12 @@ class BeamLoRA(Method[BeamLoRASettings]):
     def callbacks(self) -> list[TrainerCallback]:
         return [self._wrapped()]
 
+    def checkpoint_tensors(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """A, B and the scores, whose name is that of the earlier checkpoints and of adapter files."""
+        gate = ".lora_gate.default.weight"
+        tensors = super().checkpoint_tensors(model)
+        return {name.removesuffix(".weight") if name.endswith(gate) else name: tensor for name, tensor in tensors.items()}
+
     def state_dict(self) -> dict[str, Any]:
         return self._wrapped().state_dict()
 

@@ -59,7 +59,7 @@ def randomize(model: PreTrainedModel | PeftModel, adapter: str = "default", seed
             for tensor, std in (
                 (module.lora_A[adapter].weight, 0.2),
                 (module.lora_B[adapter].weight, 0.2),
-                (module.lora_gate[adapter], 0.05),
+                (module.lora_gate[adapter].weight, 0.05),
             ):
                 tensor.copy_((torch.randn(tensor.shape, generator=generator) * std).to(tensor.dtype))
 

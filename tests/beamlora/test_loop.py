@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 
 from beamlora import BeamLora, BeamLoraCallback, BeamLoraConfig
-from beamlora.adapter_state import AdapterTensors
+from beamlora.adapter_state import AdapterTensors, check_replicas, trainable_adapter
 from beamlora.model import beam_modules
 from beamlora.operation import MOMENTS
 from tests.beamlora.beam_fixtures import (
@@ -130,6 +130,78 @@ def test_what_cannot_work_is_refused_when_it_is_made() -> None:
     small = get_peft_model(tiny_llama(), BeamLoraConfig(r=8, target_modules=["q_proj"], rank_pattern={"q_proj": 1}, delta_t=6))
     with pytest.raises(ValueError, match="max_prune_fraction: found 0.5 with r 1"):
         BeamLora(small, adam(small), total_steps=24)
+
+
+class Parts(nn.Module):
+    """A model whose parts are others, as encoders with a head of one's own are."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, **batch: torch.Tensor) -> Any:
+        return self.parts[0](**batch)
+
+
+def test_the_adapter_may_be_that_of_a_part_of_the_model() -> None:
+    """The same bits as in a model of its own, also beside a part with a plain LoRA adapter of the same name."""
+    alone = beam_model()
+    run(alone, optimizer := adam(alone), BeamLora(alone, optimizer, total_steps=24))
+    part, other = beam_model(), get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"]))
+    whole = Parts(part, other, nn.Linear(4, 1))
+    beam = BeamLora(whole, optimizer := adam(part), total_steps=24)
+    run(whole, optimizer, beam)
+    assert [record["step"] for record in beam.records] == [6, 12, 18] and equal(adapter_tensors(part), adapter_tensors(alone))
+    assert trainable_adapter(whole) == ("default", part.peft_config["default"])
+    with pytest.raises(TypeError, match="in a Parts, expected exactly one"):
+        trainable_adapter(Parts(part, beam_model(delta_t=4)))
+    with pytest.raises(TypeError, match=r"found trainable BeamLoRA adapters \[\] in a Parts"):
+        trainable_adapter(Parts(other))
+
+
+def test_nan_on_all_processes_alike_is_not_called_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if another process held the same adapter, or one whose sums are larger by ``difference``."""
+    difference = 0.0
+
+    def all_reduce(sums: torch.Tensor, op: Any) -> None:
+        if op == torch.distributed.ReduceOp.MAX:
+            sums[0] += difference
+
+    for name, fake in (("is_initialized", lambda: True), ("get_world_size", lambda: 2), ("all_reduce", all_reduce)):
+        monkeypatch.setattr(torch.distributed, name, fake)
+    model = beam_model()
+    adapter = AdapterTensors.of(model, adam(model), adapter="default")
+    check_replicas(adapter, step=6)
+    difference = 1.0
+    with pytest.raises(RuntimeError, match="step 6: the adapter differs between processes"):
+        check_replicas(adapter, step=6)
+    difference = 0.0
+    name, tensors = next(iter(adapter.items()))
+    tensors["B"][0, 0] = torch.nan
+    with pytest.raises(RuntimeError, match=rf"step 6: found NaN in {name}.B and 0 more tensors of the adapter, .* diverged"):
+        check_replicas(adapter, step=6)
+
+
+def test_masked_ranks_want_a_weight_decay_that_stays_out_of_the_moments() -> None:
+    masked = {"expansion": False, "dead_ranks": "masked"}
+    model = beam_model(**masked)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    l2 = torch.optim.Adam(parameters.values(), lr=1e-2, weight_decay=0.1)
+    with pytest.raises(ValueError, match="dead_ranks: found 'masked' with weight_decay 0.1 of torch.optim.Adam, .*AdamW"):
+        BeamLora(model, l2, total_steps=24)
+    BeamLora(scored := beam_model(expansion=False), torch.optim.Adam(scored.parameters(), weight_decay=0.1), total_steps=24)
+
+    gates = [p for name, p in parameters.items() if "lora_gate" in name]
+    others = [p for name, p in parameters.items() if "lora_gate" not in name]
+    apart = torch.optim.Adam([{"params": others, "weight_decay": 0.1}, {"params": gates}], lr=1e-2)
+    for optimizer in (apart, adam(again := beam_model(**masked), weight_decay=0.1)):
+        trained = model if optimizer is apart else again
+        beam = BeamLora(trained, optimizer, total_steps=24)
+        run(trained, optimizer, beam, range(14))
+        pruned = sum(module["K"] for record in beam.records for module in record["modules"])
+        logits_of_scores = torch.cat([tensors["g"].flatten() for tensors in beam.adapter.values()])
+        assert pruned > 0 and int((logits_of_scores == -torch.inf).sum()) == pruned
+        assert not any(tensor.isnan().any() for tensor in adapter_tensors(trained).values())
 
 
 @pytest.mark.parametrize("step", [2, 4, 5, 6, 11])

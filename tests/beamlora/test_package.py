@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from safetensors.torch import load_file
 
+from beamlora import BeamLora
+from tests.beamlora.beam_fixtures import beam_model
 from tests.paths import ROOT
 
 FOLDER = ROOT / "packages/beamlora"
@@ -138,3 +140,11 @@ def test_the_wheel_runs_the_notebook_in_an_environment_of_what_it_declares(tmp_p
     assert done.returncode == 0, done.stderr
     check(done.stdout, tmp_path / "adapter")
     assert done.stdout.splitlines()[-1] == str(site / "beamlora/__init__.py")
+
+
+def test_the_loop_of_the_readme_operates_in_the_first_two_epochs() -> None:
+    (line,) = re.findall(r"`beam = (BeamLora\(.*?\))`,", (FOLDER / "README.md").read_text())
+    model = beam_model(horizon_steps=None)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    loop = {"BeamLora": BeamLora, "model": model, "optimizer": optimizer, "loader": range(16)}
+    assert eval(line, loop).schedule.pruning_steps() == [6, 12, 18, 24, 30]

@@ -19,12 +19,17 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+from transformers.integrations.bitnet import AutoBitLinear
+from transformers.models.falcon.modeling_falcon import FalconLinear
+from transformers.pytorch_utils import Conv1D
 
 from beamlora import BeamLoraConfig, BeamLoraLinear, BeamLoraModel, export_lora
 from beamlora.model import beam_modules, refuse_target, register
@@ -95,7 +100,7 @@ def test_forward_is_equation_4_and_5() -> None:
     randomize(model)
     _, module = next(beam_modules(model, "default"))
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
-    a, b, g = module.lora_A["default"].weight, module.lora_B["default"].weight, module.lora_gate["default"][0]
+    a, b, g = module.lora_A["default"].weight, module.lora_B["default"].weight, module.lora_gate["default"].weight[0]
     scores = 8 * torch.softmax(g / 0.07, dim=0)
     expected = module.base_layer(x) + (16 / 8) * (b @ torch.diag(scores) @ a @ x.T).T
     assert_equal_but_for_rounding(module(x), expected, terms=32, layers=3)
@@ -106,7 +111,7 @@ def test_scores_change_the_output_and_are_trained() -> None:
     randomize(model)
     model.train()(input_ids=token_batch(), labels=token_batch()).loss.backward()
     for _, module in beam_modules(model, "default"):
-        assert module.lora_gate["default"].grad.abs().sum() > 0
+        assert module.lora_gate["default"].weight.grad.abs().sum() > 0
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert len(trained) == 3 * len(TARGETS) and all("lora_" in name for name in trained)
 
@@ -183,6 +188,39 @@ def test_bfloat16_base(tmp_path: Path) -> None:
     pure(input_ids=token_batch(), labels=token_batch()).loss.backward()
 
 
+def test_the_scores_are_a_module_in_the_model_and_keep_their_name_in_files(tmp_path: Path) -> None:
+    """As PEFT's ``lora_magnitude_vector``; a whole model's state with the earlier name is read as well."""
+    model = beam_model()
+    randomize(model)
+    gates = [name for name, _ in model.named_parameters() if "lora_gate" in name]
+    assert len(gates) == len(TARGETS) and all(name.endswith(".lora_gate.default.weight") for name in gates)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert {name.replace("default.", "") for name in gates} == {f"{key}.weight" for key in saved if "lora_gate" in key}
+    earlier = {key.replace("lora_gate.default.weight", "lora_gate.default"): t for key, t in model.state_dict().items()}
+    fresh = beam_model()
+    fresh.load_state_dict(earlier)
+    assert torch.equal(logits(fresh), logits(model))
+
+
+def test_a_float64_model_is_merged_in_float64() -> None:
+    """Merging and unmerging leave roundings of float64, of 2^-53; float32 left 2^-24."""
+    model = get_peft_model(tiny_llama(dtype=torch.float64), beam_config())
+    randomize(model)
+    before = {name: module.base_layer.weight.clone() for name, module in beam_modules(model, "default")}
+    model.merge_adapter()
+    for name, module in beam_modules(model, "default"):
+        scores = module.rank_scores("default").double()
+        a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+        assert a.dtype == b.dtype == torch.float64
+        torch.testing.assert_close(
+            module.base_layer.weight, before[name] + 2 * b @ torch.diag(scores) @ a, rtol=1e-14, atol=1e-14
+        )
+    model.unmerge_adapter()
+    for name, module in beam_modules(model, "default"):
+        torch.testing.assert_close(module.base_layer.weight, before[name], rtol=1e-14, atol=1e-14)
+
+
 def test_transformers_own_adapter_interface(tmp_path: Path) -> None:
     model = tiny_llama()
     model.add_adapter(beam_config())
@@ -200,7 +238,7 @@ def test_rank_pattern_and_modules_to_save(tmp_path: Path) -> None:
     randomize(model)
     with torch.no_grad():
         model.base_model.model.lm_head.modules_to_save["default"].weight.mul_(1.5)
-    assert {tuple(m.lora_gate["default"].shape) for _, m in beam_modules(model, "default")} == {(1, 4), (1, 8)}
+    assert {tuple(m.lora_gate["default"].weight.shape) for _, m in beam_modules(model, "default")} == {(1, 4), (1, 8)}
     export_lora(model, tmp_path)
     exported = PeftModel.from_pretrained(tiny_llama(), tmp_path)
     assert_equal_but_for_rounding(logits(exported), logits(model), **sums_of(model))
@@ -281,6 +319,52 @@ def test_quantised_layers_and_embeddings_are_refused() -> None:
     with pytest.raises(ValueError, match="layer: found .* PackedParameter"):
         refuse_target(layer, name="layer")
     refuse_target(nn.Linear(4, 4), name="layer")
+
+
+def test_linear_layers_with_a_forward_pass_of_their_own_are_refused() -> None:
+    """They may quantise; merging would give another model. Subclasses that compute W x + b are linear layers."""
+    with pytest.raises(
+        ValueError, match="q_proj: found .*AutoBitLinear with a forward pass of its own, expected torch.nn.Linear"
+    ):
+        refuse_target(AutoBitLinear(4, 4, bias=False, online_quant=True), name="q_proj")
+
+    class Named(nn.Linear):
+        """As libraries have them for other initial values."""
+
+    layer, x = FalconLinear(4, 4), torch.randn(3, 4)
+    assert_equal_but_for_rounding(layer(x), nn.functional.linear(x, layer.weight, layer.bias), terms=4, layers=1)
+    for linear in (layer, Named(4, 4), Conv1D(4, 4)):
+        refuse_target(linear, name="layer")
+
+
+@pytest.mark.parametrize("kind", [LoraConfig, BeamLoraConfig])
+def test_modules_of_mamba_that_lora_cannot_adapt_are_refused_for_beamlora_too(kind: type[LoraConfig]) -> None:
+    """Mamba's fast path uses the weight of ``out_proj`` alone: an adapter there would train without a gradient."""
+
+    def mamba() -> MambaForCausalLM:
+        torch.manual_seed(0)
+        return MambaForCausalLM(MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, state_size=4))
+
+    with pytest.raises(ValueError, match="'out_proj' is incompatible with Mamba-based models"):
+        get_peft_model(mamba(), kind(target_modules=["in_proj", "out_proj"]))
+    get_peft_model(mamba(), kind(target_modules=["in_proj"]))
+
+
+@pytest.mark.parametrize("first", ["LoRA", "BeamLoRA"])
+def test_a_layer_of_lora_and_beamlora_adapters_is_refused(first: str) -> None:
+    """PEFT would make the second adapter of the first one's kind, as transformers' interface lets it."""
+    configs = [LoraConfig(r=4, target_modules=["k_proj"]), beam_config(target_modules=["q_proj", "k_proj"])]
+    if first == "BeamLoRA":
+        configs.reverse()
+    model = tiny_llama()
+    model.add_adapter(configs[0], "a")
+    kind = type(configs[1]).__name__
+    with pytest.raises(ValueError, match=rf"adapter 'b': found an adapter of another kind on target .*k_proj, .* a {kind};"):
+        model.add_adapter(configs[1], "b")
+    apart = tiny_llama()
+    apart.add_adapter(beam_config(target_modules=["q_proj"]), "a")
+    apart.add_adapter(LoraConfig(r=4, target_modules=["k_proj"]), "b")
+    assert [name.rpartition(".")[2] for name, _ in beam_modules(apart, "a")] == ["q_proj"]
 
 
 def test_combining_adapters_is_refused_because_scores_would_be_lost() -> None:

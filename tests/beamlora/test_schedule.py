@@ -89,28 +89,32 @@ def test_no_snapshot_where_none_is_used(changes: dict) -> None:
 def test_where_the_sum_has_to_reach_p_the_last_operations_prune_and_have_their_snapshots() -> None:
     timing = schedule(topp_comparison="reaches")
     assert timing.pruning_steps() == timing.operation_steps() == [6, 12, 18]
-    assert [t for t in range(1, 25) if timing.is_snapshot_step(t)] == [4, 10, 16]
+    assert [t for t in range(1, 25) if timing.is_snapshot_step(t)] == [4, 10, 16, 22], "the last for a longer run"
 
 
 @given(
     total=st.integers(10, 80),
-    half=st.integers(1, 8),
+    half=st.integers(2, 8),
     horizon=st.integers(1, 80),
     offset=st.sampled_from([0, 1]),
     comparison=st.sampled_from(["exceeds", "reaches"]),
 )
-def test_each_pruning_operation_has_one_snapshot_and_no_other_is_taken(
+def test_each_operation_that_prunes_in_a_run_of_any_length_has_one_snapshot_and_no_other_is_taken(
     total: int, half: int, horizon: int, offset: int, comparison: str
 ) -> None:
     changes = {"delta_t": 2 * half, "horizon_steps": horizon, "snapshot_step_offset": offset, "topp_comparison": comparison}
-    timing = schedule(total=total, **changes)
+    timing, longer = schedule(total=total, **changes), schedule(total=200, **changes)
     taken = [t for t in range(1, total + 1) if timing.is_snapshot_step(t)]
-    assert taken == [timing.snapshot_step(t) for t in timing.pruning_steps()]
+    assert taken == [t for t in map(longer.snapshot_step, longer.pruning_steps()) if t <= total]
 
 
 def test_shortest_interval_has_its_snapshot_before_its_operation() -> None:
-    timing = schedule(delta_t=2)
-    assert timing.operation_steps()[0] == 2 and timing.snapshot_step(2) == 2 and timing.is_snapshot_step(2)
+    for changes in ({"delta_t": 4}, {"delta_t": 2, "snapshot_step_offset": 0}):
+        timing = schedule(**changes)
+        first = timing.pruning_steps()[0]
+        assert first == changes["delta_t"] and timing.snapshot_step(first) == first - 1 and timing.is_snapshot_step(first - 1)
+    with pytest.raises(ValueError, match="in a run of 6 optimizer steps .* expected a longer run"):
+        schedule(total=6).check()
 
 
 def test_horizon_settings_have_an_effect() -> None:

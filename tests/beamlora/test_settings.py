@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig
 
+import beamlora.settings
 from beamlora import BeamLoraConfig
+from beamlora.operation import rank_scores
 from beamlora.settings import FLAVORS, SETTINGS, BeamSettings
+from tests.paths import ROOT
 
 
 def values_of(settings: BeamSettings) -> dict[str, Any]:
@@ -25,6 +30,20 @@ def test_flavors_differ_where_paper_and_released_code_do_and_every_value_is_reso
     assert BeamSettings() == BeamSettings(flavor="paper") == BeamSettings(**paper)
 
 
+def test_what_is_said_of_the_flavors_is_what_they_change() -> None:
+    """The settings named in the README's clause and in the module's docstring; the rest of ``paper`` is the released code's."""
+    clause = (ROOT / "packages/beamlora/README.md").read_text().partition("`paper` follows")[2].partition("is the code")[0]
+    assert set(re.findall(r"`(\w+)`", clause)) == set(FLAVORS["paper"])
+    docstring = beamlora.settings.__doc__.partition("``paper`` follows")[2].partition("In all else")
+    assert set(re.findall(r"``(\w+)``", docstring[0])) == set(FLAVORS["paper"])
+    others = re.findall(r"``(\w+)``", docstring[2].partition("| setting")[0])
+    paper, released = (values_of(BeamSettings(flavor=flavor)) for flavor in FLAVORS)
+    assert len(others) == 5 and all(paper[name] == released[name] for name in others)
+    scores = rank_scores(torch.zeros(1, 8), temperature=paper["gate_temperature"], times_r=paper["gate_times_r"])
+    assert torch.equal(scores, torch.ones(8)), "not the softmax's 1/8"
+    assert (paper["gate_temperature"], paper["threshold_step_offset"], paper["snapshot_step_offset"]) == (0.05, -1, 1)
+
+
 def test_an_explicit_value_wins_over_the_flavor() -> None:
     assert BeamSettings(flavor="released", topp_scope="module").topp_scope == "module"
     assert BeamSettings(flavor="released", topp_scope="module").moment_transfer == "keep"
@@ -35,6 +54,7 @@ def test_an_explicit_value_wins_over_the_flavor() -> None:
     [
         ({"delta_t": 5}, "delta_t: found 5, expected an even number from 2 on"),
         ({"delta_t": 0}, "delta_t: found 0, expected an even number from 2 on"),
+        ({"delta_t": 2}, "delta_t: found 2 with snapshot_step_offset 1, expected an even number from 4 on"),
         ({"delta_t": 6.0}, "delta_t: found 6.0"),
         ({"p_init": 0}, "p_init: found 0, expected a number above 0, at most 1"),
         ({"p_init": 1.1}, "p_init: found 1.1"),
@@ -56,6 +76,13 @@ def test_impossible_values_are_refused_by_name(values: dict, message: str) -> No
         with pytest.raises(ValueError, match=message) as refused:
             made(**values)
         assert str(refused.value).startswith("BeamLoraConfig: ") == (made is BeamLoraConfig)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"snapshot_step_offset": 0}, {"source": "current"}, {"expansion": False}, {"operations": False}], ids=str
+)
+def test_an_interval_of_two_steps_is_possible_where_its_snapshot_lies_before_or_there_is_none(changes: dict) -> None:
+    assert BeamSettings(delta_t=2, **changes).delta_t == BeamLoraConfig(delta_t=2, **changes).delta_t == 2
 
 
 def test_a_rank_of_which_nothing_can_be_pruned_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import Trainer
 
@@ -28,10 +29,12 @@ from tests.beamlora.beam_fixtures import (
     beam_config,
     beam_model,
     beam_trainer,
+    randomize,
     tiny_llama,
     training_arguments,
 )
 from tests.paths import ROOT
+from tests.tiny_models import byte_tokenizer, llama
 
 #: Arguments of a run that is resumed.
 SAVED = {"save_strategy": "steps", "save_steps": 5, "max_steps": 12}
@@ -100,9 +103,9 @@ def test_horizon_is_two_epochs_of_the_data_loader(tmp_path: Path) -> None:
         trainer = beam_trainer(
             tmp_path,
             callback=callback,
-            config={"horizon_steps": None, "delta_t": 2},
+            config={"horizon_steps": None, "delta_t": 4},
             gradient_accumulation_steps=accumulation,
-            max_steps=4,
+            max_steps=8,
         )
         trainer.train()
         assert callback.beam.schedule.horizon == horizon
@@ -205,7 +208,8 @@ def test_what_the_snapshots_take_is_given_back(tmp_path: Path, comparison: str) 
     trainer = beam_trainer(tmp_path, max_steps=18, config=config)
     trainer.train()
     (callback,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, BeamLoraCallback))
-    assert callback.beam.snapshot is None
+    for_a_longer_run = 16 if comparison == "reaches" else None
+    assert callback.beam.snapshot_step == for_a_longer_run and (callback.beam.snapshot is None) == (for_a_longer_run is None)
     pruned = [record["step"] for record in callback.records if any(module["K"] for module in record["modules"])]
     assert pruned == ([6] if comparison == "exceeds" else [6, 12])
 
@@ -247,6 +251,20 @@ def test_more_steps_are_no_other_setting(checkpoint: Path, tmp_path: Path) -> No
     longer = beam_trainer(tmp_path, **{**SAVED, "max_steps": 16})
     longer.train(resume_from_checkpoint=str(checkpoint))
     assert longer.state.global_step == 16
+
+
+def test_a_finished_run_goes_on_for_more_epochs(tmp_path: Path) -> None:
+    """16 steps an epoch, p = 1 from step 32 on. After step 12 too few steps remained in the first run; the operation after
+    step 18 uses the snapshot of step 16, the last of the first run."""
+    config = {"horizon_steps": None}
+    first = {"num_train_epochs": 1, "max_steps": -1, "save_strategy": "steps", "save_steps": 16}
+    beam_trainer(tmp_path, config=config, **first).train()
+    assert [record["step"] for record in read_log(tmp_path)] == [6]
+    longer = beam_trainer(tmp_path, config=config, max_steps=-1, num_train_epochs=3)
+    longer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-16"))
+    records = read_log(tmp_path)
+    assert [record["step"] for record in records] == [6, 18, 24, 30, 36, 42]
+    assert sum(module["K"] for module in records[1]["modules"]) > 0
 
 
 def test_scores_without_operations_resume_with_their_temperature(tmp_path: Path) -> None:
@@ -393,10 +411,10 @@ def test_an_optimizer_without_adams_moments_is_refused(tmp_path: Path) -> None:
 def test_sharded_or_flattened_parameters_are_refused() -> None:
     model = beam_model()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    AdapterTensors.of(model, torch.optim.AdamW(parameters), adapter="default").check_optimizer()
+    AdapterTensors.of(model, torch.optim.AdamW(parameters), adapter="default").check_optimizer(masked=False)
     flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
     with pytest.raises(ValueError, match="lora_A|q_proj.A.*FSDP, ZeRO"):
-        AdapterTensors.of(model, torch.optim.AdamW([flat]), adapter="default").check_optimizer()
+        AdapterTensors.of(model, torch.optim.AdamW([flat]), adapter="default").check_optimizer(masked=False)
 
 
 def test_wrappers_of_model_and_optimizer_are_taken_off() -> None:
@@ -453,8 +471,32 @@ def test_trl_sft_trainer(tmp_path: Path) -> None:
         )
         trainer.train()
         assert [record["step"] for record in read_log(tmp_path)] == [6, 12, 18]
-        assert all(m.lora_gate["default"].abs().sum() > 0 for _, m in beam_modules(trainer.model, "default"))
+        assert all(m.lora_gate["default"].weight.abs().sum() > 0 for _, m in beam_modules(trainer.model, "default"))
         (tmp_path / "operations.jsonl").unlink()
+
+
+def test_trl_dpo_trainer_starts_at_ln_2(tmp_path: Path) -> None:
+    """The reference is a copy of the trained adapter, scores included: policy and reference agree until the first step."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    trained = get_peft_model(llama(), beam_config(delta_t=4))
+    randomize(trained)
+    trained.save_pretrained(tmp_path)
+    arguments = {key: value for key, value in training_arguments(tmp_path).to_dict().items() if key in SHARED_ARGUMENTS}
+    trainer = DPOTrainer(
+        model=PeftModel.from_pretrained(llama(), tmp_path, is_trainable=True),
+        args=DPOConfig(**(arguments | {"max_steps": 8}), max_length=32, use_cpu=True, bf16=False),
+        train_dataset=Dataset.from_dict({"prompt": ["ab", "cd"] * 8, "chosen": ["xy", "zz"] * 8, "rejected": ["qq", "rr"] * 8}),
+        processing_class=byte_tokenizer(),
+        callbacks=[BeamLoraCallback()],
+    )
+    for _, module in beam_modules(trainer.model, "ref"):
+        assert module.lora_gate["default"].weight.any()
+        assert torch.equal(module.lora_gate["ref"].weight, module.lora_gate["default"].weight)
+    trainer.train()
+    first = next(float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+    assert first == pytest.approx(math.log(2), abs=1e-6)
 
 
 WORKER = """

@@ -50,7 +50,7 @@ def test_pefts_conversion_is_exact_at_the_adapters_rank() -> None:
 
 
 def test_the_example_trains_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a tiny model and 30 rows: twelve steps, with operations in the first eight."""
+    """On a tiny model and 30 rows: twelve steps, with operations in the first eight, at the least interval."""
     tiny_models.llama().save_pretrained(tmp_path / "base")
     tiny_models.byte_tokenizer().save_pretrained(tmp_path / "base")
     (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": f"{n} and {n} make {2 * n}"}) + "\n" for n in range(30)))
@@ -60,7 +60,7 @@ def test_the_example_trains_and_exports(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     runpy.run_path(str(UPSTREAM / "examples/beamlora_finetuning/beamlora_finetuning.py"), run_name="__main__")
     log = [json.loads(line) for line in Path("out/operations.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in log if any(module["K"] for module in record["modules"])] == [2, 4, 6, 8]
+    assert [record["step"] for record in log if any(module["K"] for module in record["modules"])] == [4, 8]
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), "out/lora")
     assert type(loaded.base_model) is LoraModel
     assert any(tensor.abs().max() > 0 for name, tensor in loaded.named_parameters() if "lora_B" in name)

@@ -152,6 +152,14 @@ def test_state_round_trips_through_torch_save(tmp_path: Path) -> None:
     assert torch.equal(state["snapshot"][name]["B.exp_avg"], callback.seen[0][1][name]["B.exp_avg"])
 
 
+def test_checkpoints_keep_the_names_of_the_scores(tmp_path: Path) -> None:
+    beam = method()
+    names = set(beam.checkpoint_tensors(beam.wrap(tiny_llama(), context(tmp_path))))
+    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    assert {f"{layer}.lora_A.default.weight", f"{layer}.lora_B.default.weight", f"{layer}.lora_gate.default"} <= names
+    assert len(names) == 3 * len(TARGETS)
+
+
 def test_adapter_dtype(tmp_path: Path) -> None:
     """bfloat16: parameters and Adam moments, as in the released math and code scripts; operations work on them."""
     beam, model, callback = train(tmp_path, adapter_dtype="bfloat16")
@@ -228,7 +236,7 @@ def test_without_assessment_k_is_kept_and_ranks_are_not_chosen_by_score(runs: di
     for module, _, after, snapshot in first_operation(callback):
         assert not set(module["pruned"]) & set(module["sources"])
         assert torch.equal(after["A"][module["pruned"]], snapshot["A"][module["sources"]])
-    assert all(m.lora_gate["default"].any() for _, m in beam_modules(model, "default")), "scores are still trained"
+    assert all(m.lora_gate["default"].weight.any() for _, m in beam_modules(model, "default")), "scores are still trained"
 
 
 def test_without_dynamic_p_the_threshold_is_constant_until_the_horizon(runs: dict) -> None:
@@ -243,7 +251,7 @@ def test_gate_only_trains_scores_and_never_operates(runs: dict) -> None:
     beam, model, callback = runs["beamlora-gate-only"]
     assert callback.records == [] and callback.beam.snapshot is None and not hasattr(callback, "seen")
     assert beam.evidence(model)["operations"] == 0
-    assert all(m.lora_gate["default"].any() for _, m in beam_modules(model, "default"))
+    assert all(m.lora_gate["default"].weight.any() for _, m in beam_modules(model, "default"))
 
 
 def test_copy_current_copies_the_ranks_and_moments_of_now(runs: dict) -> None:

@@ -27,6 +27,7 @@ def test_they_are_those_of_the_adapter_and_of_every_low_rank_method(flavor: str)
     ("values", "message"),
     [
         ({"delta_t": 5}, "delta_t\n.*found 5, expected an even number"),
+        ({"delta_t": 2}, "delta_t: found 2 with snapshot_step_offset 1, expected an even number from 4 on"),
         ({"p_init": 1.1}, "p_init\n.*found 1.1, expected a number above 0, at most 1"),
         ({"p_init": "much"}, "p_init\n"),
         ({"flavor": "other"}, "flavor\n"),

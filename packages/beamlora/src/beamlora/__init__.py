@@ -7,8 +7,8 @@ In a script of one's own::
     model = get_peft_model(model, BeamLoraConfig(r=64, lora_alpha=128, p_init=0.95, delta_t=1200, task_type="CAUSAL_LM"))
     trainer = Trainer(model=model, ..., callbacks=[BeamLoraCallback()])
 
-or, in a loop of one's own, ``beam = BeamLora(model, optimizer, total_steps=...)`` and ``beam.step()`` after each
-``optimizer.step()``.
+or, in a loop of one's own, ``beam = BeamLora(model, optimizer, total_steps=..., steps_per_epoch=...)`` and ``beam.step()``
+after each ``optimizer.step()``.
 
 Importing any of the lazy names below registers the PEFT type ``BEAMLORA``; do so before loading a native adapter. This
 module itself imports neither torch nor PEFT, because the Snakefile reads method settings through it.

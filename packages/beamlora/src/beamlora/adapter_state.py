@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,26 +28,28 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def trainable_adapter(model: nn.Module) -> tuple[str, BeamLoraConfig]:
-    """Name and configuration of the one BeamLoRA adapter that is trained.
+    """Name and configuration of the one BeamLoRA adapter that is trained, in a PeftModel or in a module that contains one.
 
     Raises:
         TypeError: there is none, or more than one.
     """
-    wrapped: Any = unwrap(model)  # a PeftModel, if it has such an adapter
+    wrapped = unwrap(model)
     names = {
         name
         for module in wrapped.modules()
         if isinstance(module, BeamLoraLinear)
         for name in module.active_adapters
-        if name in module.lora_gate and module.lora_gate[name].requires_grad
+        if name in module.lora_gate and module.lora_gate[name].weight.requires_grad
     }
-    if len(names) != 1:
+    holders = (getattr(module, "peft_config", None) or {} for module in wrapped.modules())
+    given = [config for by_name in holders for name, config in by_name.items() if name in names]
+    configs = [config for i, config in enumerate(given) if isinstance(config, BeamLoraConfig) and config not in given[:i]]
+    if len(names) != 1 or len(configs) != 1:
         raise TypeError(
             f"BeamLoRA: found trainable BeamLoRA adapters {sorted(names)} in a {type(wrapped).__name__}, "
             "expected exactly one; make it with get_peft_model(model, BeamLoraConfig(...))"
         )
-    name = names.pop()
-    return name, wrapped.peft_config[name]
+    return names.pop(), configs[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +111,18 @@ class AdapterTensors(Mapping[str, dict[str, torch.Tensor]]):
         """SHA-256 of all score logits: tells whether a saved state belongs to the present weights."""
         digest = hashlib.sha256()
         for module in self.modules.values():
-            digest.update(module.lora_gate[self.adapter].detach().float().cpu().numpy().tobytes())
+            digest.update(_parameters(module, self.adapter)["g"].detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def check_optimizer(self) -> None:
+    def check_optimizer(self, *, masked: bool) -> None:
         """Refuse an optimizer whose moments cannot be edited rank by rank.
+
+        Args:
+            masked: whether operations set logits to -inf (``dead_ranks``).
 
         Raises:
             TypeError: not torch's Adam or AdamW.
-            ValueError: a parameter or its state is sharded or flattened (FSDP, ZeRO).
+            ValueError: a parameter or its state is sharded or flattened (FSDP, ZeRO), or -inf would enter the moments.
         """
         if not isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW):
             kind = type(self.optimizer)
@@ -136,13 +140,20 @@ class AdapterTensors(Mapping[str, dict[str, torch.Tensor]]):
                         "flattened (FSDP, ZeRO) or not in the optimizer, expected A, B and g in one optimizer, in plain data "
                         "parallelism or a single process"
                     )
+        gates = {id(module.lora_gate[self.adapter].weight) for module in self.modules.values()}
+        for group in self.optimizer.param_groups if masked else ():
+            if group["weight_decay"] and not group["decoupled_weight_decay"] and any(id(p) in gates for p in group["params"]):
+                raise ValueError(
+                    f"dead_ranks: found 'masked' with weight_decay {group['weight_decay']} of torch.optim.Adam, which adds it "
+                    "times a masked logit, -inf, to the gradient; expected torch.optim.AdamW, or the scores in a group without"
+                )
 
 
 def _parameters(module: BeamLoraLinear, adapter: str) -> dict[str, nn.Parameter]:
     return {
         "A": module.lora_A[adapter].weight,
         "B": module.lora_B[adapter].weight,
-        "g": module.lora_gate[adapter],
+        "g": module.lora_gate[adapter].weight,
     }
 
 
@@ -155,14 +166,21 @@ def check_replicas(adapter: AdapterTensors, *, step: int) -> None:
     parameters.
 
     Raises:
-        RuntimeError: they differ.
+        RuntimeError: they differ, or one of them holds NaN, which is equal to nothing.
     """
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
         return
-    sums = torch.stack([tensors[key].double().sum() for tensors in adapter.values() for key in ("A", "B", "g")])
-    lowest, highest = sums.clone(), sums.clone()
+    sums = {f"{name}.{key}": tensors[key].double().sum() for name, tensors in adapter.items() for key in ("A", "B", "g")}
+    values = torch.stack(list(sums.values()))
+    lowest = torch.stack([values.nan_to_num(nan=0.0), values.isnan().double()])  # reductions treat NaN as they like
+    highest = lowest.clone()
     distributed.all_reduce(lowest, op=distributed.ReduceOp.MIN)
     distributed.all_reduce(highest, op=distributed.ReduceOp.MAX)
+    if names := [name for name, found in zip(sums, highest[1].tolist(), strict=True) if found]:
+        raise RuntimeError(
+            f"operation after step {step}: found NaN in {names[0]} and {len(names) - 1} more tensors of the adapter, expected "
+            "finite numbers; training has diverged"
+        )
     if not torch.equal(lowest, highest):
         raise RuntimeError(f"operation after step {step}: the adapter differs between processes, expected identical replicas")

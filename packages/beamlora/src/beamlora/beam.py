@@ -45,7 +45,8 @@ class BeamLora:
 
     Raises:
         TypeError: no single trainable BeamLoRA adapter, or an optimizer without Adam's moments.
-        ValueError: no operation fits into the run, no rank could be pruned, or parameters are sharded.
+        ValueError: no operation fits into the run, no rank could be pruned, parameters are sharded, or the optimizer's weight
+            decay does not go with masked ranks.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class BeamLora:
         self.seed = seed
         self.adapter = AdapterTensors.of(model, optimizer, adapter=name)
         if settings.operations:
-            self.adapter.check_optimizer()
+            self.adapter.check_optimizer(masked=settings.dead_ranks == "masked")
             settings.check_room(r=max(module.r[name] for module in self.adapter.modules.values()))
         #: Finished optimizer steps.
         self.steps = 0
@@ -124,14 +125,14 @@ class BeamLora:
 
     def _history(self) -> dict[str, dict[str, torch.Tensor]]:
         """The snapshot for the operation that is due; empty where the settings need none."""
-        settings = self.schedule.settings
-        if not settings.expansion or settings.source == "current":
+        if not self.schedule.settings.uses_snapshots:
             return {}
         expected = self.schedule.snapshot_step(self.steps)
         if self.snapshot is None or self.snapshot_step != expected:
             raise RuntimeError(
                 f"operation after step {self.steps}: found a snapshot of step {self.snapshot_step}, expected one of step "
-                f"{expected}; was the run resumed without BeamLoRA's state?"
+                f"{expected}; was the run resumed without BeamLoRA's state, or did a version save it that took no snapshots "
+                "for longer runs?"
             )
         return self.snapshot
 
@@ -150,6 +151,9 @@ class BeamLora:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned, after the model's own tensors.
+
+        ``total_steps`` may be another than in the saved run, as long as the horizon is the same. An operation that a shorter
+        run left out, because fewer than ``delta_t`` steps remained, stays left out when a longer run goes on from behind it.
 
         Raises:
             ValueError: ``state`` lacks a part, was saved under other settings, or belongs to other weights.

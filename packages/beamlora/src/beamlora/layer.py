@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig
 from peft.tuners import lora
 from peft.tuners.lora.layer import LoraVariant
 from peft.utils.other import transpose
@@ -21,9 +22,22 @@ from beamlora.fused import FusedAdapter, Update, fuses, lora_update
 from beamlora.operation import rank_scores
 
 
+class Gate(nn.Module):
+    """The score logits of one adapter, ``weight``, shape (1, r): as in the released code, and with two dimensions LoRA+ gives
+    it A's rate. A module, so that ``lora_gate.default.weight`` is named as A and B are: TRL copies parameters whose name has
+    ``.default.`` into its reference adapter, and no others."""
+
+    def __init__(self, r: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, r))
+
+    def forward(self, *, temperature: float, times_r: bool) -> torch.Tensor:
+        """The scores, (r,), float32."""
+        return rank_scores(self.weight, temperature=temperature, times_r=times_r)
+
+
 class BeamLoraLinear(lora.Linear):
-    """LoRA on ``nn.Linear`` or transformers' ``Conv1D`` with one trainable score logit per rank,
-    ``lora_gate[adapter]``, shape (1, r): as in the released code, and with two dimensions LoRA+ gives it A's rate."""
+    """LoRA on ``nn.Linear`` or transformers' ``Conv1D`` with one trainable score logit per rank, ``lora_gate[adapter]``."""
 
     adapter_layer_names = (*lora.Linear.adapter_layer_names, "lora_gate")
     other_param_names = (*lora.Linear.other_param_names, "gate_temperature", "gate_times_r")
@@ -33,12 +47,18 @@ class BeamLoraLinear(lora.Linear):
         return {(): BeamVariant}
 
     def update_layer(self, adapter_name: str, r: int, lora_alpha: float, config: BeamLoraConfig, **kwargs: Any) -> None:
-        """Add an adapter. Equal logits: every score is 1 (``gate_times_r``) and the layer starts as LoRA."""
+        """Add an adapter. Equal logits: every score is 1 (``gate_times_r``) and the layer starts as LoRA.
+
+        Raises:
+            ValueError: the configuration of another kind of adapter.
+        """
+        if not isinstance(config, BeamLoraConfig):
+            raise ValueError(mixed(adapter_name, config, layer=kwargs.get("target_name", "?")))
         if not hasattr(self, "lora_gate"):  # the first adapter is added by the base class's constructor
-            self.lora_gate = nn.ParameterDict()
+            self.lora_gate = nn.ModuleDict()
             self.gate_temperature: dict[str, float] = {}
             self.gate_times_r: dict[str, bool] = {}
-        self.lora_gate[adapter_name] = nn.Parameter(torch.zeros(1, r))
+        self.lora_gate[adapter_name] = Gate(r)
         self.gate_temperature[adapter_name] = config.gate_temperature
         self.gate_times_r[adapter_name] = config.gate_times_r
         super().update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
@@ -47,25 +67,44 @@ class BeamLoraLinear(lora.Linear):
 
     def rank_scores(self, adapter: str) -> torch.Tensor:
         """The scores s of the ranks, shape (r,), float32, differentiable. ``methods.importance`` asks for them."""
-        return rank_scores(
-            self.lora_gate[adapter], temperature=self.gate_temperature[adapter], times_r=self.gate_times_r[adapter]
-        )
+        return self.lora_gate[adapter](temperature=self.gate_temperature[adapter], times_r=self.gate_times_r[adapter])
 
     def scored_A(self, adapter: str) -> torch.Tensor:
-        """s * A, shape (r, in), float32: the A of the equivalent plain LoRA (section 3.4)."""
-        return self.rank_scores(adapter)[:, None] * self.lora_A[adapter].weight.float()
+        """s * A, shape (r, in), float32, or float64 as A: the A of the equivalent plain LoRA (section 3.4)."""
+        return self.rank_scores(adapter)[:, None] * at_least_float32(self.lora_A[adapter].weight)
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
-        """scaling B (s * A) in the layout of the base weight, float32 whatever the adapter's dtype."""
-        product = self.lora_B[adapter].weight.float() @ self.scored_A(adapter)
+        """scaling B (s * A) in the layout of the base weight, float32, or float64 as the adapter."""
+        product = at_least_float32(self.lora_B[adapter].weight) @ self.scored_A(adapter)
         return transpose(product, self.fan_in_fan_out) * self.scaling[adapter]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Also reads ``lora_gate.ADAPTER``, the name of the logits before they were a module's."""
+        for adapter in self.lora_gate:
+            if (earlier := f"{prefix}lora_gate.{adapter}") in state_dict:
+                state_dict[f"{earlier}.weight"] = state_dict.pop(earlier)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __repr__(self) -> str:
         return "beam" + super().__repr__()
 
 
+def mixed(adapter: str, config: LoraConfig, *, layer: str) -> str:
+    """What is wrong where a layer would hold BeamLoRA adapters beside plain LoRA ones."""
+    return (
+        f"adapter {adapter!r}: found an adapter of another kind on target {layer}, expected none, or one of a "
+        f"{type(config).__name__}; BeamLoRA and LoRA cannot share a layer"
+    )
+
+
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32, or as it is in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 class BeamVariant(LoraVariant):
-    """How PEFT's LoRA layer runs, merges and unmerges a BeamLoRA adapter. Merging adds in float32 and casts once."""
+    """How PEFT's LoRA layer runs, merges and unmerges a BeamLoRA adapter. Merging adds in float32, or in the wider dtype of the
+    base weight or the adapter, and casts once."""
 
     @staticmethod
     def init(module: BeamLoraLinear, adapter_name: str, **kwargs: Any) -> None:
@@ -73,7 +112,7 @@ class BeamVariant(LoraVariant):
 
     @staticmethod
     def merge_safe(module: BeamLoraLinear, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
-        return (orig_weight.float() + module.get_delta_weight(active_adapter)).to(orig_weight.dtype)
+        return (at_least_float32(orig_weight) + module.get_delta_weight(active_adapter)).to(orig_weight.dtype)
 
     @staticmethod
     def merge_unsafe(module: BeamLoraLinear, active_adapter: str, orig_weight: torch.Tensor) -> None:
@@ -81,7 +120,7 @@ class BeamVariant(LoraVariant):
 
     @staticmethod
     def unmerge(module: BeamLoraLinear, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
-        return (orig_weight.float() - module.get_delta_weight(active_adapter)).to(orig_weight.dtype)
+        return (at_least_float32(orig_weight) - module.get_delta_weight(active_adapter)).to(orig_weight.dtype)
 
     @staticmethod
     def forward(
@@ -132,7 +171,7 @@ def _after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Non
     for layer, adapters in _waiting.items():
         gates: Any = layer.lora_gate
         for adapter in adapters:
-            if adapter in gates and id(gates[adapter]) in updated:
+            if adapter in gates and id(gates[adapter].weight) in updated:
                 trained.setdefault(adapter, []).append(layer)
     for adapter, layers in trained.items():
         attend(layers, adapter)

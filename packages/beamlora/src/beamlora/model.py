@@ -9,21 +9,52 @@ import peft
 import torch
 from packaging.version import Version
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.lora import LoraModel
+from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 from transformers.pytorch_utils import Conv1D
 
 from beamlora.config import BEAMLORA, BeamLoraConfig
-from beamlora.layer import BeamLoraLinear
+from beamlora.layer import BeamLoraLinear, mixed
 
 #: The layer and its variant rest on parts of PEFT that change between minor versions.
 PEFT_VERSIONS = (Version("0.21"), Version("0.22"))
+#: Forward passes that are W x + b; a subclass with one of its own may quantise, group or extend.
+LINEAR_FORWARDS = (nn.Linear.forward, Conv1D.forward)
+#: The same for a class of transformers whose own is W x + b in two roundings.
+LINEAR_CLASSES = ("transformers.models.falcon.modeling_falcon.FalconLinear",)
+#: How the score logits of a saved adapter are named once the adapter's name is inserted; in the model, ``.weight`` follows.
+GATE_OF_FILES = r"(\.lora_gate\.[^.]+)$"
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class BeamLoraModel(LoraModel):
     """LoraModel whose layers are ``BeamLoraLinear``. Only unquantised linear layers can be targets."""
+
+    def _check_target_module_compatiblity(self, peft_config: BeamLoraConfig, model: nn.Module, target_name: str) -> None:
+        """PEFT's check of LoRA (modules of Mamba that go round an adapter), which it makes by the type's name."""
+        super()._check_target_module_compatiblity(peft_config.to_lora_config(), model, target_name)
+
+    def _create_and_replace(
+        self,
+        lora_config: BeamLoraConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        """As PEFT's, which would make the adapter a plain LoRA one inside a layer that already has plain ones.
+
+        Raises:
+            ValueError: such a layer.
+        """
+        if isinstance(target, LoraLayer) and not isinstance(target, BeamLoraLinear):
+            raise ValueError(mixed(adapter_name, lora_config, layer=current_key))
+        super()._create_and_replace(lora_config, adapter_name, target, target_name, parent, current_key, **kwargs)
 
     @staticmethod
     def _create_new_module(lora_config: BeamLoraConfig, adapter_name: str, target: nn.Module, **kwargs: Any) -> BeamLoraLinear:
@@ -39,6 +70,12 @@ class BeamLoraModel(LoraModel):
             "add_weighted_adapter: found a BeamLoRA adapter, expected plain LoRA ones; write them with export_lora "
             "and combine those"
         )
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        """As PEFT's, for saving and loading; the score logits keep the name of earlier files, ``lora_gate``."""
+        name = super()._remove_adapter_name_from_key(key, adapter_name)
+        return name.removesuffix(".weight") if name.endswith(".lora_gate.weight") else name
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -64,15 +101,19 @@ def refuse_target(target: nn.Module, *, name: str) -> None:
     """Raise unless ``target`` is an ordinary linear layer.
 
     Raises:
-        ValueError: an embedding, a convolution, or a quantised or sharded weight.
+        ValueError: an embedding, a convolution, a linear layer with a forward pass of its own, or a quantised or sharded
+            weight.
     """
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     weight = getattr(base, "weight", None)
-    if isinstance(base, nn.Linear | Conv1D) and isinstance(weight, nn.Parameter) and type(weight) is nn.Parameter:
+    kind = f"{type(base).__module__}.{type(base).__qualname__}"
+    is_linear = type(base).forward in LINEAR_FORWARDS or kind in LINEAR_CLASSES
+    if is_linear and isinstance(weight, nn.Parameter) and type(weight) is nn.Parameter:
         if weight.dtype in FLOAT_DTYPES and type(weight.data) is torch.Tensor:
             return
-    kind = f"{type(base).__module__}.{type(base).__qualname__}"
-    if weight is not None:
+    if isinstance(base, nn.Linear | Conv1D) and not is_linear:
+        kind += " with a forward pass of its own"
+    elif weight is not None:
         kind += f" with a weight of {type(weight).__name__}, {getattr(weight, 'dtype', 'no dtype')}"
     raise ValueError(
         f"target {name}: found {kind}, expected torch.nn.Linear or transformers' Conv1D with an unsharded float32, "
@@ -101,6 +142,11 @@ def register() -> None:
     PEFT_TYPE_TO_CONFIG_MAPPING[BEAMLORA] = BeamLoraConfig
     PEFT_TYPE_TO_TUNER_MAPPING[BEAMLORA] = BeamLoraModel
     PEFT_TYPE_TO_PREFIX_MAPPING[BEAMLORA] = BeamLoraModel.prefix
+    # transformers' own load_adapter does not ask the tuner for names: it inserts the adapter's, and looks for renamings here.
+    renamings = get_checkpoint_conversion_mapping("legacy")
+    if not any(GATE_OF_FILES in renaming.source_patterns for renaming in renamings):
+        renamings.append(WeightRenaming(GATE_OF_FILES, r"\1.weight"))
+        register_checkpoint_conversion_mapping("legacy", renamings, overwrite=True)
 
 
 register()

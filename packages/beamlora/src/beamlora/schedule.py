@@ -56,11 +56,12 @@ class Schedule:
 
     def is_snapshot_step(self, step: int) -> bool:
         """Whether a snapshot is taken after ``step``: in the middle of every interval (paper, footnote 3) whose operation
-        prunes."""
+        prunes, or would in a longer run, as which this one may be resumed."""
         settings = self.settings
-        if not (settings.expansion and settings.source == "snapshot"):
+        if not settings.uses_snapshots:
             return False
-        return self.is_pruning_step(step + settings.delta_t // 2 - settings.snapshot_step_offset)
+        operation = step + settings.delta_t // 2 - settings.snapshot_step_offset
+        return operation > 0 and operation % settings.delta_t == 0 and self._prunes_at(operation)
 
     def snapshot_step(self, operation: int) -> int:
         """The step after which the snapshot for the operation after step ``operation`` is taken."""
@@ -89,8 +90,10 @@ class Schedule:
     def is_pruning_step(self, step: int) -> bool:
         """Whether there is an operation after ``step`` that prunes: one with p < 1, or any where the sum only has to reach
         p."""
-        reached = self.settings.topp_comparison == "reaches"
-        return self.is_operation_step(step) and (reached or self.threshold(step) < 1.0)
+        return self.is_operation_step(step) and self._prunes_at(step)
+
+    def _prunes_at(self, step: int) -> bool:
+        return self.settings.topp_comparison == "reaches" or self.threshold(step) < 1.0
 
     def pruning_steps(self) -> list[int]:
         """The steps after which ranks are pruned."""
@@ -105,7 +108,7 @@ class Schedule:
         if not self.settings.operations or self.pruning_steps():
             return
         longest = min(self.total_steps // 2, self.horizon)
-        expected = f"delta_t <= {longest}" if longest >= 2 else "a longer run"
+        expected = f"delta_t <= {longest}" if longest >= self.settings.shortest_interval else "a longer run"
         raise ValueError(
             f"delta_t: found {self.settings.delta_t} in a run of {self.total_steps} optimizer steps with p_init "
             f"{self.settings.p_init} and p = 1 from step {self.horizon} on, so nothing would ever be pruned; "

@@ -1,8 +1,11 @@
 """BeamLoRA's settings, with a named default wherever the paper and the released code (gccnlp/BeamLoRA) disagree.
 
-``flavor`` chooses the defaults of the settings on which the paper speaks and the code does otherwise: ``paper``
-follows the text, ``released`` follows what the code does, bit for bit. Where the paper is silent or ambiguous, both
-follow the code.
+``flavor`` chooses the defaults of three settings. ``released`` follows what the code does, bit for bit. ``paper`` follows the
+text in two points, ``topp_scope`` (Eq. 13: inside each module) and ``moment_transfer`` (Eq. 12: moments are copied), and has
+``max_prune_fraction`` 0.5, a limit of ours, of which neither speaks. In all else it is the code too, also where the text says
+otherwise: scores are r softmax(g / 0.05) and not Eq. 5's softmax (``gate_times_r``, ``gate_temperature``), p is that of the
+step before (``threshold_step_offset`` -1), snapshots are taken one step after the middle (``snapshot_step_offset`` 1), and p
+arrives at 1 after two epochs (``threshold_horizon``). Each can be set by its name.
 
 | setting | paper | released code |
 |---|---|---|
@@ -18,7 +21,7 @@ follow the code.
 | ``score_average`` | the average of s_p and s_e | of the raw logits, written to both ranks |
 | ``reset_gate_moments`` | not mentioned | zeroed for every module at every operation, also when K = 0 |
 | dtype of the adapter | not mentioned | bfloat16 (math, code scripts), float32 (commonsense); here float32 |
-| ``max_prune_fraction`` | not mentioned | no limit |
+| ``max_prune_fraction`` | not mentioned; 0.5 is ours | no limit |
 | ``expansion``, ``assessment``, ``dynamic_p`` | Table 3 | the ablation flags are never read; semantics are ours |
 | ``dead_ranks`` | not mentioned | as above; measured with ``scored``: dead ranks keep 10 to 84 % of the softmax |
 
@@ -42,7 +45,7 @@ FLAVORS: dict[str, dict[str, Any]] = {
 #: The settings that are numbers -> what they have to be, and in words.
 _NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "p_init": (lambda value: 0 < value <= 1, "a number above 0, at most 1"),
-    "delta_t": (lambda value: value >= 2 and value % 2 == 0, "an even number from 2 on (the snapshot is taken half-way)"),
+    "delta_t": (lambda value: value >= 2 and value % 2 == 0, "an even number from 2 on"),
     "gate_temperature": (lambda value: 1e-6 <= value <= 1e6, "a number from 1e-6 to 1e6"),
     "horizon_steps": (lambda value: value is None or value >= 1, "a number from 1 on"),
     "max_prune_fraction": (lambda value: 0 < value <= 1, "a number above 0, at most 1"),
@@ -62,7 +65,7 @@ class BeamSettings:
         ValueError: an impossible value.
     """
 
-    flavor: Literal["paper", "released"] = _setting("paper", "which of the two the defaults follow where they differ")
+    flavor: Literal["paper", "released"] = _setting("paper", "defaults of topp_scope, moment_transfer and max_prune_fraction")
     p_init: float = _setting(0.95, "initial threshold p of the dynamic Top-P (Eq. 14, Table 4)")
     delta_t: int = _setting(1200, "optimizer steps between operations, even (Table 4)")
     gate_temperature: float = _setting(0.05, "tau of the scores softmax(g / tau)")
@@ -103,12 +106,29 @@ class BeamSettings:
                 raise ValueError(f"{name}: {wrong}")
         self.check()
 
+    @property
+    def uses_snapshots(self) -> bool:
+        """Whether pruned ranks become copies of the half-interval snapshot."""
+        return self.operations and self.expansion and self.source == "snapshot"
+
+    @property
+    def shortest_interval(self) -> int:
+        """The least ``delta_t``: a snapshot has to lie before its operation, or the copies are those of now, with the moments
+        of now, and stay equal to their sources for ever."""
+        return 2 + 2 * self.snapshot_step_offset if self.uses_snapshots else 2
+
     def check(self) -> None:
         """Refuse values that do not go together.
 
         Raises:
-            ValueError: masked dead ranks where none dies, or where all may.
+            ValueError: an interval whose snapshot is not before its operation; masked dead ranks where none dies, or where all
+                may.
         """
+        if self.delta_t < self.shortest_interval:
+            raise ValueError(
+                f"delta_t: found {self.delta_t} with snapshot_step_offset {self.snapshot_step_offset}, expected an even number "
+                f"from {self.shortest_interval} on, so that the snapshot is taken before the operation"
+            )
         if self.dead_ranks == "masked" and (self.expansion or self.max_prune_fraction == 1):
             raise ValueError(
                 f"dead_ranks: found 'masked' with expansion {str(self.expansion).lower()} and max_prune_fraction "

@@ -35,7 +35,7 @@ def train(args: argparse.Namespace) -> None:
         target_modules=args.target_modules.split(",") if args.target_modules else "all-linear",
         p_init=args.p_init,
         horizon_steps=2 * steps // 3,
-        delta_t=max(2, 2 * steps // 3 // (args.operations + 1) // 2 * 2),  # even, and one interval to adapt
+        delta_t=max(4, 2 * steps // 3 // (args.operations + 1) // 2 * 2),  # even, and one interval to adapt
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(model, config)
