@@ -126,8 +126,9 @@ class Method(ABC, Generic[SettingsT]):
         return None
 
     def checkpoint_tensors(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """Every model tensor that training changes, by its name in ``model``; saved with each checkpoint and restored
-        in place. The default is the trainable parameters; a method that edits frozen weights or buffers adds them."""
+        """Every model tensor that training changes, by its name in checkpoints; saved with each, and restored in place by the
+        names that the resumed run gives. The default is the trainable parameters by their names in ``model``; a method that
+        edits frozen weights or buffers adds them."""
         return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def disk_parameters(self, *, adapter: int, base: int) -> tuple[int, int]:

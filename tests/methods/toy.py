@@ -161,14 +161,15 @@ class Loop:
         )
 
     def restore(self, saved: dict[str, Any]) -> Loop:
-        """Continue from ``checkpoint`` in a freshly built loop."""
-        named = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        """Continue from ``checkpoint`` in a freshly built loop, in the order of ``harness.train.trainer``."""
+        self.method.load_state_dict(saved["method"])
+        current = self.method.checkpoint_tensors(self.model)
+        assert current.keys() == saved["tensors"].keys()
         with torch.no_grad():
             for name, tensor in saved["tensors"].items():
-                named[name].copy_(tensor)
+                current[name].copy_(tensor)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
-        self.method.load_state_dict(saved["method"])
         self.state.global_step = saved["step"]
         torch.set_rng_state(saved["rng"])
         return self
