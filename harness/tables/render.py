@@ -348,7 +348,7 @@ def _csv_decision(compared: Comparison | None, prefix: str) -> dict[str, object]
         "p_beyond_margin_holm": compared.p_equivalent if compared else None,
         "p_sign_flip": decided.p_sign_flip if decided else None,
         "minimum_detectable_difference": stats.minimum_detectable_difference(difference) if difference and several else None,
-        "verdict": compared.word if compared else None,
+        "verdict": compared.outcome or compared.word if compared else None,
     }
     return {f"{prefix}{name}": value for name, value in values.items()}
 

@@ -62,7 +62,7 @@ def test_every_number_of_the_record_is_there_with_its_uncertainty_and_its_sample
     assert "{question}" in gsm8k["generation_config"]["generation_args"]["prompt_template"]
     assert humaneval["metric_config"]["metric_id"] == "pass-at-1"
     assert "seccomp" in humaneval["generation_config"]["generation_args"]["sandbox"]["type"]
-    assert content["model_info"]["additional_details"]["training_hash"] == "ea375964f43891b0"
+    assert content["model_info"]["additional_details"]["training_hash"] == "0f449e6c75d2b422"
 
 
 def test_the_two_files_lie_as_the_store_has_them_and_the_same_record_gives_the_same_bytes(committed: Path) -> None:

@@ -15,7 +15,7 @@ from harness.errors import ConfigError
 from harness.export import lm_eval as lm_eval_export
 from tests.harness.export import choice_runs
 
-DATE = "2026-11-22T03-44-28.000000"
+DATE = "2026-11-28T18-20-34.000000"
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ def test_a_sweep_that_no_figure_shows_is_refused(site: Path, tmp_path: Path, swe
     ],
 )
 def test_a_sweep_is_what_its_figure_shows(tmp_path: Path, sweep: str, setting: str, message: str | None) -> None:
-    points = [{setting: 2}, {setting: 4}] if setting != "p_init" else [{setting: 0.5}, {setting: 0.75}]
+    points = [{setting: 4}, {setting: 8}] if setting != "p_init" else [{setting: 0.5}, {setting: 0.75}]
     method = "beamlora" if setting in ("delta_t", "p_init") else "lora"
     content = miniature(
         sweeps={sweep: {**SWEEP, "setting": setting, "points": points, "methods": [method]}}, methods={"lora": {}, method: {}}
