@@ -26,7 +26,7 @@ def _given(task: str, models: Sequence[Model]) -> list[tuple[_Answer, ...]]:
     given: list[tuple[_Answer, ...]] = []
     for one in own:
         scores = dict(zip(one.items, zip(*(one.scores[metric] for metric in shared), strict=True), strict=True))
-        outputs = one.outputs if keep and one.outputs is not None else {}
+        outputs = (one.outputs or {}) if keep else {}
         given.append(tuple((scores[item], outputs.get(item)) for item in own[0].items))
     return given
 

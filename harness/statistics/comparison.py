@@ -79,10 +79,15 @@ class Comparison:
         return replace(self, difference=replace(d, mean=-d.mean, low=-d.high, high=-d.low, by_seed=seeds), outcome=outcome)
 
 
+def out_of(done: int, planned: int) -> str:
+    """How many are done, and of how many if not all."""
+    return str(done) if done == planned else f"{done} of {planned}"
+
+
 def not_decided(seeds: int, planned: int | None = None) -> str:
-    """What stands in the place of a word; ``planned``: where that many seeds were."""
-    of = "" if planned in (None, seeds) else f" of {planned}"
-    return f"{NOT_DECIDED} ({seeds}{of} {'seed' if (planned or seeds) == 1 else 'seeds'})"
+    """What stands in the place of a word; ``planned``: seeds, by default these."""
+    planned = planned or seeds
+    return f"{NOT_DECIDED} ({out_of(seeds, planned)} {'seed' if planned == 1 else 'seeds'})"
 
 
 Key = TypeVar("Key", bound=Hashable)

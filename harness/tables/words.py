@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from harness.schema.data import StoredData, which_rows
 from harness.schema.evaluation import Metric
 from harness.statistics import stats
-from harness.statistics.comparison import ALPHA, NOT_DECIDED, OUTCOMES, Comparison, Family, not_decided
+from harness.statistics.comparison import ALPHA, NOT_DECIDED, OUTCOMES, Comparison, Family, not_decided, out_of
 from harness.tables.against_paper import MARGIN, Gap, PaperCheck
 from harness.tables.cells import METRICS, Cell, Column, Decision, Row, Section, Table
 
@@ -82,7 +82,7 @@ def duration(seconds: float) -> str:
 def seeds(cell: Cell) -> str:
     """How many seeds are behind ours, and of how many if not all; a base model has none."""
     done, planned = len(cell.seeds), cell.n_seeds_planned
-    return (str(done) if done else NOTHING) if done == planned else f"{done} of {planned}"
+    return out_of(done, planned) if planned else NOTHING
 
 
 def ours(cell: Cell, metric: Metric) -> str:
@@ -123,9 +123,8 @@ def decision(decision: Decision) -> list[str]:
         return [NOTHING] * 4 + [ending(decision)]
     d = compared.difference
     flipped = d.p_sign_flip if compared.outcome else None
-    pairs = str(d.n_seeds) if d.n_seeds == d.n_planned else f"{d.n_seeds} of {d.n_planned}"
     tests = map(p_value, (compared.p_adjusted, compared.p_equivalent, flipped))
-    return [pairs, *tests, compared.word or NOTHING]
+    return [out_of(d.n_seeds, d.n_planned), *tests, compared.word or NOTHING]
 
 
 def difference(compared: Comparison | None, metric: Metric) -> str:
