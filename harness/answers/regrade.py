@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,7 +100,7 @@ def _text(run_dir: Path, changes: Mapping[str, tuple[float | None, float | None]
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m harness.answers.regrade", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
+    cli.add_run_dirs(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="folder with local copies of the sets (default: the hub)")
     args = parser.parse_args(arguments)
     for run_dir in args.run_dirs:
@@ -110,4 +109,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    cli.run(main)

@@ -6,7 +6,6 @@ What fine-tuning starts from, asked and graded like every run. Writes ``predicti
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any, get_args
@@ -95,4 +94,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    run(main)

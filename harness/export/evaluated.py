@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from evaluation import sets
 from evaluation.sets.base import EvaluationSet
 from evaluation.sets.columns import Columns
-from harness import reported
+from harness import cli, reported
 from harness.errors import ConfigError
 from harness.records.training import FILE, read_training
 from harness.schema.base_models import BaseModelSpec, HubModel
@@ -89,3 +90,15 @@ def _names() -> str:
 GENERATED_NOTICE = (
     "The questions are generated, not those of the public set, and the numbers cannot be compared with anyone's on it."
 )
+
+
+def command(module: str, description: str, write: Callable[[Path], list[Path]]) -> cli.Command:
+    """The command that writes an export's files for each of some runs; none for one that diverged."""
+
+    def execute(args: argparse.Namespace) -> int:
+        for run_dir in args.run_dirs:
+            written = write(run_dir)
+            print(f"{run_dir}: {f'{len(written)} files in {written[0].parent}' if written else 'the run diverged, no files'}")
+        return 0
+
+    return cli.Command(module, description.split("\n")[0], cli.add_run_dirs, execute)

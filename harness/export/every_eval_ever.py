@@ -11,12 +11,10 @@ What lm-eval itself evaluated is left to Every Eval Ever's own converter, which 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
 import shutil
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -418,19 +416,7 @@ def write(run_dir: Path) -> list[Path]:
     return written
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m harness.export.every_eval_ever", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
-    for run_dir in parser.parse_args(arguments).run_dirs:
-        written = write(run_dir)
-        print(
-            f"{run_dir}: {len(written)} files in {written[0].parent}" if written else f"{run_dir}: the run diverged, no files"
-        )
-    return 0
-
+main = evaluated.command("harness.export.every_eval_ever", __doc__, write).main
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    cli.run(main)

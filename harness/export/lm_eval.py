@@ -12,7 +12,6 @@ tasks have one kind of output. Standard errors are lm-eval's (sample standard de
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
@@ -289,18 +288,7 @@ def write(run_dir: Path) -> list[Path]:
     return written
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.export.lm_eval", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
-    args = parser.parse_args(arguments)
-    for run_dir in args.run_dirs:
-        written = write(run_dir)
-        print(
-            f"{run_dir}: {len(written)} files in {written[0].parent}" if written else f"{run_dir}: the run diverged, no files"
-        )
-    return 0
-
+main = evaluated.command("harness.export.lm_eval", __doc__, write).main
 
 if __name__ == "__main__":
     cli.run(main)
