@@ -17,8 +17,8 @@ from harness.experiment.lock import read_lock, with_commits
 from harness.experiment.resolve import check_names, check_overrides, resolve_run, where_of
 from harness.experiment.yaml_file import placed, read_yaml, validate, with_named_keys
 from harness.schema.base_models import BuiltModel
-from harness.schema.evaluation import BaseEvaluationSpec, EvaluationSpec, Metric, Protocol, Split, TaskSpec, judged_by
-from harness.schema.experiment import Experiment, PruningSpec, TableSpec
+from harness.schema.evaluation import BaseEvaluationSpec, EvaluationSpec, Metric, Protocol, Split, judged_by
+from harness.schema.experiment import Experiment, TableSpec
 from harness.schema.fields import BASELINE, SUBJECT
 from harness.schema.run import RunSpec
 
@@ -213,14 +213,7 @@ def metric_of(runs: Iterable[RunSpec], split: Split = "test") -> Metric:
 def pruning_metric(experiment: Experiment) -> Metric:
     """By what pruned runs are judged."""
     spec, runs = experiment.pruning, pruning_runs(experiment)
-    return judged_by(task for run in runs if spec is not None for task in pruned_tasks(run, spec).values())
-
-
-def pruned_tasks(run: RunSpec, pruning: PruningSpec) -> dict[str, TaskSpec]:
-    """The tasks that a pruned run is asked, with the number of rows to ask."""
-    limit = {} if pruning.limit is None else {"limit": pruning.limit}
-    names = pruning.tasks or run.evaluation.on("test")
-    return {name: run.evaluation.tasks[name].model_copy(update=limit) for name in names}
+    return judged_by(task for run in runs if spec is not None for task in spec.tasks_of(run.evaluation).values())
 
 
 def timing_runs(experiment: Experiment) -> dict[str, RunSpec]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from harness.experiment.runs import pruned_tasks, timing_runs
+from harness.experiment.runs import timing_runs
 from harness.schema.data import DataSource, used_rows
 from harness.schema.evaluation import TaskSpec
 from harness.schema.run import RunSpec
@@ -95,7 +95,7 @@ class Workload:
     def _prune(self, wildcards: Any) -> Work:
         run, spec = self.dag.run(wildcards), self.dag.experiment.pruning
         assert spec is not None
-        tokens = len(spec.fractions) * _answering(pruned_tasks(run, spec).values())
+        tokens = len(spec.fractions) * _answering(spec.tasks_of(run.evaluation).values())
         return Work(f"prune {run.run_id}", ("tokens", "answering", "prune", *_parts(run)), tokens)
 
     def _evaluate_base(self, wildcards: Any) -> Work:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, KeyPath, within
-from harness.experiment.runs import base_evaluations, pruned_tasks, pruning_runs, settings_named
+from harness.experiment.runs import base_evaluations, pruning_runs, settings_named
 from harness.schema.data import LocalData, TrainingData
 from harness.schema.evaluation import EvaluationSpec, TaskSpec
 from harness.schema.experiment import Experiment
@@ -151,7 +151,7 @@ def check_data(experiment: Experiment, runs: Sequence[RunSpec], sets: Sets) -> N
             check_examples(asked.task, examples_of_task)
     for run in pruning_runs(experiment)[:1]:
         assert experiment.pruning is not None
-        for name in pruned_tasks(run, experiment.pruning):
+        for name in experiment.pruning.tasks_of(run.evaluation):
             task = run.evaluation.tasks[name].model_copy(update={"limit": None})
             rows = sets.examples(("domains", run.domain, "evaluation", "tasks", name), task)
             with within("pruning"):
