@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from evaluation import sets
 from evaluation.graders.choices import ChoiceScore
 from harness import cli
@@ -24,9 +22,9 @@ from harness.evaluate.task import grade_answers
 from harness.export import lm_eval, model_card
 from harness.files import write_json, write_jsonl
 from harness.provenance import git_state
-from harness.records.read import read_metrics, read_predictions
+from harness.records.read import read_metrics, read_predictions, recorded_evaluation
 from harness.records.training import has_weights
-from harness.schema.evaluation import EvaluationSpec, TaskSpec
+from harness.schema.evaluation import TaskSpec
 
 #: What a prediction has beside its verdicts; the choices where some are scored.
 _ANSWER = ("id", "prompt", "completion", "gold", "truncated", "tokens", "gold_nll", "gold_tokens")
@@ -48,11 +46,7 @@ def regrade(run_dir: Path, *, data_dir: str | None) -> dict[str, tuple[float | N
     """
     metrics = read_metrics(run_dir)
     at = run_dir / "metrics.json"
-    try:
-        tasks = EvaluationSpec.model_validate(metrics.get("evaluation")).tasks
-    except ValidationError as error:
-        first = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ConfigError(f"{at}: evaluation: found no settings of this form ({first}), expected those of a run") from None
+    tasks = recorded_evaluation(at, metrics.get("evaluation")).tasks
     results = {name: _regraded(run_dir, name, tasks[name], old, data_dir) for name, old in metrics["tasks"].items()}
     before = metrics["tasks"]
     after = {}

@@ -254,8 +254,8 @@ def _recorded(run_dir: Path, models_dir: Path) -> _Subject:
 
     metrics = read_metrics(run_dir)
     training = read_training(run_dir) if (run_dir / "train.json").is_file() else None
+    evaluation = recorded_evaluation(run_dir / "metrics.json", metrics.get("evaluation"))
     try:
-        evaluation = recorded_evaluation(metrics["evaluation"])
         about = {"run": f"{metrics['experiment']}/{metrics['run_id']}"}
         if training is not None:
             spec = RunSpec.model_validate(training["spec"])
