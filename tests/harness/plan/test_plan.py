@@ -102,6 +102,13 @@ def test_sizes_give_the_counts_of_the_methods_own_modules(tmp_path: Path, monkey
     assert count(run, base.of_depth(3), total_steps=240, steps_per_epoch=120) == counted
 
 
+def test_a_stand_in_without_a_window_is_planned_without_one(tmp_path: Path) -> None:
+    content = miniature(**{"models.llama-mini.source.architecture": "mistral"})
+    (run, *_) = table_runs(load_experiment([write(tmp_path, content)]), "table1")
+    sizes = architecture(run, models_dir=tmp_path)
+    assert sizes is not None and sizes.config().sliding_window is None is model_config(run.model.source).sliding_window
+
+
 def test_a_method_that_does_not_say_what_it_trains_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run, _) = table_runs(load_experiment([write(tmp_path, miniature())]), "table1")
     base = architecture(run, models_dir=tmp_path)
