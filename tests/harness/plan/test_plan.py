@@ -25,8 +25,9 @@ from harness.plan.settings import table4_check, used_settings
 from harness.plan.text import print_plan
 from harness.plan.work import PlannedRun, Planner
 from harness.schema.fields import SCHEMA_VERSION
+from harness.train.steps import context
 from harness.workflow.targets import target_runs
-from methods.base import Method, OperationSteps, TrainingContext
+from methods.base import Method, OperationSteps
 from methods.lora import Lora
 from tests.experiments import miniature, write
 from tests.paths import ROOT
@@ -68,21 +69,10 @@ def test_counts_are_those_of_the_built_model(tmp_path: Path, name: str) -> None:
     assert sizes is not None
     counted = count(run, sizes, total_steps=240, steps_per_epoch=120)
     named = methods.get(name)
-    context = TrainingContext(
-        total_steps=240,
-        steps_per_epoch=120,
-        seed=0,
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        gradient_accumulation_steps=1,
-        world_size=1,
-        cache_dir=tmp_path,
-        base_model_hash="x",
-        log_dir=None,
-    )
+    known = context(run, total_steps=240, steps_per_epoch=120, cache_dir=tmp_path, base_model_hash="x")
     model = AutoModelForCausalLM.from_config(config)
     base = model.num_parameters()
-    wrapped = named.cls(named.cls.Settings.model_validate(run.method.settings)).wrap(model, context)
+    wrapped = named.cls(named.cls.Settings.model_validate(run.method.settings)).wrap(model, known)
     trainable = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     assert counted.trainable == trainable
     assert counted.total == (base if name == "full-ft" else base + trainable)
