@@ -13,7 +13,6 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,16 +139,6 @@ def load_tasks(spec: LmEvalSpec, **index: Any) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- running
 
 
-@contextmanager
-def kept_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Puts the model back into its mode: lm-eval leaves it in evaluation mode."""
-    was_training = model.training
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
@@ -216,7 +205,9 @@ def run_lm_eval(
     loaded = tasks if tasks is not None else load_tasks(spec)
     from lm_eval.models.huggingface import HFLM
 
-    with kept_mode(model):
+    from harness.models.output_layer import evaluation_mode
+
+    with evaluation_mode(model):
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=spec.batch_size)
         results = evaluate(lm, loaded, limit=spec.limit, num_fewshot=spec.num_fewshot)
     # A group without an aggregate of its own has no sample_len: it is only a name for its tasks.
