@@ -186,30 +186,26 @@ def evaluate(lm: HFLM, tasks: Mapping[str, Any], *, limit: int | None = None, nu
 
 
 def run_lm_eval(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: LmEvalSpec, *, tasks: Mapping[str, Any] | None = None
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: LmEvalSpec, *, tasks: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Evaluate the tasks of ``spec``. The model's train mode is restored; the seeds of Python, NumPy and torch are lm-eval's
     afterwards.
 
     Args:
-        tasks: what ``load_tasks`` gave; loaded here if missing.
+        tasks: what ``load_tasks`` gave.
 
     Returns:
         For each task: ``metrics`` (lm-eval's names, ``acc,none`` and ``acc_stderr,none``; None where lm-eval has no number),
         ``samples`` (in the form of ``samples_*.jsonl``), ``version``, ``n``, ``n_original`` (without the limit),
         ``num_fewshot`` and ``higher_is_better``. A group has no samples, the sum of its tasks' n, and ``subtasks``.
-
-    Raises:
-        ConfigError: see ``load_tasks``.
     """
-    loaded = tasks if tasks is not None else load_tasks(spec)
     from lm_eval.models.huggingface import HFLM
 
     from harness.models.output_layer import evaluation_mode
 
     with evaluation_mode(model):
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=spec.batch_size)
-        results = evaluate(lm, loaded, limit=spec.limit, num_fewshot=spec.num_fewshot)
+        results = evaluate(lm, tasks, limit=spec.limit, num_fewshot=spec.num_fewshot)
     # A group without an aggregate of its own has no sample_len: it is only a name for its tasks.
     return {name: _task_result(name, result, results) for name, result in results["results"].items() if "sample_len" in result}
 

@@ -66,6 +66,7 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
             (run_dir / "predictions").mkdir(parents=True, exist_ok=True)
             record["tasks"] = {}
         else:
+            from harness.data.contamination import contamination_summary
             from harness.models.load import load_for_evaluation
 
             record |= evaluate_tasks(
@@ -76,7 +77,14 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
                 folder=run_dir,
                 data_dir=data_dir,
                 title=f"evaluate {spec.run_id}",
-                overlap=lambda records: _contamination(spec, records, trained_on=trained["data"]["sha256"], data_dir=data_dir),
+                overlap=lambda records: contamination_summary(
+                    spec.data,
+                    spec.evaluation.tasks,
+                    records,
+                    data_dir=data_dir,
+                    cache_dir=CACHE,
+                    training_sha256=trained["data"]["sha256"],
+                ),
             )
     return record
 
@@ -133,17 +141,6 @@ def _recorded(evaluation: EvaluationSpec, folder: Path) -> Iterator[dict[str, An
     record |= {"wall_time_s": time.perf_counter() - start, "cpu_time_s": time.process_time() - processor}
     write_json(folder / "metrics.json", record)
     FinishedTasks(folder / UNFINISHED).clear()
-
-
-def _contamination(
-    spec: RunSpec, records: Mapping[str, Sequence[dict[str, Any]]], *, trained_on: str, data_dir: str | None
-) -> dict[str, Any]:
-    """What of each test set the run was trained on."""
-    from harness.data.contamination import contamination_summary
-
-    return contamination_summary(
-        spec.data, spec.evaluation.tasks, records, data_dir=data_dir, cache_dir=CACHE, training_sha256=trained_on
-    )
 
 
 def evaluate_tasks(
@@ -212,7 +209,7 @@ def evaluate_tasks(
             write_jsonl(predictions, result.predictions)
             metrics[name] = result.metrics | {"data_sha256": fingerprint, "predictions_bytes": predictions.stat().st_size}
     lm_eval: dict[str, Any] | None = None
-    if evaluation.lm_eval is not None:
+    if evaluation.lm_eval is not None and outside is not None:
         model, tokenizer = loaded()
         with _naming("lm_eval", kept=tuple(metrics)):
             lm_eval = run_lm_eval(model, tokenizer, evaluation.lm_eval, tasks=outside)
