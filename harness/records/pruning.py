@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.experiment.runs import pruned_tasks
 from harness.records.credit import credit
 from harness.records.matrices import check_same_examples
 from harness.records.read import run_folder
@@ -79,7 +78,7 @@ def load(
         for key, due in {"training_hash": run.training_hash(), "fractions": list(spec.fractions)}.items():
             if record.get(key) != due:
                 raise recipe.broken(path, f"{key}: found {record.get(key)}, expected {due}; the record is stale")
-        curves, planned = _curves(path, record, metric, recipe), pruned_tasks(run, spec)
+        curves, planned = _curves(path, record, metric, recipe), spec.tasks_of(run.evaluation)
         if curves.keys() != planned.keys():
             fault = f"tasks: found {sorted(curves)}, expected {sorted(planned)}; the record is stale"
             raise recipe.broken(path, fault)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,13 @@ class BuiltModel(Frozen):
         if self.sliding_window is not None and self.architecture != "mistral":
             raise ValueError(f"sliding_window: found {self.sliding_window}, expected null for architecture llama")
         return self
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        """Its sizes, by the names of a config.json."""
+        apart = {"kind", "architecture", "pretraining", *(["sliding_window"] if self.architecture == "llama" else [])}
+        kind = {"model_type": self.architecture, "vocab_size": self.pretraining.vocab_size, "tie_word_embeddings": False}
+        return kind | self.model_dump(exclude=apart)
 
     def folder_name(self, key: str) -> str:
         """The name of the stand-in's folder, below the models folder: its key and the hash of its recipe."""
