@@ -20,7 +20,7 @@ from PIL import Image
 from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, base_answers, table_runs
 from harness.figures import catalogue, check_drawn, interactive
-from harness.figures.style import METHOD_COLOURS
+from harness.figures.style import METHOD_LOOKS
 from harness.files import json_text
 from harness.records.read import Loaded, load_records
 from harness.records.versioned import Recipe
@@ -260,7 +260,7 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
         **blocks,
     }
     data = {"experiment": source.experiment.name, "numbers": numbers, "runs": entries, "state": state(source),
-            "colours": METHOD_COLOURS, "plots": plotted}  # fmt: skip
+            "colours": {key: colour for key, (colour, _) in METHOD_LOOKS.items()}, "plots": plotted}  # fmt: skip
     return _fitting(source, content, data, max_bytes=max_bytes)
 
 
