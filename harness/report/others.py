@@ -9,6 +9,7 @@ from typing import Any
 from harness import reported
 from harness.answers import audit
 from harness.errors import ConfigError
+from harness.experiment.resolve import label_of
 from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
 from harness.records import bench, timing
@@ -251,7 +252,7 @@ def timing_block(source: Source) -> Block | None:
     record = timing.load(source.experiment, results=source.results, command=source.command)
     rows = []
     for method, cost in timing.summarise(record).items():
-        cells = [Cell(text=_label(source, method), colour=colour_of(method))]
+        cells = [Cell(text=label_of(source.experiment, method), colour=colour_of(method))]
         cells.append(Cell(text=f"{1000 * cost.seconds_per_step:.1f}", key=f"timing|{method}|ms_per_step",
                           order=cost.seconds_per_step))  # fmt: skip
         for name, ratio in (("time", cost.time), ("peak", cost.peak)):
@@ -259,7 +260,8 @@ def timing_block(source: Source) -> Block | None:
             cells.append(Cell(text=f"[{ratio.low:.2f}, {ratio.high:.2f}]", key=f"timing|{method}|{name}_interval"))
         rows.append(tuple(cells))
     return Block(
-        name="timing", title=f"Time and memory relative to {_label(source, record.timing.baseline)}", rows=tuple(rows),
+        name="timing", rows=tuple(rows),
+        title=f"Time and memory relative to {label_of(source.experiment, record.timing.baseline)}",
         header=("Method", "ms per step", "Time", "95 % interval", "Peak memory", "95 % interval"),
         notes=(f"Medians of {record.timing.rounds} interleaved rounds; intervals: bootstrap over rounds.",),
         command=f"{source.command} -- time_memory",
@@ -293,13 +295,6 @@ def bench_block(source: Source) -> Block | None:
         ),
         command="make bench",
     )  # fmt: skip
-
-
-def _label(source: Source, method: str) -> str:
-    import methods
-
-    entry = source.experiment.methods[method]
-    return entry.label or methods.get(entry.method or method).label
 
 
 # --------------------------------------------------------------------------------------------------------------- claims

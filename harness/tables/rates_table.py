@@ -11,6 +11,7 @@ from pathlib import Path
 from scipy.stats import rankdata
 
 from harness import cli, reported
+from harness.experiment.resolve import label_of
 from harness.experiment.runs import all_runs, load_experiment, metric_of, unique
 from harness.records.grader_sources import how_graded
 from harness.records.read import Loaded, RunRecord, load_records
@@ -128,7 +129,7 @@ def _group(
     lines = [
         Line(
             where=where,
-            label=experiment_label(tuning, where),
+            label=label_of(experiment, where[2]),
             is_baseline=where[2] == pick.baseline,
             choice=choice,
             shared=first[where[2]],
@@ -141,13 +142,6 @@ def _group(
     title = f"{domain} on {experiment.models[model].label}"
     validation = lines[0].choice.points[0].metric
     return Group(title=title, tests=tests, validation=validation, metric=metric, lines=tuple(lines))
-
-
-def experiment_label(tuning: Tuning, where: Where) -> str:
-    """The method's label, without the value that a point's label adds."""
-    runs = [p.run for p in tuning.points if (p.run.domain, p.run.model_key, p.method) == where]
-    plain = [run.method.label for run in runs if run.method.key == where[2]]
-    return plain[0] if plain else runs[0].method.label.split(" (learning_rate")[0]
 
 
 def _baseline(tuning: Tuning, choices: Iterable[Where]) -> str | None:
