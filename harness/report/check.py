@@ -262,12 +262,10 @@ def _single(raw: Raw, key: str) -> Expected | None:
     if kind == "graders":
         return recompute.grader_number(raw, parts)
     if kind == "table4":
-        from harness.report.others import shown_value
-
         run, name = parts
         spec = raw.train(run)["spec"]
         block, _, setting = name.partition(".")
-        return shown_value((spec["method"]["settings"] if block == "method" else spec[block]).get(setting))
+        return text.setting((spec["method"]["settings"] if block == "method" else spec[block]).get(setting))
     return None
 
 

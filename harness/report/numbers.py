@@ -287,11 +287,10 @@ def _facts(table: Table, section: Section, row: Row) -> tuple[tuple[float | None
         return value, None if value is None else Shown(key=key, text=words)
 
     seconds = None if row.seconds is None else row.seconds.mean
-    memory = row.peak_memory_bytes
     return (
         fact("trainable_parameters", row.trainable_parameters, text.count(row.trainable_parameters)),
         fact("seconds", seconds, "" if seconds is None else text.duration(seconds)),
-        fact("peak_memory_bytes", memory, "" if memory is None else f"{memory / 2**30:.2f} GiB"),
+        fact("peak_memory_bytes", row.peak_memory_bytes, text.memory(row.peak_memory_bytes)),
     )
 
 

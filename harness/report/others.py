@@ -49,15 +49,6 @@ class Block:
     command: str | None = None
 
 
-def shown_value(value: Any) -> str:
-    """A setting or a number as the page writes it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return text.NOTHING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
 # ------------------------------------------------------------------------------------------------------------- settings
 
 
@@ -76,14 +67,14 @@ def settings_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
         stands_for = reported.MODEL_LABELS.get(str(one.run.model.stands_for), text.NOTHING)
         for row in one.paper:
             key = f"table4|{run}|method.{row.name}"
-            ours = Cell(text=shown_value(row.ours), key=key if row.ours is not None else None, order=row.ours)
+            ours = Cell(text=text.setting(row.ours), key=key if row.ours is not None else None, order=row.ours)
             label = settings_table.WRITTEN[row.name]
-            theirs = Cell(text=shown_value(row.paper), order=row.paper)
+            theirs = Cell(text=text.setting(row.paper), order=row.paper)
             rest = (Cell(text=row.verdict), Cell(text=one.source_of(row)))
             paper.append((*where, Cell(text=stands_for), Cell(text=label), theirs, ours, *rest))
         if one.train is not None:
             for name, value in one.values.items():
-                shown = Cell(text=shown_value(value), key=f"table4|{run}|{name}")
+                shown = Cell(text=text.setting(value), key=f"table4|{run}|{name}")
                 others.append((*where, Cell(text=name), shown, Cell(text=one.sources[name])))
     header = ("Domain", "Our model", "Paper's model", "Setting", "Paper", "Ours", "Verdict", "Source of ours")
     return [
@@ -162,10 +153,10 @@ def _rank_row(line: rates_table.Line, baseline: rates_table.Line | None, metric:
     for (name, score, run_key), other in zip(sides, others, strict=True):
         where = "|".join(("learning_rate", *line.where[:2], str(run_key)))
         e, d = score.estimate, score.difference
-        cells.append(Cell(text=shown_value(score.rate), key=f"{own}|{name}_rate", order=score.rate))
+        cells.append(Cell(text=text.setting(score.rate), key=f"{own}|{name}_rate", order=score.rate))
         cells.append(Cell(text="not run") if e is None else
                      Cell(text=text.level(e.mean, metric), key=f"{where}|test", order=e.mean))  # fmt: skip
-        cells.append(Cell(text=shown_value(score.rank), key=f"{own}|{name}_rank", order=score.rank))
+        cells.append(Cell(text=text.setting(score.rank), key=f"{own}|{name}_rank", order=score.rank))
         limits = "" if d is None else text.interval(d.low, d.high, metric, with_sign=True)
         cells.append(Cell(text=text.NOTHING) if d is None else
                      Cell(text=f"{text.signed(d.mean, metric)} {limits}", key=f"{where}|minus|{other}",

@@ -212,14 +212,8 @@ def _notes(experiment: Experiment, tuning: Tuning, groups: Sequence[Group]) -> l
     edges = [f"{'/'.join(where)} ({choice.edge})" for where, choice in tuning.choices.items() if choice.edge]
     if edges:
         notes.append(f"The best rate ends the grid, so a better one may lie beyond it: {', '.join(edges)}.")
-    for what, runs in (
-        ("have no record", tuning.loaded.missing),
-        ("have a record of other settings, left out", tuning.loaded.stale),
-    ):
-        if runs:
-            listed = ", ".join(run.run_id for run in runs[:3]) + (", ..." if len(runs) > 3 else "")
-            notes.append(f"Partial sweep: {len(runs)} planned runs {what}: {listed}.")
-    return notes
+    missing, stale = ([run.run_id for run in runs] for runs in (tuning.loaded.missing, tuning.loaded.stale))
+    return [*notes, *text.partial("sweep", missing, stale)]
 
 
 def _validation(point: Point, *, best: bool) -> str:
