@@ -62,17 +62,17 @@ class Cell:
     """One metric of one method on one model in one column. Accuracies are fractions, NLL is in nats per token."""
 
     #: The paper's accuracy for the model that ours stands for; None where it has none.
-    reported: float | None
+    reported: float | None = None
     ours: stats.Estimate | None
     #: With the baseline; None for the baseline itself, and where either has not run.
-    comparison: Comparison | None
+    comparison: Comparison | None = None
     #: Of a variant with the method that it is a variant of; None for other rows, and where either has not run.
-    parent_comparison: Comparison | None
+    parent_comparison: Comparison | None = None
     #: Ours beside the paper's; None where the paper has no number.
-    paper: PaperCheck | None
-    seeds: tuple[int, ...]
-    n_diverged: int
-    n_missing: int
+    paper: PaperCheck | None = None
+    seeds: tuple[int, ...] = ()
+    n_diverged: int = 0
+    n_missing: int = 0
     #: In which the comparisons are decided, run or not; None where they are only described.
     family: Family | None = None
     parent_family: Family | None = None
@@ -102,13 +102,13 @@ class Row:
 
     method_key: str
     label: str
-    is_baseline: bool
+    is_baseline: bool = False
     #: The label of the method that this row is a variant of, where the section has it.
-    parent: str | None
-    trainable_parameters: int | None
-    reported_millions: float | None
-    seconds: stats.Interval | None
-    peak_memory_bytes: int | None
+    parent: str | None = None
+    trainable_parameters: int | None = None
+    reported_millions: float | None = None
+    seconds: stats.Interval | None = None
+    peak_memory_bytes: int | None = None
     cells: Mapping[tuple[Metric, str], Cell]
 
 
