@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.claims.verdicts import Part, Quantity, Range, of_difference
-from harness.experiment.runs import SweepRun, metric_of, pruning_metric, pruning_runs, sweep_runs, table_runs
+from harness.experiment.runs import SweepRun, metric_of, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
 from harness.records.matrices import check_same_answers, measured_matrix
 from harness.records.read import Loaded, RunRecord, load_records
@@ -172,13 +172,9 @@ class Evidence:
     @cached_property
     def _pruned(self) -> list[tuple[RunSpec, list[pruning.PruningCurve]]]:
         """The finished runs that have been pruned, with their curves, one for each task."""
-        spec = self.experiment.pruning
-        if spec is None:
-            return []
         records = [record for record in self.records(pruning_runs(self.experiment)) if not record.diverged]
         runs = [record.run for record in records if (record.folder / pruning.FILE).exists()]
-        metric = pruning_metric(self.experiment)
-        loaded = pruning.load(runs, spec, metric, results=self.results, command=self.command)
+        loaded = pruning.load(self.experiment, runs, results=self.results, command=self.command)
         return [(run, list(loaded[run.run_id].values())) for run in runs]
 
     def costs(self) -> dict[str, timing.TimingSummary]:

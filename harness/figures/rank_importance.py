@@ -17,8 +17,8 @@ from harness.experiment.runs import pruning_metric
 from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, interval_note, long_form, mean_note, model_title, provenance_notes
 from harness.figures.operations import short_kind, split_name
-from harness.figures.pruning_curve import load_pruned, pruned_scores, read_curves
-from harness.records import importance
+from harness.figures.pruning_curve import load_pruned, pruned_scores
+from harness.records import importance, pruning
 from harness.records.importance import ImportanceHistory
 from harness.records.read import RunRecord
 from harness.records.versioned import RecordError
@@ -42,7 +42,7 @@ def build(inputs: Inputs) -> style.Plot:
     run = record.run
     history = _read_history(inputs, record)
     layer, names = _select_modules(inputs, history)
-    curves = read_curves(inputs, [run])[run.run_id]
+    curves = pruning.load(inputs.experiment, [run], results=inputs.results, command=inputs.command)[run.run_id]
     metric = pruning_metric(inputs.experiment)
     score = pruned_scores({run.seed: curves}, metric)
     rows: list[dict[str, Any]] = []

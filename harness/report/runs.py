@@ -92,13 +92,10 @@ def _read(source: Source, path: Path) -> dict[str, Any]:
 
 def _pruned(source: Source, records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
     """Run id -> task -> scores after pruning, of those among the finished runs that have been pruned."""
-    spec = source.experiment.pruning
-    if spec is None:
-        return {}
     planned, metric = {run.run_id for run in pruning_runs(source.experiment)}, pruning_metric(source.experiment)
     done = [record for record in records if record.run.run_id in planned and not record.diverged]
     runs = [record.run for record in done if (record.folder / pruning.FILE).is_file()]
-    loaded = pruning.load(runs, spec, metric, results=source.results, command=source.command)
+    loaded = pruning.load(source.experiment, runs, results=source.results, command=source.command)
     return {
         run: {
             task: {"fractions": c.fractions.tolist(), "metric": metric, "means": c.means.tolist()} for task, c in curves.items()
