@@ -189,18 +189,21 @@ class Table:
     def decisions(self) -> list[Decision]:
         """What the table is to decide, family by family; where the experiment names none, every row's averages by ``metric``,
         described."""
+        if not self.families:
+            return self.compared(self.metric)
+        return [one for family in self.families for one in self.compared(family.metric) if one.family == family]
+
+    def compared(self, metric: Metric) -> list[Decision]:
+        """Every row's averages against its other ones, run or not."""
         every = [
             Decision(section=section, row=row, column=column, metric=metric, parent=parent)
             for section in self.sections
             for row in section.rows
             for column in self.columns
-            for metric in METRICS
             for parent in (False, True)
             if column.decides and not (row.is_baseline and not parent)
         ]
-        if not self.families:
-            return [one for one in every if one.metric == self.metric and one.other is not None]
-        return [one for family in self.families for one in every if one.family == family]
+        return [one for one in every if one.other is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
