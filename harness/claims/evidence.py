@@ -36,13 +36,11 @@ class Evidence:
         self._records: dict[str, RunRecord | None] = {}
         self._tables: dict[str, Table] = {}
 
-    def records(self, runs: Iterable[RunSpec]) -> list[RunRecord]:
-        """The finished ones among ``runs``."""
-        runs = list(runs)
-        for run in runs:
-            if run.run_id not in self._records:
-                records = load_records([run], results=self.results, command=self.command, allow_missing=True).records
-                self._records[run.run_id] = records[0] if records else None
+    def records(self, runs: Sequence[RunSpec], *, allow_missing: bool = True) -> list[RunRecord]:
+        """The finished ones among ``runs``, each read once."""
+        new = [run for run in runs if run.run_id not in self._records]
+        loaded = load_records(new, results=self.results, command=self.command, allow_missing=allow_missing)
+        self._records |= {run.run_id: None for run in new} | {record.run.run_id: record for record in loaded.records}
         return [record for run in runs if (record := self._records[run.run_id]) is not None]
 
     def table(self, name: str) -> list[RunSpec]:
@@ -99,8 +97,7 @@ class Evidence:
         if table not in self._tables:
             runs = self.table(table)
             records = self.records(runs)
-            done = {record.run.run_id for record in records}
-            loaded = Loaded(records=records, missing=[run for run in runs if run.run_id not in done], stale=[])
+            loaded = Loaded(records=records, missing=[run for run in runs if self._records[run.run_id] is None], stale=[])
             self._tables[table] = build_table(self.experiment, table, runs, loaded)
         domains = {column.domain for column in self._tables[table].columns if column.domain}
         for one in self._tables[table].decisions():
