@@ -15,6 +15,7 @@ from harness.experiment.runs import SweepRun, metric_of, pruning_runs, sweep_run
 from harness.records import importance, pruning, timing
 from harness.records.matrices import check_same_answers, measured_matrix
 from harness.records.read import Loaded, RunRecord, load_records
+from harness.records.versioned import Recipe
 from harness.schema.evaluation import Metric
 from harness.schema.experiment import Experiment
 from harness.schema.run import RunSpec
@@ -145,7 +146,7 @@ class Evidence:
         for record in self.records(runs):
             path = record.folder / "adapter" / importance.FILE
             if not record.diverged and path.exists():
-                histories[record.run.seed] = importance.read(path)
+                histories[record.run.seed] = importance.read(path, Recipe.beside(self.command, record.folder / "train.json"))
         if not histories:
             raise Missing(f"no finished run of {method} with snapshots")
         return histories

@@ -131,17 +131,10 @@ def _diverged_note(run: RunSpec, records: Sequence[RunRecord]) -> list[str]:
 
 def _read_history(inputs: Inputs, record: RunRecord) -> ImportanceHistory:
     path = record.folder / "adapter" / importance.FILE
-    if not path.exists():
-        if record.run.training.importance_every is None:
-            raise inputs.unplanned(
-                "training", "importance_every", expected="the optimizer steps between snapshots of the importance"
-            )
-        raise inputs.missing_file(path, target=record.folder / "train.json")
-    try:
-        return importance.read(path)
-    except ConfigError as error:
-        remake = f"make it again: {inputs.command} --force -- {record.folder / 'train.json'}"
-        raise RecordError(f"{error}; {remake}") from error
+    if not path.exists() and record.run.training.importance_every is None:
+        expected = "the optimizer steps between snapshots of the importance"
+        raise inputs.unplanned("training", "importance_every", expected=expected)
+    return importance.read(path, inputs.trained(record))
 
 
 def default_layer(layers: int) -> int:

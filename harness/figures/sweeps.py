@@ -32,8 +32,8 @@ from harness.figures.inputs import (
     task_label,
     tasks_of,
 )
-from harness.figures.operations import read_operations
 from harness.records.read import RunRecord
+from harness.records.training import OPERATIONS, read_operations
 from harness.schema.evaluation import Metric
 from harness.schema.fields import BASELINE
 
@@ -281,7 +281,8 @@ def _build_operated(inputs: Inputs, sweep: str, *, measure: str, bars: str, note
 
 def _operated(inputs: Inputs, record: RunRecord) -> tuple[int, int, int]:
     """(seed, operations that changed a rank, ranks that were replaced) of a run."""
-    totals = [sum(module.k for module in operation.modules) for operation in read_operations(inputs, record)]
+    operations = read_operations(record.folder / OPERATIONS, inputs.trained(record))
+    totals = [sum(operation.ranks.values()) for operation in operations]
     return record.run.seed, sum(total > 0 for total in totals), sum(totals)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, base_evaluations
 from harness.files import json_text
+from harness.records.training import OPERATIONS
 from harness.records.versioned import Recipe, RecordError, read_json
 from harness.report import recompute
 from harness.report.recompute import Raw, TableNumbers, mean, read_rows
-from harness.report.sources import CLAIMS, OPERATIONS, Source, due_files, state
+from harness.report.sources import CLAIMS, Source, due_files, state
 from harness.statistics import stats
 from harness.tables import rates, rates_table
 from harness.tables import words as text
