@@ -10,6 +10,7 @@ from typing import Any, get_args
 from harness.claims.verdicts import METRICS, Claim, Part, Quantity, Range, Support
 from harness.schema.experiment import Experiment
 from harness.schema.fields import SCHEMA_VERSION
+from harness.statistics.comparison import count_seeds
 from harness.tables.markup import markdown_grid
 from harness.tables.words import NOTHING, amount, p_value, signed
 
@@ -29,12 +30,8 @@ def measured(quantity: Quantity) -> str:
     if quantity.low is None:
         interval = "(one seed: no interval)"
     dof = "" if quantity.dof is None else f", df {quantity.dof:.1f}"
-    seeds = "" if quantity.n_seeds is None else f", {_seeds(quantity.n_seeds)}"
+    seeds = "" if quantity.n_seeds is None else f", {count_seeds(quantity.n_seeds)}"
     return f"{_number(quantity.mean, quantity)} {interval}{unit}{dof}{seeds}"
-
-
-def _seeds(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} seeds"
 
 
 def expected(where: Range, quantity: Quantity | None) -> str:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from harness.experiment.resolve import label_of
 from harness.experiment.runs import metric_of
 from harness.figures import interactive, style
 from harness.figures.inputs import (
@@ -28,7 +29,6 @@ from harness.figures.sweeps import by_point, mark_diverged, setting_label
 from harness.schema.evaluation import Metric, Split
 from harness.tables import rates
 from harness.tables.rates import SWEEP
-from harness.tables.rates_table import experiment_label
 
 #: Metric -> label of the axis of differences to LoRA.
 _DIFFERENCE: dict[Metric, str] = {
@@ -68,7 +68,7 @@ def build(inputs: Inputs) -> style.Plot:
             "model_title": model_title(group[0].run.model),
             "split": split,
             "method": method,
-            "label": experiment_label(tuning, (domain, model, method)),
+            "label": label_of(inputs.experiment, method),
             SWEEP: value,
             # Where no test is made, no run is planned at a shared rate.
             "is_shared": split == "test" and group[0].run.method.key == method,

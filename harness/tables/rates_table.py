@@ -11,6 +11,7 @@ from pathlib import Path
 from scipy.stats import rankdata
 
 from harness import cli, reported
+from harness.experiment.resolve import label_of
 from harness.experiment.runs import all_runs, load_experiment, metric_of, unique
 from harness.records.grader_sources import how_graded
 from harness.records.read import Loaded, RunRecord, load_records
@@ -130,7 +131,7 @@ def _group(
     lines = [
         Line(
             where=where,
-            label=experiment_label(tuning, where),
+            label=label_of(experiment, where[2]),
             is_baseline=where[2] == pick.baseline,
             choice=choice,
             differences=tuple(to_baseline.get((where, point.rate)) for point in choice.points),
@@ -143,13 +144,6 @@ def _group(
     tests = ", ".join(text.heading(c) for c in scores.tasks if c.counts)
     title = f"{domain} on {experiment.models[model].label}"
     return Group(title=title, tests=tests, validation=validation, metric=metric, lines=tuple(lines))
-
-
-def experiment_label(tuning: Tuning, where: Where) -> str:
-    """The method's label, without the value that a point's label adds."""
-    runs = [p.run for p in tuning.points if (p.run.domain, p.run.model_key, p.method) == where]
-    plain = [run.method.label for run in runs if run.method.key == where[2]]
-    return plain[0] if plain else runs[0].method.label.split(" (learning_rate")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,14 +213,8 @@ def _notes(experiment: Experiment, tuning: Tuning, groups: Sequence[Group]) -> l
     edges = [f"{'/'.join(where)} ({choice.edge})" for where, choice in tuning.choices.items() if choice.edge]
     if edges:
         notes.append(f"The best rate ends the grid, so a better one may lie beyond it: {', '.join(edges)}.")
-    for what, runs in (
-        ("have no record", tuning.loaded.missing),
-        ("have a record of other settings, left out", tuning.loaded.stale),
-    ):
-        if runs:
-            listed = ", ".join(run.run_id for run in runs[:3]) + (", ..." if len(runs) > 3 else "")
-            notes.append(f"Partial sweep: {len(runs)} planned runs {what}: {listed}.")
-    return notes
+    missing, stale = ([run.run_id for run in runs] for runs in (tuning.loaded.missing, tuning.loaded.stale))
+    return [*notes, *text.partial("sweep", missing, stale)]
 
 
 def _validation(point: Point, *, best: bool) -> str:
