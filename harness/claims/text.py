@@ -85,7 +85,7 @@ def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:
             ["Claim", "Paper", "Ours", "Verdict"],
             [
                 [
-                    f"{claim.statement}{_stand_in(experiment, claim)}",
+                    _marked(experiment, claim),
                     f"{claim.paper} ({claim.source})",
                     "; ".join(f"{part.label}: {ours(part)}" for part in claim.parts),
                     word(claim),
@@ -95,7 +95,7 @@ def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:
         ),
     ]
     for claim in claims:
-        lines += ["", f"## {claim.statement}{_stand_in(experiment, claim)}", "", f"**{word(claim)}** · {claim.source}", ""]
+        lines += ["", f"## {_marked(experiment, claim)}", "", f"**{word(claim)}** · {claim.source}", ""]
         lines += [f"Paper: {claim.paper}.", "", f"Test: {claim.test}", ""]
         rows = [
             [
@@ -113,9 +113,12 @@ def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _stand_in(experiment: Experiment, claim: Claim) -> str:
-    stand_in = claim.model is not None and experiment.models[claim.model].is_stand_in
-    return " [stand-in]" if stand_in else ""
+def _is_of_a_stand_in(experiment: Experiment, claim: Claim) -> bool:
+    return claim.model is not None and experiment.models[claim.model].replaces_the_papers
+
+
+def _marked(experiment: Experiment, claim: Claim) -> str:
+    return claim.statement + (" [stand-in]" if _is_of_a_stand_in(experiment, claim) else "")
 
 
 def record(experiment: Experiment, claims: Sequence[Claim]) -> dict[str, Any]:
@@ -123,9 +126,5 @@ def record(experiment: Experiment, claims: Sequence[Claim]) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,
-        "claims": [
-            asdict(claim)
-            | {"word": word(claim), "stand_in": claim.model is not None and experiment.models[claim.model].is_stand_in}
-            for claim in claims
-        ],
+        "claims": [asdict(claim) | {"word": word(claim), "stand_in": _is_of_a_stand_in(experiment, claim)} for claim in claims],
     }

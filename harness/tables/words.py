@@ -252,7 +252,7 @@ def decides_nothing(table: Table) -> list[str]:
 def context(table: Table) -> list[str]:
     """What was measured, on what, and what is not in the table."""
     lines = [*decides_nothing(table), *table.experiment.notes]
-    stand_ins = [s for s in table.sections if s.paper_label and s.model.is_stand_in]
+    stand_ins = [s for s in table.sections if s.model.replaces_the_papers]
     if stand_ins:
         pairs = "; ".join(f"{s.model.label} in the place of {s.paper_label}" for s in stand_ins)
         lines.append(
