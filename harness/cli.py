@@ -145,6 +145,31 @@ def add_cache_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run_dirs(parser: argparse.ArgumentParser) -> None:
+    """Add the folders that a command about evaluated runs is given."""
+    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command with a module of its own, and mostly also a word after ``beamlora``."""
+
+    #: As it stands after ``python -m``.
+    module: str
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    #: Takes the parsed arguments and returns the exit status. Imports what ``--help`` does not need.
+    execute: Callable[[argparse.Namespace], int]
+    #: Whether it reads or writes folders of the checkout, which then must be the current folder.
+    in_checkout: bool = True
+
+    def main(self, arguments: list[str] | None = None) -> int:
+        """The command line."""
+        parser = argparse.ArgumentParser(prog=f"python -m {self.module}", description=self.description)
+        self.add_arguments(parser)
+        return self.execute(parser.parse_args(arguments))
+
+
 def parse_config(args: argparse.Namespace) -> Config:
     """The experiment that parsed arguments name. Nothing else reads these arguments.
 

@@ -45,7 +45,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The miniature's base model, built once per test process."""
     from harness.experiment.runs import base_models, load_experiment
-    from harness.models.pretrain import build_base_model
+    from harness.models.pretraining import build_base_model
     from harness.schema.base_models import BuiltModel
     from tests.experiments import miniature, write
 

@@ -1,17 +1,28 @@
-"""The examples of README.md, CONTRIBUTING.md, the package's README and docs/, as a reader would copy them."""
+"""The examples of README.md, CONTRIBUTING.md, the package's README, docs/ and the page of results, as they are copied."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from tests.paths import ROOT
 
 #: Without docs/clusters.md, whose commands need Slurm (tools/slurm_check.sh runs them there), Docker or Kubernetes.
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "packages/beamlora/README.md"]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "packages/beamlora/README.md", "results/evidence/README.md")]
 PAGES += [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "clusters.md"]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-#: The options of the command that draws README's picture.
-PICTURE = "--experiment evidence --output-dir docs/images"
+#: Each page and a picture that it shows.
+PICTURES = [
+    (page, (page.parent / name).resolve())
+    for page in PAGES
+    for name in re.findall(r"^!\[[^]]+\]\(([^):]+)\)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+]
+
+
+def draws(picture: Path) -> str:
+    """The command that draws a picture of a page, which lies in ``results/{experiment}/figures``."""
+    folder = picture.parent.relative_to(ROOT)
+    return f"beamlora figure {picture.stem} --experiment {folder.parent.name} --output-dir {folder}"
 
 
 def example(name: str) -> str:

@@ -40,6 +40,11 @@ SAYS = {
     "beamlora figure": r"^rank_importance +Fig\. 1, 2 ",
     "beamlora check": r"report\.html: \d{3,} printed numbers, \d+ cells and \d+ runs recomputed: as in the records",
     "beamlora trace table1 llama2-7b BeamLoRA gsm8k": r"^recomputed +the predictions, read anew, give the same numbers$",
+    "beamlora trace table1 smollm2-135m BeamLoRA gsm8k --experiment evidence": (
+        r"^recomputed +the predictions, read anew, give the same numbers$"
+    ),
+    "beamlora table table1 --experiment evidence": r"^results/evidence/tables/table1\.md$",
+    "beamlora table learning_rate --experiment evidence": r"^results/evidence/tables/learning_rate\.md$",
     "beamlora table table1 --rates tuned": r"^results/tiny/tables/table1_tuned\.md$",
     "beamlora compare A B": (
         r"^A − B, 1 seed; per cent and points.*\n(.*\n)*gsm8k, accuracy .*, 40 items\n  A [\d.]+, B [\d.]+, A − B "
@@ -67,7 +72,7 @@ ELSEWHERE = {
     "beamlora fetch --experiment small": "from a hub: tests/harness/fetch",
     "beamlora fetch --experiment paper": "from a hub: tests/harness/fetch",
     "python -m harness.answers.regrade RUN_DIR": "with the sets of the hub: tests/harness/answers/test_regrade.py",
-    f"beamlora figure learning_rate {readme.PICTURE}": "tests/test_readme.py",
+    **{readme.draws(picture): "tests/test_readme.py" for _, picture in readme.PICTURES},
     "python -m benchmarks.gpu7b --output gpu7b.json": "on a GPU; its --smoke in tests/benchmarks/test_gpu7b.py",
     "python -m harness.figures time_memory --gpu7b gpu7b.json": "of the record of a GPU: tests/benchmarks/test_gpu7b.py",
     "python -m harness.evaluate.lm_eval_check --run RUN_DIR": "with a model: tests/harness/evaluate/test_lm_eval_check.py",
@@ -91,13 +96,14 @@ def test_every_command_is_run_here_or_elsewhere() -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with this code in which `tiny` is a finished experiment of invented answers, and `small` as it is committed."""
+    """A folder with this code in which `tiny` is a finished experiment of invented answers, and the others as committed."""
     root = tmp_path_factory.mktemp("checkout")
     for path in ROOT.iterdir():
         if path.name not in ("config", "results", "figures", ".git", ".snakemake"):
             (root / path.name).symlink_to(path)
     shutil.copytree(ROOT / "config", root / "config")
-    shutil.copytree(ROOT / "results/small", root / "results/small")
+    for name in ("small", "evidence"):
+        shutil.copytree(ROOT / "results" / name, root / "results" / name)
     made = fake_report.experiment(name="tiny", sweeps={"learning_rate": fake_figures.SWEEPS["learning_rate"]})
     file = root / "config/tiny.yaml"
     file.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))

@@ -159,18 +159,24 @@ def test_set_example() -> None:
 # ---------------------------------------------------------------------------------------------------------- what it shows
 
 
-def test_the_picture_is_what_its_command_draws_from_the_committed_records(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("page", "picture"), readme.PICTURES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_pictures_are_what_their_commands_draw_from_the_committed_records(
+    page: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its data, whose hash is in the picture: its own bytes depend on the release of FreeType."""
-    (picture,) = re.findall(r"^!\[[^]]+\]\((docs/[^)]+)\)$", readme.TEXT, flags=re.MULTILINE)
-    command = f"beamlora figure {Path(picture).stem} {readme.PICTURE}"
-    assert f"`{command}`" in readme.TEXT
+    """By their data, whose hash is in the picture: its own bytes depend on the release of FreeType."""
+    command = readme.draws(picture)
+    assert f"`{command}`" in page.read_text(encoding="utf-8")
     monkeypatch.chdir(ROOT)
-    beamlora.main([word.replace("docs/images", str(tmp_path)) for word in shlex.split(command)[1:]])
+    beamlora.main([*shlex.split(command)[1:-1], str(tmp_path)])
     shutil.copy(picture, tmp_path)
-    check_drawn(tmp_path / Path(picture).name, Recipe.command(command))
-    assert hashlib.sha256((tmp_path / "learning_rate.csv").read_bytes()).hexdigest().encode() in Path(picture).read_bytes()
+    check_drawn(tmp_path / picture.name, Recipe.command(command))
+    for data in (tmp_path, picture.parent):
+        assert hashlib.sha256((data / f"{picture.stem}.csv").read_bytes()).hexdigest().encode() in picture.read_bytes()
+
+
+def test_the_page_of_results_has_pictures() -> None:
+    shown = [page.relative_to(ROOT).as_posix() for page, _ in readme.PICTURES]
+    assert shown.count("README.md") == 1 and shown.count("results/evidence/README.md") >= 1
 
 
 def test_the_badges_are_true() -> None:
@@ -242,11 +248,13 @@ def snakemake(arguments: list[str]) -> dict[str, int]:
     return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)}
 
 
+#: Experiment -> the runs that its command makes, or where a page says how many.
+RUNS = {"paper": r"--experiment paper`: its (\d+) runs", "small": 2, "evidence": r"all (\d+) runs again"}
 COMMANDS = [code for code in dict.fromkeys(inline_code()) if code.startswith("snakemake ")]
 
 
 def test_there_are_commands() -> None:
-    assert {re.search(r"experiment=(\w+)", command)[1] for command in COMMANDS} == {"small", "paper"}
+    assert {re.search(r"experiment=(\w+)", command)[1] for command in COMMANDS} == RUNS.keys()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -258,9 +266,9 @@ def test_workflow_commands_plan_their_runs(command: str, tmp_path: Path) -> None
             (tmp_path / local).touch()
         command = command.replace("/path/to/data", str(tmp_path))
     planned = snakemake(["--forceall", *shlex.split(command)[1:]])
-    promised = re.search(r"--experiment paper`: its (\d+) runs", readme.TEXT)
-    assert promised is not None
-    assert planned["train"] == planned["evaluate"] == (int(promised.group(1)) if "paper" in command else 2)
+    promised = RUNS[re.search(r"experiment=(\w+)", command)[1]]
+    expected = int(re.search(promised, readme.TEXT)[1]) if isinstance(promised, str) else promised
+    assert planned["train"] == planned["evaluate"] == expected
 
 
 def test_workflow_options_are_accepted() -> None:

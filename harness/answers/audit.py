@@ -208,7 +208,7 @@ def audit_text(audit: TaskAudit) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m harness.answers.audit", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
+    cli.add_run_dirs(parser)
     parser.add_argument("--task", metavar="NAME", help="this task only")
     parser.add_argument("--json", action="store_true", help="one JSON array instead of text")
     args = parser.parse_args(arguments)

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from evaluation import sets
 from evaluation.graders.choices import ChoiceScore
@@ -25,9 +22,9 @@ from harness.evaluate.task import grade_answers
 from harness.export import lm_eval, model_card
 from harness.files import write_json, write_jsonl
 from harness.provenance import git_state
-from harness.records.read import read_metrics, read_predictions
+from harness.records.read import read_metrics, read_predictions, recorded_evaluation
 from harness.records.training import has_weights
-from harness.schema.evaluation import EvaluationSpec, TaskSpec
+from harness.schema.evaluation import TaskSpec
 
 #: What a prediction has beside its verdicts; the choices where some are scored.
 _ANSWER = ("id", "prompt", "completion", "gold", "truncated", "tokens", "gold_nll", "gold_tokens")
@@ -49,11 +46,7 @@ def regrade(run_dir: Path, *, data_dir: str | None) -> dict[str, tuple[float | N
     """
     metrics = read_metrics(run_dir)
     at = run_dir / "metrics.json"
-    try:
-        tasks = EvaluationSpec.model_validate(metrics.get("evaluation")).tasks
-    except ValidationError as error:
-        first = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ConfigError(f"{at}: evaluation: found no settings of this form ({first}), expected those of a run") from None
+    tasks = recorded_evaluation(at, metrics.get("evaluation")).tasks
     results = {name: _regraded(run_dir, name, tasks[name], old, data_dir) for name, old in metrics["tasks"].items()}
     before = metrics["tasks"]
     after = {}
@@ -101,7 +94,7 @@ def _text(run_dir: Path, changes: Mapping[str, tuple[float | None, float | None]
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m harness.answers.regrade", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
+    cli.add_run_dirs(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="folder with local copies of the sets (default: the hub)")
     args = parser.parse_args(arguments)
     for run_dir in args.run_dirs:
@@ -110,4 +103,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    cli.run(main)

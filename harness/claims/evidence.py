@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.claims.verdicts import Part, Quantity, Range, of_difference
-from harness.experiment.runs import SweepRun, metric_of, pruning_metric, pruning_runs, sweep_runs, table_runs
+from harness.experiment.runs import SweepRun, metric_of, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
 from harness.records.matrices import check_same_answers, measured_matrix
 from harness.records.read import Loaded, RunRecord, load_records
+from harness.records.versioned import Recipe
 from harness.schema.evaluation import Metric
 from harness.schema.experiment import Experiment
 from harness.schema.run import RunSpec
@@ -36,13 +37,11 @@ class Evidence:
         self._records: dict[str, RunRecord | None] = {}
         self._tables: dict[str, Table] = {}
 
-    def records(self, runs: Iterable[RunSpec]) -> list[RunRecord]:
-        """The finished ones among ``runs``."""
-        runs = list(runs)
-        for run in runs:
-            if run.run_id not in self._records:
-                records = load_records([run], results=self.results, command=self.command, allow_missing=True).records
-                self._records[run.run_id] = records[0] if records else None
+    def records(self, runs: Sequence[RunSpec], *, allow_missing: bool = True) -> list[RunRecord]:
+        """The finished ones among ``runs``, each read once."""
+        new = [run for run in runs if run.run_id not in self._records]
+        loaded = load_records(new, results=self.results, command=self.command, allow_missing=allow_missing)
+        self._records |= {run.run_id: None for run in new} | {record.run.run_id: record for record in loaded.records}
         return [record for run in runs if (record := self._records[run.run_id]) is not None]
 
     def table(self, name: str) -> list[RunSpec]:
@@ -99,8 +98,7 @@ class Evidence:
         if table not in self._tables:
             runs = self.table(table)
             records = self.records(runs)
-            done = {record.run.run_id for record in records}
-            loaded = Loaded(records=records, missing=[run for run in runs if run.run_id not in done], stale=[])
+            loaded = Loaded(records=records, missing=[run for run in runs if self._records[run.run_id] is None], stale=[])
             self._tables[table] = build_table(self.experiment, table, runs, loaded)
         domains = {column.domain for column in self._tables[table].columns if column.domain}
         for one in self._tables[table].decisions():
@@ -148,7 +146,7 @@ class Evidence:
         for record in self.records(runs):
             path = record.folder / "adapter" / importance.FILE
             if not record.diverged and path.exists():
-                histories[record.run.seed] = importance.read(path)
+                histories[record.run.seed] = importance.read(path, Recipe.beside(self.command, record.folder / "train.json"))
         if not histories:
             raise Missing(f"no finished run of {method} with snapshots")
         return histories
@@ -172,13 +170,9 @@ class Evidence:
     @cached_property
     def _pruned(self) -> list[tuple[RunSpec, list[pruning.PruningCurve]]]:
         """The finished runs that have been pruned, with their curves, one for each task."""
-        spec = self.experiment.pruning
-        if spec is None:
-            return []
         records = [record for record in self.records(pruning_runs(self.experiment)) if not record.diverged]
         runs = [record.run for record in records if (record.folder / pruning.FILE).exists()]
-        metric = pruning_metric(self.experiment)
-        loaded = pruning.load(runs, spec, metric, results=self.results, command=self.command)
+        loaded = pruning.load(self.experiment, runs, results=self.results, command=self.command)
         return [(run, list(loaded[run.run_id].values())) for run in runs]
 
     def costs(self) -> dict[str, timing.TimingSummary]:

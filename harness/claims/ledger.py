@@ -10,7 +10,7 @@ from harness.claims.verdicts import Claim, judged
 from harness.cli import Config
 from harness.experiment.runs import all_runs, load_experiment, pruning_runs
 from harness.records import pruning, timing
-from harness.records.read import DEFAULT_RESULTS, load_records, run_folder
+from harness.records.read import DEFAULT_RESULTS, run_folder
 from harness.records.versioned import Recipe
 from harness.schema.experiment import Experiment
 
@@ -27,14 +27,13 @@ def load_claims(
         ConfigError: bad experiment, broken records, or runs or measurements that are missing.
     """
     experiment = load_experiment(config.files, config.overrides)
-    command = config.snakemake
+    evidence = Evidence(experiment, results=results, command=config.snakemake)
     if not allow_missing:
-        load_records(all_runs(experiment), results=results, command=command)
+        evidence.records(all_runs(experiment), allow_missing=False)
         measurements = [run_folder(run, results=results) / pruning.FILE for run in pruning_runs(experiment)]
         measurements += [results / experiment.name / timing.FILE] if experiment.timing else []
         for path in measurements:
             if not path.exists():
-                raise Recipe.workflow(command, path).missing(path)
+                raise Recipe.workflow(config.snakemake, path).missing(path)
     rules = experiment.comparisons
-    claims = all_claims(Evidence(experiment, results=results, command=command))
-    return experiment, judged(claims, margin=rules.margin, min_seeds=rules.min_seeds)
+    return experiment, judged(all_claims(evidence), margin=rules.margin, min_seeds=rules.min_seeds)

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from harness.claims.verdicts import METRICS, Claim, Part, Quantity, Range, Support
 from harness.schema.experiment import Experiment
 from harness.schema.fields import SCHEMA_VERSION
+from harness.statistics.comparison import count_seeds
 from harness.tables.markup import markdown_grid
 from harness.tables.words import NOTHING, amount, p_value, signed
 
@@ -29,12 +30,8 @@ def measured(quantity: Quantity) -> str:
     if quantity.low is None:
         interval = "(one seed: no interval)"
     dof = "" if quantity.dof is None else f", df {quantity.dof:.1f}"
-    seeds = "" if quantity.n_seeds is None else f", {_seeds(quantity.n_seeds)}"
+    seeds = "" if quantity.n_seeds is None else f", {count_seeds(quantity.n_seeds)}"
     return f"{_number(quantity.mean, quantity)} {interval}{unit}{dof}{seeds}"
-
-
-def _seeds(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} seeds"
 
 
 def expected(where: Range, quantity: Quantity | None) -> str:
@@ -88,7 +85,7 @@ def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:
             ["Claim", "Paper", "Ours", "Verdict"],
             [
                 [
-                    f"{claim.statement}{_stand_in(experiment, claim)}",
+                    _marked(experiment, claim),
                     f"{claim.paper} ({claim.source})",
                     "; ".join(f"{part.label}: {ours(part)}" for part in claim.parts),
                     word(claim),
@@ -98,7 +95,7 @@ def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:
         ),
     ]
     for claim in claims:
-        lines += ["", f"## {claim.statement}{_stand_in(experiment, claim)}", "", f"**{word(claim)}** · {claim.source}", ""]
+        lines += ["", f"## {_marked(experiment, claim)}", "", f"**{word(claim)}** · {claim.source}", ""]
         lines += [f"Paper: {claim.paper}.", "", f"Test: {claim.test}", ""]
         rows = [
             [
@@ -116,9 +113,12 @@ def markdown(experiment: Experiment, claims: Sequence[Claim]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _stand_in(experiment: Experiment, claim: Claim) -> str:
-    stand_in = claim.model is not None and experiment.models[claim.model].is_stand_in
-    return " [stand-in]" if stand_in else ""
+def _is_of_a_stand_in(experiment: Experiment, claim: Claim) -> bool:
+    return claim.model is not None and experiment.models[claim.model].replaces_the_papers
+
+
+def _marked(experiment: Experiment, claim: Claim) -> str:
+    return claim.statement + (" [stand-in]" if _is_of_a_stand_in(experiment, claim) else "")
 
 
 def record(experiment: Experiment, claims: Sequence[Claim]) -> dict[str, Any]:
@@ -126,9 +126,5 @@ def record(experiment: Experiment, claims: Sequence[Claim]) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,
-        "claims": [
-            asdict(claim)
-            | {"word": word(claim), "stand_in": claim.model is not None and experiment.models[claim.model].is_stand_in}
-            for claim in claims
-        ],
+        "claims": [asdict(claim) | {"word": word(claim), "stand_in": _is_of_a_stand_in(experiment, claim)} for claim in claims],
     }

@@ -7,9 +7,6 @@ Every command has the arguments of its module. What a command needs beyond them 
 from __future__ import annotations
 
 import argparse
-import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness import cli
@@ -19,44 +16,21 @@ from harness.errors import ConfigError
 from harness.fetch import __main__ as fetch
 from harness.figures import __main__ as figure
 from harness.plan import __main__ as plan
-from harness.report import arguments as about
+from harness.report import __main__ as report
+from harness.report import trace
 from harness.tables import __main__ as table
-from harness.tables.arguments import add_table_arguments
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """One word after ``beamlora``."""
-
-    description: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    #: Its function ``execute`` takes the parsed arguments and returns the exit status.
-    module: str
-    #: Whether it reads or writes folders of the checkout, which then must be the current folder.
-    in_checkout: bool = True
-
 
 COMMANDS = {
-    "demo": Command(description=demo.DESCRIPTION, add_arguments=demo.add_arguments, module="harness.command.demo"),
-    "table": Command(description=table.DESCRIPTION, add_arguments=add_table_arguments, module="harness.tables.__main__"),
-    "figure": Command(description=figure.DESCRIPTION, add_arguments=figure.add_arguments, module="harness.figures.__main__"),
-    "fetch": Command(description=fetch.DESCRIPTION, add_arguments=fetch.add_arguments, module="harness.fetch.__main__"),
-    "plan": Command(description=plan.DESCRIPTION, add_arguments=plan.add_arguments, module="harness.plan.__main__"),
-    "trace": Command(description=about.TRACE, add_arguments=about.add_trace_arguments, module="harness.report.trace"),
-    "report": Command(description=about.REPORT, add_arguments=about.add_report_arguments, module="harness.report.__main__"),
-    "check": Command(description=about.CHECK, add_arguments=about.add_check_arguments, module="harness.report.__main__"),
-    "compare": Command(
-        description=compare.DESCRIPTION,
-        add_arguments=compare.add_arguments,
-        module="harness.compare.__main__",
-        in_checkout=False,
-    ),
-    "doctor": Command(
-        description=doctor.DESCRIPTION,
-        add_arguments=doctor.add_arguments,
-        module="harness.command.doctor",
-        in_checkout=False,  # which it finds, among other things
-    ),
+    "demo": demo.COMMAND,
+    "table": table.COMMAND,
+    "figure": figure.COMMAND,
+    "fetch": fetch.COMMAND,
+    "plan": plan.COMMAND,
+    "trace": trace.COMMAND,
+    "report": report.COMMAND,
+    "check": report.CHECK,
+    "compare": compare.COMMAND,
+    "doctor": doctor.COMMAND,
 }
 
 
@@ -95,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = COMMANDS[args.command]
     if command.in_checkout:
         require_checkout()
-    return importlib.import_module(command.module).execute(args)
+    return command.execute(args)
 
 
 def entry() -> None:

@@ -7,9 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from harness import cli
 from harness.errors import ConfigError
-
-DESCRIPTION = "LoRA against BeamLoRA on a small stand-in: a minute, no network. Further arguments go to Snakemake."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,3 +34,7 @@ def execute(args: argparse.Namespace) -> int:
     command = words(args.snakemake)
     sys.stdout.flush()
     os.execv(command[0], command)
+
+
+DESCRIPTION = "LoRA against BeamLoRA on a small stand-in: a minute, no network. Further arguments go to Snakemake."
+COMMAND = cli.Command("harness.command.demo", DESCRIPTION, add_arguments, execute)

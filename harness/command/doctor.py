@@ -8,8 +8,6 @@ from dataclasses import asdict
 
 from harness import cli
 
-DESCRIPTION = "What stands in the way of a run on this machine, and what mends it. Exit status 1: something does."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -33,12 +31,10 @@ def execute(args: argparse.Namespace) -> int:
     return int(faults > 0)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.command.doctor", description=DESCRIPTION)
-    add_arguments(parser)
-    return execute(parser.parse_args(arguments))
-
+DESCRIPTION = "What stands in the way of a run on this machine, and what mends it. Exit status 1: something does."
+#: The checkout is one of the things that it looks for.
+COMMAND = cli.Command("harness.command.doctor", DESCRIPTION, add_arguments, execute, in_checkout=False)
+main = COMMAND.main
 
 if __name__ == "__main__":
     cli.run(main)

@@ -8,8 +8,6 @@ from pathlib import Path
 from harness import cli
 from harness.errors import ConfigError
 
-DESCRIPTION = "Compare two sets of answers to the same items: files of lm-eval or Inspect AI, or runs of this project."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -66,12 +64,9 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.compare", description=DESCRIPTION)
-    add_arguments(parser)
-    return execute(parser.parse_args(argv))
-
+DESCRIPTION = "Compare two sets of answers to the same items: files of lm-eval or Inspect AI, or runs of this project."
+COMMAND = cli.Command("harness.compare", DESCRIPTION, add_arguments, execute, in_checkout=False)
+main = COMMAND.main
 
 if __name__ == "__main__":
     cli.run(main)

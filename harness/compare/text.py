@@ -9,15 +9,11 @@ from typing import Any
 from harness.compare.paired import MIN_SEEDS, Result, Scores, Task
 from harness.schema.evaluation import Metric
 from harness.statistics import stats
+from harness.statistics.comparison import count_seeds
 from harness.tables import words
 
 #: Items listed for each direction; the record has all.
 SHOWN = 5
-_UNLIKE = "  NOT GRADED ALIKE: by the records the graders' code differs between models, or is known of some models only"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def _scale(result: Result) -> Metric:
@@ -83,7 +79,7 @@ def report(result: Result) -> str:
     how = "" if pairs == 1 else ", paired by seed" if result.by_seed else ", paired in the order given"
     unit = "per cent and points" if result.fractions else "units of the metric"
     less = ", less is better" if result.less_is_better else ""
-    lines = [f"A {words.MINUS} B, {_seeds(pairs)}{how}; {unit}{less}; [..] is a 95 % interval"]
+    lines = [f"A {words.MINUS} B, {count_seeds(pairs)}{how}; {unit}{less}; [..] is a 95 % interval"]
     lines += [f"  {first.path} {words.MINUS} {second.path}" for first, second in result.pairs]
     for task in result.tasks:
         others = f" (also there: {', '.join(task.other_metrics)})" if task.other_metrics else ""

@@ -115,7 +115,7 @@ def contamination_summary(
     *,
     data_dir: str | None,
     cache_dir: Path,
-    training_sha256: str | None = None,
+    training_sha256: str,
 ) -> dict[str, dict[str, Any]]:
     """What a run's record says about contamination: task -> n, exact, near, ngram, share and ids.
 
@@ -123,16 +123,12 @@ def contamination_summary(
 
     Args:
         records: the records that each task is asked, already cut to its limit.
-        training_sha256: ``source_fingerprint`` of the rows trained on (train.json: data.sha256). With it the training set
-            is only read where the cache has no answer.
+        training_sha256: ``source_fingerprint`` of the rows trained on (train.json: data.sha256). The training set is only
+            read where the cache has no answer.
 
     Raises:
         ConfigError: the training set cannot be read, lacks a field, or is no longer what was trained on.
     """
-    training: list[Record] | None = None
-    if training_sha256 is None:
-        training = load_records(data.source, data_dir=data_dir, limit=data.limit)
-        training_sha256 = source_fingerprint(training)
     paths = {
         name: cache_dir / f"overlap-{_key(data.format, training_sha256, tasks[name].format, rows)}.json"
         for name, rows in records.items()
@@ -140,9 +136,8 @@ def contamination_summary(
     found = {name: files.read_or_set_aside(path, _read_summary) for name, path in paths.items()}
     missing = {name: (tasks[name].format, rows) for name, rows in records.items() if found[name] is None}
     if missing:
-        if training is None:
-            training = load_records(data.source, data_dir=data_dir, limit=data.limit)
-            _check_same(training, training_sha256)
+        training = load_records(data.source, data_dir=data_dir, limit=data.limit)
+        _check_same(training, training_sha256)
         try:
             overlap = find_overlap(training, data.format, missing)
         except ValueError as error:

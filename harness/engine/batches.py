@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from harness.models.output_layer import float32_head
+from harness.models.output_layer import evaluation_mode, float32_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,10 +37,5 @@ def batches(
 @contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode and logits in float32; the mode and the head that the model had are restored."""
-    was_training = model.training
-    model.eval()
-    try:
-        with float32_head(model):
-            yield
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), float32_head(model):
+        yield

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
+from harness.evaluate.base import summary
 from harness.evaluate.run import evaluate_run
 from harness.experiment.runs import load_run
 from harness.files import require_writable
@@ -26,9 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     experiment, spec = load_run(config.files, config.overrides, args.run)
     require_writable(args.run_dir / "metrics.json")
     record = evaluate_run(spec, run_dir=args.run_dir, models_dir=args.models_dir, data_dir=experiment.data_dir)
-    for name, task in record["tasks"].items():
-        accuracy = "" if task["accuracy"] is None else f"accuracy {100 * task['accuracy']:.1f} % ({task['grader']}), "
-        print(f"{spec.run_id} {name}: {accuracy}gold NLL {task['gold_nll']:.3f} of {task['n']} examples")
+    print(summary(record), end="")
     if record["status"] == "success":
         from harness.export import lm_eval, model_card
 
@@ -38,4 +36,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    run(main)

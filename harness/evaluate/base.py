@@ -6,70 +6,25 @@ What fine-tuning starts from, asked and graded like every run. Writes ``predicti
 from __future__ import annotations
 
 import argparse
-import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from harness.cli import add_config_arguments, add_models_argument, parse_config, run
-from harness.errors import ConfigError, within
-from harness.evaluate.finished_tasks import FinishedTasks
-from harness.evaluate.run import UNFINISHED, evaluate_tasks
-from harness.evaluate.task import check_task
+from harness.evaluate.run import evaluate_base
 from harness.experiment.runs import load_experiment
 from harness.export import lm_eval
-from harness.files import require_writable, write_json
+from harness.files import require_writable
 from harness.schema.evaluation import Protocol
-from harness.schema.experiment import Experiment
-from harness.schema.fields import SCHEMA_VERSION
 
 
-def evaluate_base(
-    experiment: Experiment, *, model_key: str, protocol: Protocol, run_dir: Path, models_dir: Path
-) -> dict[str, Any]:
-    """Evaluate one base model on the tasks of ``experiment.base_evaluation`` under one protocol.
-
-    Returns:
-        What was written to metrics.json.
-
-    Raises:
-        ConfigError: the experiment asks for no such evaluation, or bad input of a task.
-        harness.evaluate.run.TaskError: a task failed otherwise; finished ones are kept for the next attempt.
-    """
-    from harness.models.load import base_model_hash, load_base_for_evaluation
-
-    asked = experiment.base_evaluation
-    if asked is None or model_key not in asked.models or protocol not in asked.protocols:
-        stated = "nothing" if asked is None else f"models {list(asked.models)} and protocols {list(asked.protocols)}"
-        raise ConfigError(f"base_evaluation: found {stated}, expected model {model_key!r} under protocol {protocol!r}")
-    evaluation = asked.evaluation(protocol)
-    for name, task in evaluation.tasks.items():
-        with within("evaluation", "tasks", name):
-            check_task(task)
-    model = experiment.models[model_key]
-    start, processor = time.perf_counter(), time.process_time()
-    weights = base_model_hash(model_key, model, models_dir=models_dir)
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": f"base/{model_key}/{protocol}",
-        "experiment": experiment.name,
-        "status": "success",
-        "model": model.model_dump(mode="json"),
-        "base_model_hash": weights,
-        "evaluation": evaluation.model_dump(mode="json"),
-    }
-    record |= evaluate_tasks(
-        evaluation,
-        load=lambda: load_base_for_evaluation(model_key, model, models_dir=models_dir, dtype=evaluation.dtype),
-        weights=weights,
-        folder=run_dir,
-        data_dir=experiment.data_dir,
-        title=f"evaluate {model_key} ({protocol})",
-    )
-    record |= {"wall_time_s": time.perf_counter() - start, "cpu_time_s": time.process_time() - processor}
-    write_json(run_dir / "metrics.json", record)
-    FinishedTasks(run_dir / UNFINISHED).clear()
-    return record
+def summary(record: Mapping[str, Any]) -> str:
+    """Each task's numbers, as both commands print them."""
+    lines = []
+    for name, task in record["tasks"].items():
+        accuracy = "" if task["accuracy"] is None else f"accuracy {100 * task['accuracy']:.1f} % ({task['grader']}), "
+        lines.append(f"{record['run_id']} {name}: {accuracy}gold NLL {task['gold_nll']:.3f} of {task['n']} examples\n")
+    return "".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,11 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         experiment, model_key=args.model, protocol=args.protocol, run_dir=args.run_dir, models_dir=args.models_dir
     )
     lm_eval.write(args.run_dir)
-    for name, task in record["tasks"].items():
-        accuracy = "" if task["accuracy"] is None else f"accuracy {100 * task['accuracy']:.1f} % ({task['grader']}), "
-        print(f"{record['run_id']} {name}: {accuracy}gold NLL {task['gold_nll']:.3f} of {task['n']} examples")
+    print(summary(record), end="")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    run(main)

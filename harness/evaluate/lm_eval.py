@@ -13,7 +13,6 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,16 +139,6 @@ def load_tasks(spec: LmEvalSpec, **index: Any) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- running
 
 
-@contextmanager
-def kept_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Puts the model back into its mode: lm-eval leaves it in evaluation mode."""
-    was_training = model.training
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
@@ -197,28 +186,26 @@ def evaluate(lm: HFLM, tasks: Mapping[str, Any], *, limit: int | None = None, nu
 
 
 def run_lm_eval(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: LmEvalSpec, *, tasks: Mapping[str, Any] | None = None
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: LmEvalSpec, *, tasks: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Evaluate the tasks of ``spec``. The model's train mode is restored; the seeds of Python, NumPy and torch are lm-eval's
     afterwards.
 
     Args:
-        tasks: what ``load_tasks`` gave; loaded here if missing.
+        tasks: what ``load_tasks`` gave.
 
     Returns:
         For each task: ``metrics`` (lm-eval's names, ``acc,none`` and ``acc_stderr,none``; None where lm-eval has no number),
         ``samples`` (in the form of ``samples_*.jsonl``), ``version``, ``n``, ``n_original`` (without the limit),
         ``num_fewshot`` and ``higher_is_better``. A group has no samples, the sum of its tasks' n, and ``subtasks``.
-
-    Raises:
-        ConfigError: see ``load_tasks``.
     """
-    loaded = tasks if tasks is not None else load_tasks(spec)
     from lm_eval.models.huggingface import HFLM
 
-    with kept_mode(model):
+    from harness.models.output_layer import evaluation_mode
+
+    with evaluation_mode(model):
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=spec.batch_size)
-        results = evaluate(lm, loaded, limit=spec.limit, num_fewshot=spec.num_fewshot)
+        results = evaluate(lm, tasks, limit=spec.limit, num_fewshot=spec.num_fewshot)
     # A group without an aggregate of its own has no sample_len: it is only a name for its tasks.
     return {name: _task_result(name, result, results) for name, result in results["results"].items() if "sample_len" in result}
 

@@ -207,8 +207,9 @@ def compare(
     from lm_eval.models.huggingface import HFLM
 
     from harness.data.load import load_records
-    from harness.evaluate.lm_eval import evaluate, kept_mode
+    from harness.evaluate.lm_eval import evaluate
     from harness.evaluate.task import evaluate_task
+    from harness.models.output_layer import evaluation_mode
 
     by_format = {task.format: task for task in recorded.tasks.values()} if recorded is not None else {}
     one_by_one = str(model.dtype) != "torch.float32"
@@ -219,7 +220,7 @@ def compare(
         rows_asked = limit or (own.limit if own is not None else None)
         size = batch_size or (1 if one_by_one else own.batch_size if own is not None else BATCH_SIZE)
         spec = spec.model_copy(update={"batch_size": size, "batch_effect_rows": 0})
-        with kept_mode(model):
+        with evaluation_mode(model):
             lm = (
                 HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
                 if spec.prompt_template == CONTINUATION
@@ -254,8 +255,8 @@ def _recorded(run_dir: Path, models_dir: Path) -> _Subject:
 
     metrics = read_metrics(run_dir)
     training = read_training(run_dir) if (run_dir / "train.json").is_file() else None
+    evaluation = recorded_evaluation(run_dir / "metrics.json", metrics.get("evaluation"))
     try:
-        evaluation = recorded_evaluation(metrics["evaluation"])
         about = {"run": f"{metrics['experiment']}/{metrics['run_id']}"}
         if training is not None:
             spec = RunSpec.model_validate(training["spec"])

@@ -1,4 +1,4 @@
-"""Evaluate one trained run on every task of its domain: ``python -m harness.evaluate --run ID --run-dir DIR``.
+"""Evaluate one trained run on every task of its domain, or a base model as it is.
 
 The model is loaded once. Each task writes ``predictions/<task>.jsonl``; ``metrics.json`` is written last and whole. Where a
 task fails, the finished ones are kept for the next attempt.
@@ -32,6 +32,8 @@ from harness.threads import limit_threads
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.schema.evaluation import Protocol
+    from harness.schema.experiment import Experiment
 
 #: Where a run's folder keeps finished tasks until all are.
 UNFINISHED = ".unfinished-evaluation"
@@ -52,49 +54,93 @@ def evaluate_run(spec: RunSpec, *, run_dir: Path, models_dir: Path, data_dir: st
         ConfigError: no training record that can be used, or bad input of a task.
         TaskError: a task failed otherwise.
     """
-    for name, task in spec.evaluation.tasks.items():
-        with within("evaluation", "tasks", name):
-            check_task(task)
-    start, processor = time.perf_counter(), time.process_time()
-    trained = read_training(run_dir)
-    record: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": spec.run_id,
-        "experiment": spec.experiment,
-        "status": trained["status"],
-        "evaluation": spec.evaluation.model_dump(mode="json"),
-    }
-    if record["status"] == "diverged":
-        (run_dir / "predictions").mkdir(parents=True, exist_ok=True)
-        record["tasks"] = {}
-    else:
-        from harness.models.load import load_for_evaluation
+    with _recorded(spec.evaluation, run_dir) as record:
+        trained = read_training(run_dir)
+        record |= {
+            "run_id": spec.run_id,
+            "experiment": spec.experiment,
+            "status": trained["status"],
+            "evaluation": spec.evaluation.model_dump(mode="json"),
+        }
+        if record["status"] == "diverged":
+            (run_dir / "predictions").mkdir(parents=True, exist_ok=True)
+            record["tasks"] = {}
+        else:
+            from harness.data.contamination import contamination_summary
+            from harness.models.load import load_for_evaluation
 
-        record |= evaluate_tasks(
-            spec.evaluation,
-            load=lambda: load_for_evaluation(spec, adapter_dir=require_artefact(run_dir, trained), models_dir=models_dir),
-            # A training record is written once for each adapter, and holds times: another training, another record.
-            weights=file_sha256(run_dir / "train.json"),
-            folder=run_dir,
-            data_dir=data_dir,
-            title=f"evaluate {spec.run_id}",
-            overlap=lambda records: _contamination(spec, records, trained_on=trained["data"]["sha256"], data_dir=data_dir),
-        )
-    record |= {"wall_time_s": time.perf_counter() - start, "cpu_time_s": time.process_time() - processor}
-    write_json(run_dir / "metrics.json", record)
-    FinishedTasks(run_dir / UNFINISHED).clear()
+            record |= evaluate_tasks(
+                spec.evaluation,
+                load=lambda: load_for_evaluation(spec, adapter_dir=require_artefact(run_dir, trained), models_dir=models_dir),
+                # A training record is written once for each adapter, and holds times: another training, another record.
+                weights=file_sha256(run_dir / "train.json"),
+                folder=run_dir,
+                data_dir=data_dir,
+                title=f"evaluate {spec.run_id}",
+                overlap=lambda records: contamination_summary(
+                    spec.data,
+                    spec.evaluation.tasks,
+                    records,
+                    data_dir=data_dir,
+                    cache_dir=CACHE,
+                    training_sha256=trained["data"]["sha256"],
+                ),
+            )
     return record
 
 
-def _contamination(
-    spec: RunSpec, records: Mapping[str, Sequence[dict[str, Any]]], *, trained_on: str, data_dir: str | None
+def evaluate_base(
+    experiment: Experiment, *, model_key: str, protocol: Protocol, run_dir: Path, models_dir: Path
 ) -> dict[str, Any]:
-    """What of each test set the run was trained on."""
-    from harness.data.contamination import contamination_summary
+    """Evaluate one base model, as it is, on the tasks of ``experiment.base_evaluation`` under one protocol.
 
-    return contamination_summary(
-        spec.data, spec.evaluation.tasks, records, data_dir=data_dir, cache_dir=CACHE, training_sha256=trained_on
-    )
+    Returns:
+        What was written to metrics.json.
+
+    Raises:
+        ConfigError: the experiment asks for no such evaluation, or bad input of a task.
+        TaskError: a task failed otherwise; finished ones are kept for the next attempt.
+    """
+    from harness.models.load import base_model_hash, load_base_for_evaluation
+
+    asked = experiment.base_evaluation
+    if asked is None or model_key not in asked.models or protocol not in asked.protocols:
+        stated = "nothing" if asked is None else f"models {list(asked.models)} and protocols {list(asked.protocols)}"
+        raise ConfigError(f"base_evaluation: found {stated}, expected model {model_key!r} under protocol {protocol!r}")
+    evaluation, model = asked.evaluation(protocol), experiment.models[model_key]
+    with _recorded(evaluation, run_dir) as record:
+        weights = base_model_hash(model_key, model, models_dir=models_dir)
+        record |= {
+            "run_id": f"base/{model_key}/{protocol}",
+            "experiment": experiment.name,
+            "status": "success",
+            "model": model.model_dump(mode="json"),
+            "base_model_hash": weights,
+            "evaluation": evaluation.model_dump(mode="json"),
+        }
+        record |= evaluate_tasks(
+            evaluation,
+            load=lambda: load_base_for_evaluation(model_key, model, models_dir=models_dir, dtype=evaluation.dtype),
+            weights=weights,
+            folder=run_dir,
+            data_dir=experiment.data_dir,
+            title=f"evaluate {model_key} ({protocol})",
+        )
+    return record
+
+
+@contextmanager
+def _recorded(evaluation: EvaluationSpec, folder: Path) -> Iterator[dict[str, Any]]:
+    """A record to fill in, of tasks that are checked first; afterwards it is written, with the time that it took."""
+    for name, task in evaluation.tasks.items():
+        with within("evaluation", "tasks", name):
+            check_task(task)
+    start, processor = time.perf_counter(), time.process_time()
+    record: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+    yield record
+    record |= {"wall_time_s": time.perf_counter() - start, "cpu_time_s": time.process_time() - processor}
+    write_json(folder / "metrics.json", record)
+    FinishedTasks(folder / UNFINISHED).clear()
 
 
 def evaluate_tasks(
@@ -108,7 +154,7 @@ def evaluate_tasks(
     overlap: Callable[[Mapping[str, Sequence[dict[str, Any]]]], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Evaluate every task of a suite, but for those that an earlier attempt finished, and write their predictions to
-    ``folder/predictions``. The caller writes the record and then clears ``FinishedTasks``.
+    ``folder/predictions``.
 
     Args:
         load: gives model and tokenizer; called once, if at all.
@@ -163,7 +209,7 @@ def evaluate_tasks(
             write_jsonl(predictions, result.predictions)
             metrics[name] = result.metrics | {"data_sha256": fingerprint, "predictions_bytes": predictions.stat().st_size}
     lm_eval: dict[str, Any] | None = None
-    if evaluation.lm_eval is not None:
+    if evaluation.lm_eval is not None and outside is not None:
         model, tokenizer = loaded()
         with _naming("lm_eval", kept=tuple(metrics)):
             lm_eval = run_lm_eval(model, tokenizer, evaluation.lm_eval, tasks=outside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evaluation import sets
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.engine.process import VLLM
-    from harness.evaluate.answers import Answers
-
-#: Called with (done, total, note) as a task proceeds.
-Report = Callable[[int, int, str], None]
+    from harness.evaluate.answers import Answers, Report
 
 
 def check_task(task: TaskSpec) -> None:

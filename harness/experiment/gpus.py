@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import methods
 from harness.errors import ConfigError, KeyPath
-from harness.experiment.resolve import overrides_for
+from harness.experiment.resolve import overrides_for, where_of
 from harness.schema.experiment import Experiment
 from harness.schema.run import RunSpec
 
@@ -62,12 +62,11 @@ def why_not(run: RunSpec, processes: int) -> str | None:
 
 def _resolved(experiment: Experiment, run: RunSpec) -> tuple[int, KeyPath]:
     """The number, and the key that gives it: of the last override for the run, its method, its domain or the experiment."""
-    method = run.method.key.partition(".")[0]  # without the point of a sweep
+    where = where_of(run)
     layers: list[tuple[int | None, KeyPath]] = [
         (experiment.gpus, ("gpus",)),
         (experiment.domains[run.domain].gpus, ("domains", run.domain, "gpus")),
-        (experiment.methods[method].gpus, ("methods", method, "gpus")),
+        (experiment.methods[where["method"]].gpus, ("methods", where["method"], "gpus")),
     ]
-    matching = overrides_for(experiment, domain=run.domain, model=run.model_key, method=method)
-    layers += [(override.gpus, ("overrides", i, "gpus")) for i, override in matching.items()]
+    layers += [(override.gpus, ("overrides", i, "gpus")) for i, override in overrides_for(experiment, **where).items()]
     return [(gpus, key) for gpus, key in layers if gpus is not None][-1]

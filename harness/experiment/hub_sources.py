@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.errors import KeyPath
-from harness.experiment.runs import all_runs, model_keys, timing_runs
+from harness.experiment.runs import all_asked, all_runs, model_keys, timing_runs
 from harness.schema.base_models import HubModel
 from harness.schema.data import DataSource, FileData, local_file
 from harness.schema.experiment import Experiment
@@ -38,19 +38,9 @@ def _models(experiment: Experiment) -> Iterator[HubSource]:
 
 
 def _sets(experiment: Experiment) -> Iterator[HubSource]:
-    for keys, source in _data(experiment):
+    runs = (*all_runs(experiment), *timing_runs(experiment).values())
+    read: list[tuple[KeyPath, DataSource]] = [(("domains", run.domain, "train"), run.data.source) for run in runs]
+    read += [(asked.keys, asked.task.source) for asked in all_asked(experiment, runs)]
+    for keys, source in read:
         if isinstance(source, FileData) and local_file(source, data_dir=experiment.data_dir) is None:
             yield HubSource(kind="dataset", name=source.hub_id, revision=source.revision, at=(*keys, "source", "revision"))
-
-
-def _data(experiment: Experiment) -> Iterator[tuple[KeyPath, DataSource]]:
-    for run in (*all_runs(experiment), *timing_runs(experiment).values()):
-        yield ("domains", run.domain, "train"), run.data.source
-        for name, task in run.evaluation.tasks.items():
-            yield ("domains", run.domain, "evaluation", "tasks", name), task.source
-    base = experiment.base_evaluation
-    if base is None:
-        return
-    for protocol in base.protocols:
-        for name, task in base.evaluation(protocol).tasks.items():
-            yield ("base_evaluation", "tasks", name), task.source

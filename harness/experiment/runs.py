@@ -18,7 +18,7 @@ from harness.experiment.resolve import check_names, check_overrides, resolve_run
 from harness.experiment.yaml_file import placed, read_yaml, validate, with_named_keys
 from harness.schema.base_models import BuiltModel
 from harness.schema.evaluation import BaseEvaluationSpec, EvaluationSpec, Metric, Protocol, Split, TaskSpec, judged_by
-from harness.schema.experiment import Experiment, PruningSpec, TableSpec
+from harness.schema.experiment import Experiment, TableSpec
 from harness.schema.fields import BASELINE, SUBJECT
 from harness.schema.run import RunSpec
 
@@ -213,14 +213,7 @@ def metric_of(runs: Iterable[RunSpec], split: Split = "test") -> Metric:
 def pruning_metric(experiment: Experiment) -> Metric:
     """By what pruned runs are judged."""
     spec, runs = experiment.pruning, pruning_runs(experiment)
-    return judged_by(task for run in runs if spec is not None for task in pruned_tasks(run, spec).values())
-
-
-def pruned_tasks(run: RunSpec, pruning: PruningSpec) -> dict[str, TaskSpec]:
-    """The tasks that a pruned run is asked, with the number of rows to ask."""
-    limit = {} if pruning.limit is None else {"limit": pruning.limit}
-    names = pruning.tasks or run.evaluation.on("test")
-    return {name: run.evaluation.tasks[name].model_copy(update=limit) for name in names}
+    return judged_by(task for run in runs if spec is not None for task in spec.tasks_of(run.evaluation).values())
 
 
 def timing_runs(experiment: Experiment) -> dict[str, RunSpec]:
@@ -328,6 +321,29 @@ def base_evaluations(experiment: Experiment) -> list[BaseEvaluation]:
         return []
     return [
         BaseEvaluation(model_key=model, protocol=protocol, spec=spec) for model in spec.models for protocol in spec.protocols
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedTask:
+    """A task that a model is asked, after fine-tuning or as it is, and the keys under which it stands."""
+
+    keys: KeyPath
+    model_key: str
+    task: TaskSpec
+
+
+def all_asked(experiment: Experiment, runs: Iterable[RunSpec]) -> list[AskedTask]:
+    """The tasks of ``runs``, each once for a model, and those of base models."""
+    of_runs = {(run.domain, run.model_key): run.evaluation for run in runs}
+    evaluations: list[tuple[KeyPath, str, EvaluationSpec]] = [
+        *((("domains", domain, "evaluation"), model, spec) for (domain, model), spec in of_runs.items()),
+        *((("base_evaluation",), base.model_key, base.evaluation) for base in base_evaluations(experiment)),
+    ]
+    return [
+        AskedTask(keys=(*keys, "tasks", name), model_key=model, task=task)
+        for keys, model, evaluation in evaluations
+        for name, task in evaluation.tasks.items()
     ]
 
 

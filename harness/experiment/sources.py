@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from harness.errors import KeyPath
-from harness.schema.evaluation import InferenceSpec
 
 #: Tag -> what it says.
 TAGS = {
@@ -129,35 +128,6 @@ def _has_mapping(node: yaml.Node) -> bool:
     if isinstance(node, yaml.MappingNode):
         return True
     return isinstance(node, yaml.SequenceNode) and any(_has_mapping(item) for item in node.value)
-
-
-def is_setting(path: KeyPath) -> bool:
-    """Whether a key says how runs are trained, evaluated or chosen, rather than what a set or a model is and is called."""
-    match path:
-        case ("seeds" | "protocol" | "training" | "adapter", *_):
-            return True
-        case ("domains", _, "train", key, *_):
-            return key not in ("source", "format")
-        case ("domains", _, "training" | "adapter", *_):
-            return True
-        case ("domains", _, "evaluation", key):
-            return key == "protocol" or key in InferenceSpec.model_fields
-        case ("domains", _, "evaluation", "tasks", _, key, *_):
-            return key not in ("source", "format", "split")
-        case ("methods" | "overrides", _, "settings" | "training", *_) | ("sweeps", _, "points", *_):
-            return True
-        case ("pruning" | "timing", "limit" | "fractions" | "rounds" | "steps" | "warmup_steps"):
-            return True
-    return False
-
-
-def untagged(path: Path) -> list[str]:
-    """The settings of a file that have no source: ``line: dotted key``."""
-    return [
-        f"{source.line}: {'.'.join(map(str, key))}"
-        for key, source in read_sources([path]).items()
-        if is_setting(key) and not source.tags
-    ]
 
 
 def source_of(sources: Mapping[KeyPath, Source], path: KeyPath | None) -> Source:

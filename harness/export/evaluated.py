@@ -2,54 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from evaluation import sets
-from evaluation.sets.base import EvaluationSet
-from evaluation.sets.columns import Columns
-from harness import reported
+from harness import cli, reported
 from harness.errors import ConfigError
+from harness.records.read import read_metrics, read_predictions, recorded_evaluation
 from harness.records.training import FILE, read_training
 from harness.schema.base_models import BaseModelSpec, HubModel
+from harness.schema.evaluation import TaskSpec
+from harness.schema.run import RunSpec
 
 
-def created(run_dir: Path, metrics: Mapping[str, Any]) -> datetime:
-    """When the run was evaluated, or else trained.
+@dataclass(frozen=True)
+class Evaluated:
+    """The records in the folder of an evaluated run, or of a base model that was evaluated as it is."""
 
-    Raises:
-        ConfigError: neither record has a date.
-    """
-    text = metrics.get("created_at")
-    if text is None and (run_dir / FILE).is_file():
-        text = read_training(run_dir).get("created_at")
-    try:
-        return datetime.fromisoformat(str(text)).astimezone(UTC)
-    except ValueError:
-        raise ConfigError(f"{run_dir / 'metrics.json'}: created_at: found {text!r}, expected an ISO 8601 date") from None
+    folder: Path
 
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json, as ``read_metrics`` gives it."""
+        return read_metrics(self.folder)
 
-def set_of(run_dir: Path, task: str, spec: Mapping[str, Any]) -> EvaluationSet:
-    """The evaluation set of a task as ``metrics.json`` has it.
+    @cached_property
+    def train(self) -> dict[str, Any] | None:
+        """The content of train.json; None of a base model, or where the folder holds none."""
+        is_base = self.metrics.get("model") is not None
+        return None if is_base or not (self.folder / FILE).is_file() else read_training(self.folder)
 
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    try:
-        format = spec["format"]
-        return sets.get(format if isinstance(format, str) else Columns.model_validate(format))
-    except KeyError as error:
-        raise ConfigError(f"{run_dir / 'metrics.json'}: evaluation.tasks.{task}.format: {error.args[0]}") from None
+    @cached_property
+    def spec(self) -> RunSpec | None:
+        """What was trained; None where ``train`` is."""
+        return None if self.train is None else RunSpec.model_validate(self.train["spec"])
 
+    @cached_property
+    def model(self) -> BaseModelSpec:
+        """What was fine-tuned, or evaluated as it is.
 
-def base_model(run_dir: Path, metrics: Mapping[str, Any]) -> BaseModelSpec | None:
-    """What was fine-tuned, or evaluated as it is. None: the records do not say."""
-    content = metrics.get("model")
-    if content is None and (run_dir / FILE).is_file():
-        content = read_training(run_dir)["spec"]["model"]
-    return None if content is None else BaseModelSpec.model_validate(content)
+        Raises:
+            MissingRecord: metrics.json does not say, and there is no train.json.
+        """
+        content = self.metrics.get("model") or read_training(self.folder)["spec"]["model"]
+        return BaseModelSpec.model_validate(content)
+
+    @property
+    def stand_in(self) -> str | None:
+        """What the numbers do not say, of a stand-in; None also where the records do not say what the model is."""
+        return stand_in_notice(self.model) if self.train or self.metrics.get("model") else None
+
+    @cached_property
+    def tasks(self) -> dict[str, TaskSpec]:
+        """What was asked.
+
+        Raises:
+            ConfigError: metrics.json does not say, or not in this form.
+        """
+        return recorded_evaluation(self.folder / "metrics.json", self.metrics.get("evaluation")).tasks
+
+    @cached_property
+    def created(self) -> datetime:
+        """When the run was evaluated, or else trained.
+
+        Raises:
+            ConfigError: neither record has a date.
+        """
+        text = self.metrics.get("created_at") or (self.train or {}).get("created_at")
+        try:
+            return datetime.fromisoformat(str(text)).astimezone(UTC)
+        except ValueError:
+            at = self.folder / "metrics.json"
+            raise ConfigError(f"{at}: created_at: found {text!r}, expected an ISO 8601 date") from None
+
+    def rows(self, task: str, *, fields: Sequence[str]) -> list[dict[str, Any]]:
+        """A task's predictions, as ``read_predictions`` gives them.
+
+        Raises:
+            ConfigError: also where they are not as many as were asked.
+        """
+        rows, n = read_predictions(self.folder, task, fields=fields), self.metrics["tasks"][task]["n"]
+        if len(rows) != n:
+            raise ConfigError(f"{self.folder / 'predictions' / task}.jsonl: found {len(rows)} rows, expected n = {n}")
+        return rows
 
 
 def hub_id(model: BaseModelSpec) -> str | None:
@@ -89,3 +128,15 @@ def _names() -> str:
 GENERATED_NOTICE = (
     "The questions are generated, not those of the public set, and the numbers cannot be compared with anyone's on it."
 )
+
+
+def command(module: str, description: str, write: Callable[[Path], list[Path]]) -> cli.Command:
+    """The command that writes an export's files for each of some runs; none for one that diverged."""
+
+    def execute(args: argparse.Namespace) -> int:
+        for run_dir in args.run_dirs:
+            written = write(run_dir)
+            print(f"{run_dir}: {f'{len(written)} files in {written[0].parent}' if written else 'the run diverged, no files'}")
+        return 0
+
+    return cli.Command(module, description.split("\n")[0], cli.add_run_dirs, execute)

@@ -11,16 +11,12 @@ What lm-eval itself evaluated is left to Every Eval Ever's own converter, which 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
 import shutil
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +27,12 @@ from evaluation.sets.prompts import TEMPLATES
 from harness import cli
 from harness.errors import ConfigError
 from harness.export import evaluated
+from harness.export.evaluated import Evaluated
 from harness.export.model_card_text import dataset_name
 from harness.files import json_text, write_json, write_text
-from harness.records.read import read_metrics, read_predictions
-from harness.records.training import read_training
-from harness.schema.base_models import BaseModelSpec, HubModel
+from harness.schema.base_models import HubModel
 from harness.schema.data import FileData, GeneratedData, which_rows
-from harness.schema.evaluation import EvaluationSpec, TaskSpec
-from harness.schema.run import RunSpec
+from harness.schema.evaluation import TaskSpec
 from harness.statistics.stats import CONFIDENCE, wilson_interval
 
 SCHEMA_VERSION = "0.3.0"
@@ -64,69 +58,34 @@ def _readable(text: str) -> str:
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """A finished run, or a base model that was evaluated as it is (``train`` is None)."""
-
-    folder: Path
-    metrics: Mapping[str, Any]
-    train: Mapping[str, Any] | None
-    model: BaseModelSpec
-    tasks: Mapping[str, TaskSpec]
-    #: Seconds since 1970.
-    created: str
-
-    @cached_property
-    def spec(self) -> RunSpec | None:
-        return None if self.train is None else RunSpec.model_validate(self.train["spec"])
-
-    @property
-    def model_id(self) -> str:
-        """developer/model: the base model's on the hub, or else a name of ours."""
-        hub, experiment = evaluated.hub_id(self.model), self.metrics["experiment"]
-        if self.spec is not None:
-            spec = self.spec
-            return f"{COLLECTION}/{experiment}-{spec.model_key}-{spec.domain}-{spec.method.key}-seed{spec.seed}"
-        if hub is not None and "/" in hub:
-            return hub
-        return f"{COLLECTION}/{experiment}-{self.metrics['run_id'].split('/')[1]}"
-
-    @property
-    def evaluation_id(self) -> str:
-        return f"{COLLECTION}/{self.metrics['experiment']}/{self.metrics['run_id']}/{self.created}"
+def _model_id(run: Evaluated) -> str:
+    """developer/model: the base model's on the hub, or else a name of ours."""
+    hub, experiment, spec = evaluated.hub_id(run.model), run.metrics["experiment"], run.spec
+    if spec is not None:
+        return f"{COLLECTION}/{experiment}-{spec.model_key}-{spec.domain}-{spec.method.key}-seed{spec.seed}"
+    if hub is not None and "/" in hub:
+        return hub
+    return f"{COLLECTION}/{experiment}-{run.metrics['run_id'].split('/')[1]}"
 
 
-def _read(run_dir: Path) -> _Run | None:
-    """None: the run diverged."""
-    metrics = read_metrics(run_dir)
-    model, train = metrics.get("model"), None
-    if model is None:
-        train = read_training(run_dir)
-        if metrics["status"] != train["status"]:
-            found = f"found {metrics['status']!r}, train.json says {train['status']!r}"
-            raise ConfigError(f"{run_dir / 'metrics.json'}: status: {found}; evaluate the run again")
-        model = train["spec"]["model"]
-    if metrics["status"] == "diverged":
-        return None
-    return _Run(
-        folder=run_dir,
-        metrics=metrics,
-        train=train,
-        model=BaseModelSpec.model_validate(model),
-        tasks=EvaluationSpec.model_validate(metrics["evaluation"]).tasks,
-        created=str(int(evaluated.created(run_dir, metrics).timestamp())),
-    )
+def _timestamp(run: Evaluated) -> str:
+    """Seconds since 1970."""
+    return str(int(run.created.timestamp()))
+
+
+def _evaluation_id(run: Evaluated) -> str:
+    return f"{COLLECTION}/{run.metrics['experiment']}/{run.metrics['run_id']}/{_timestamp(run)}"
 
 
 # ------------------------------------------------------------------------------------------------------ model and source
 
 
-def _model_info(run: _Run) -> dict[str, Any]:
+def _model_info(run: Evaluated) -> dict[str, Any]:
     source, hub = run.model.source, evaluated.hub_id(run.model)
     details: dict[str, Any] = {
         "deployment_type": "self_deployed",
         "model_availability": "open_weights" if run.train is None and hub is not None else UNKNOWN,
-        "stand_in": evaluated.stand_in_notice(run.model),
+        "stand_in": run.stand_in,
         "base_model": hub or run.model.label,
         "base_model_revision": source.model_revision if isinstance(source, HubModel) else None,
         "base_model_hash": run.metrics.get("base_model_hash"),
@@ -154,7 +113,7 @@ def _model_info(run: _Run) -> dict[str, Any]:
     before = {"name": "transformers", "version": run.metrics["versions"].get("transformers", UNKNOWN)}
     return {
         "name": name,
-        "id": run.model_id,
+        "id": _model_id(run),
         "inference_engine": run.metrics.get("engine", before),
         "additional_details": _strings(details),
     }
@@ -187,7 +146,7 @@ def _evaluation_name(task: TaskSpec, name: str, what: str) -> str:
     return f"{kind}{name}.{what}"
 
 
-def _generation(run: _Run, task: TaskSpec, *, scores_choices: bool, sandbox: Mapping[str, Any] | None) -> dict[str, Any]:
+def _generation(run: Evaluated, task: TaskSpec, *, scores_choices: bool, sandbox: Mapping[str, Any] | None) -> dict[str, Any]:
     template, evaluation = TEMPLATES.get(task.prompt_template), run.metrics["evaluation"]
     arguments: dict[str, Any] = {} if template is None else {"prompt_template": template("{question}")}
     details: dict[str, Any] = {
@@ -213,7 +172,7 @@ def _graded_by(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {"graded_by": "not recorded"} if sources is None else {f"graded_by_{part}": what for part, what in sources.items()}
 
 
-def _by_grader(run: _Run, name: str, grader: str, worth: Sequence[float]) -> dict[str, Any]:
+def _by_grader(run: Evaluated, name: str, grader: str, worth: Sequence[float]) -> dict[str, Any]:
     task, metrics = run.tasks[name], run.metrics["tasks"][name]
     n, score, metric = metrics["n"], metrics["graders"][grader], sets.get(task.format).metric
     scores_choices = grader in CHOICE_GRADERS
@@ -258,7 +217,7 @@ def _by_grader(run: _Run, name: str, grader: str, worth: Sequence[float]) -> dic
     }
 
 
-def _by_nll(run: _Run, name: str) -> dict[str, Any]:
+def _by_nll(run: Evaluated, name: str) -> dict[str, Any]:
     task, metrics = run.tasks[name], run.metrics["tasks"][name]
     error = metrics.get("gold_nll_stderr")
     return {
@@ -298,7 +257,7 @@ def _likeliest(row: Mapping[str, Any], grader: str) -> list[str]:
     return list(row["best_choices"][grader]) if "best_choices" in row else [label for label in scores if scores[label] == best]
 
 
-def _sample(run: _Run, name: str, grader: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def _sample(run: Evaluated, name: str, grader: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """One verdict. Where choices are scored, the output is the likeliest one, several where they tie."""
     task, worth = run.tasks[name], float(row["verdicts"][grader])
     stand_ins = (("model", run.model.is_stand_in), ("questions", isinstance(task.source, GeneratedData)))
@@ -324,8 +283,8 @@ def _sample(run: _Run, name: str, grader: str, row: Mapping[str, Any]) -> dict[s
     }
     return {
         "schema_version": SCHEMA_VERSION,
-        "evaluation_id": run.evaluation_id,
-        "model_id": run.model_id,
+        "evaluation_id": _evaluation_id(run),
+        "model_id": _model_id(run),
         "evaluation_name": _evaluation_name(task, name, grader),
         "evaluation_result_id": f"{name}/{grader}",
         "sample_id": str(row["id"]),
@@ -339,23 +298,19 @@ def _sample(run: _Run, name: str, grader: str, row: Mapping[str, Any]) -> dict[s
     }
 
 
-def _task(run: _Run, name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _task(run: Evaluated, name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The results of one test set and their samples. Of an NLL, which is right or wrong of no question, each sample has its
     own in the metadata."""
     metrics = run.metrics["tasks"][name]
     scored = [grader for grader in metrics["graders"] if grader in CHOICE_GRADERS]
     more = (*(["choice_loglikelihoods"] if scored else []), *(["best_choices"] if set(scored) - {LOGLIKELIHOOD} else []))
-    rows = read_predictions(run.folder, name, fields=(*_FIELDS, *more))
-    path = run.folder / "predictions" / f"{name}.jsonl"
-    if len(rows) != metrics["n"]:
-        raise ConfigError(f"{path}: found {len(rows)} rows, expected n = {metrics['n']}")
+    rows = run.rows(name, fields=(*_FIELDS, *more))
     results, samples = [], []
     for grader, score in metrics["graders"].items():
         worth = [float(row["verdicts"][grader]) for row in rows]
         if not math.isclose(math.fsum(worth) / len(worth), score, abs_tol=1e-9):
-            raise ConfigError(
-                f"{path}: verdicts.{grader}: found a mean of {math.fsum(worth) / len(worth):g}, expected {score:g}"
-            )
+            path, mean = run.folder / "predictions" / f"{name}.jsonl", math.fsum(worth) / len(worth)
+            raise ConfigError(f"{path}: verdicts.{grader}: found a mean of {mean:g}, expected {score:g}")
         results.append(_by_grader(run, name, grader, worth))
         samples += [_sample(run, name, grader, row) for row in rows]
     return [*results, _by_nll(run, name)], samples
@@ -368,17 +323,22 @@ def write(run_dir: Path) -> list[Path]:
     Raises:
         ConfigError: the run is not finished, or its record is broken, contradicts its predictions or has no date.
     """
-    run = _read(run_dir)
-    if run is None:
+    run = Evaluated(run_dir)
+    _ = run.model  # which the records must say, also of a run that diverged
+    status = run.metrics["status"]
+    if run.train is not None and status != run.train["status"]:
+        found = f"found {status!r}, train.json says {run.train['status']!r}"
+        raise ConfigError(f"{run_dir / 'metrics.json'}: status: {found}; evaluate the run again")
+    if status == "diverged":
         return []
     by_task = [_task(run, name) for name in run.tasks]
     samples = [sample for _, own in by_task for sample in own]
-    stand_in, git, versions = evaluated.stand_in_notice(run.model), run.metrics["git"], run.metrics["versions"]
+    stand_in, git, versions = run.stand_in, run.metrics["git"], run.metrics["versions"]
     aggregate: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "evaluation_id": run.evaluation_id,
-        "evaluation_timestamp": run.created,
-        "retrieved_timestamp": run.created,
+        "evaluation_id": _evaluation_id(run),
+        "evaluation_timestamp": _timestamp(run),
+        "retrieved_timestamp": _timestamp(run),
         "source_metadata": {
             "source_name": COLLECTION,
             "source_type": "evaluation_run",
@@ -400,7 +360,7 @@ def write(run_dir: Path) -> list[Path]:
     name = str(uuid.UUID(bytes=digest[:16], version=4))
     base = run_dir / "every_eval_ever"
     shutil.rmtree(base, ignore_errors=True)
-    developer, model = run.model_id.split("/")
+    developer, model = _model_id(run).split("/")
     folder = base / "data" / COLLECTION / developer / model
     written = [folder / f"{name}.json"]
     if samples:
@@ -418,19 +378,7 @@ def write(run_dir: Path) -> list[Path]:
     return written
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m harness.export.every_eval_ever", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
-    for run_dir in parser.parse_args(arguments).run_dirs:
-        written = write(run_dir)
-        print(
-            f"{run_dir}: {len(written)} files in {written[0].parent}" if written else f"{run_dir}: the run diverged, no files"
-        )
-    return 0
-
+main = evaluated.command("harness.export.every_eval_ever", __doc__, write).main
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    cli.run(main)

@@ -12,28 +12,27 @@ tasks have one kind of output. Standard errors are lm-eval's (sample standard de
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from operator import ne
 from pathlib import Path
 from typing import Any
 
+from evaluation import sets
 from evaluation.graders.choices import PER_CHARACTER, PER_TOKEN
 from evaluation.graders.labels import LOGLIKELIHOOD
 from evaluation.sets.base import EvaluationSet
 from evaluation.sets.prompts import continuation
 from harness import cli
-from harness.errors import ConfigError
 from harness.export import evaluated
+from harness.export.evaluated import Evaluated
 from harness.files import write_json, write_jsonl
-from harness.records.read import read_metrics, read_predictions
+from harness.records.read import read_predictions
 
 #: Names of our metrics in lm-eval, and of the accuracy of the likeliest choice by grader; the last one is ours.
 _METRICS = {"accuracy": "exact_match", "pass@1": "pass@1"}
@@ -77,15 +76,12 @@ class _Task:
         return _CHOICE_METRICS[grader] if self.scores_choices else _METRICS[self.set.metric]
 
 
-def _tasks(run_dir: Path, metrics: Mapping[str, Any]) -> list[_Task]:
+def _tasks(run: Evaluated) -> list[_Task]:
     tasks = []
-    for name, task in metrics["tasks"].items():
-        spec = metrics["evaluation"]["tasks"][name]
-        rows = read_predictions(run_dir, name, fields=_FIELDS)
-        if len(rows) != task["n"]:
-            raise ConfigError(f"{run_dir}/predictions/{name}.jsonl: found {len(rows)} rows, expected n = {task['n']}")
+    for name, task in run.metrics["tasks"].items():
+        spec, rows = run.metrics["evaluation"]["tasks"][name], run.rows(name, fields=_FIELDS)
         graders = sorted(task["graders"], key=partial(ne, task["grader"]))
-        common = {"set": evaluated.set_of(run_dir, name, spec), "metrics": task, "spec": spec, "rows": rows}
+        common = {"set": sets.get(run.tasks[name].format), "metrics": task, "spec": spec, "rows": rows}
         texts = {grader: grader for grader in graders if grader not in _CHOICE_METRICS}
         choices = {grader: "none" for grader in graders if grader in _CHOICE_METRICS}
         if texts:
@@ -212,13 +208,8 @@ def _with_lm_eval(results: dict[str, Any], tasks: Mapping[str, Any]) -> dict[str
     return results
 
 
-def _results(
-    metrics: Mapping[str, Any],
-    tasks: Sequence[_Task],
-    samples: Mapping[str, list[dict[str, Any]]],
-    created: datetime,
-    stand_in: str | None,
-) -> dict[str, Any]:
+def _results(run: Evaluated, tasks: Sequence[_Task], samples: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    metrics, stand_in = run.metrics, run.stand_in
     evaluation, name = metrics["evaluation"], model_name(metrics)
     return {
         "results": {task.name: _task_results(task) for task in tasks},
@@ -243,7 +234,7 @@ def _results(
             "bootstrap_iters": 0,
         },
         "git_hash": metrics["git"]["commit"],
-        "date": created.timestamp(),
+        "date": run.created.timestamp(),
         "transformers_version": metrics["versions"].get("transformers"),
         "task_hashes": {
             task: _sha256("".join(row["doc_hash"] + row["prompt_hash"] + row["target_hash"] for row in rows))
@@ -266,20 +257,17 @@ def write(run_dir: Path) -> list[Path]:
     Raises:
         ConfigError: the folder holds no evaluated run, or its record is broken or has no date.
     """
-    metrics = read_metrics(run_dir)
+    run = Evaluated(run_dir)
+    metrics = run.metrics
     if not metrics["tasks"] and not metrics.get("lm_eval"):
         return []
-    created = evaluated.created(run_dir, metrics)
-    tasks = _tasks(run_dir, metrics)
+    # lm-eval's names hold its local time with colons replaced. Ours is UTC, so that the record alone decides the name.
+    date = run.created.replace(tzinfo=None).isoformat(timespec="microseconds").replace(":", "-")
+    tasks = _tasks(run)
     samples = {task.name: _samples(task) for task in tasks} | _own_of_lm_eval(run_dir, metrics)
     folder = run_dir / "lm_eval" / _sanitized(model_name(metrics))
-    # lm-eval's names hold its local time with colons replaced. Ours is UTC, so that the record alone decides the name.
-    date = created.replace(tzinfo=None).isoformat(timespec="microseconds").replace(":", "-")
     results = folder / f"results_{date}.json"
-    model = evaluated.base_model(run_dir, metrics)
-    stand_in = None if model is None else evaluated.stand_in_notice(model)
-    own = _results(metrics, tasks, samples, created, stand_in)
-    write_json(results, _with_lm_eval(own, metrics.get("lm_eval") or {}))
+    write_json(results, _with_lm_eval(_results(run, tasks, samples), metrics.get("lm_eval") or {}))
     written = [results]
     for name, rows in samples.items():
         written.append(folder / f"samples_{name}_{date}.jsonl")
@@ -289,18 +277,7 @@ def write(run_dir: Path) -> list[Path]:
     return written
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.export.lm_eval", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with metrics.json and predictions/")
-    args = parser.parse_args(arguments)
-    for run_dir in args.run_dirs:
-        written = write(run_dir)
-        print(
-            f"{run_dir}: {len(written)} files in {written[0].parent}" if written else f"{run_dir}: the run diverged, no files"
-        )
-    return 0
-
+main = evaluated.command("harness.export.lm_eval", __doc__, write).main
 
 if __name__ == "__main__":
     cli.run(main)

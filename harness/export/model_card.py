@@ -10,7 +10,6 @@ import argparse
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 import methods
 from harness import cli
 from harness.errors import ConfigError
-from harness.export.evaluated import stand_in_notice
+from harness.export.evaluated import Evaluated, stand_in_notice
 from harness.export.model_card_text import EVAL_RESULTS, EXPORT, Card, body, dataset_name, metric_type, percent
 from harness.files import write_json
-from harness.records.read import read_metrics
 from harness.records.training import read_training
 from harness.schema.data import FileData, LocalData
-from harness.schema.evaluation import EvaluationSpec, TaskSpec
+from harness.schema.evaluation import TaskSpec
 from harness.schema.run import RunSpec
 
 CARD = "README.md"
@@ -61,7 +59,7 @@ def write(run_dir: Path) -> None:
 
 
 def _read(run_dir: Path) -> Card:
-    train, metrics = read_training(run_dir), read_metrics(run_dir)
+    train, run = read_training(run_dir), Evaluated(run_dir)
     if train["status"] != "success":
         raise ConfigError(
             f"{run_dir / 'train.json'}: status: found {train['status']!r}, expected 'success': there is no model to describe"
@@ -73,9 +71,9 @@ def _read(run_dir: Path) -> Card:
         raise ConfigError(f"{adapter}: found neither adapter_config.json nor config.json, expected an adapter or a model")
     return Card(
         spec=RunSpec.model_validate(train["spec"]),
-        tasks=EvaluationSpec.model_validate(metrics["evaluation"]).tasks,
+        tasks=run.tasks,
         train=train,
-        metrics=metrics,
+        metrics=run.metrics,
         artefact="adapter" if is_adapter else "model",
         subfolder=EXPORT if exported else None,
     )
@@ -179,4 +177,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    cli.run(main)

@@ -245,7 +245,7 @@ def _training(card: Card) -> list[str]:
         "trained parameters": f"{train['trainable_parameters']:,} (the base model has {train['base_parameters']:,})",
         "seed": spec.seed,
         "optimizer steps": f"{length}{train['steps']:,} steps",
-        "global batch": f"{t.per_device_train_batch_size * t.gradient_accumulation_steps} examples",
+        "global batch": f"{t.global_batch} examples",
         "tokens": f"{train['tokens']['input']:,} read, {train['tokens']['label']:,} with a loss (on: {spec.data.loss_on})",
         "longest example": f"{spec.data.max_length} tokens; {train['data']['rows_cut']} of {train['data']['rows']} rows cut",
         "prompt template": spec.data.prompt_template,

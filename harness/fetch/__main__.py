@@ -18,11 +18,6 @@ work without network, under HF_HUB_OFFLINE=1, and with no other content than thi
 entry that is taken out of the lock moves on to the commit that its branch has by then."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    cli.add_config_arguments(parser)
-
-
 def execute(args: argparse.Namespace) -> int:
     """Fetch, and print what was there, what was downloaded, and how large it is."""
     from harness.experiment.hub_sources import hub_sources
@@ -63,12 +58,8 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.fetch", description=DESCRIPTION)
-    add_arguments(parser)
-    return execute(parser.parse_args(arguments))
-
+COMMAND = cli.Command("harness.fetch", DESCRIPTION, cli.add_config_arguments, execute)
+main = COMMAND.main
 
 if __name__ == "__main__":
     cli.run(main)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
 from harness.experiment.hub_sources import HubSource
@@ -13,8 +14,10 @@ from harness.experiment.lock import LockedFile, LockedRepository
 from harness.files import nearest_existing
 from harness.hub import repositories as hub
 from harness.hub.network import named_failures, offline
-from harness.hub.repositories import RemoteFile
 from harness.provenance import file_sha256
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ def fetch(source: HubSource, locked: LockedRepository | None) -> Fetched:
         _hold_against_lock(source, locked, found)
     return Fetched(
         locked=LockedRepository(kind=source.kind, name=source.name, revision=source.revision, commit=commit, files=found),
-        downloaded=sum(file.size for path, file in files.items() if path in absent or path in damaged),
+        downloaded=sum(file.size or 0 for path, file in files.items() if path in absent or path in damaged),
     )
 
 
@@ -91,11 +94,11 @@ def _hold_against_lock(source: HubSource, locked: LockedRepository, found: Mappi
             )
 
 
-def _check_space(source: HubSource, absent: Mapping[str, RemoteFile]) -> None:
+def _check_space(source: HubSource, absent: Mapping[str, RepoSibling]) -> None:
     from huggingface_hub import constants
 
     folder = nearest_existing(Path(constants.HF_HUB_CACHE))
-    wanted, free = sum(file.size for file in absent.values()), shutil.disk_usage(folder).free
+    wanted, free = sum(file.size or 0 for file in absent.values()), shutil.disk_usage(folder).free
     if wanted > free:
         raise ConfigError(
             f"{source.name}: found {free / 1e9:.1f} GB of free disk space at {folder}, expected {wanted / 1e9:.1f} GB; HF_HOME "

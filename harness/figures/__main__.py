@@ -10,8 +10,6 @@ from harness.errors import ConfigError
 from harness.figures import Selection
 from harness.files import require_writable
 
-DESCRIPTION = "Draw a figure from the records of an experiment: PNG, PDF, and the data behind it as CSV."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -86,12 +84,9 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.figures", description=DESCRIPTION)
-    add_arguments(parser)
-    return execute(parser.parse_args(argv))
-
+DESCRIPTION = "Draw a figure from the records of an experiment: PNG, PDF, and the data behind it as CSV."
+COMMAND = cli.Command("harness.figures", DESCRIPTION, add_arguments, execute)
+main = COMMAND.main
 
 if __name__ == "__main__":
     cli.run(main)

@@ -16,7 +16,7 @@ from harness.experiment.yaml_file import located
 from harness.figures import Selection
 from harness.records.matrices import measured_matrix
 from harness.records.read import RunRecord, load_records
-from harness.records.versioned import MissingRecord, Recipe
+from harness.records.versioned import Recipe
 from harness.schema.base_models import BaseModelSpec
 from harness.schema.evaluation import Metric, Split
 from harness.schema.experiment import Experiment
@@ -48,9 +48,9 @@ class Inputs:
         loaded = load_records(runs, results=self.results, command=self.command, target=target)
         return {record.run.run_id: record for record in loaded.records}
 
-    def missing_file(self, path: Path, *, target: Path) -> MissingRecord:
-        """The error of a file that is missing beside ``target``, the record that the workflow makes together with it."""
-        return MissingRecord(f"{path}: found no such file; make it: {Recipe.workflow(self.command, target).again}")
+    def trained(self, record: RunRecord) -> Recipe:
+        """How the files beside a run's train.json are made."""
+        return Recipe.beside(self.command, record.folder / "train.json")
 
 
 # -------------------------------------------------------------------------------------------------------------- scores

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,52 +18,8 @@ from harness.experiment.runs import subject_runs
 from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, group_by, long_form, model_title, provenance_notes
 from harness.records.read import RunRecord
-from harness.records.training import read_training
-from harness.records.versioned import RecordError
+from harness.records.training import OPERATIONS, Operation, read_operations, read_training
 from harness.schema.fields import SUBJECT
-
-FILE = Path("adapter") / "operations.jsonl"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModuleOperation:
-    """What one operation did to one module: ``k`` ranks were pruned and replaced by copies of others."""
-
-    name: str
-    k: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """One pruning and expansion, after ``step`` optimizer steps, with the threshold p of Eq. 14."""
-
-    step: int
-    p: float
-    modules: tuple[ModuleOperation, ...]
-
-
-def read_operations(inputs: Inputs, record: RunRecord) -> list[Operation]:
-    """The operations of a run of BeamLoRA, in order.
-
-    Raises:
-        RecordError: the file is missing or broken.
-    """
-    path, target = record.folder / FILE, record.folder / "train.json"
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [
-            Operation(
-                step=int(row["step"]),
-                p=float(row["p"]),
-                modules=tuple(ModuleOperation(name=str(m["name"]), k=int(m["K"])) for m in row["modules"]),
-            )
-            for row in rows
-        ]
-    except FileNotFoundError:
-        raise inputs.missing_file(path, target=target) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        remake = f"make it again: {inputs.command} --force -- {target}"
-        raise RecordError(f"{path}: found an incomplete or foreign line ({error!r}); {remake}") from error
 
 
 def split_name(module: str) -> tuple[int | None, str]:
@@ -111,7 +64,7 @@ def build(inputs: Inputs) -> style.Plot:
                 rows.append({"domain": domain, "model": model, "seed": run.seed, "row": "diverged"})
                 continue
             common = {"domain": domain, "model": model, "seed": run.seed}
-            rows += _run_rows(common, read_operations(inputs, record), read_losses(record))
+            rows += _run_rows(common, read_operations(record.folder / OPERATIONS, inputs.trained(record)), read_losses(record))
     data = long_form(rows, columns=_COLUMNS)
     figure = _draw(data, {key: model_title(group[0].model) for key, group in groups.items()})
     seeds = sorted({run.seed for run in runs})
@@ -140,9 +93,9 @@ def _run_rows(
     window = min(np.diff(steps), default=steps[0] if steps else 0)
     for number, operation in enumerate(operations, start=1):
         own = {**common, "operation": number, "step": operation.step, "p": operation.p}
-        for module in operation.modules:
-            layer, kind = split_name(module.name)
-            rows.append({**own, "row": "module", "layer": layer, "module": short_kind(kind), "k": module.k})
+        for name, k in operation.ranks.items():
+            layer, kind = split_name(name)
+            rows.append({**own, "row": "module", "layer": layer, "module": short_kind(kind), "k": k})
         near = [(s - operation.step, loss) for s, loss in losses if abs(s - operation.step) <= window]
         rows += [{**own, "row": "loss", "steps_from_operation": s, "loss": loss} for s, loss in near]
     return rows

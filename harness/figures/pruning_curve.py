@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,17 +22,6 @@ from harness.schema.evaluation import Metric
 from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.statistics.variance import seed_means
-
-
-def read_curves(inputs: Inputs, runs: Sequence[RunSpec]) -> dict[str, dict[str, PruningCurve]]:
-    """The pruning evaluations of finished runs by run id and task.
-
-    Raises:
-        RecordError: a file is missing, broken, or not what the experiment plans; or two answered different examples.
-    """
-    spec, metric = inputs.experiment.pruning, pruning_metric(inputs.experiment)
-    assert spec is not None  # the callers draw figures of the section
-    return pruning.load(runs, spec, metric, results=inputs.results, command=inputs.command)
 
 
 def pruned_scores(curves: Mapping[int, Mapping[str, PruningCurve]], metric: Metric) -> dict[float, Score]:
@@ -74,7 +63,8 @@ def build(inputs: Inputs) -> style.Plot:
     metric = pruning_metric(inputs.experiment)
     rows: list[dict[str, Any]] = []
     scores: list[Score] = []
-    every = read_curves(inputs, [run for run in runs if not records[run.run_id].diverged])
+    done = [run for run in runs if not records[run.run_id].diverged]
+    every = pruning.load(inputs.experiment, done, results=inputs.results, command=inputs.command)
     tasks: dict[str, None] = {}
     for key in dict.fromkeys(run.method.key for run in runs):
         own = [records[run.run_id] for run in runs if run.method.key == key]

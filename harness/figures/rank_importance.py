@@ -17,8 +17,8 @@ from harness.experiment.runs import pruning_metric
 from harness.figures import interactive, style
 from harness.figures.inputs import Inputs, interval_note, long_form, mean_note, model_title, provenance_notes
 from harness.figures.operations import short_kind, split_name
-from harness.figures.pruning_curve import load_pruned, pruned_scores, read_curves
-from harness.records import importance
+from harness.figures.pruning_curve import load_pruned, pruned_scores
+from harness.records import importance, pruning
 from harness.records.importance import ImportanceHistory
 from harness.records.read import RunRecord
 from harness.records.versioned import RecordError
@@ -42,7 +42,7 @@ def build(inputs: Inputs) -> style.Plot:
     run = record.run
     history = _read_history(inputs, record)
     layer, names = _select_modules(inputs, history)
-    curves = read_curves(inputs, [run])[run.run_id]
+    curves = pruning.load(inputs.experiment, [run], results=inputs.results, command=inputs.command)[run.run_id]
     metric = pruning_metric(inputs.experiment)
     score = pruned_scores({run.seed: curves}, metric)
     rows: list[dict[str, Any]] = []
@@ -131,17 +131,10 @@ def _diverged_note(run: RunSpec, records: Sequence[RunRecord]) -> list[str]:
 
 def _read_history(inputs: Inputs, record: RunRecord) -> ImportanceHistory:
     path = record.folder / "adapter" / importance.FILE
-    if not path.exists():
-        if record.run.training.importance_every is None:
-            raise inputs.unplanned(
-                "training", "importance_every", expected="the optimizer steps between snapshots of the importance"
-            )
-        raise inputs.missing_file(path, target=record.folder / "train.json")
-    try:
-        return importance.read(path)
-    except ConfigError as error:
-        remake = f"make it again: {inputs.command} --force -- {record.folder / 'train.json'}"
-        raise RecordError(f"{error}; {remake}") from error
+    if not path.exists() and record.run.training.importance_every is None:
+        expected = "the optimizer steps between snapshots of the importance"
+        raise inputs.unplanned("training", "importance_every", expected=expected)
+    return importance.read(path, inputs.trained(record))
 
 
 def default_layer(layers: int) -> int:

@@ -29,50 +29,30 @@ from harness import files
 from harness.figures import DRAWN_FROM
 from harness.schema.evaluation import Metric
 
-#: Method -> colour. After Okabe and Ito's palette, extended to nine; tests/harness/figures/test_style.py measures contrast on
-#: white and on the report's dark ground, and distances as seen with deuteranopia and protanopia.
-METHOD_COLOURS = {
-    "full-ft": "#6E6E6E",
-    "lora": "#0072B2",
-    "dora": "#009E73",
-    "pissa": "#E0519F",
-    "milora": "#8052C8",
-    "relora": "#2FA3C7",
-    "adalora": "#A11B2E",
-    "increlora": "#9A9A30",
-    "lora-fa": "#5B8DB8",
-    "beamlora": "#D55E00",
-    "beamlora-no-expansion": "#A34700",
-    "beamlora-no-expansion-masked": "#B0573A",
-    "beamlora-no-assessment": "#C98A1B",
-    "beamlora-no-dynamic-p": "#8A5A3C",
-    "beamlora-released": "#B8741A",
-    "beamlora-gate-only": "#C77B4A",
-    "beamlora-copy-current": "#9C6B1F",
+#: Method -> colour, and matplotlib marker: what tells methods apart in grey print. Colours after Okabe and Ito's palette,
+#: extended to nine; tests/harness/figures/test_style.py measures contrast on white and on the report's dark ground, and
+#: distances as seen with deuteranopia and protanopia.
+METHOD_LOOKS = {
+    "full-ft": ("#6E6E6E", "s"),
+    "lora": ("#0072B2", "o"),
+    "dora": ("#009E73", "^"),
+    "pissa": ("#E0519F", "v"),
+    "milora": ("#8052C8", "D"),
+    "relora": ("#2FA3C7", "P"),
+    "adalora": ("#A11B2E", "X"),
+    "increlora": ("#9A9A30", "h"),
+    "lora-fa": ("#5B8DB8", "1"),
+    "beamlora": ("#D55E00", "*"),
+    "beamlora-no-expansion": ("#A34700", "<"),
+    "beamlora-no-expansion-masked": ("#B0573A", "3"),
+    "beamlora-no-assessment": ("#C98A1B", ">"),
+    "beamlora-no-dynamic-p": ("#8A5A3C", "p"),
+    "beamlora-released": ("#B8741A", "d"),
+    "beamlora-gate-only": ("#C77B4A", "H"),
+    "beamlora-copy-current": ("#9C6B1F", "8"),
 }
-#: Method -> matplotlib marker: what tells methods apart in grey print.
-METHOD_MARKERS = {
-    "full-ft": "s",
-    "lora": "o",
-    "dora": "^",
-    "pissa": "v",
-    "milora": "D",
-    "relora": "P",
-    "adalora": "X",
-    "increlora": "h",
-    "lora-fa": "1",
-    "beamlora": "*",
-    "beamlora-no-expansion": "<",
-    "beamlora-no-expansion-masked": "3",
-    "beamlora-no-assessment": ">",
-    "beamlora-no-dynamic-p": "p",
-    "beamlora-released": "d",
-    "beamlora-gate-only": "H",
-    "beamlora-copy-current": "8",
-}
-#: For methods that are not ours, such as plug-ins: chosen by name, so that the colour does not change with the company.
-_OTHER_COLOURS = ("#5B7F95", "#7D8B2C", "#B0628A", "#4B8B6F", "#8C6FB5", "#A8744F")
-_OTHER_MARKERS = ("<", ">", "p", "d", "H", "8")
+#: For methods that are not ours, such as plug-ins: chosen by name, so that the look does not change with the company.
+_OTHER_LOOKS = (("#5B7F95", "<"), ("#7D8B2C", ">"), ("#B0628A", "p"), ("#4B8B6F", "d"), ("#8C6FB5", "H"), ("#A8744F", "8"))
 
 #: Ink of text, of helper lines and of the two axes of Figure 1 (importance blue, accuracy red).
 INK, FAINT, BLUE, RED = "#1A1A1A", "#B5B5B5", "#0072B2", "#C8102E"
@@ -130,21 +110,21 @@ def method_of(key: str) -> str:
     return key.partition(".")[0]
 
 
-def _pick(key: str, known: dict[str, str], others: Sequence[str]) -> str:
+def _look(key: str) -> tuple[str, str]:
     method = method_of(key)
-    if method in known:
-        return known[method]
-    return others[int(hashlib.sha256(method.encode()).hexdigest(), 16) % len(others)]
+    if method in METHOD_LOOKS:
+        return METHOD_LOOKS[method]
+    return _OTHER_LOOKS[int(hashlib.sha256(method.encode()).hexdigest(), 16) % len(_OTHER_LOOKS)]
 
 
 def colour_of(key: str) -> str:
     """The colour of a method, a variant or a point of a sweep, by its key; the same in every figure and in the report."""
-    return _pick(key, METHOD_COLOURS, _OTHER_COLOURS)
+    return _look(key)[0]
 
 
 def marker_of(key: str) -> str:
     """The matplotlib marker of a method, as ``colour_of``."""
-    return _pick(key, METHOD_MARKERS, _OTHER_MARKERS)
+    return _look(key)[1]
 
 
 def marker_size(key: str) -> float:

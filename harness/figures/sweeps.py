@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-import methods
+from harness.experiment.resolve import label_of
 from harness.experiment.runs import SweepRun, metric_of, sweep_and_baseline_runs, sweep_baselines, sweep_runs
 from harness.figures import interactive, style
 from harness.figures.inputs import (
@@ -32,8 +32,8 @@ from harness.figures.inputs import (
     task_label,
     tasks_of,
 )
-from harness.figures.operations import read_operations
 from harness.records.read import RunRecord
+from harness.records.training import OPERATIONS, read_operations
 from harness.schema.evaluation import Metric
 from harness.schema.fields import BASELINE
 
@@ -76,11 +76,6 @@ def positions(values: Sequence[Any]) -> dict[Any, float]:
     return {value: math.log2(value) if powers else float(i) for i, value in enumerate(ordered)}
 
 
-def _label(inputs: Inputs, key: str) -> str:
-    entry = inputs.experiment.methods[key]
-    return entry.label or methods.get(entry.method or key).label
-
-
 # --------------------------------------------------------------------------------------------------------- rank_sweep
 
 
@@ -101,7 +96,7 @@ def build_rank_sweep(inputs: Inputs) -> style.Plot:
                 "task": task[1],
                 setting: value,
                 "method": method,
-                "label": _label(inputs, method),
+                "label": label_of(inputs.experiment, method),
                 "paper": _paper(group[0], task, metric),
             }
             rows += own.rows(**common)
@@ -260,7 +255,8 @@ def _build_operated(inputs: Inputs, sweep: str, *, measure: str, bars: str, note
         runs = [by_id[p.run.run_id] for p in group]
         own = score(runs, tasks_of(group[0].run), metric)
         scores.append(own)
-        common = {"domain": domain, "model": model, setting: value, "method": method, "label": _label(inputs, method)}
+        label = label_of(inputs.experiment, method)
+        common = {"domain": domain, "model": model, setting: value, "method": method, "label": label}
         counts = [_operated(inputs, record) for record in runs if not record.diverged]
         rows += [row | _counts(row, counts) for row in own.rows(**common)]
     for domain, model in dict.fromkeys((run.domain, run.model_key) for run in references):
@@ -285,7 +281,8 @@ def _build_operated(inputs: Inputs, sweep: str, *, measure: str, bars: str, note
 
 def _operated(inputs: Inputs, record: RunRecord) -> tuple[int, int, int]:
     """(seed, operations that changed a rank, ranks that were replaced) of a run."""
-    totals = [sum(module.k for module in operation.modules) for operation in read_operations(inputs, record)]
+    operations = read_operations(record.folder / OPERATIONS, inputs.trained(record))
+    totals = [sum(operation.ranks.values()) for operation in operations]
     return record.run.seed, sum(total > 0 for total in totals), sum(totals)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.hub.network import require_answer
 from harness.provenance import file_sha256
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
 
 Kind = Literal["model", "dataset"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -31,17 +32,9 @@ def is_commit(revision: str) -> bool:
     return _COMMIT.fullmatch(revision) is not None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RemoteFile:
-    """A file as the hub describes it: large ones by their SHA-256, the others by git's SHA-1 of their content."""
-
-    size: int
-    sha256: str | None
-    git_sha1: str | None
-
-
-def listing(kind: Kind, name: str, revision: str) -> tuple[str, dict[str, RemoteFile]]:
-    """The commit that a revision of a repository stands for now, and path -> file of those that runs need.
+def listing(kind: Kind, name: str, revision: str) -> tuple[str, dict[str, RepoSibling]]:
+    """The commit that a revision of a repository stands for now, and path -> file, as the hub describes it, of those that runs
+    need: large ones by their SHA-256, the others by git's SHA-1 of their content.
 
     Raises:
         ConfigError: the hub does not answer.
@@ -52,14 +45,7 @@ def listing(kind: Kind, name: str, revision: str) -> tuple[str, dict[str, Remote
     require_answer()
     api = HfApi()
     info = (api.model_info if kind == "model" else api.dataset_info)(name, revision=revision, files_metadata=True)
-    files = {
-        one.rfilename: RemoteFile(
-            size=one.size or 0,
-            sha256=None if one.lfs is None else one.lfs.sha256,
-            git_sha1=one.blob_id if one.lfs is None else None,
-        )
-        for one in info.siblings or ()
-    }
+    files = {one.rfilename: one for one in info.siblings or ()}
     return str(info.sha), {path: files[path] for path in needed(kind, files)}
 
 
@@ -95,14 +81,15 @@ def download_again(kind: Kind, name: str, commit: str, path: str) -> None:
     hf_hub_download(name, path, repo_type=kind, revision=commit, force_download=True)
 
 
-def is_whole(path: Path, remote: RemoteFile) -> bool:
+def is_whole(path: Path, remote: RepoSibling) -> bool:
     """Whether a file has the size and the hash that the hub gives."""
+    from huggingface_hub.utils.sha import git_hash
+
     if path.stat().st_size != remote.size:
         return False
-    if remote.sha256 is not None:
-        return file_sha256(path) == remote.sha256
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == remote.git_sha1
+    if remote.lfs is not None:
+        return file_sha256(path) == remote.lfs.sha256
+    return git_hash(path.read_bytes()) == remote.blob_id
 
 
 def dataset_folder(name: str, revision: str) -> Path:

@@ -11,7 +11,6 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -30,8 +29,9 @@ from harness.models.architecture import Architecture
 from harness.schema.run import RunSpec
 from harness.train import attention
 from harness.train.optimizer import train_in_float32
+from harness.train.steps import context
 from harness.train.trainer import MethodTrainer
-from methods.base import Method, TrainingContext
+from methods.base import Method
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -51,27 +51,15 @@ def without_memory(
         ConfigError: the method's settings do not fit the model or the length of the run.
     """
     attention.register()
-    training = run.training
-    context = TrainingContext(
-        total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch,
-        seed=run.seed,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        world_size=1,
-        cache_dir=Path(),
-        base_model_hash="",
-        log_dir=None,
-    )
+    known = context(run, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     # flash attention keeps what packed_sdpa keeps, and wants a GPU to be built
-    options = {"dtype": getattr(torch, training.dtype), "attn_implementation": attention.NAME}
+    options = {"dtype": getattr(torch, run.training.dtype), "attn_implementation": attention.NAME}
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
         model = AutoModelForCausalLM.from_config(config, **options)
         base = {id(parameter): parameter.numel() for parameter in model.parameters()}
         with within("methods", run.method.key, "settings"):
-            return base, method.wrap(model, context)
+            return base, method.wrap(model, known)
 
 
 class LiveBytes(TorchDispatchMode):

@@ -131,7 +131,7 @@ def measure(spec: RunSpec, base: Base, *, steps: int, warmup_steps: int, number:
 
 def _rows(spec: RunSpec, plan: list[PlannedStep], *, rows: int, number: int) -> list[int]:
     """Which rows the planned steps train on, in their order. Batch b of round ``number`` is the same for every method."""
-    size = spec.training.per_device_train_batch_size * spec.training.gradient_accumulation_steps
+    size = spec.training.global_batch
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(spec.seed + number)).tolist()
     return [order[(entry.batch * size + offset) % rows] for entry in plan for offset in range(size)]
 

@@ -139,14 +139,7 @@ def architecture(run: RunSpec, *, models_dir: Path) -> Architecture | None:
     source = run.model.source
     match source:
         case BuiltModel():
-            names = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"}
-            sizes = source.model_dump(include={*names, "max_position_embeddings", "sliding_window"}, exclude_none=True)
-            kind = {
-                "model_type": source.architecture,
-                "vocab_size": source.pretraining.vocab_size,
-                "tie_word_embeddings": False,
-            }
-            return Architecture(fields=kind | sizes)
+            return Architecture(fields=source.config_fields)
         case HubModel():
             name = source.model_name_or_path
         case GgufModel():

@@ -69,16 +69,24 @@ def returned(model: PreTrainedModel, output: torch.Tensor, **inputs: Any) -> tor
         return model(input_ids=ids, use_cache=False, **inputs).logits
 
 
+@contextmanager
+def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """The mode that the model had is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def returns_its_output(model: PreTrainedModel, **inputs: Any) -> bool:
     """Whether the logits are what the output layer gives, neither scaled nor capped. Asks for one token, with ``inputs`` beside
     it, and marks in place of logits."""
     weight = model.get_output_embeddings().weight
     marks = torch.linspace(-1000, 1000, len(weight), dtype=weight.dtype, device=weight.device)[None, None]
-    training = model.training
-    model.eval()
-    logits = returned(model, marks, **inputs)
-    model.train(training)
-    return torch.equal(logits, marks)
+    with evaluation_mode(model):
+        return torch.equal(returned(model, marks, **inputs), marks)
 
 
 def logits_of(model: PreTrainedModel) -> Logits:

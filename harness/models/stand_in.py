@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.schema.base_models import BuiltModel, PretrainingSpec
 
@@ -15,25 +15,9 @@ TOKENIZER_RECORDS = 1000
 
 def model_config(source: BuiltModel) -> PretrainedConfig:
     """The transformers configuration of a stand-in (special token ids are the tokenizer's: BOS 0, EOS 1, PAD 2)."""
-    from transformers import LlamaConfig, MistralConfig
+    from transformers import AutoConfig
 
-    shared: dict[str, Any] = {
-        "vocab_size": source.pretraining.vocab_size,
-        "hidden_size": source.hidden_size,
-        "intermediate_size": source.intermediate_size,
-        "num_hidden_layers": source.num_hidden_layers,
-        "num_attention_heads": source.num_attention_heads,
-        "num_key_value_heads": source.num_key_value_heads,
-        "max_position_embeddings": source.max_position_embeddings,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 2,
-        "tie_word_embeddings": False,
-        "use_cache": True,
-    }
-    if source.architecture == "llama":
-        return LlamaConfig(**shared)
-    return MistralConfig(**shared, sliding_window=source.sliding_window)
+    return AutoConfig.for_model(**source.config_fields, bos_token_id=0, eos_token_id=1, pad_token_id=2, use_cache=True)
 
 
 def build_tokenizer(spec: PretrainingSpec) -> PreTrainedTokenizerFast:

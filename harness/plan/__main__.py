@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from harness.plan.work import PlannedRun
     from harness.schema.experiment import Experiment
 
-DESCRIPTION = "The runs behind a target, what each costs, and what is done. Nothing is downloaded."
-
 
 def as_json(
     experiment: Experiment,
@@ -131,12 +129,9 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.plan", description=DESCRIPTION)
-    add_arguments(parser)
-    return execute(parser.parse_args(arguments))
-
+DESCRIPTION = "The runs behind a target, what each costs, and what is done. Nothing is downloaded."
+COMMAND = cli.Command("harness.plan", DESCRIPTION, add_arguments, execute)
+main = COMMAND.main
 
 if __name__ == "__main__":
     cli.run(main)

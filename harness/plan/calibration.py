@@ -69,7 +69,7 @@ def calibrate(run: RunSpec, experiment: Experiment, *, gpu: Gpu, models_dir: Pat
         run_id=run.run_id,
         device=device,
         tokens_per_example=len(base.dataset.input_ids) / len(base.dataset),
-        examples_per_step=run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps,
+        examples_per_step=run.training.global_batch,
         measurement=Measurement.model_validate({**measurement, "order": 0}),
     )
     write_json(_path(run, cache_dir), calibration.model_dump(mode="json"))

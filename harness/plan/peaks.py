@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -15,7 +14,7 @@ from harness.errors import ConfigError
 from harness.files import write_json
 from harness.models.architecture import Architecture, architecture
 from harness.plan.cost import RESERVED, as_gib, fits
-from harness.schema.fields import canonical_json
+from harness.schema.fields import content_hash
 from harness.schema.run import RunSpec
 from harness.source_files import source_hash
 
@@ -67,7 +66,7 @@ class Peaks:
         training = run.training.model_dump(mode="json", exclude=_WITHOUT_SIZE)
         training["gradient_accumulation_steps"] = training["gradient_accumulation_steps"] > 1
         content = [dict(base.fields), run.method.name, run.method.settings, training, list(lengths), self.gpu, _code()]
-        return self.folder / f"{hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]}.json"
+        return self.folder / f"{content_hash(content)}.json"
 
 
 @cache

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.experiment import table4
+from harness.experiment.resolve import where_of
 from harness.experiment.runs import is_subject, origins
 from harness.experiment.sources import DEFAULT, Source, read_sources, source_of
 from harness.schema.experiment import Experiment
@@ -67,7 +68,7 @@ def used_settings(
             source=group[0][2],
             domains=tuple(dict.fromkeys(run.domain for run, _, _ in group)),
             models=tuple(dict.fromkeys(run.model_key for run, _, _ in group)),
-            methods=tuple(dict.fromkeys(run.method.key.partition(".")[0] for run, _, _ in group)),
+            methods=tuple(dict.fromkeys(where_of(run)["method"] for run, _, _ in group)),
             runs=sum(seeds[run.domain, run.model_key, run.method.key] for run, _, _ in group),
         )
         for (name, _, path), group in groups.items()

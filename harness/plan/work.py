@@ -135,7 +135,7 @@ class Planner:
         rows, (steps, per_epoch) = self.rows(run.data), self.steps(run)
         schedule = _schedule(run, steps, per_epoch)
         parameters = self.parameters(run, steps=steps, per_epoch=per_epoch)
-        tokens = self.tokens(run, rows=rows, steps=steps)
+        tokens = self.tokens(run, rows=rows)
         return PlannedRun(
             run_id=run.run_id,
             domain=run.domain,
@@ -237,14 +237,14 @@ class Planner:
             self._known_speed = replace(cost.speed(self.gpu, results=self.results), calibrated=self._calibrated)
         return self._known_speed
 
-    def tokens(self, run: RunSpec, *, rows: int | None, steps: int | None) -> Tokens | None:
+    def tokens(self, run: RunSpec, *, rows: int | None) -> Tokens | None:
         """How many tokens the run reads; padding is not counted."""
         recorded = self._recorded_tokens(run)
         if recorded is not None:
             return Tokens(count=recorded, how="recorded")
-        examples, length = _examples_read(run, rows=rows, steps=steps), self._mean_length(run)
-        if examples is None:
+        if rows is None:
             return None
+        examples, length = run.training.examples_read(rows), self._mean_length(run)
         if length is not None:
             return Tokens(count=round(length * examples), how="measured")
         return Tokens(count=round(run.data.max_length * examples), how="at most")
@@ -284,10 +284,9 @@ class Planner:
             kind, tokens, seconds = (run.model_key, run.method.name), self._recorded_tokens(run), self._recorded_seconds(run)
             if tokens is not None and seconds is not None:
                 self._rates[kind] = tokens / seconds, "measured"
-            examples = _examples_read(run, rows=self.rows(run.data), steps=self.steps(run)[0])
-            record = self._record(run)
-            if record is not None and record["status"] == "success" and examples is not None:
-                self._read_lengths[_set_key(run)] = record["tokens"]["input"] / examples
+            rows, record = self.rows(run.data), self._record(run)
+            if record is not None and record["status"] == "success" and rows is not None:
+                self._read_lengths[_set_key(run)] = record["tokens"]["input"] / run.training.examples_read(rows)
             calibration = calibration_of(run, cache_dir=self.cache_dir)
             if calibration is not None:
                 self._read_lengths.setdefault(_set_key(run), calibration.tokens_per_example)
@@ -339,15 +338,6 @@ class Planner:
 def _set_key(run: RunSpec) -> str:
     """Of the tokens that a run trains on."""
     return canonical_json([run.model_key, run.data])
-
-
-def _examples_read(run: RunSpec, *, rows: int | None, steps: int | None) -> float | None:
-    """How many examples a run reads, each as often as it is read; None while its length is unknown."""
-    if rows is None or steps is None:
-        return None
-    batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps
-    epochs = run.training.num_train_epochs
-    return steps * batch if epochs is None else rows * epochs
 
 
 def _schedule(run: RunSpec, steps: int | None, per_epoch: int | None) -> OperationSteps:

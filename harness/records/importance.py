@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness import files
-from harness.errors import ConfigError
+from harness.records.versioned import Recipe
 
 #: Name of the file in a run's adapter folder.
 FILE = "rank_importance.npz"
+MADE = Recipe.command("python -m harness.train, with training.importance_every and a method with ranks")
 _STEPS = "steps"
 _DECILES = 10
 
@@ -53,26 +54,27 @@ def write(path: Path, history: ImportanceHistory) -> None:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
-def read(path: Path) -> ImportanceHistory:
+def read(path: Path, recipe: Recipe = MADE) -> ImportanceHistory:
     """The history that a run wrote (``numpy.load`` reads it as well).
 
+    Args:
+        recipe: how the caller's reader makes it, for messages.
+
     Raises:
-        ConfigError: the file is missing or is not such a history.
+        RecordError: the file is missing or is not such a history.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
     except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: found no such file, expected the snapshots of a run of a method with ranks and training.importance_every"
-        ) from None
+        raise recipe.missing(path) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise recipe.broken(path, f"cannot be read: {error}") from error
     steps = arrays.pop(_STEPS, None)
     wrong = [name for name, values in arrays.items() if steps is None or values.ndim != 2 or len(values) != len(steps)]
     if steps is None or not arrays or wrong:
         shapes = {name: values.shape for name, values in arrays.items() if not wrong or name in wrong}
-        raise ConfigError(f"{path}: found {_STEPS} {getattr(steps, 'shape', None)} and {shapes}, expected (S,) and (S, r)")
+        raise recipe.broken(path, f"found {_STEPS} {getattr(steps, 'shape', None)} and {shapes}, expected (S,) and (S, r)")
     return ImportanceHistory(steps=steps, modules=arrays)
 
 

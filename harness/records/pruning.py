@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.experiment.runs import pruned_tasks
+from harness.experiment.runs import pruning_metric
 from harness.records.credit import credit
 from harness.records.matrices import check_same_examples
 from harness.records.read import run_folder
 from harness.records.versioned import Recipe, read_json
 from harness.schema.evaluation import Metric
-from harness.schema.experiment import PruningSpec
+from harness.schema.experiment import Experiment
 from harness.schema.run import RunSpec
 
 #: Name of the record in a run's folder.
@@ -56,20 +56,20 @@ def read(path: Path, metric: Metric, recipe: Recipe = MADE) -> dict[str, Pruning
     return _curves(path, read_json(path, recipe), metric, recipe)
 
 
-def load(
-    runs: Sequence[RunSpec], spec: PruningSpec, metric: Metric, *, results: Path, command: str
-) -> dict[str, dict[str, PruningCurve]]:
-    """The curves of runs by run id and task: of their own training, with the shares and tasks of the experiment, and all on the
-    same examples.
+def load(experiment: Experiment, runs: Sequence[RunSpec], *, results: Path, command: str) -> dict[str, dict[str, PruningCurve]]:
+    """The curves of runs by run id and task: by ``pruning_metric``, of their own training, with the shares and tasks of the
+    experiment, and all on the same examples.
 
     Args:
-        runs: some of those that are pruned, none of them diverged.
-        metric: what the curves are of.
+        runs: some of those that the experiment prunes, none of them diverged.
         command: how the experiment is run, for messages (``Config.snakemake``).
 
     Raises:
         RecordError: as ``read``; or a file is stale, or two runs answered different examples.
     """
+    spec, metric = experiment.pruning, pruning_metric(experiment)
+    if spec is None:
+        return {}
     loaded: dict[str, dict[str, PruningCurve]] = {}
     ids: dict[str, dict[str, list[str]]] = {}
     for run in runs:
@@ -79,7 +79,7 @@ def load(
         for key, due in {"training_hash": run.training_hash(), "fractions": list(spec.fractions)}.items():
             if record.get(key) != due:
                 raise recipe.broken(path, f"{key}: found {record.get(key)}, expected {due}; the record is stale")
-        curves, planned = _curves(path, record, metric, recipe), pruned_tasks(run, spec)
+        curves, planned = _curves(path, record, metric, recipe), spec.tasks_of(run.evaluation)
         if curves.keys() != planned.keys():
             fault = f"tasks: found {sorted(curves)}, expected {sorted(planned)}; the record is stale"
             raise recipe.broken(path, fault)

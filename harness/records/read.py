@@ -200,14 +200,20 @@ def _completed(spec: dict[str, Any]) -> RunSpec:
     return run.model_copy(update={"method": method.model_copy(update={"settings": settings})})
 
 
-def recorded_evaluation(content: dict[str, Any]) -> EvaluationSpec:
-    """``evaluation`` of a metrics.json; settings that came into the schema later have their defaults, or
+def recorded_evaluation(path: Path, content: Any) -> EvaluationSpec:
+    """``evaluation`` of the metrics.json at ``path``; settings that came into the schema later have their defaults, or
     ``_EARLIER_EVALUATION``'s value.
 
     Raises:
-        pydantic.ValidationError: it is none.
+        ConfigError: it is none; the message names the first key that is wrong.
     """
-    return EvaluationSpec.model_validate(_EARLIER_EVALUATION | content)
+    try:
+        return EvaluationSpec.model_validate(_EARLIER_EVALUATION | content if isinstance(content, dict) else content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        wrong = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        found = f"found no settings of this form ({wrong}), expected those of a run"
+        raise ConfigError(f"{path}: evaluation: {found}") from None
 
 
 def _check_evaluation(path: Path, metrics: MetricsRecord, evaluation: EvaluationSpec, rerun: str) -> None:
@@ -216,8 +222,8 @@ def _check_evaluation(path: Path, metrics: MetricsRecord, evaluation: Evaluation
         return
     expected = evaluation.model_dump(mode="json")
     try:
-        recorded = recorded_evaluation(metrics.evaluation).model_dump(mode="json")
-    except ValidationError:
+        recorded = recorded_evaluation(path, metrics.evaluation).model_dump(mode="json")
+    except ConfigError:
         recorded = metrics.evaluation
     if recorded != expected:
         raise StaleRecord(f"{path}: evaluation: {_first_difference(recorded, expected)}; {rerun}")

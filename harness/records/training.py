@@ -1,8 +1,10 @@
-"""The record of a training by itself, for those who need nothing else of a run. No torch, no pandas."""
+"""The records of a training by themselves, for those who need nothing else of a run. No torch, no pandas."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,44 @@ from harness.provenance import file_sha256
 from harness.records.versioned import Recipe, read_json
 
 FILE = "train.json"
+OPERATIONS = Path("adapter") / "operations.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One pruning and expansion of BeamLoRA after ``step`` optimizer steps, with the threshold p of Eq. 14."""
+
+    step: int
+    p: float
+    #: Module -> how many of its ranks were pruned and replaced by copies of others.
+    ranks: dict[str, int]
+    #: Training losses as logged around it.
+    loss_before: float | None
+    loss_after: float | None
+
+
+def read_operations(path: Path, recipe: Recipe) -> list[Operation]:
+    """The operations of a run of BeamLoRA, in order.
+
+    Raises:
+        RecordError: the file is missing or broken.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [
+            Operation(
+                step=int(row["step"]),
+                p=float(row["p"]),
+                ranks={str(module["name"]): int(module["K"]) for module in row["modules"]},
+                loss_before=row.get("loss_before"),
+                loss_after=row.get("loss_after"),
+            )
+            for row in rows
+        ]
+    except FileNotFoundError:
+        raise recipe.missing(path) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise recipe.broken(path, f"found an incomplete or foreign line ({error!r})") from error
 
 
 def read_training(run_dir: Path) -> dict[str, Any]:

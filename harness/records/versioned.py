@@ -53,6 +53,11 @@ class Recipe:
         """By a command of this project, which replaces what it finds."""
         return cls(make=command, again=command)
 
+    @classmethod
+    def beside(cls, command: str, record: Path) -> Recipe:
+        """By Snakemake, of what it makes together with a ``record`` that is there."""
+        return cls.command(cls.workflow(command, record).again)
+
     def missing(self, path: Path) -> MissingRecord:
         """The error of a record that is not there."""
         return MissingRecord(f"{path}: found no such file; make it: {self.make}")

@@ -7,10 +7,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import cli
-from harness.report.arguments import PAGE, REPORT, add_report_arguments
 
 if TYPE_CHECKING:
     from harness.report.sources import Source
+
+PAGE = "report.html"
+
+
+def _add_page_arguments(parser: argparse.ArgumentParser) -> None:
+    cli.add_config_arguments(parser)
+    parser.add_argument("--results-dir", type=Path, default=cli.RESULTS, help="default: %(default)s")
+    parser.add_argument("--figures-dir", type=Path, metavar="DIR", help=f"default: {cli.FIGURES}/{{experiment}}")
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"default: {{results-dir}}/{{experiment}}/{PAGE}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """To write a page or to check it."""
+    _add_page_arguments(parser)
+    parser.add_argument("--allow-missing", action="store_true", help="render what is there and say what is not")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing: recompute every number of the page from the raw files"
+    )
+
+
+def add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    """To check a page: as ``add_arguments`` with ``--check``."""
+    _add_page_arguments(parser)
+    parser.set_defaults(check=True)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -44,12 +67,13 @@ def _write(source: Source, path: Path, *, allow_missing: bool) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.report", description=REPORT)
-    add_report_arguments(parser)
-    return execute(parser.parse_args(argv))
-
+COMMAND = cli.Command(
+    "harness.report", "Write an experiment's report: one HTML page that opens from disk.", add_arguments, execute
+)
+CHECK = cli.Command(
+    "harness.report", "Recompute every number of an experiment's report from the raw files.", add_check_arguments, execute
+)
+main = COMMAND.main
 
 if __name__ == "__main__":
     cli.run(main)

@@ -15,10 +15,11 @@ from typing import Any
 from harness.errors import ConfigError
 from harness.experiment.runs import all_runs, base_evaluations
 from harness.files import json_text
+from harness.records.training import OPERATIONS
 from harness.records.versioned import Recipe, RecordError, read_json
 from harness.report import recompute
 from harness.report.recompute import Raw, TableNumbers, mean, read_rows
-from harness.report.sources import CLAIMS, OPERATIONS, Source, due_files, state
+from harness.report.sources import CLAIMS, Source, due_files, state
 from harness.statistics import stats
 from harness.tables import rates, rates_table
 from harness.tables import words as text
@@ -262,12 +263,10 @@ def _single(raw: Raw, key: str) -> Expected | None:
     if kind == "graders":
         return recompute.grader_number(raw, parts)
     if kind == "table4":
-        from harness.report.others import shown_value
-
         run, name = parts
         spec = raw.train(run)["spec"]
         block, _, setting = name.partition(".")
-        return shown_value((spec["method"]["settings"] if block == "method" else spec[block]).get(setting))
+        return text.setting((spec["method"]["settings"] if block == "method" else spec[block]).get(setting))
     return None
 
 

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.experiment.runs import Asked, BaseEvaluation
+from harness.experiment.runs import Asked, BaseEvaluation, base_answers
 from harness.figures.style import colour_of
+from harness.report.sources import Source
 from harness.schema.evaluation import Metric
 from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.statistics.comparison import Comparison
 from harness.tables import words as text
-from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
+from harness.tables.cells import AVERAGE, Cell, Column, Decision, Row, Section, Table
 
 #: Of what is no method: the base model as it is.
 BASE_COLOUR = "#8a8a8a"
@@ -47,7 +48,6 @@ class Bar:
     #: Whether the interval goes on beyond 0, and beyond ``BAR``.
     cut: tuple[bool, bool]
     verdict: str
-    label: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,6 @@ class RowView:
     #: The view that holds the method beside another one.
     link: str
     model: str
-    method_key: str
     label: str
     colour: str
     is_baseline: bool
@@ -175,6 +174,7 @@ class Answer:
 @dataclass(frozen=True, kw_only=True)
 class TableView:
     name: str
+    #: Such as Table 1: math, code.
     title: str
     grids: tuple[Grid, ...]
     notes: tuple[Shown, ...]
@@ -232,7 +232,6 @@ def _versus(key: str, comparison: Comparison | None, other: str, metric: Metric,
             high=_place(d.high, reach),
             cut=(d.low < -reach, d.high > reach),
             verdict=comparison.outcome or "none",
-            label=text.interval(d.low, d.high, metric, with_sign=True),
         ),
     )
 
@@ -287,11 +286,10 @@ def _facts(table: Table, section: Section, row: Row) -> tuple[tuple[float | None
         return value, None if value is None else Shown(key=key, text=words)
 
     seconds = None if row.seconds is None else row.seconds.mean
-    memory = row.peak_memory_bytes
     return (
         fact("trainable_parameters", row.trainable_parameters, text.count(row.trainable_parameters)),
         fact("seconds", seconds, "" if seconds is None else text.duration(seconds)),
-        fact("peak_memory_bytes", memory, "" if memory is None else f"{memory / 2**30:.2f} GiB"),
+        fact("peak_memory_bytes", row.peak_memory_bytes, text.memory(row.peak_memory_bytes)),
     )
 
 
@@ -307,7 +305,6 @@ def _grid(table: Table, metric: Metric) -> Grid:
         RowView(
             link=_pair_link(table, section, row),
             model=section.ours_label,
-            method_key=row.method_key,
             label=row.label,
             colour=BASE_COLOUR if row == section.base else colour_of(row.method_key),
             is_baseline=row.is_baseline,
@@ -347,18 +344,6 @@ def _sentences(table: Table, section: Section) -> Iterator[Sentence]:
 # -------------------------------------------------------------------------------------------------------------- forest
 
 
-def _drawn(table: Table) -> list[tuple[Section, Row, Column, bool]]:
-    """What a forest plot compares, run or not: rows with the baseline, or (True) with their full method."""
-    return [
-        (section, row, column, parent)
-        for section in table.sections
-        for column in table.columns
-        for parent in (False, True)
-        for row in section.rows
-        if column.decides and (row.parent is not None if parent else not row.is_baseline)
-    ]
-
-
 def _nice(value: float) -> float:
     """The next larger number with few digits."""
     size = 10.0 ** math.floor(math.log10(value))
@@ -367,7 +352,7 @@ def _nice(value: float) -> float:
 
 def _forest_reach(table: Table, margin: float | None) -> float:
     """The half width of a table's axis: it has room for the margin, and for all intervals but extreme ones."""
-    found = [row.cells[table.metric, column.key].compared(parent=parent) for _, row, column, parent in _drawn(table)]
+    found = [one.comparison for one in table.compared(table.metric)]
     return half_axis([max(abs(c.difference.low), abs(c.difference.high)) for c in found if c is not None], margin or 0.0)
 
 
@@ -379,22 +364,21 @@ def half_axis(reaches: Sequence[float], margin: float) -> float:
 
 def _panels(table: Table, section: Section, reach: float) -> Iterator[Panel]:
     metric = table.metric
-    grouped: dict[tuple[str, str | None], list[tuple[Row, Column, bool]]] = {}
-    for own, row, column, parent in _drawn(table):
-        if own == section:
-            other = row.parent if parent else text.baseline_label(section)
-            grouped.setdefault((text.heading(column), other), []).append((row, column, parent))
+    own = [one for one in table.compared(metric) if one.section == section]
+    grouped: dict[tuple[str, str], list[Decision]] = {}
+    for one in sorted(own, key=lambda one: (table.columns.index(one.column), one.parent)):
+        grouped.setdefault((text.heading(one.column), one.other or ""), []).append(one)
     for (heading, other), compared in grouped.items():
         rows, absent = [], []
-        for row, column, parent in compared:
-            key, cell = cell_key(table, section, row, metric, column), row.cells[metric, column.key]
-            versus = _versus(key, cell.compared(parent=parent), other or "", metric, reach, "parent_" if parent else "")
+        for one in compared:
+            key, row = cell_key(table, section, one.row, metric, one.column), one.row
+            versus = _versus(key, one.comparison, other, metric, reach, "parent_" if one.parent else "")
             if versus is None:
-                absent.append(f"{row.label} ({_absent(cell)})")
+                absent.append(f"{row.label} ({_absent(one.cell)})")
             else:
                 rows.append(ForestRow(label=row.label, colour=colour_of(row.method_key), link=link_of(key), versus=versus))
         if rows:
-            yield Panel(column=heading, other=other or "", rows=tuple(rows), absent=tuple(absent))
+            yield Panel(column=heading, other=other, rows=tuple(rows), absent=tuple(absent))
 
 
 def _absent(cell: Cell) -> str:
@@ -442,7 +426,7 @@ def table_view(table: Table) -> TableView:
     panels = {section.model_key: tuple(_panels(table, section, reach)) for section in table.sections}
     return TableView(
         name=table.name,
-        title=text.file_title(table),
+        title=f"Table {table.name.removeprefix('table')}: {', '.join(table.experiment.tables[table.name].domains)}",
         grids=tuple(_grid(table, metric) for metric in text.metrics_shown(table)),
         notes=tuple(Shown(key=f"{table.name}|note|{i}", text=note) for i, note in enumerate(text.notes(table))),
         tally=Shown(key=f"{table.name}|tally", text=" ".join(text.tallies(table))),
@@ -495,17 +479,9 @@ def _asked(model: str, column: Column, base: Mapping[Asked, BaseEvaluation]) -> 
     return list(dict.fromkeys(folders))
 
 
-def details(
-    table: Table, runs: Sequence[RunSpec], base: Mapping[Asked, BaseEvaluation], commands: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Every cell of a table, unrounded, with the ids of the runs behind it.
-
-    Args:
-        runs: the table's runs.
-        base: where its base models are asked the same.
-        commands: cell key -> what prints it in a terminal.
-    """
-    entries = []
+def details(source: Source, table: Table, runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
+    """Every cell of a table, unrounded, with the ids of the runs behind it, which are some of the table's ``runs``."""
+    entries, base = [], base_answers(source.experiment, runs)
     for section in table.sections:
         for row in section.shown:
             mine = [r for r in runs if (r.model_key, r.method.key) == (section.model_key, row.method_key)]
@@ -513,6 +489,7 @@ def details(
                 behind = [r.run_id for r in mine if column.domain in (None, r.domain)]
                 if row == section.base:
                     behind = _asked(section.model_key, column, base)
+                trace = source.harness(f"report.trace {table.name} {section.model_key} {row.method_key} {column.key}")
                 for metric in text.metrics_shown(table):
                     cell = row.cells[metric, column.key]
                     key = cell_key(table, section, row, metric, column)
@@ -524,6 +501,6 @@ def details(
                         "collapsed": text.collapsed(cell),
                         "versus": _comparison(cell.comparison, text.baseline_label(section)),
                         "parent": _comparison(cell.parent_comparison, row.parent),
-                        "paper": _paper(cell), "runs": behind, "trace": commands.get(key),
+                        "paper": _paper(cell), "runs": behind, "trace": None if row == section.base else trace,
                     })  # fmt: skip
     return entries

@@ -21,6 +21,7 @@ from harness.report.sources import Source
 from harness.schema.evaluation import Metric, judged_by
 from harness.schema.run import RunSpec
 from harness.statistics import stats
+from harness.statistics.comparison import count_seeds
 from harness.tables import words as text
 from harness.tables.cells import AVERAGE, Cell, Column, Row, Section, Table
 
@@ -108,10 +109,10 @@ def _score(cell: Cell, metric: Metric) -> str:
     lost = f"; {cell.n_diverged} of {cell.n_seeds_planned} diverged" if cell.n_diverged else ""
     lost += f"; {cell.n_missing} of {cell.n_seeds_planned} not run" if cell.n_missing else ""
     lost += f"; {text.collapsed(cell)}" if cell.n_collapsed else ""
-    plural, unit = "" if ours.n_seeds == 1 else "s", "%" if metric == "accuracy" else "nats per token"
+    unit = "%" if metric == "accuracy" else "nats per token"
     return (
         f"{text.level(ours.mean, metric)} ± {text.level(ours.stderr, metric)} {unit}, 95 % interval {limits}, "
-        f"{ours.n_seeds} seed{plural}, n = {ours.n_examples}{lost}"
+        f"{count_seeds(ours.n_seeds)}, n = {ours.n_examples}{lost}"
     )
 
 

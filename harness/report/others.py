@@ -9,6 +9,7 @@ from typing import Any
 from harness import reported
 from harness.answers import audit
 from harness.errors import ConfigError
+from harness.experiment.resolve import label_of
 from harness.experiment.runs import base_evaluations, settings_runs
 from harness.figures.style import colour_of
 from harness.records import bench, timing
@@ -48,15 +49,6 @@ class Block:
     command: str | None = None
 
 
-def shown_value(value: Any) -> str:
-    """A setting or a number as the page writes it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return text.NOTHING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
 # ------------------------------------------------------------------------------------------------------------- settings
 
 
@@ -75,14 +67,14 @@ def settings_blocks(source: Source, *, allow_missing: bool) -> list[Block]:
         stands_for = reported.MODEL_LABELS.get(str(one.run.model.stands_for), text.NOTHING)
         for row in one.paper:
             key = f"table4|{run}|method.{row.name}"
-            ours = Cell(text=shown_value(row.ours), key=key if row.ours is not None else None, order=row.ours)
+            ours = Cell(text=text.setting(row.ours), key=key if row.ours is not None else None, order=row.ours)
             label = settings_table.WRITTEN[row.name]
-            theirs = Cell(text=shown_value(row.paper), order=row.paper)
+            theirs = Cell(text=text.setting(row.paper), order=row.paper)
             rest = (Cell(text=row.verdict), Cell(text=one.source_of(row)))
             paper.append((*where, Cell(text=stands_for), Cell(text=label), theirs, ours, *rest))
         if one.train is not None:
             for name, value in one.values.items():
-                shown = Cell(text=shown_value(value), key=f"table4|{run}|{name}")
+                shown = Cell(text=text.setting(value), key=f"table4|{run}|{name}")
                 others.append((*where, Cell(text=name), shown, Cell(text=one.sources[name])))
     header = ("Domain", "Our model", "Paper's model", "Setting", "Paper", "Ours", "Verdict", "Source of ours")
     return [
@@ -161,10 +153,10 @@ def _rank_row(line: rates_table.Line, baseline: rates_table.Line | None, metric:
     for (name, score, run_key), other in zip(sides, others, strict=True):
         where = "|".join(("learning_rate", *line.where[:2], str(run_key)))
         e, d = score.estimate, score.difference
-        cells.append(Cell(text=shown_value(score.rate), key=f"{own}|{name}_rate", order=score.rate))
+        cells.append(Cell(text=text.setting(score.rate), key=f"{own}|{name}_rate", order=score.rate))
         cells.append(Cell(text="not run") if e is None else
                      Cell(text=text.level(e.mean, metric), key=f"{where}|test", order=e.mean))  # fmt: skip
-        cells.append(Cell(text=shown_value(score.rank), key=f"{own}|{name}_rank", order=score.rank))
+        cells.append(Cell(text=text.setting(score.rank), key=f"{own}|{name}_rank", order=score.rank))
         limits = "" if d is None else text.interval(d.low, d.high, metric, with_sign=True)
         cells.append(Cell(text=text.NOTHING) if d is None else
                      Cell(text=f"{text.signed(d.mean, metric)} {limits}", key=f"{where}|minus|{other}",
@@ -251,7 +243,7 @@ def timing_block(source: Source) -> Block | None:
     record = timing.load(source.experiment, results=source.results, command=source.command)
     rows = []
     for method, cost in timing.summarise(record).items():
-        cells = [Cell(text=_label(source, method), colour=colour_of(method))]
+        cells = [Cell(text=label_of(source.experiment, method), colour=colour_of(method))]
         cells.append(Cell(text=f"{1000 * cost.seconds_per_step:.1f}", key=f"timing|{method}|ms_per_step",
                           order=cost.seconds_per_step))  # fmt: skip
         for name, ratio in (("time", cost.time), ("peak", cost.peak)):
@@ -259,7 +251,8 @@ def timing_block(source: Source) -> Block | None:
             cells.append(Cell(text=f"[{ratio.low:.2f}, {ratio.high:.2f}]", key=f"timing|{method}|{name}_interval"))
         rows.append(tuple(cells))
     return Block(
-        name="timing", title=f"Time and memory relative to {_label(source, record.timing.baseline)}", rows=tuple(rows),
+        name="timing", rows=tuple(rows),
+        title=f"Time and memory relative to {label_of(source.experiment, record.timing.baseline)}",
         header=("Method", "ms per step", "Time", "95 % interval", "Peak memory", "95 % interval"),
         notes=(f"Medians of {record.timing.rounds} interleaved rounds; intervals: bootstrap over rounds.",),
         command=f"{source.command} -- time_memory",
@@ -293,13 +286,6 @@ def bench_block(source: Source) -> Block | None:
         ),
         command="make bench",
     )  # fmt: skip
-
-
-def _label(source: Source, method: str) -> str:
-    import methods
-
-    entry = source.experiment.methods[method]
-    return entry.label or methods.get(entry.method or method).label
 
 
 # --------------------------------------------------------------------------------------------------------------- claims

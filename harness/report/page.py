@@ -18,9 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from PIL import Image
 
 from harness.errors import ConfigError
-from harness.experiment.runs import all_runs, base_answers, table_runs
+from harness.experiment.runs import all_runs, table_runs
 from harness.figures import catalogue, check_drawn, interactive
-from harness.figures.style import METHOD_COLOURS
+from harness.figures.style import METHOD_LOOKS
 from harness.files import json_text
 from harness.records.read import Loaded, load_records
 from harness.records.versioned import Recipe
@@ -139,17 +139,8 @@ def _tables(source: Source, loaded: Loaded, *, allow_missing: bool) -> tuple[lis
             source.experiment, mine, results=source.results, command=source.command, allow_missing=allow_missing
         )
         table = build_table(source.experiment, name, mine, _part(loaded, mine), base=base)
-        commands = {
-            f"{name}|{section.model_key}|{row.method_key}|{metric}|{column.key}": source.harness(
-                f"report.trace {name} {section.model_key} {row.method_key} {column.key}"
-            )
-            for section in table.sections
-            for row in section.rows
-            for metric, _ in row.cells
-            for column in table.columns
-        }
         views.append(table_view(table))
-        numbers += details(table, mine, base_answers(source.experiment, mine), commands)
+        numbers += details(source, table, mine)
     return views, numbers
 
 
@@ -177,11 +168,6 @@ def _partial(source: Source, entries: Sequence[dict[str, Any]]) -> Partial:
 def pack(content: dict[str, Any]) -> str:
     """JSON as ``_packed``."""
     return _packed(json_text(content))
-
-
-def _title(table: str, domains: Sequence[str]) -> str:
-    """``table1`` over math and code as ``Table 1: math, code``."""
-    return f"Table {table.removeprefix('table')}: {', '.join(domains)}"
 
 
 def _packed(text: str) -> str:
@@ -244,7 +230,6 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
     content = {
         "source": source,
         "tables": views,
-        "titles": {name: _title(name, table.domains) for name, table in source.experiment.tables.items()},
         "figures": _figures(source),
         "claims": others.claim_views(source),
         "made": made.made(source, entries),
@@ -260,7 +245,7 @@ def render_page(source: Source, *, allow_missing: bool = False, max_bytes: int =
         **blocks,
     }
     data = {"experiment": source.experiment.name, "numbers": numbers, "runs": entries, "state": state(source),
-            "colours": METHOD_COLOURS, "plots": plotted}  # fmt: skip
+            "colours": {key: colour for key, (colour, _) in METHOD_LOOKS.items()}, "plots": plotted}  # fmt: skip
     return _fitting(source, content, data, max_bytes=max_bytes)
 
 

@@ -5,7 +5,6 @@ Examples are stored once, answers by run: the same examples are shown of all run
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from harness.records import pruning
 from harness.records.credit import digit
 from harness.records.grader_sources import graded_otherwise
 from harness.records.read import Loaded, RunRecord, read_predictions
+from harness.records.training import OPERATIONS, read_operations
 from harness.records.versioned import Recipe, read_json
 from harness.report.numbers import BASE_COLOUR
-from harness.report.sources import OPERATIONS, Source
+from harness.report.sources import Source
 from harness.schema.evaluation import TaskSpec
 from harness.schema.fields import content_hash
 from harness.schema.run import RunSpec
@@ -68,22 +68,18 @@ def _cut(text: Any) -> str | None:
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
-def _operations(path: Path) -> dict[str, Any] | None:
+def _operations(path: Path, recipe: Recipe) -> dict[str, Any] | None:
     """BeamLoRA's operated ranks by operation and module; None for other methods, whose events have other forms."""
-    if not path.is_file():
+    if not path.is_file() or '"modules"' not in path.read_text(encoding="utf-8").partition("\n")[0]:
         return None
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    if not rows or "modules" not in rows[0]:
-        return None
-    modules = [module["name"].removeprefix("base_model.model.") for module in rows[0]["modules"]]
+    operations = read_operations(path, recipe)
     return {
-        "modules": modules,
+        "modules": [name.removeprefix("base_model.model.") for name in operations[0].ranks],
         "rows": [
-            {"step": row["step"], "p": row["p"], "before": row.get("loss_before"), "after": row.get("loss_after"),
-             "ranks": [module["K"] for module in row["modules"]]}
-            for row in rows
+            {"step": one.step, "p": one.p, "before": one.loss_before, "after": one.loss_after, "ranks": [*one.ranks.values()]}
+            for one in operations
         ],
-    }  # fmt: skip
+    }
 
 
 def _read(source: Source, path: Path) -> dict[str, Any]:
@@ -92,13 +88,10 @@ def _read(source: Source, path: Path) -> dict[str, Any]:
 
 def _pruned(source: Source, records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
     """Run id -> task -> scores after pruning, of those among the finished runs that have been pruned."""
-    spec = source.experiment.pruning
-    if spec is None:
-        return {}
     planned, metric = {run.run_id for run in pruning_runs(source.experiment)}, pruning_metric(source.experiment)
     done = [record for record in records if record.run.run_id in planned and not record.diverged]
     runs = [record.run for record in done if (record.folder / pruning.FILE).is_file()]
-    loaded = pruning.load(runs, spec, metric, results=source.results, command=source.command)
+    loaded = pruning.load(source.experiment, runs, results=source.results, command=source.command)
     return {
         run: {
             task: {"fractions": c.fractions.tolist(), "metric": metric, "means": c.means.tolist()} for task, c in curves.items()
@@ -146,7 +139,7 @@ def run_entries(source: Source, loaded: Loaded) -> list[dict[str, Any]]:
         entry = _entry(source, run, train["status"])
         entry["train"] = {name: train.get(name) for name in _TRAIN}
         entry["loss"] = [[point["step"], point["loss"]] for point in train.get("loss_curve", []) if "loss" in point]
-        entry["operations"] = _operations(folder / OPERATIONS)
+        entry["operations"] = _operations(folder / OPERATIONS, Recipe.beside(source.command, folder / "train.json"))
         entry["pruning"] = pruned.get(run.run_id)
         entry["contamination"] = metrics.get("contamination")
         entry["collapsed"] = done[run.run_id].collapsed_on(metrics["tasks"], base)

@@ -13,12 +13,12 @@ from harness.figures import catalogue
 from harness.provenance import file_sha256
 from harness.records import bench, pruning, timing
 from harness.records.read import DEFAULT_RESULTS, load_records, run_folder
+from harness.records.training import OPERATIONS
 from harness.records.versioned import MissingRecord
 from harness.schema.experiment import Experiment
 from harness.schema.run import RunSpec
 
 CLAIMS = "claims.json"
-OPERATIONS = Path("adapter") / "operations.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)

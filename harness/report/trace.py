@@ -6,9 +6,19 @@ Exit status 1: the predictions, read anew, do not give the same number, or an ad
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from harness import cli
-from harness.report.arguments import TRACE, add_trace_arguments
+from harness import cli, reported
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which number."""
+    parser.add_argument("table", help="a table of the experiment, such as table1")
+    parser.add_argument("model", help=f"key, label, or what it stands for: {', '.join(reported.MODEL_LABELS)}")
+    parser.add_argument("method", help="key or label, such as BeamLoRA")
+    parser.add_argument("task", help="test set, such as gsm8k or math/gsm8k; avg: the average")
+    cli.add_config_arguments(parser)
+    parser.add_argument("--results-dir", type=Path, default=cli.RESULTS, help="default: %(default)s")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -27,12 +37,8 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if agree else 1
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.report.trace", description=TRACE)
-    add_trace_arguments(parser)
-    return execute(parser.parse_args(argv))
-
+COMMAND = cli.Command("harness.report.trace", "Show everything behind one number.", add_arguments, execute)
+main = COMMAND.main
 
 if __name__ == "__main__":
     cli.run(main)

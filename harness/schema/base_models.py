@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -53,6 +53,13 @@ class BuiltModel(Frozen):
             raise ValueError(f"sliding_window: found {self.sliding_window}, expected null for architecture llama")
         return self
 
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        """Its sizes, by the names of a config.json."""
+        apart = {"kind", "architecture", "pretraining", *(["sliding_window"] if self.architecture == "llama" else [])}
+        kind = {"model_type": self.architecture, "vocab_size": self.pretraining.vocab_size, "tie_word_embeddings": False}
+        return kind | self.model_dump(exclude=apart)
+
     def folder_name(self, key: str) -> str:
         """The name of the stand-in's folder, below the models folder: its key and the hash of its recipe."""
         return f"{key}-{content_hash(self)}"
@@ -100,10 +107,14 @@ class BaseModelSpec(Frozen):
         """Whether this is not the paper's own model. Only hub models named as such in paper.yaml are not stand-ins."""
         return not (isinstance(self.source, HubModel) and self.source.model_name_or_path in PAPER_MODELS.values())
 
+    @property
+    def replaces_the_papers(self) -> bool:
+        """Whether it takes the place of one of the paper's models."""
+        return self.stands_for is not None and self.is_stand_in
+
     def marked_label(self, mark: str) -> str:
         """The label, with ``mark`` after it where the model takes the place of one of the paper's and does not say so."""
-        unmarked = self.stands_for and self.is_stand_in and "stand-in" not in self.label.lower()
-        return f"{self.label} {mark}" if unmarked else self.label
+        return f"{self.label} {mark}" if self.replaces_the_papers and "stand-in" not in self.label.lower() else self.label
 
 
 #: The paper's base models by their key in config/paper_reported.csv [hub ids as the authors' scripts name them].

@@ -10,7 +10,7 @@ from harness.did_you_mean import hint
 from harness.schema.base_models import BaseModelSpec
 from harness.schema.comparisons import ComparisonsSpec
 from harness.schema.data import TrainingData
-from harness.schema.evaluation import BaseEvaluationSpec, EvaluationSpec, Protocol
+from harness.schema.evaluation import BaseEvaluationSpec, EvaluationSpec, Protocol, TaskSpec
 from harness.schema.fields import (
     BASELINE,
     DomainName,
@@ -121,6 +121,11 @@ class PruningSpec(Frozen):
         (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), min_length=2, description="shares of ranks to prune"
     )
     limit: int | None = Field(None, ge=1, description="evaluate the first rows only; null: the task's own limit")
+
+    def tasks_of(self, evaluation: EvaluationSpec) -> dict[str, TaskSpec]:
+        """The tasks that a pruned run is asked, with the number of rows to ask."""
+        limit = {} if self.limit is None else {"limit": self.limit}
+        return {name: evaluation.tasks[name].model_copy(update=limit) for name in self.tasks or evaluation.on("test")}
 
 
 class TimingSpec(Frozen):

@@ -68,6 +68,18 @@ class TrainingSpec(Frozen):
         None, ge=1, description="optimizer steps between snapshots of the ranks' importance; null: none"
     )
 
+    @property
+    def global_batch(self) -> int:
+        """Examples in one optimizer step."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    def examples_read(self, rows: int) -> float:
+        """How many examples a run on so many rows reads, each as often as it is read."""
+        if self.max_steps is not None:
+            return self.max_steps * self.global_batch
+        assert self.num_train_epochs is not None
+        return self.num_train_epochs * rows
+
     def per_process(self, processes: int) -> int:
         """Micro-batches in one optimizer step of one process. They are shared out whole: the loss of a micro-batch, and what
         dropout takes of it, are those of one process.
@@ -78,7 +90,7 @@ class TrainingSpec(Frozen):
         size, steps = self.per_device_train_batch_size, self.gradient_accumulation_steps
         if steps % processes == 0:
             return steps // processes
-        size_then, left = divmod(size * steps, processes)
+        size_then, left = divmod(self.global_batch, processes)
         same = f"; {processes} of {size_then} (per_device_train_batch_size) are the same batch" if left == 0 else ""
         raise ValueError(
             f"gradient_accumulation_steps: found {steps} micro-batches of {size} for {processes} processes, "

@@ -84,10 +84,15 @@ def out_of(done: int, planned: int) -> str:
     return str(done) if done == planned else f"{done} of {planned}"
 
 
-def not_decided(seeds: int, planned: int | None = None) -> str:
-    """What stands in the place of a word; ``planned``: seeds, by default these."""
+def count_seeds(seeds: int, planned: int | None = None) -> str:
+    """Such as 1 seed, 5 seeds and 2 of 3 seeds; ``planned``: by default these."""
     planned = planned or seeds
-    return f"{NOT_DECIDED} ({out_of(seeds, planned)} {'seed' if planned == 1 else 'seeds'})"
+    return f"{out_of(seeds, planned)} seed{'' if planned == 1 else 's'}"
+
+
+def not_decided(seeds: int, planned: int | None = None) -> str:
+    """What stands in the place of a word; as ``count_seeds``."""
+    return f"{NOT_DECIDED} ({count_seeds(seeds, planned)})"
 
 
 Key = TypeVar("Key", bound=Hashable)

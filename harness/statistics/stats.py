@@ -83,7 +83,7 @@ class Interval:
     high: float | None
 
 
-def mean_over_seeds(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+def mean_over_seeds(values: Sequence[float]) -> Interval:
     """Mean and Student's t interval of one number per run; a single run shows no spread and has no interval.
 
     Raises:
@@ -95,26 +95,24 @@ def mean_over_seeds(values: Sequence[float], *, confidence: float = CONFIDENCE) 
     mean = float(data.mean())
     if len(data) == 1:
         return Interval(mean=mean, low=None, high=None)
-    half = t_quantile(1 - confidence, len(data) - 1) * float(data.std(ddof=1)) / math.sqrt(len(data))
+    half = t_quantile(1 - CONFIDENCE, len(data) - 1) * float(data.std(ddof=1)) / math.sqrt(len(data))
     return Interval(mean=mean, low=mean - half, high=mean + half)
 
 
-def wilson_interval(
-    successes: float, n: float, *, confidence: float = CONFIDENCE, quantile: float | None = None
-) -> tuple[float, float]:
+def wilson_interval(successes: float, n: float, *, quantile: float | None = None) -> tuple[float, float]:
     """Wilson's score interval of a proportion [E. B. Wilson, JASA 22 (1927)]; honest at 0 of n and n of n.
 
     Args:
         successes: between 0 and n; a fraction where n is an effective sample size.
         n: number of independent trials.
-        quantile: takes the place of the normal quantile that belongs to ``confidence``.
+        quantile: takes the place of the normal quantile that belongs to ``CONFIDENCE``.
 
     Raises:
         ValueError: no trials, or successes outside [0, n].
     """
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"found {successes} successes of {n}, expected 0 <= successes <= n and n > 0")
-    z = quantile if quantile is not None else t_quantile(1 - confidence, math.inf)
+    z = quantile if quantile is not None else t_quantile(1 - CONFIDENCE, math.inf)
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -163,9 +161,9 @@ def _expansion(matrices: Sequence[Matrix], alpha: float) -> float:
     return math.sqrt(smallest / max(smallest - 1, 1)) * t_quantile(alpha, dof) / t_quantile(alpha, math.inf)
 
 
-def _percentile_interval(means: NDArray[np.float64], matrices: Sequence[Matrix], confidence: float) -> tuple[float, float]:
+def _percentile_interval(means: NDArray[np.float64], matrices: Sequence[Matrix]) -> tuple[float, float]:
     """The expanded percentile interval of a stratified bootstrap."""
-    alpha = 1 - confidence
+    alpha = 1 - CONFIDENCE
     tail = float(special.ndtr(-_expansion(matrices, alpha) * t_quantile(alpha, math.inf)))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
@@ -185,7 +183,7 @@ def _common(matrices: Sequence[Matrix], variance: Variance) -> dict[str, Any]:
     }
 
 
-def mean_score(strata: Sequence[Matrix], *, rng: np.random.Generator, binary: bool, confidence: float = CONFIDENCE) -> Estimate:
+def mean_score(strata: Sequence[Matrix], *, rng: np.random.Generator, binary: bool) -> Estimate:
     """The mean over tasks, seeds and examples, with an interval for a new seed and new examples of the same kind.
 
     Binary scores get Wilson's interval. For one task and seed its number of trials is the number of examples; else the
@@ -202,17 +200,17 @@ def mean_score(strata: Sequence[Matrix], *, rng: np.random.Generator, binary: bo
     several = common["n_seeds"] > 1
     # Seeds that agree exactly agree by rounding.
     widened = replace(variance, seeds=variance.seeds + rounding(matrices)) if binary else variance
-    half = widened.half_width(1 - confidence)
+    half = widened.half_width(1 - CONFIDENCE)
     if binary and not usable:
         trials = min(m.shape[1] for m in matrices)
-        low, high = wilson_interval(mean * trials, trials, confidence=confidence)
+        low, high = wilson_interval(mean * trials, trials)
     elif binary:
         plain = not several and len(matrices) == 1
         trials = matrices[0].shape[1] if plain else mean * (1 - mean) / variance.total
         quantile = half / common["stderr"] if several else None
-        low, high = wilson_interval(mean * trials, trials, confidence=confidence, quantile=quantile)
+        low, high = wilson_interval(mean * trials, trials, quantile=quantile)
     elif not several and usable:
-        low, high = _percentile_interval(stratified_bootstrap(matrices, rng=rng), matrices, confidence)
+        low, high = _percentile_interval(stratified_bootstrap(matrices, rng=rng), matrices)
     else:
         low, high = mean - half, mean + half
     if binary:
@@ -259,7 +257,6 @@ def paired_difference(
     binary: bool,
     margin: float | None = None,
     planned: int | None = None,
-    confidence: float = CONFIDENCE,
 ) -> Difference:
     """Method minus baseline over the same seeds and examples, averaged over tasks.
 
@@ -285,7 +282,7 @@ def paired_difference(
     delta = [a - b for a, b in zip(first, second, strict=True)]
     variance = two_level_variance(delta, pad=binary)
     common = _common(delta, variance)
-    half = variance.half_width(1 - confidence)
+    half = variance.half_width(1 - CONFIDENCE)
     low, high = common["mean"] - half, common["mean"] + half
     by_seed = seed_means(delta).tolist()
     p_by_seed = None
@@ -302,7 +299,7 @@ def paired_difference(
     elif p_by_seed is None:
         means = stratified_bootstrap(delta, rng=rng, pad=binary)
         if np.ptp(means) > 0:
-            low, high = _percentile_interval(means, delta, confidence)
+            low, high = _percentile_interval(means, delta)
     if binary:
         low, high = max(low, -1.0), min(high, 1.0)
     tests |= {"p_by_seed": p_by_seed, "by_seed": tuple(by_seed)}

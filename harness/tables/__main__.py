@@ -10,8 +10,6 @@ from harness.errors import ConfigError
 from harness.files import require_writable
 from harness.tables.arguments import add_table_arguments, output_folder
 
-DESCRIPTION = "Write a table as Markdown, TeX and CSV."
-
 #: Tables of another form, and the modules that render them.
 _OTHERS = {"table4": "harness.tables.settings", "learning_rate": "harness.tables.rates_table"}
 
@@ -36,12 +34,8 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.tables", description=DESCRIPTION)
-    add_table_arguments(parser)
-    return execute(parser.parse_args(argv))
-
+COMMAND = cli.Command("harness.tables", "Write a table as Markdown, TeX and CSV.", add_table_arguments, execute)
+main = COMMAND.main
 
 if __name__ == "__main__":
     cli.run(main)

@@ -69,17 +69,7 @@ def base_row(
         column.key: [mine.get((part.domain or "", part.task), _UNASKED) for part in scores.parts(column)] for column in columns
     }
     cells = {(metric, column.key): _cell(parts[column.key], metric) for column, metric in product(columns, METRICS)}
-    return Row(
-        method_key=KEY,
-        label=LABEL,
-        is_baseline=False,
-        parent=None,
-        trainable_parameters=None,
-        reported_millions=None,
-        seconds=None,
-        peak_memory_bytes=None,
-        cells=cells,
-    )
+    return Row(method_key=KEY, label=LABEL, cells=cells)
 
 
 #: In the place of a task that a base model is not to be asked.
@@ -93,13 +83,4 @@ def _cell(parts: Sequence[Predictions | None], metric: Metric) -> Cell:
     if len(measured) == len(parts):
         rng = np.random.default_rng(0)
         estimate = stats.mean_score([row[None, :] for row in measured], rng=rng, binary=metric == "accuracy")
-    return Cell(
-        reported=None,
-        ours=estimate,
-        comparison=None,
-        parent_comparison=None,
-        paper=None,
-        seeds=(),
-        n_diverged=0,
-        n_missing=int(None in parts),
-    )
+    return Cell(ours=estimate, n_missing=int(None in parts))

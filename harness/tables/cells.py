@@ -62,17 +62,17 @@ class Cell:
     """One metric of one method on one model in one column. Accuracies are fractions, NLL is in nats per token."""
 
     #: The paper's accuracy for the model that ours stands for; None where it has none.
-    reported: float | None
+    reported: float | None = None
     ours: stats.Estimate | None
     #: With the baseline; None for the baseline itself, and where either has not run.
-    comparison: Comparison | None
+    comparison: Comparison | None = None
     #: Of a variant with the method that it is a variant of; None for other rows, and where either has not run.
-    parent_comparison: Comparison | None
+    parent_comparison: Comparison | None = None
     #: Ours beside the paper's; None where the paper has no number.
-    paper: PaperCheck | None
-    seeds: tuple[int, ...]
-    n_diverged: int
-    n_missing: int
+    paper: PaperCheck | None = None
+    seeds: tuple[int, ...] = ()
+    n_diverged: int = 0
+    n_missing: int = 0
     #: In which the comparisons are decided, run or not; None where they are only described.
     family: Family | None = None
     parent_family: Family | None = None
@@ -102,13 +102,13 @@ class Row:
 
     method_key: str
     label: str
-    is_baseline: bool
+    is_baseline: bool = False
     #: The label of the method that this row is a variant of, where the section has it.
-    parent: str | None
-    trainable_parameters: int | None
-    reported_millions: float | None
-    seconds: stats.Interval | None
-    peak_memory_bytes: int | None
+    parent: str | None = None
+    trainable_parameters: int | None = None
+    reported_millions: float | None = None
+    seconds: stats.Interval | None = None
+    peak_memory_bytes: int | None = None
     cells: Mapping[tuple[Metric, str], Cell]
 
 
@@ -189,18 +189,21 @@ class Table:
     def decisions(self) -> list[Decision]:
         """What the table is to decide, family by family; where the experiment names none, every row's averages by ``metric``,
         described."""
+        if not self.families:
+            return self.compared(self.metric)
+        return [one for family in self.families for one in self.compared(family.metric) if one.family == family]
+
+    def compared(self, metric: Metric) -> list[Decision]:
+        """Every row's averages against its other ones, run or not."""
         every = [
             Decision(section=section, row=row, column=column, metric=metric, parent=parent)
             for section in self.sections
             for row in section.rows
             for column in self.columns
-            for metric in METRICS
             for parent in (False, True)
             if column.decides and not (row.is_baseline and not parent)
         ]
-        if not self.families:
-            return [one for one in every if one.metric == self.metric and one.other is not None]
-        return [one for family in self.families for one in every if one.family == family]
+        return [one for one in every if one.other is not None]
 
 
 @dataclass(frozen=True, kw_only=True)

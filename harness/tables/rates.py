@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import ConfigError
 from harness.experiment.runs import SweepRun, metric_of, sweep_runs, unique
+from harness.records.matrices import check_same_answers, measured_matrix
 from harness.records.read import Loaded, RunRecord, load_records
-from harness.schema.evaluation import Metric
+from harness.schema.evaluation import Metric, Split
 from harness.schema.experiment import Experiment
+from harness.schema.fields import BASELINE
 from harness.schema.run import RunSpec
+from harness.statistics import stats
 
 #: The sweep of an experiment that varies ``learning_rate``.
 SWEEP = "learning_rate"
@@ -76,6 +80,43 @@ class Tuning:
     points: tuple[SweepRun, ...]
     loaded: Loaded
     choices: Mapping[Where, Choice]
+
+
+def baseline(tuning: Tuning, domain: str, model: str) -> str | None:
+    """The method that the others are compared with there; None where the grid has no plain LoRA."""
+    own = (point for point in tuning.points if _where(point)[:2] == (domain, model))
+    return next((point.method for point in own if point.run.method.name == BASELINE), None)
+
+
+def differences(tuning: Tuning, split: Split, metric: Metric) -> dict[tuple[Where, float], stats.Difference]:
+    """(where, rate) -> the mean of a method minus that of plain LoRA at the same rate, paired by the seeds that both finished
+    and by the examples of the tasks of ``split``; without those that share no seed.
+
+    Raises:
+        RecordError: two runs answered different examples, or one did not measure the metric.
+    """
+    records = {record.run.run_id: record for record in tuning.loaded.records if not record.diverged}
+    grid: dict[tuple[Where, float], dict[int, RunRecord]] = {}
+    for point in tuning.points:
+        if point.run.run_id in records:
+            at = _where(point), point.run.training.learning_rate
+            grid.setdefault(at, {})[point.run.seed] = records[point.run.run_id]
+    found = {}
+    for ((domain, model, method), rate), own in grid.items():
+        other = baseline(tuning, domain, model)
+        others = {} if other in (None, method) else grid.get(((domain, model, other), rate), {})
+        shared = [seed for seed in own if seed in others]
+        if not shared:
+            continue
+        both = [[side[seed] for seed in shared] for side in (own, others)]
+        matrices: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
+        for task in both[0][0].run.evaluation.on(split):
+            check_same_answers([*both[0], *both[1]], task)
+            for side, side_records in zip(matrices, both, strict=True):
+                side.append(measured_matrix(side_records, task, metric))
+        rng = np.random.default_rng(0)
+        found[(domain, model, method), rate] = stats.paired_difference(*matrices, rng=rng, binary=metric == "accuracy")
+    return found
 
 
 def _where(point: SweepRun) -> Where:

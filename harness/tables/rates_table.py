@@ -1,29 +1,29 @@
-"""The learning-rate sweep as a table: the validation scores of each grid, and, of a domain with test sets, the methods' ranks
-on them at the shared rate and at each method's best."""
+"""The learning-rate sweep as a table: the validation scores of each grid, their differences to LoRA's at the same rate, and, of
+a domain with test sets, the methods' ranks on them at the shared rate and at each method's best."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scipy.stats import rankdata
 
 from harness import cli, reported
+from harness.experiment.resolve import label_of
 from harness.experiment.runs import all_runs, load_experiment, metric_of, unique
 from harness.records.grader_sources import how_graded
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.schema.evaluation import Metric
 from harness.schema.experiment import Experiment
-from harness.schema.fields import BASELINE
 from harness.schema.run import RunSpec
 from harness.statistics import stats
 from harness.tables import words as text
 from harness.tables.arguments import output_folder
 from harness.tables.cells import Column, Scores, table_columns
 from harness.tables.markup import csv_lines, markdown_grid, tex_document, tex_header, tex_heading, tex_tabular, write_formats
-from harness.tables.rates import Choice, Point, Tuning, Where, load_tuning
+from harness.tables.rates import Choice, Point, Tuning, Where, baseline, differences, load_tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class Line:
     label: str
     is_baseline: bool
     choice: Choice
+    #: Of every point of the grid, in its order: its validation score minus that of the baseline.
+    differences: tuple[stats.Difference | None, ...]
     shared: Score
     tuned: Score
     #: Test means of every point of the grid, in its order.
@@ -122,15 +124,17 @@ def _group(
     choices = {where: choice for where, choice in tuning.choices.items() if where[:2] == (domain, model)}
     best = {where[2]: choice.best.run_key for where, choice in choices.items() if choice.best is not None}
     own = {method: method for _, _, method in choices}
-    metric = metric_of(runs)
-    pick = _Pick(scores=scores, column=column, metric=metric, model=model, runs=runs, baseline=_baseline(tuning, choices))
+    metric, validation = metric_of(runs), metric_of(runs, "validation")
+    to_baseline = differences(tuning, "validation", validation)
+    pick = _Pick(scores=scores, column=column, metric=metric, model=model, runs=runs, baseline=baseline(tuning, domain, model))
     first, second = pick.scores_of(own), pick.scores_of(best)
     lines = [
         Line(
             where=where,
-            label=experiment_label(tuning, where),
+            label=label_of(experiment, where[2]),
             is_baseline=where[2] == pick.baseline,
             choice=choice,
+            differences=tuple(to_baseline.get((where, point.rate)) for point in choice.points),
             shared=first[where[2]],
             tuned=second.get(where[2], Score(rate=None, estimate=None, difference=None, rank=None)),
             test=tuple(pick.estimate(point.run_key) for point in choice.points),
@@ -139,20 +143,7 @@ def _group(
     ]
     tests = ", ".join(text.heading(c) for c in scores.tasks if c.counts)
     title = f"{domain} on {experiment.models[model].label}"
-    validation = lines[0].choice.points[0].metric
     return Group(title=title, tests=tests, validation=validation, metric=metric, lines=tuple(lines))
-
-
-def experiment_label(tuning: Tuning, where: Where) -> str:
-    """The method's label, without the value that a point's label adds."""
-    runs = [p.run for p in tuning.points if (p.run.domain, p.run.model_key, p.method) == where]
-    plain = [run.method.label for run in runs if run.method.key == where[2]]
-    return plain[0] if plain else runs[0].method.label.split(" (learning_rate")[0]
-
-
-def _baseline(tuning: Tuning, choices: Iterable[Where]) -> str | None:
-    methods = {p.method for p in tuning.points if p.run.method.name == BASELINE}
-    return next((where[2] for where in choices if where[2] in methods), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +200,10 @@ def _notes(experiment: Experiment, tuning: Tuning, groups: Sequence[Group]) -> l
         "The best rate has the highest mean accuracy on the domain's validation tasks, which are in no table (ties, and where "
         "not all are answered: the lowest NLL of the gold answer). A rate at which a seed diverged or has not run cannot win.",
     ]
+    paired = [d for group in groups for line in group.lines for d in line.differences if d is not None]
+    if paired:
+        alone = ", over examples alone where they share one seed" if min(d.n_seeds for d in paired) == 1 else ""
+        notes.append(f"Differences are paired by seed and example; [..] is a 95 % interval{alone}.")
     if any(group.tests for group in groups):
         notes += [
             "Shared: the rate that the experiment sets for a method, as in the paper one for all low-rank methods.",
@@ -218,14 +213,8 @@ def _notes(experiment: Experiment, tuning: Tuning, groups: Sequence[Group]) -> l
     edges = [f"{'/'.join(where)} ({choice.edge})" for where, choice in tuning.choices.items() if choice.edge]
     if edges:
         notes.append(f"The best rate ends the grid, so a better one may lie beyond it: {', '.join(edges)}.")
-    for what, runs in (
-        ("have no record", tuning.loaded.missing),
-        ("have a record of other settings, left out", tuning.loaded.stale),
-    ):
-        if runs:
-            listed = ", ".join(run.run_id for run in runs[:3]) + (", ..." if len(runs) > 3 else "")
-            notes.append(f"Partial sweep: {len(runs)} planned runs {what}: {listed}.")
-    return notes
+    missing, stale = ([run.run_id for run in runs] for runs in (tuning.loaded.missing, tuning.loaded.stale))
+    return [*notes, *text.partial("sweep", missing, stale)]
 
 
 def _validation(point: Point, *, best: bool) -> str:
@@ -239,17 +228,21 @@ def _validation(point: Point, *, best: bool) -> str:
     return "; ".join(parts) + (" *" if best else "")
 
 
+def _difference(difference: stats.Difference | None, metric: Metric) -> str:
+    if difference is None:
+        return text.NOTHING
+    d = difference
+    return f"{text.signed(d.mean, metric)} {text.interval(d.low, d.high, metric, with_sign=True)}"
+
+
 def _score(score: Score, metric: Metric) -> list[str]:
     rate = text.NOTHING if score.rate is None else f"{score.rate:g}"
     if score.estimate is None:
         return [rate, "not run", text.NOTHING, text.NOTHING]
-    e, d = score.estimate, score.difference
+    e = score.estimate
     # As in the tables: where no variance shows, the interval takes the place of "± 0".
     spread = f"± {text.level(e.stderr, metric)}" if e.stderr > 0 else text.interval(e.low, e.high, metric)
-    versus = text.NOTHING
-    if d is not None:
-        versus = f"{text.signed(d.mean, metric)} {text.interval(d.low, d.high, metric, with_sign=True)}"
-    return [rate, f"{text.level(e.mean, metric)} {spread}", str(score.rank), versus]
+    return [rate, f"{text.level(e.mean, metric)} {spread}", str(score.rank), _difference(score.difference, metric)]
 
 
 #: What scores are, and in what unit, as the end of a heading.
@@ -270,24 +263,43 @@ def score_heading(group: Group) -> str:
     return "test accuracy, %" if group.metric == "accuracy" else "test NLL, nats"
 
 
-def _grids(group: Group) -> tuple[list[str], list[list[str]], list[str], list[list[str]]]:
-    """Header and rows of the validation grid, and of the ranks."""
+@dataclass(frozen=True, kw_only=True)
+class _Grid:
+    """Rows under a heading; the first column is of names, the last of words where ``words_last``."""
+
+    heading: str
+    header: list[str]
+    rows: list[list[str]]
+    words_last: bool = False
+
+
+def _grids(group: Group) -> list[_Grid]:
+    """Validation scores; their differences to LoRA's, where anything is compared with it; where there are tests, the ranks."""
     rates = sorted({point.rate for line in group.lines for point in line.choice.points})
-    grid = []
+    header = ["Method", *(f"{rate:g}" for rate in rates)]
+    scores, differences = [], []
     for line in group.lines:
-        points = {point.rate: point for point in line.choice.points}
-        cells = [
-            _validation(points[rate], best=points[rate] == line.choice.best) if rate in points else text.NOTHING
-            for rate in rates
+        points = line.choice.points
+        own = {point.rate: _validation(point, best=point == line.choice.best) for point in points}
+        scores.append([line.label, *(own.get(rate, text.NOTHING) for rate in rates)])
+        apart = {point.rate: _difference(d, group.validation) for point, d in zip(points, line.differences, strict=True)}
+        if any(line.differences):
+            differences.append([line.label, *(apart.get(rate, text.NOTHING) for rate in rates)])
+    grids = [_Grid(heading=f"{grid_title(group)} (* the best)", header=header, rows=scores)]
+    if differences:
+        what, unit = MEASURES[group.validation]
+        heading = f"Validation {what} minus that of LoRA at the same rate, {unit}, with 95 % intervals"
+        grids.append(_Grid(heading=heading, header=header, rows=differences))
+    if group.tests:
+        names = ("rate", score_heading(group), "rank", "difference to LoRA")
+        header = ["Method", *(f"shared: {name}" for name in names), *(f"best: {name}" for name in names), "End of the grid"]
+        ranks = [
+            [line.label, *_score(line.shared, group.metric), *_score(line.tuned, group.metric), line.choice.edge or ""]
+            for line in group.lines
         ]
-        grid.append([line.label, *cells])
-    ranks = []
-    for line in group.lines:
-        scores = (*_score(line.shared, group.metric), *_score(line.tuned, group.metric))
-        ranks.append([line.label, *scores, line.choice.edge or ""])
-    names = ("rate", score_heading(group), "rank", "difference to LoRA")
-    header = ["Method", *(f"shared: {name}" for name in names), *(f"best: {name}" for name in names), "End of the grid"]
-    return ["Method", *(f"{rate:g}" for rate in rates)], grid, header, ranks
+        heading = f"Test {MEASURES[group.metric][0]} ({group.tests}) at the shared and at the best rate"
+        grids.append(_Grid(heading=heading, header=header, rows=ranks, words_last=True))
+    return grids
 
 
 def _title(comparison: RateComparison) -> str:
@@ -297,12 +309,10 @@ def _title(comparison: RateComparison) -> str:
 def markdown(comparison: RateComparison) -> str:
     lines = [f"# {_title(comparison)}", ""]
     for group in comparison.groups:
-        grid_header, grid, header, ranks = _grids(group)
-        lines += [f"## {group.title}", "", f"### {grid_title(group)} (* the best)", ""]
-        lines += [*markdown_grid(grid_header, grid, right=range(1, len(grid_header))), ""]
-        if group.tests:
-            lines += [f"### Test {MEASURES[group.metric][0]} ({group.tests}) at the shared and at the best rate", ""]
-            lines += [*markdown_grid(header, ranks, right=range(1, len(header) - 1)), ""]
+        lines += [f"## {group.title}", ""]
+        for grid in _grids(group):
+            right = range(1, len(grid.header) - grid.words_last)
+            lines += [f"### {grid.heading}", "", *markdown_grid(grid.header, grid.rows, right=right), ""]
     lines += ["## Notes", "", *(f"- {note}" for note in comparison.notes)]
     return "\n".join(lines) + "\n"
 
@@ -310,19 +320,16 @@ def markdown(comparison: RateComparison) -> str:
 def tex(comparison: RateComparison) -> str:
     lines: list[str] = []
     for group in comparison.groups:
-        grid_header, grid, header, ranks = _grids(group)
         lines.append(tex_heading(group.title))
-        spec = "l" + "r" * (len(grid_header) - 1)
-        lines += tex_tabular(spec, [tex_header(grid_header)], grid, f"{grid_title(group)} (* the best).")
-        if group.tests:
-            caption = f"Test {MEASURES[group.metric][0]} ({group.tests}) at the shared and at the best rate."
-            lines += tex_tabular("l" + "r" * (len(header) - 2) + "l", [tex_header(header)], ranks, caption)
+        for grid in _grids(group):
+            spec = "l" + "r" * (len(grid.header) - 1 - grid.words_last) + "l" * grid.words_last
+            lines += tex_tabular(spec, [tex_header(grid.header)], grid.rows, f"{grid.heading}.")
     return tex_document(_title(comparison), lines, comparison.notes)
 
 
 def csv_text(comparison: RateComparison) -> str:
-    """One line per domain, model, method and rate, unrounded. Accuracies are fractions; test_low and test_high are of the test
-    metric that stands before them."""
+    """One line per domain, model, method and rate, unrounded. Accuracies are fractions; difference is the validation score
+    minus LoRA's at the same rate; test_low and test_high are of the test metric that stands before them."""
     return csv_lines(
         {
             "experiment": comparison.experiment.name,
@@ -337,6 +344,9 @@ def csv_text(comparison: RateComparison) -> str:
             "n_missing": point.n_missing,
             "validation_accuracy": point.accuracy,
             "validation_gold_nll": point.gold_nll,
+            "difference": apart.mean if apart else None,
+            "difference_low": apart.low if apart else None,
+            "difference_high": apart.high if apart else None,
             "best": point == line.choice.best,
             "edge": line.choice.edge if point == line.choice.best else None,
             "test_accuracy": test.mean if test and group.metric == "accuracy" else None,
@@ -349,7 +359,7 @@ def csv_text(comparison: RateComparison) -> str:
         }
         for group in comparison.groups
         for line in group.lines
-        for point, test in zip(line.choice.points, line.test, strict=True)
+        for point, apart, test in zip(line.choice.points, line.differences, line.test, strict=True)
     )
 
 

@@ -159,8 +159,8 @@ def _cost(section: Section) -> list[str]:
         limits = text.NOTHING
         if row.seconds is not None and row.seconds.low is not None and row.seconds.high is not None:
             limits = f"[{text.duration(max(0.0, row.seconds.low))}, {text.duration(row.seconds.high)}]"
-        memory = text.NOTHING if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:.2f} GiB"
-        rows.append([row.label, text.count(row.trainable_parameters), millions, seconds, limits, memory])
+        trainable, memory = text.count(row.trainable_parameters), text.memory(row.peak_memory_bytes)
+        rows.append([row.label, trainable, millions, seconds, limits, memory])
     title = "### Cost (runs may have shared the machine; not a benchmark)"
     return [title, "", *markdown_grid(header, rows, right=range(1, len(header))), ""]
 

@@ -102,20 +102,10 @@ def _used(run: RunSpec, train: TrainRecord | None, sources: Mapping[str, str]) -
 # --------------------------------------------------------------------------------------------------------------- words
 
 
-def _value(value: Any) -> str:
-    if value is None:
-        return text.NOTHING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
 def _paper_rows(table: SettingsTable) -> list[list[str]]:
     return [
         [one.run.domain, reported.MODEL_LABELS.get(str(one.run.model.stands_for), text.NOTHING), one.run.model.label,
-         WRITTEN[row.name], _value(row.paper), _value(row.ours), row.verdict, one.source_of(row)]
+         WRITTEN[row.name], text.setting(row.paper), text.setting(row.ours), row.verdict, one.source_of(row)]
         for one in table.used for row in one.paper
     ]  # fmt: skip
 
@@ -134,7 +124,7 @@ def _other_rows(table: SettingsTable) -> list[list[str]]:
                 groups.setdefault(canonical_json([one.values[name], one.sources[name]]), []).append(one)
         for group in groups.values():
             where = "all" if len(groups) == 1 else "; ".join(one.label for one in group)
-            rows.append([name, where, _value(group[0].values[name]), group[0].sources[name]])
+            rows.append([name, where, text.setting(group[0].values[name]), group[0].sources[name]])
     steps = {one.label: one.train.steps for one in table.used if one.train is not None and one.train.steps is not None}
     return rows + [["optimizer steps done", label, str(number), "record"] for label, number in steps.items()]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from harness.schema.data import StoredData, which_rows
 from harness.schema.evaluation import Metric
 from harness.statistics import stats
-from harness.statistics.comparison import ALPHA, NOT_DECIDED, OUTCOMES, Comparison, Family, not_decided, out_of
+from harness.statistics.comparison import ALPHA, NOT_DECIDED, OUTCOMES, Comparison, Family, count_seeds, not_decided, out_of
 from harness.tables.against_paper import MARGIN, Gap, PaperCheck
 from harness.tables.cells import METRICS, Cell, Column, Decision, Row, Section, Table
 
@@ -64,6 +65,20 @@ def count(value: int | None) -> str:
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return str(value)
+
+
+def memory(size: int | None) -> str:
+    """Bytes in GiB."""
+    return NOTHING if size is None else f"{size / 2**30:.2f} GiB"
+
+
+def setting(value: Any) -> str:
+    """The value of a setting."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return NOTHING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float) -> str:
@@ -237,7 +252,7 @@ def decides_nothing(table: Table) -> list[str]:
 def context(table: Table) -> list[str]:
     """What was measured, on what, and what is not in the table."""
     lines = [*decides_nothing(table), *table.experiment.notes]
-    stand_ins = [s for s in table.sections if s.paper_label and s.model.is_stand_in]
+    stand_ins = [s for s in table.sections if s.model.replaces_the_papers]
     if stand_ins:
         pairs = "; ".join(f"{s.model.label} in the place of {s.paper_label}" for s in stand_ins)
         lines.append(
@@ -257,11 +272,16 @@ def context(table: Table) -> list[str]:
             "sets or more. Collapsed runs are in every mean, difference and interval: leaving them out would flatter a method."
         )
     lines += gradings((heading(column), how) for column, how in table.gradings)
-    for what, names in (("have no record", table.missing), ("have a record of other settings, left out", table.stale)):
-        if names:
-            listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            lines.append(f"Partial table: {len(names)} planned runs {what}: {listed}.")
-    return lines
+    return [*lines, *partial("table", table.missing, table.stale)]
+
+
+def partial(what: str, missing: Sequence[str], stale: Sequence[str]) -> list[str]:
+    """Sentences about the planned runs that a table or sweep (``what``) leaves out."""
+    return [
+        f"Partial {what}: {len(names)} planned runs {why}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}."
+        for why, names in (("have no record", missing), ("have a record of other settings, left out", stale))
+        if names
+    ]
 
 
 def _test_sets(table: Table) -> str:
@@ -436,7 +456,7 @@ def sentence(decision: Decision) -> str:
     d = compared.difference
     shown = f"{signed(d.mean, metric)} {interval(d.low, d.high, metric, with_sign=True)}, "
     shown += f"df {dof(d)}" if d.dof is not None else "of one seed's examples"
-    count = f"{d.n_seeds} seed{'s' if d.n_seeds != 1 else ''}"
+    count = count_seeds(d.n_seeds)
     if compared.outcome is None:
         return f"{subject}: {shown}, {compared.word or count}"
     remark = ""

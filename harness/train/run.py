@@ -133,27 +133,23 @@ def _wrap(spec: RunSpec, base: Base, folders: Folders, *, world_size: int) -> tu
     """The method, the model it prepared, and the number of optimizer steps."""
     from transformers import set_seed
 
-    from harness.train.steps import step_counts
-    from methods.base import TrainingContext
+    from harness.train.steps import context, step_counts
 
     method = methods.of(spec.method)
     folders.scratch.mkdir(parents=True, exist_ok=True)
     set_seed(spec.seed)  # the same initial adapter, however many random numbers loading took
     try:
         total_steps, steps_per_epoch = step_counts(spec.training, examples=len(base.dataset), world_size=world_size)
-        context = TrainingContext(
+        known = context(
+            spec,
             total_steps=total_steps,
             steps_per_epoch=steps_per_epoch,
-            seed=spec.seed,
-            learning_rate=spec.training.learning_rate,
-            weight_decay=spec.training.weight_decay,
-            gradient_accumulation_steps=spec.training.per_process(world_size),
             world_size=world_size,
             cache_dir=folders.cache,
             base_model_hash=base.hash,
             log_dir=folders.scratch if int(os.environ.get("RANK", "0")) == 0 else None,
         )
-        model = method.wrap(base.model, context)
+        model = method.wrap(base.model, known)
     except ValueError as error:
         raise ConfigError(f"methods.{spec.method.key}: {error}") from error
     if spec.training.bf16_update == "float32":

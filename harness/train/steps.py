@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import methods
 from harness.errors import KeyPath, within
 from harness.schema.run import RunSpec
 from harness.schema.training import TrainingSpec
-from methods.base import OperationSteps
+from methods.base import OperationSteps, TrainingContext
 
 
 def step_counts(spec: TrainingSpec, *, examples: int, world_size: int) -> tuple[int, int]:
@@ -20,6 +22,23 @@ def step_counts(spec: TrainingSpec, *, examples: int, world_size: int) -> tuple[
         return spec.max_steps, per_epoch
     assert spec.num_train_epochs is not None
     return math.ceil(spec.num_train_epochs * per_epoch), per_epoch
+
+
+def context(run: RunSpec, *, world_size: int = 1, **more: Any) -> TrainingContext:
+    """What the method of a run may know about it: ``more`` of its fields, beside those that follow from the run.
+
+    Raises:
+        ValueError: its micro-batches cannot be shared out equally.
+    """
+    nowhere: dict[str, Any] = {"cache_dir": Path(), "base_model_hash": "", "log_dir": None}
+    return TrainingContext(
+        seed=run.seed,
+        learning_rate=run.training.learning_rate,
+        weight_decay=run.training.weight_decay,
+        gradient_accumulation_steps=run.training.per_process(world_size),
+        world_size=world_size,
+        **nowhere | more,
+    )
 
 
 def length_key(spec: TrainingSpec) -> KeyPath:

@@ -43,14 +43,14 @@ from harness.source_files import is_ours, own_files, source_files
 from harness.workflow.gpu_slot import visible_devices
 from harness.workflow.targets import target_runs
 
-#: Rule -> the module that makes its numbers. (``__main__`` of training and evaluation reads arguments, and writes cards.)
+#: Rule -> the module that makes its numbers. (Commands beside it read arguments and experiments, and write exports.)
 MODULES = {
-    "base_model": "harness.models.pretrain",
+    "base_model": "harness.models.pretraining",
     "train": "harness.train.run",
     "evaluate": "harness.evaluate.run",
-    "prune": "harness.measure.pruning",
+    "prune": "harness.measure.prune",
     "timing": "harness.measure.timing",
-    "evaluate_base": "harness.evaluate.base",
+    "evaluate_base": "harness.evaluate.run",
     "records": "harness.records.__main__",
     "table": "harness.tables.__main__",
     "figure": "harness.figures.__main__",

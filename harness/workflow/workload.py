@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from harness.experiment.runs import pruned_tasks, timing_runs
+from harness.experiment.runs import timing_runs
 from harness.schema.data import DataSource, used_rows
 from harness.schema.evaluation import TaskSpec
 from harness.schema.run import RunSpec
@@ -33,13 +33,7 @@ def _rows(source: DataSource, limit: int | None) -> int:
 
 def _training(run: RunSpec) -> float:
     """Tokens at most, as if every row were as long as allowed: the rows of one set weigh the same."""
-    training = run.training
-    if training.max_steps is not None:
-        examples: float = training.max_steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
-    else:
-        assert training.num_train_epochs is not None
-        examples = training.num_train_epochs * _rows(run.data.source, run.data.limit)
-    return _TRAINING * examples * run.data.max_length
+    return _TRAINING * run.training.examples_read(_rows(run.data.source, run.data.limit)) * run.data.max_length
 
 
 def _answering(tasks: Iterable[TaskSpec]) -> float:
@@ -95,7 +89,7 @@ class Workload:
     def _prune(self, wildcards: Any) -> Work:
         run, spec = self.dag.run(wildcards), self.dag.experiment.pruning
         assert spec is not None
-        tokens = len(spec.fractions) * _answering(pruned_tasks(run, spec).values())
+        tokens = len(spec.fractions) * _answering(spec.tasks_of(run.evaluation).values())
         return Work(f"prune {run.run_id}", ("tokens", "answering", "prune", *_parts(run)), tokens)
 
     def _evaluate_base(self, wildcards: Any) -> Work:
@@ -109,8 +103,7 @@ class Workload:
         steps = spec.rounds * (spec.warmup_steps + spec.steps)
         tokens = 0
         for run in timing_runs(self.dag.experiment).values():
-            batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps
-            tokens += steps * batch * run.data.max_length
+            tokens += steps * run.training.global_batch * run.data.max_length
         return Work(f"time {self.dag.experiment.name}", ("tokens", "training", "timing", spec.model), _TRAINING * tokens)
 
 

@@ -122,6 +122,12 @@ def test_no_number_hangs_on_how_a_command_prints(rule: str) -> None:
     assert not {"harness/cli.py", "harness/progress.py"} & {str(path) for path in code_of(rule)}
 
 
+@pytest.mark.parametrize("rule", ["base_model", "evaluate_base", "prune"])
+def test_no_base_model_or_answer_hangs_on_how_an_experiment_is_read_or_a_record_handed_on(rule: str) -> None:
+    folders = {str(path.parent) for path in code_of(rule)}
+    assert folders.isdisjoint({"harness/experiment", "harness/export", "harness/tables"})
+
+
 def test_a_method_brings_its_own_files_and_no_other_methods() -> None:
     dora = {str(path) for path in method_code("dora")}
     assert {"methods/dora.py", "methods/lora.py", "methods/importance.py"} <= dora

@@ -11,7 +11,6 @@ With ``--jobs-elsewhere``, under a scheduler, no GPU of this machine counts, and
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from harness.cli import add_cache_argument, add_config_arguments, add_models_argument, parse_config, run
@@ -71,4 +70,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    run(main)

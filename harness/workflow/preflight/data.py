@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, KeyPath, within
-from harness.experiment.runs import base_evaluations, pruned_tasks, pruning_runs, settings_named
+from harness.experiment.runs import all_asked, pruning_runs, settings_named
 from harness.schema.data import LocalData, TrainingData
-from harness.schema.evaluation import EvaluationSpec, TaskSpec
+from harness.schema.evaluation import TaskSpec
 from harness.schema.experiment import Experiment
 from harness.schema.fields import canonical_json
 from harness.schema.run import RunSpec
@@ -22,29 +21,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from evaluation.example import Example
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A task that a model is asked, after fine-tuning or as it is, and the keys under which it stands."""
-
-    keys: KeyPath
-    model_key: str
-    task: TaskSpec
-
-
-def all_asked(experiment: Experiment, runs: Iterable[RunSpec]) -> list[Asked]:
-    """The tasks of ``runs``, each once for a model, and those of base models."""
-    of_runs = {(run.domain, run.model_key): run.evaluation for run in runs}
-    evaluations: list[tuple[KeyPath, str, EvaluationSpec]] = [
-        *((("domains", domain, "evaluation"), model, spec) for (domain, model), spec in of_runs.items()),
-        *((("base_evaluation",), base.model_key, base.evaluation) for base in base_evaluations(experiment)),
-    ]
-    return [
-        Asked(keys=(*keys, "tasks", name), model_key=model, task=task)
-        for keys, model, evaluation in evaluations
-        for name, task in evaluation.tasks.items()
-    ]
 
 
 class Sets:
@@ -151,7 +127,7 @@ def check_data(experiment: Experiment, runs: Sequence[RunSpec], sets: Sets) -> N
             check_examples(asked.task, examples_of_task)
     for run in pruning_runs(experiment)[:1]:
         assert experiment.pruning is not None
-        for name in pruned_tasks(run, experiment.pruning):
+        for name in experiment.pruning.tasks_of(run.evaluation):
             task = run.evaluation.tasks[name].model_copy(update={"limit": None})
             rows = sets.examples(("domains", run.domain, "evaluation", "tasks", name), task)
             with within("pruning"):

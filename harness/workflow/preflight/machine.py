@@ -15,11 +15,10 @@ from harness.errors import ConfigError, KeyPath, within
 from harness.experiment.gpus import gpus_of
 from harness.experiment.hub_sources import hub_sources
 from harness.experiment.lock import lock_file, read_lock
-from harness.experiment.runs import base_evaluations, settings_named
+from harness.experiment.runs import all_asked, base_evaluations, settings_named
 from harness.plan.peaks import Peaks, check_memory, smallest_gpu
 from harness.schema.experiment import Experiment
 from harness.schema.run import RunSpec
-from harness.workflow.preflight.data import all_asked
 
 
 def check_gpu() -> None:

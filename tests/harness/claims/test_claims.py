@@ -415,3 +415,14 @@ def test_files_name_stand_ins_and_are_the_same_each_time(tmp_path: Path, monkeyp
     page, record = texts[0][0].decode(), json.loads(texts[0][1])
     assert "[stand-in]" in page and "11 supported, 0 contradicted, 0 equivalent, 0 undecided, 0 not decided, 2 untested" in page
     assert all(claim["stand_in"] for claim in record["claims"])
+
+
+def test_a_model_that_takes_the_place_of_none_of_the_papers_is_no_stand_in(tmp_path: Path) -> None:
+    own = content()
+    own["models"]["llama-mini"]["stands_for"] = None
+    file = write(tmp_path, own)
+    fill(load_experiment([file]), tmp_path / "results", as_in_the_paper)
+    command.main(["--configfile", str(file), "--results-dir", str(tmp_path / "results")])
+    assert "[stand-in]" not in (tmp_path / "results/mini/claims.md").read_text()
+    record = json.loads((tmp_path / "results/mini/claims.json").read_text())
+    assert record["claims"] and not any(claim["stand_in"] for claim in record["claims"])

@@ -55,9 +55,18 @@ def training(**changes: Any) -> TrainingData:
     return TrainingData(**{"source": source, "format": "metamath", "max_length": 300, **changes})
 
 
-def summary(folder: Path, questions: tuple[str, ...] = tuple(QUESTIONS), **changes: Any) -> dict[str, Any]:
+def trained_on(folder: Path) -> str:
+    return source_fingerprint([json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()])
+
+
+def summary(folder: Path, questions: tuple[str, ...] = tuple(QUESTIONS), sha256: str | None = None) -> dict[str, Any]:
     by_task = contamination_summary(
-        training(), {"gsm8k": task()}, {"gsm8k": asked(*questions)}, data_dir=str(folder), cache_dir=folder / "cache", **changes
+        training(),
+        {"gsm8k": task()},
+        {"gsm8k": asked(*questions)},
+        data_dir=str(folder),
+        cache_dir=folder / "cache",
+        training_sha256=sha256 or trained_on(folder),
     )
     return by_task["gsm8k"]
 
@@ -82,11 +91,10 @@ def test_many_ids_are_counted_only(folder: Path) -> None:
 
 
 def test_it_is_worked_out_once_for_the_same_content(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sha256 = source_fingerprint([json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()])
-    first = summary(folder, training_sha256=sha256)
+    first, sha256 = summary(folder), trained_on(folder)
     monkeypatch.setattr(contamination, "find_overlap", None)
     (folder / "train.jsonl").unlink()  # with a cached answer the training set is not even read
-    assert summary(folder, training_sha256=sha256) == first
+    assert summary(folder, sha256=sha256) == first
 
 
 def test_other_questions_and_other_training_rows_are_compared_anew(folder: Path) -> None:
@@ -106,7 +114,7 @@ def test_a_set_that_is_read_otherwise_is_compared_anew(edited: str, anew: bool, 
 
 def test_rows_that_are_not_those_trained_on_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="found training rows with sha256 .* expected 000000"):
-        summary(folder, training_sha256="0" * 64)
+        summary(folder, sha256="0" * 64)
 
 
 def test_a_training_row_without_its_field_is_named(folder: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness.errors import ConfigError
-from harness.evaluate import base as evaluate_base
+from harness.evaluate.base import main
+from harness.evaluate.run import evaluate_base
 from harness.experiment.runs import load_experiment
 from tests.experiments import miniature, write
 from tests.tiny_models import byte_tokenizer, llama
@@ -34,9 +35,7 @@ def test_protocols_ask_and_grade_differently(tmp_path: Path) -> None:
     used = {}
     for protocol in ("sound", "paper"):
         folder = tmp_path / protocol
-        evaluate_base.main(
-            ["--configfile", str(file), "--model", "llama-mini", "--protocol", protocol, "--run-dir", str(folder)]
-        )
+        main(["--configfile", str(file), "--model", "llama-mini", "--protocol", protocol, "--run-dir", str(folder)])
         record = json.loads((folder / "metrics.json").read_text())
         rows = [json.loads(line) for line in (folder / "predictions/gsm8k.jsonl").read_text().splitlines()]
         assert record["status"] == "success" and record["evaluation"]["protocol"] == protocol
@@ -63,7 +62,7 @@ def test_a_task_whose_set_lacks_a_protocol_is_left_out_under_it(tmp_path: Path) 
 def test_an_evaluation_that_the_experiment_does_not_ask_for_is_refused(tmp_path: Path) -> None:
     experiment = load_experiment([experiment_file(tmp_path, {"protocols": ["sound"]})])
     with pytest.raises(ConfigError, match="base_evaluation: found models .*expected model 'llama-mini' under protocol 'paper'"):
-        evaluate_base.evaluate_base(experiment, model_key="llama-mini", protocol="paper", run_dir=tmp_path, models_dir=tmp_path)
+        evaluate_base(experiment, model_key="llama-mini", protocol="paper", run_dir=tmp_path, models_dir=tmp_path)
 
 
 def test_a_malformed_task_is_named_when_the_experiment_is_read(tmp_path: Path) -> None:
@@ -74,7 +73,7 @@ def test_a_malformed_task_is_named_when_the_experiment_is_read(tmp_path: Path) -
 def test_results_are_written_in_lm_evals_form_too(tmp_path: Path) -> None:
     file = experiment_file(tmp_path)
     folder = tmp_path / "sound"
-    evaluate_base.main(["--configfile", str(file), "--model", "llama-mini", "--protocol", "sound", "--run-dir", str(folder)])
+    main(["--configfile", str(file), "--model", "llama-mini", "--protocol", "sound", "--run-dir", str(folder)])
     (results,) = (folder / "lm_eval").glob("*/results_*.json")
     (samples,) = (folder / "lm_eval").glob("*/samples_*.jsonl")
     assert "gsm8k" in json.loads(results.read_text())["results"]

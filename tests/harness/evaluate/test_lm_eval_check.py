@@ -20,9 +20,9 @@ import harness.engine.tree  # noqa: E402
 from evaluation.sets import prompts  # noqa: E402
 from harness.data.tokens import encode_prompt, encode_response  # noqa: E402
 from harness.evaluate import lm_eval_check  # noqa: E402
-from harness.evaluate.base import evaluate_base  # noqa: E402
 from harness.evaluate.lm_eval import load_tasks  # noqa: E402
 from harness.evaluate.lm_eval_check import settings  # noqa: E402
+from harness.evaluate.run import evaluate_base  # noqa: E402
 from harness.experiment.runs import load_experiment  # noqa: E402
 from tests.rounding import rounding_bound, sums_of_scores  # noqa: E402
 from tests.tiny_models import byte_tokenizer, llama  # noqa: E402

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 import methods
+from harness.errors import KeyPath
 from harness.experiment.runs import all_runs, load_experiment, origins, sweep_runs, table_runs
-from harness.experiment.sources import DEFAULT, TAGS, read_sources, source_of, untagged
+from harness.experiment.sources import DEFAULT, TAGS, read_sources, source_of
+from harness.schema.evaluation import InferenceSpec
 from methods.lora import Lora
 from tests.experiments import miniature, write
 from tests.paths import ROOT
@@ -56,6 +58,31 @@ def test_later_files_and_the_command_line_win(tmp_path: Path) -> None:
     assert tags == {("a", "b"): ("ours",), ("a", "c"): ("--set",), ("l", 0, "x"): ()}
 
 
+def is_setting(path: KeyPath) -> bool:
+    """Whether a key says how runs are trained, evaluated or chosen, rather than what a set or a model is and is called."""
+    match path:
+        case ("seeds" | "protocol" | "training" | "adapter", *_):
+            return True
+        case ("domains", _, "train", key, *_):
+            return key not in ("source", "format")
+        case ("domains", _, "training" | "adapter", *_):
+            return True
+        case ("domains", _, "evaluation", key):
+            return key == "protocol" or key in InferenceSpec.model_fields
+        case ("domains", _, "evaluation", "tasks", _, key, *_):
+            return key not in ("source", "format", "split")
+        case ("methods" | "overrides", _, "settings" | "training", *_) | ("sweeps", _, "points", *_):
+            return True
+        case ("pruning" | "timing", "limit" | "fractions" | "rounds" | "steps" | "warmup_steps"):
+            return True
+    return False
+
+
+def untagged(path: Path) -> list[str]:
+    """The settings of a file that have no source."""
+    return [".".join(map(str, key)) for key, source in read_sources([path]).items() if is_setting(key) and not source.tags]
+
+
 def test_every_setting_of_the_papers_experiment_names_its_source() -> None:
     assert untagged(PAPER) == []
 
@@ -63,7 +90,7 @@ def test_every_setting_of_the_papers_experiment_names_its_source() -> None:
 def test_a_setting_without_a_source_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(PAPER.read_text().replace("max_length: 512          # [script]", "max_length: 512"))
-    assert [line.partition(": ")[2] for line in untagged(path)] == ["domains.math.train.max_length"]
+    assert untagged(path) == ["domains.math.train.max_length"]
 
 
 def test_the_head_of_the_file_explains_the_tags_that_it_uses() -> None:

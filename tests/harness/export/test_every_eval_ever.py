@@ -150,6 +150,9 @@ def test_what_is_not_a_finished_run_is_refused_by_name(tmp_path: Path, committed
     path.write_text("".join([lines[0], lines[0], lines[0]]))
     with pytest.raises(ConfigError, match=r"verdicts\.loglikelihood: found a mean of 1, expected 0\.666667"):
         every_eval_ever.write(tmp_path / "short")
+    fake_runs.edit_json(tmp_path / "short/metrics.json", evaluation={"tasks": {"boolq": {"format": "boolq"}}})
+    with pytest.raises(ConfigError, match=r"metrics\.json: evaluation: .* \(tasks\.boolq\.source: Field required\), expected"):
+        every_eval_ever.write(tmp_path / "short")
 
 
 def test_the_engine_is_that_of_the_record(tmp_path: Path) -> None:

@@ -225,6 +225,21 @@ def test_learning_rate_marks_the_rate_chosen_on_validation(built: Built, made: E
     assert row["accuracy"] == pytest.approx(np.mean(tasks)), "the accuracy shown is of test tasks"
 
 
+def test_learning_rate_shows_differences_to_lora_at_the_same_rate(built: Built):
+    """On the test tasks, as its scores are."""
+    data = built("learning_rate").data
+    means = data[data["row"] == "mean"].set_index(["method", "learning_rate"])["accuracy"]
+    apart = data[data["row"] == "difference"].set_index(["method", "learning_rate"])["difference"]
+    assert len(apart) == 3 and set(apart.index.get_level_values("method")) == {"beamlora"}
+    for (method, rate), difference in apart.items():
+        assert difference == pytest.approx(means[method, rate] - means["lora", rate])
+    titles = [panel["title"] for panel in plots_of(data, "learning_rate")["panels"]]
+    assert [title.split(" (")[0] for title in titles[1:]] == [
+        "Difference from LoRA at the same rate",
+        "Shared rate against each one's best",
+    ]
+
+
 def test_time_memory_shows_the_summary_and_every_round(built: Built, made: Experiment, results: Path):
     data = built("time_memory").data
     summary = timing.summarise(timing.read(results / "fake" / "timing.json"))

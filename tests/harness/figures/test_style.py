@@ -53,30 +53,30 @@ def contrast(first: str, second: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("method", style.METHOD_COLOURS)
+@pytest.mark.parametrize("method", style.METHOD_LOOKS)
 def test_colours_stand_out_on_paper_and_on_a_dark_page(method: str):
-    colour = style.METHOD_COLOURS[method]
+    colour = style.colour_of(method)
     assert contrast(colour, "#FFFFFF") > 2.7
     assert contrast(colour, "#15171C") > 2.2
 
 
 @pytest.mark.parametrize("eyes", SEEN)
 def test_the_papers_methods_can_be_told_apart(eyes: str):
-    seen = {method: lab(SEEN[eyes] @ linear(style.METHOD_COLOURS[method])) for method in NINE}
+    seen = {method: lab(SEEN[eyes] @ linear(style.colour_of(method))) for method in NINE}
     for first, second in itertools.combinations(NINE, 2):
         assert np.linalg.norm(seen[first] - seen[second]) > 9, (first, second)
 
 
 def test_markers_differ_for_grey_print():
-    assert len({style.METHOD_MARKERS[method] for method in style.METHOD_COLOURS}) == len(style.METHOD_COLOURS)
+    assert len({marker for _, marker in style.METHOD_LOOKS.values()}) == len(style.METHOD_LOOKS)
 
 
 def test_every_registered_method_has_its_own_colour():
     import methods
 
     own = {name for name, method in methods.registry().items() if method.cls.__module__.startswith("methods.")}
-    assert own <= set(style.METHOD_COLOURS)
-    assert len(set(style.METHOD_COLOURS.values())) == len(style.METHOD_COLOURS)
+    assert own <= set(style.METHOD_LOOKS)
+    assert len({colour for colour, _ in style.METHOD_LOOKS.values()}) == len(style.METHOD_LOOKS)
 
 
 def test_a_point_of_a_sweep_has_its_methods_colour_and_others_keep_theirs():

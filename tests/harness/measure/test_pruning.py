@@ -14,8 +14,8 @@ import torch
 from harness.errors import ConfigError
 from harness.evaluate.run import evaluate_run
 from harness.experiment.runs import load_run
-from harness.measure import pruning
-from harness.measure.pruning import PrunableModel, prune_run, ranks_to_prune
+from harness.measure import prune as measuring
+from harness.measure.prune import PrunableModel, prune_run, ranks_to_prune
 from harness.models.load import load_for_evaluation
 from harness.records import importance
 from harness.records.pruning import FILE, read
@@ -188,7 +188,7 @@ def test_the_limit_of_the_pruning_is_used(trained: Trained, tmp_path: Path) -> N
 def test_finished_shares_survive_a_kill(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = prune(trained, tmp_path)
     evaluated: list[float] = []
-    original = pruning._evaluate_fraction
+    original = measuring._evaluate_fraction
 
     def killed(subject: Any, fraction: float, *args: Any, **kwargs: Any) -> Any:
         if fraction == 1.0 and len(evaluated) < 3:
@@ -197,7 +197,7 @@ def test_finished_shares_survive_a_kill(trained: Trained, tmp_path: Path, monkey
         evaluated.append(fraction)
         return original(subject, fraction, *args, **kwargs)
 
-    monkeypatch.setattr(pruning, "_evaluate_fraction", killed)
+    monkeypatch.setattr(measuring, "_evaluate_fraction", killed)
     with pytest.raises(KeyboardInterrupt):
         prune(trained, tmp_path)
     again = prune(trained, tmp_path)

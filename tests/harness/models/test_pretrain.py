@@ -12,7 +12,8 @@ import torch
 
 from harness.errors import ConfigError
 from harness.experiment.runs import load_experiment
-from harness.models.pretrain import build_base_model, learning_rate, main
+from harness.models.pretrain import main
+from harness.models.pretraining import build_base_model, learning_rate
 from harness.models.stand_in import build_tokenizer, model_config
 from harness.provenance import file_sha256
 from harness.schema.base_models import BuiltModel
@@ -55,7 +56,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 @pytest.fixture
 def small_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.models.pretrain.CHECKPOINT_STEPS", 2)
+    monkeypatch.setattr("harness.models.pretraining.CHECKPOINT_STEPS", 2)
 
 
 class Killed(Exception):

@@ -25,8 +25,9 @@ from harness.plan.settings import table4_check, used_settings
 from harness.plan.text import print_plan
 from harness.plan.work import PlannedRun, Planner
 from harness.schema.fields import SCHEMA_VERSION
+from harness.train.steps import context
 from harness.workflow.targets import target_runs
-from methods.base import Method, OperationSteps, TrainingContext
+from methods.base import Method, OperationSteps
 from methods.lora import Lora
 from tests.experiments import miniature, write
 from tests.paths import ROOT
@@ -68,21 +69,10 @@ def test_counts_are_those_of_the_built_model(tmp_path: Path, name: str) -> None:
     assert sizes is not None
     counted = count(run, sizes, total_steps=240, steps_per_epoch=120)
     named = methods.get(name)
-    context = TrainingContext(
-        total_steps=240,
-        steps_per_epoch=120,
-        seed=0,
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        gradient_accumulation_steps=1,
-        world_size=1,
-        cache_dir=tmp_path,
-        base_model_hash="x",
-        log_dir=None,
-    )
+    known = context(run, total_steps=240, steps_per_epoch=120, cache_dir=tmp_path, base_model_hash="x")
     model = AutoModelForCausalLM.from_config(config)
     base = model.num_parameters()
-    wrapped = named.cls(named.cls.Settings.model_validate(run.method.settings)).wrap(model, context)
+    wrapped = named.cls(named.cls.Settings.model_validate(run.method.settings)).wrap(model, known)
     trainable = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     assert counted.trainable == trainable
     assert counted.total == (base if name == "full-ft" else base + trainable)
@@ -100,6 +90,13 @@ def test_sizes_give_the_counts_of_the_methods_own_modules(tmp_path: Path, monkey
     counted = count(run, base.of_depth(3), total_steps=240, steps_per_epoch=120)
     monkeypatch.setattr(Architecture, "is_uniform", False)
     assert count(run, base.of_depth(3), total_steps=240, steps_per_epoch=120) == counted
+
+
+def test_a_stand_in_without_a_window_is_planned_without_one(tmp_path: Path) -> None:
+    content = miniature(**{"models.llama-mini.source.architecture": "mistral"})
+    (run, *_) = table_runs(load_experiment([write(tmp_path, content)]), "table1")
+    sizes = architecture(run, models_dir=tmp_path)
+    assert sizes is not None and sizes.config().sliding_window is None is model_config(run.model.source).sliding_window
 
 
 def test_a_method_that_does_not_say_what_it_trains_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The committed records of the small experiment are whole, and its table is what they say."""
+"""The committed records of the small experiment are whole, and the committed tables are what records say."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from tests.paths import ROOT
 SMALL = ROOT / "results/small"
 
 
-def test_the_committed_table_is_rendered_from_the_committed_records(tmp_path: Path, monkeypatch) -> None:
+TABLES = sorted(path for name in ("small", "evidence") for path in ROOT.glob(f"results/{name}/tables/*.md"))
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_the_committed_tables_are_rendered_from_the_committed_records(table: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
-    main(["table1", "--experiment", "small", "--output-dir", str(tmp_path)])
-    for name in ("table1.md", "table1.tex", "table1.csv"):
-        assert (tmp_path / name).read_bytes() == (SMALL / "tables" / name).read_bytes()
+    main([table.stem, "--experiment", table.parts[-3], "--output-dir", str(tmp_path)])
+    for suffix in (".md", ".tex", ".csv"):
+        assert (tmp_path / table.name).with_suffix(suffix).read_bytes() == table.with_suffix(suffix).read_bytes()
 
 
 def test_the_committed_runs_come_from_a_clean_commit_and_did_what_they_say() -> None:

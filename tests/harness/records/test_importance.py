@@ -54,7 +54,7 @@ def test_equal_histories_are_equal_files(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_what_is_no_history_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"a.npz: found no such file, expected .* training.importance_every"):
+    with pytest.raises(ConfigError, match=r"a.npz: found no such file; make it: .* training.importance_every"):
         importance.read(tmp_path / "a.npz")
     (tmp_path / "b.npz").write_bytes(b"no archive")
     with pytest.raises(ConfigError, match=r"b.npz: cannot be read"):

@@ -21,7 +21,6 @@ from harness.records import bench
 from harness.records.read import run_folder
 from harness.report.sources import Source, open_source
 from harness.schema.experiment import Experiment
-from harness.schema.fields import SCHEMA_VERSION
 from tests.harness import fake_runs
 from tests.harness.figures import fake_figures
 
@@ -93,20 +92,6 @@ def _with_text(folder: Path, run_id: str) -> None:
     fake_runs.write_json(folder / "metrics.json", metrics | {"contamination": overlap})
 
 
-def _base(made: Experiment, results: Path, rng: np.random.Generator) -> None:
-    for base in base_evaluations(made):
-        folder = results / made.name / base.folder
-        n = 40
-        correct = rng.random(n) < 0.1
-        rows = answers([{"id": f"gsm8k/{i}", "correct": bool(c), "gold_nll": 2.0} for i, c in enumerate(correct)], "base")
-        (folder / "predictions").mkdir(parents=True)
-        (folder / "predictions/gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        task = {"accuracy": float(correct.mean()), "n": n, "grader": "sound", "floor": None, "gold_nll": 2.0}
-        fake_runs.write_json(folder / "metrics.json", {
-            "schema_version": SCHEMA_VERSION, "run_id": base.folder, "status": "success", "tasks": {"gsm8k": task},
-        })  # fmt: skip
-
-
 def fill(made: Experiment, results: Path, *, effects: Mapping[str, float] | None = None) -> None:
     """Records of every run, ``LOST`` diverged; and all measurements."""
     rng = np.random.default_rng(3)
@@ -133,7 +118,9 @@ def fill(made: Experiment, results: Path, *, effects: Mapping[str, float] | None
         fake_figures.write_pruning(made, run, run_folder(run, results=results), rng)
         fake_figures.write_importance(run, run_folder(run, results=results), rng)
     fake_figures.write_timing(made, results, rng)
-    _base(made, results, rng)
+    fake_runs.write_base(made, results, rng)
+    for base in base_evaluations(made):
+        _with_text(results / made.name / base.folder, base.folder)
     _bench(results)
 
 

@@ -23,7 +23,7 @@ from harness.figures import catalogue, style
 from harness.figures.inputs import Inputs
 from harness.figures.style import colour_of
 from harness.records.read import Loaded, load_record, load_records
-from harness.records.versioned import RecordError
+from harness.records.versioned import Recipe, RecordError
 from harness.report import __main__ as command
 from harness.report import numbers, others, page, runs, sources
 from harness.report.sources import Source
@@ -457,8 +457,11 @@ def test_the_command_writes_the_page_and_the_same_records_give_the_same_bytes(
 
 def test_events_of_other_methods_are_no_beam_operations(tmp_path: Path) -> None:
     """AdaLoRA, IncreLoRA and ReLoRA log their own events in the file of that name."""
-    path = tmp_path / "operations.jsonl"
+    path, recipe = tmp_path / "operations.jsonl", Recipe.command("train again")
     path.write_text('{"operation": "allocate", "ranks": {"model.layers.0.mlp.up_proj": 4}, "step": 8}\n')
-    assert runs._operations(path) is None
-    path.write_text('{"step": 8, "p": 0.9, "modules": [{"name": "base_model.model.up_proj", "K": 2}]}\n')
-    assert runs._operations(path)["rows"][0]["ranks"] == [2]
+    assert runs._operations(path, recipe) is None
+    path.write_text('{"step": 8, "p": 0.9, "modules": [{"name": "base_model.model.up_proj", "K": 2}]}\n{"step": 1')
+    with pytest.raises(RecordError, match="incomplete or foreign line .*make it again: train again"):
+        runs._operations(path, recipe)
+    path.write_text(path.read_text().splitlines()[0])
+    assert runs._operations(path, recipe)["rows"][0]["ranks"] == [2]

@@ -171,6 +171,29 @@ def test_ranks_at_the_shared_and_at_the_best_rate(experiment: Experiment, tmp_pa
     assert "60.0 *" in shown and "math/llama-mini/dora (highest)" in shown and "(learning_rate" not in shown
 
 
+def test_differences_are_to_lora_at_the_same_rate_on_the_seeds_of_both(experiment: Experiment, tmp_path: Path) -> None:
+    """Of a seed that diverged with one method the other's is left out; they are of validation scores, not of test scores."""
+    fill(experiment, tmp_path, BEST, diverged=("lora", 1e-3, 1))
+    compared = comparison(experiment, tmp_path)
+    lora, dora = compared.groups[0].lines
+    assert lora.differences == (None, None, None)
+    assert [(d.mean, d.n_seeds) for d in dora.differences] == [(0, 1), (pytest.approx(-7 / 20), 2), (pytest.approx(7 / 20), 2)]
+    data = pd.read_csv(io.StringIO(rates_table.csv_text(compared))).set_index(["method_key", "learning_rate"])
+    at = data.loc["dora", 1e-2]
+    assert at["difference"] == pytest.approx(7 / 20) and at["difference_low"] < at["difference"] < at["difference_high"]
+    shown = rates_table.markdown(compared)
+    assert "minus that of LoRA at the same rate" in shown and "| −35.0 [" in shown and "where they share one seed." in shown
+    assert "minus that of LoRA at the same rate" in rates_table.tex(compared)
+
+
+def test_without_plain_lora_there_are_no_differences(tmp_path: Path) -> None:
+    changed = content()
+    changed["sweeps"]["learning_rate"]["methods"] = ["dora"]
+    experiment = load_experiment([experiments.write(tmp_path, changed)])
+    fill(experiment, tmp_path, BEST)
+    assert "minus that of" not in rates_table.markdown(comparison(experiment, tmp_path))
+
+
 def test_table_at_tuned_rates_takes_the_sweeps_runs(experiment: Experiment, tmp_path: Path) -> None:
     fill(experiment, tmp_path, BEST)
     runs = table_runs(experiment, "table1")

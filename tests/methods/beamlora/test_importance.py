@@ -7,7 +7,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from beamlora.model import beam_modules
-from methods.importance import rank_importance
+from methods.importance import importance_by_module
+from methods.peft_support import PEFT_PREFIX
 from tests.beamlora.beam_fixtures import TARGETS, beam_model, randomize, tiny_llama
 from tests.rounding import assert_equal_but_for_rounding
 
@@ -16,8 +17,8 @@ from tests.rounding import assert_equal_but_for_rounding
 def test_beamlora_importance_is_the_norm_of_each_ranks_matrix() -> None:
     model = beam_model()
     randomize(model)
-    importance = rank_importance(model)
-    modules = dict(beam_modules(model, "default"))
+    importance = importance_by_module(model)
+    modules = {name.removeprefix(PEFT_PREFIX): module for name, module in beam_modules(model, "default")}
     assert importance.keys() == modules.keys() and len(importance) == len(TARGETS)
     for name, module in modules.items():
         scores = module.rank_scores("default")
@@ -33,8 +34,8 @@ def test_beamlora_importance_is_the_norm_of_each_ranks_matrix() -> None:
 @pytest.mark.numeric
 def test_lora_importance_is_the_norm_of_each_ranks_matrix() -> None:
     model = get_peft_model(tiny_llama(), LoraConfig(r=4, lora_alpha=12, target_modules=TARGETS, init_lora_weights=False))
-    for name, values in rank_importance(model).items():
-        module = model.get_submodule(name)
+    for name, values in importance_by_module(model).items():
+        module = model.get_base_model().get_submodule(name)
         a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
         matrices = torch.stack([3.0 * torch.outer(b[:, i], a[i]) for i in range(4)])
         assert_equal_but_for_rounding(values, matrices.norm(dim=(1, 2)), terms=matrices[0].numel())
@@ -42,9 +43,7 @@ def test_lora_importance_is_the_norm_of_each_ranks_matrix() -> None:
 
 def test_what_has_no_such_ranks_is_refused() -> None:
     with pytest.raises(ValueError, match="found no LoRA layer with adapter 'default'"):
-        rank_importance(tiny_llama())
-    with pytest.raises(ValueError, match="'other'"):
-        rank_importance(beam_model(), adapter_name="other")
+        importance_by_module(tiny_llama())
     dora = get_peft_model(tiny_llama(), LoraConfig(r=4, target_modules=["q_proj"], use_dora=True))
     with pytest.raises(ValueError, match="DoraLinearVariant"):
-        rank_importance(dora)
+        importance_by_module(dora)
