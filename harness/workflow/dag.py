@@ -30,8 +30,19 @@ from harness.cli import (
 )
 from harness.did_you_mean import hint, suggestion
 from harness.errors import ConfigError
-from harness.experiment import runs as plan
 from harness.experiment.gpus import gpus_of, key_of_gpus
+from harness.experiment.runs import (
+    all_runs,
+    base_answers,
+    base_evaluations,
+    base_models,
+    load_experiment,
+    pruning_runs,
+    settings_runs,
+    shows_base,
+    table_runs,
+    timing_runs,
+)
 from harness.experiment.yaml_file import placed
 from harness.figures import catalogue
 from harness.records import bench
@@ -132,11 +143,11 @@ class Dag:
             ConfigError: anything wrong with it.
         """
         self.config = config
-        self.experiment = plan.load_experiment(config.files, config.overrides)
+        self.experiment = load_experiment(config.files, config.overrides)
         catalogue.check_sweeps(self.experiment, config)
-        self.runs = {run.run_id: run for run in plan.all_runs(self.experiment)}
-        self.base_models = plan.base_models(self.experiment)
-        self.base_evaluations = {one.folder: one for one in plan.base_evaluations(self.experiment)}
+        self.runs = {run.run_id: run for run in all_runs(self.experiment)}
+        self.base_models = base_models(self.experiment)
+        self.base_evaluations = {one.folder: one for one in base_evaluations(self.experiment)}
         self.folder = RESULTS / self.experiment.name
         self.figures = FIGURES / self.experiment.name
 
@@ -251,8 +262,8 @@ class Dag:
         """The records of base models that a table shows beside its runs, or that tell what runs have lost of open answers."""
         if table not in self.experiment.tables:
             return []
-        runs = plan.table_runs(self.experiment, table)
-        asked, shown = plan.base_answers(self.experiment, runs), plan.shows_base(runs)
+        runs = table_runs(self.experiment, table)
+        asked, shown = base_answers(self.experiment, runs), shows_base(runs)
         is_open = {name: sets.get(task.format).statement is None for run in runs for name, task in run.evaluation.tasks.items()}
         folders = dict.fromkeys(base.folder for (_, _, task), base in asked.items() if shown or is_open[task])
         return [str(self.folder / folder / "metrics.json") for folder in folders]
@@ -269,7 +280,7 @@ class Dag:
 
     def timing_files(self) -> list[str]:
         """The local data file that the timed runs train on, if any."""
-        return [file for run in plan.timing_runs(self.experiment).values() for file in self.training_files(run)]
+        return [file for run in timing_runs(self.experiment).values() for file in self.training_files(run)]
 
     @property
     def method_names(self) -> set[str]:
@@ -279,7 +290,7 @@ class Dag:
     @cached_property
     def timed_methods(self) -> list[str]:
         """The timed ones, sorted."""
-        return sorted({run.method.name for run in plan.timing_runs(self.experiment).values()})
+        return sorted({run.method.name for run in timing_runs(self.experiment).values()})
 
     @property
     def evaluations(self) -> dict[str, EvaluationSpec]:
@@ -295,7 +306,7 @@ class Dag:
     @property
     def pruned(self) -> list[str]:
         """The pruning evaluations that the experiment asks for."""
-        return self.records(plan.pruning_runs(self.experiment), "pruning.json")
+        return self.records(pruning_runs(self.experiment), "pruning.json")
 
     @property
     def base_metrics(self) -> list[str]:
@@ -340,7 +351,7 @@ class Dag:
     @cached_property
     def tables(self) -> list[str]:
         """Every table: the experiment's own, its settings beside the paper's, and its learning rates."""
-        names = [*self.experiment.tables, *(["table4"] if plan.settings_runs(self.experiment) else [])]
+        names = [*self.experiment.tables, *(["table4"] if settings_runs(self.experiment) else [])]
         names += ["learning_rate"] if "learning_rate" in self.experiment.sweeps else []
         return [str(self.folder / "tables" / f"{name}.md") for name in names]
 
