@@ -44,6 +44,7 @@ SAYS = {
         r"^recomputed +the predictions, read anew, give the same numbers$"
     ),
     "beamlora table table1 --experiment evidence": r"^results/evidence/tables/table1\.md$",
+    "beamlora table table3 --experiment evidence --allow-missing": r"^results/evidence/tables/table3\.md$",
     "beamlora table learning_rate --experiment evidence": r"^results/evidence/tables/learning_rate\.md$",
     "beamlora table table1 --rates tuned": r"^results/tiny/tables/table1_tuned\.md$",
     "beamlora compare A B": (

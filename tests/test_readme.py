@@ -170,13 +170,12 @@ def test_pictures_are_what_their_commands_draw_from_the_committed_records(
     beamlora.main([*shlex.split(command)[1:-1], str(tmp_path)])
     shutil.copy(picture, tmp_path)
     check_drawn(tmp_path / picture.name, Recipe.command(command))
-    for data in (tmp_path, picture.parent):
-        assert hashlib.sha256((data / f"{picture.stem}.csv").read_bytes()).hexdigest().encode() in picture.read_bytes()
+    assert hashlib.sha256((tmp_path / f"{picture.stem}.csv").read_bytes()).hexdigest().encode() in picture.read_bytes()
 
 
 def test_the_page_of_results_has_pictures() -> None:
     shown = [page.relative_to(ROOT).as_posix() for page, _ in readme.PICTURES]
-    assert shown.count("README.md") == 1 and shown.count("results/evidence/README.md") >= 1
+    assert shown.count("README.md") == 1 and shown.count("results/evidence/README.md") >= 2
 
 
 def test_the_badges_are_true() -> None:
