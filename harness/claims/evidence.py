@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from harness.claims.verdicts import Part, Quantity, Range, of_difference
 from harness.experiment.runs import SweepRun, metric_of, pruning_runs, sweep_runs, table_runs
 from harness.records import importance, pruning, timing
-from harness.records.matrices import check_same_answers, measured_matrix
+from harness.records.matrices import paired_matrices
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.records.versioned import Recipe
 from harness.schema.evaluation import Metric
@@ -122,16 +122,10 @@ class Evidence:
             RecordError: two runs answered different examples.
         """
         first, second = self._finished(runs, of=of), self._finished(others, of=and_of)
-        shared = [seed for seed in first if seed in second]
+        ours, theirs, shared = paired_matrices(first, second, _tasks(first.values()), metric_of([*runs, *others]))
         if not shared:
             raise Missing(f"{of} and {and_of} have no seed in common")
-        tasks, metric = _tasks(first.values()), metric_of([*runs, *others])
-        for task in tasks:
-            check_same_answers([*first.values(), *second.values()], task)
-        ours, theirs = (
-            [measured_matrix([own[seed] for seed in shared], task, metric) for task in tasks] for own in (first, second)
-        )
-        return ours, theirs, tuple(shared)
+        return ours, theirs, shared
 
     def histories(self, method: str) -> dict[int, importance.ImportanceHistory]:
         """seed -> importance of the ranks during training, of the runs that are pruned.

@@ -169,8 +169,7 @@ def _layers(metric: Metric, margin: float) -> list[interactive.Json]:
     shown = {"accuracy": ("Difference in accuracy (right is better)", ".1~%"), "gold_nll": (_AXES["gold_nll"], ".4~f")}
     x = interactive.number("difference", *shown[metric], zero=True)
     at = {"x": interactive.axis(x), "y": interactive.axis(interactive.names("label", "Method"), title=None)}
-    counts = [interactive.number("n_seeds", "Seeds"), interactive.number("n_examples", "Examples")]
-    tips = [interactive.METHOD, x, *interactive.ends(x), *counts]
+    tips = [interactive.METHOD, x, *interactive.ends(x), *interactive.COUNTS]
     seed = [interactive.METHOD, interactive.names("seed", "Seed"), x]
     band = {**at, "x": {"datum": -margin}, "x2": {"datum": margin}, "color": interactive.FAINT}
     return [

@@ -96,6 +96,8 @@ def mark(kind: str, at: Json, row: str | None = None, *, tips: Sequence[Json] = 
 
 
 METHOD = names("label", "Method")
+#: What is behind a mean.
+COUNTS = (number("n_seeds", "Seeds"), number("n_examples", "Examples"))
 #: A value, one of those behind it, and a line beside others, as properties of a mark.
 DOT, SMALL, DASHED = {"filled": True, "size": 70, "opacity": 1}, {"size": 16, "opacity": 0.8}, {"strokeDash": [5, 4]}
 
@@ -111,7 +113,7 @@ def scores(x: Json, metric: Metric, *, bars: bool = False, line: bool = True, se
     y = score(metric, zero=bars)
     band = {} if bars else {"scale": {"paddingInner": 0.5, "paddingOuter": 0.25}}
     at = {"x": axis(x | band, labelAngle=0), "y": axis(y), "xOffset": {"field": "label", "sort": None}}
-    tips = [METHOD, x, y, *ends(y), number("n_seeds", "Seeds"), number("n_examples", "Examples")]
+    tips = [METHOD, x, y, *ends(y), *COUNTS]
     ink = {"color": INK} if bars else {}
     layers = [mark("bar", at, "mean", tips=tips)] if bars else [mark("line", at, "mean")] if line else []
     layers.append(mark("rule", {**between(at), **ink}, "mean", tips=tips, look={"strokeWidth": 1.5}))

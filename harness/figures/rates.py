@@ -244,8 +244,7 @@ def plots(data: pd.DataFrame) -> interactive.Json:
     ]
     gap = interactive.number("difference", _DIFFERENCE[metric], {"accuracy": ".1~%", "gold_nll": ".4~f"}[metric], zero=True)
     apart = {**place, "y": interactive.axis(gap)}
-    counts = [interactive.number("n_seeds", "Seeds"), interactive.number("n_examples", "Examples")]
-    paired = [interactive.METHOD, x, gap, *interactive.ends(gap), *counts]
+    paired = [interactive.METHOD, x, gap, *interactive.ends(gap), *interactive.COUNTS]
     differences = [
         interactive.mark("rule", {"y": {"datum": 0}, "color": interactive.FAINT}),
         interactive.mark("rule", interactive.between(apart), "difference", tips=paired, look={"strokeWidth": 1.5}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,29 @@ def score_matrix(records: Sequence[RunRecord], task: str, metric: Metric) -> NDA
     check_same_answers(records, task)
     rows = [scores for record in records if (scores := record.predictions[task].scores(metric)) is not None]
     return np.stack(rows) if len(rows) == len(records) else None
+
+
+def paired_matrices(
+    first: Mapping[int, RunRecord], second: Mapping[int, RunRecord], tasks: Collection[str], metric: Metric
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]], tuple[int, ...]]:
+    """The ``measured_matrix`` of two methods on the seeds that both finished, task by task, and these seeds; all empty where
+    they share none.
+
+    Args:
+        first, second: seed -> finished run.
+
+    Raises:
+        RecordError: two runs answered different examples, or one did not measure the metric.
+    """
+    shared = tuple(seed for seed in first if seed in second)
+    if not shared:
+        return [], [], ()
+    for task in tasks:
+        check_same_answers([*first.values(), *second.values()], task)
+    ours, theirs = (
+        [measured_matrix([own[seed] for seed in shared], task, metric) for task in tasks] for own in (first, second)
+    )
+    return ours, theirs, shared
 
 
 def measured_matrix(records: Sequence[RunRecord], task: str, metric: Metric) -> NDArray[np.float64]:

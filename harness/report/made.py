@@ -18,7 +18,7 @@ from harness.tables import words as text
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A base model; ``stands_for`` is the paper's, ``stand_in`` says that ours is another one."""
+    """A base model; ``stands_for`` is the paper's, ``stand_in`` says that ours takes its place."""
 
     label: str
     stands_for: str | None
@@ -82,7 +82,7 @@ def _models(source: Source, runs: Sequence[RunSpec]) -> tuple[Model, ...]:
             "gguf": "from a GGUF file, dequantised",
         }[model.source.kind]
         stands_for = reported.MODEL_LABELS[model.stands_for] if model.stands_for else None
-        models.append(Model(label=model.label, stands_for=stands_for, stand_in=model.is_stand_in, what=what))
+        models.append(Model(label=model.label, stands_for=stands_for, stand_in=model.replaces_the_papers, what=what))
     return tuple(models)
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.errors import ConfigError
 from harness.experiment.runs import SweepRun, metric_of, sweep_runs, unique
-from harness.records.matrices import check_same_answers, measured_matrix
+from harness.records.matrices import paired_matrices
 from harness.records.read import Loaded, RunRecord, load_records
 from harness.schema.evaluation import Metric, Split
 from harness.schema.experiment import Experiment
@@ -105,17 +104,11 @@ def differences(tuning: Tuning, split: Split, metric: Metric) -> dict[tuple[Wher
     for ((domain, model, method), rate), own in grid.items():
         other = baseline(tuning, domain, model)
         others = {} if other in (None, method) else grid.get(((domain, model, other), rate), {})
-        shared = [seed for seed in own if seed in others]
-        if not shared:
-            continue
-        both = [[side[seed] for seed in shared] for side in (own, others)]
-        matrices: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
-        for task in both[0][0].run.evaluation.on(split):
-            check_same_answers([*both[0], *both[1]], task)
-            for side, side_records in zip(matrices, both, strict=True):
-                side.append(measured_matrix(side_records, task, metric))
-        rng = np.random.default_rng(0)
-        found[(domain, model, method), rate] = stats.paired_difference(*matrices, rng=rng, binary=metric == "accuracy")
+        tasks = next(iter(own.values())).run.evaluation.on(split)
+        ours, theirs, shared = paired_matrices(own, others, tasks, metric)
+        if shared:
+            rng = np.random.default_rng(0)
+            found[(domain, model, method), rate] = stats.paired_difference(ours, theirs, rng=rng, binary=metric == "accuracy")
     return found
 
 
